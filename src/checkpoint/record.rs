@@ -1,0 +1,423 @@
+//! The content of a checkpoint and its bytes: one safetensors blob.
+//!
+//! Arrays are tensors (f64 little-endian), everything else is JSON in the blob's metadata. A checkpoint is complete: a task continues from it
+//! with nothing else but the zoo and the data.
+
+use std::collections::HashMap;
+
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use serde::{Deserialize, Serialize};
+
+use crate::coefficients::Coefficients;
+use crate::runner::engine::Effort;
+use crate::sweep::manifest::SplitScore;
+
+/// Version of the checkpoint's format; a checkpoint of another is refused.
+pub const SCHEMA: u32 = 1;
+
+const META_KEY: &str = "mehl_soup_checkpoint";
+
+/// A task's state between two iterations.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Checkpoint {
+    /// Hash of the task's hyperparameters, the zoo's and the data's content.
+    pub identity: String,
+    /// What computed it.
+    pub build: Build,
+    /// `A` over all ingredients, after the last finished model batch.
+    pub coefficients: Coefficients,
+    /// Finished model batches, in order: the chain of folds that gives the canonical centre.
+    pub finished: Vec<FinishedBatch>,
+    /// The model batch in progress.
+    pub current: Option<Current>,
+    /// Progress of a greedy soup (the method, or `init = "greedy"`).
+    pub greedy: Option<GreedyState>,
+    /// Select score of the soup so far.
+    pub select: Option<SplitScore>,
+    /// Resolved ingredients a model batch.
+    pub model_batch: usize,
+    /// Time and iterations over all attempts.
+    pub totals: Totals,
+    /// What happened inner epoch by inner epoch.
+    pub history: Vec<EpochRecord>,
+    /// False once an attempt ran with another build than the one before.
+    pub exact: bool,
+}
+
+/// What computed a checkpoint: bit-identity holds between equal builds only.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Build {
+    /// Version of libtorch.
+    pub libtorch: String,
+    /// Instruction set that libtorch's kernels were chosen for.
+    pub cpu_capability: String,
+    /// Threads of the CPU computation.
+    pub compute_threads: usize,
+    /// `cpu` or `cuda`.
+    pub device: String,
+}
+
+/// A model batch that was folded.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FinishedBatch {
+    /// Indices of ingredients, ascending.
+    pub members: Vec<usize>,
+    /// Final coordinates x, row-major `[members, L]`.
+    pub x: Vec<f64>,
+}
+
+/// The model batch in progress.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Current {
+    /// Indices of ingredients, ascending.
+    pub members: Vec<usize>,
+    /// Learned parameters: x, row-major `[members, L]`, for hyperplane methods; logits `[K, L]` and then the inverse temperature for `learned`.
+    pub parameters: Vec<f64>,
+    /// First moments of AdamW, like `parameters`.
+    pub first_moments: Vec<f64>,
+    /// Second moments of AdamW, like `parameters`.
+    pub second_moments: Vec<f64>,
+    /// Norms n of the directions, `[members, L]`; empty for `learned`. To notice a centre that is not the same.
+    pub norms: Vec<f64>,
+    /// Optimizer steps taken in this model batch.
+    pub step: usize,
+    /// Finished inner epochs.
+    pub inner_epoch: usize,
+    /// Iterations done in this inner epoch: the cursor into its data order.
+    pub iteration: usize,
+    /// Sum of (batch loss x samples) and samples of this inner epoch so far.
+    pub epoch_loss: (f64, usize),
+    /// Best coordinates by select so far.
+    pub best: Option<BestSoFar>,
+    /// Inner epochs since the best.
+    pub since_best: usize,
+}
+
+/// The best coordinates of a model batch by select.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BestSoFar {
+    /// Like [`Current::parameters`].
+    pub parameters: Vec<f64>,
+    /// Their score.
+    pub select: SplitScore,
+}
+
+/// Progress of a greedy soup.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GreedyState {
+    /// Ingredients kept so far, in the order they were added.
+    pub members: Vec<usize>,
+    /// How many candidates of the ranking were tried.
+    pub tried: usize,
+    /// Score of the mean of `members`.
+    pub select: Option<SplitScore>,
+}
+
+/// Time and iterations over all attempts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Totals {
+    /// Effort so far.
+    pub effort: Effort,
+    /// Attempts begun.
+    pub attempts: u32,
+}
+
+/// One finished inner epoch.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EpochRecord {
+    /// Outer epoch, model batch and inner epoch, from 0.
+    pub position: (usize, usize, usize),
+    /// Mean loss on learn over the epoch's iterations.
+    pub learn_loss: f64,
+    /// Score of the working soup at the epoch's end.
+    pub select: Option<SplitScore>,
+}
+
+/// Why a blob is not a checkpoint.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    /// Not a safetensors blob, or damaged.
+    #[error("not a checkpoint, or damaged: {0}")]
+    Damaged(String),
+    /// Written by another version of the format.
+    #[error("checkpoint has schema {found}, this program reads schema {SCHEMA}")]
+    Schema {
+        /// The blob's version.
+        found: u32,
+    },
+}
+
+/// Everything but the arrays.
+#[derive(Serialize, Deserialize)]
+struct Meta {
+    schema: u32,
+    /// blake3 over the arrays: a torn or altered blob is found out.
+    digest: String,
+    identity: String,
+    build: Build,
+    shape: (usize, usize),
+    finished: Vec<Vec<usize>>,
+    current: Option<CurrentMeta>,
+    greedy: Option<GreedyState>,
+    select: Option<SplitScore>,
+    model_batch: usize,
+    totals: Totals,
+    history: Vec<EpochRecord>,
+    exact: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+struct CurrentMeta {
+    members: Vec<usize>,
+    step: usize,
+    inner_epoch: usize,
+    iteration: usize,
+    epoch_loss: (f64, usize),
+    best: Option<SplitScore>,
+    since_best: usize,
+}
+
+impl Checkpoint {
+    /// The blob.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut arrays: Vec<(String, &[f64])> = vec![("A".into(), self.coefficients.values())];
+        for (i, batch) in self.finished.iter().enumerate() {
+            arrays.push((format!("finished.{i}.x"), &batch.x));
+        }
+        if let Some(current) = &self.current {
+            arrays.push(("current.parameters".into(), &current.parameters));
+            arrays.push(("current.first_moments".into(), &current.first_moments));
+            arrays.push(("current.second_moments".into(), &current.second_moments));
+            arrays.push(("current.norms".into(), &current.norms));
+            if let Some(best) = &current.best {
+                arrays.push(("current.best".into(), &best.parameters));
+            }
+        }
+        let bytes: Vec<(String, Vec<u8>)> = arrays
+            .into_iter()
+            .map(|(name, values)| (name, values.iter().flat_map(|v| v.to_le_bytes()).collect()))
+            .collect();
+        let meta = Meta {
+            schema: SCHEMA,
+            digest: digest(bytes.iter().map(|(name, data)| (name.as_str(), data.as_slice()))),
+            identity: self.identity.clone(),
+            build: self.build.clone(),
+            shape: (self.coefficients.ingredients(), self.coefficients.groups()),
+            finished: self.finished.iter().map(|b| b.members.clone()).collect(),
+            current: self.current.as_ref().map(|c| CurrentMeta {
+                members: c.members.clone(),
+                step: c.step,
+                inner_epoch: c.inner_epoch,
+                iteration: c.iteration,
+                epoch_loss: c.epoch_loss,
+                best: c.best.as_ref().map(|b| b.select),
+                since_best: c.since_best,
+            }),
+            greedy: self.greedy.clone(),
+            select: self.select,
+            model_batch: self.model_batch,
+            totals: self.totals,
+            history: self.history.clone(),
+            exact: self.exact,
+        };
+        let json = serde_json::to_string(&meta).expect("plain data serializes");
+        let views = bytes.iter().map(|(name, data)| {
+            let view = TensorView::new(Dtype::F64, vec![data.len() / 8], data).expect("length is that of the shape");
+            (name.as_str(), view)
+        });
+        safetensors::serialize(views, Some(HashMap::from([(META_KEY.to_string(), json)])))
+            .expect("well-formed tensors serialize")
+    }
+
+    /// Reads a blob.
+    ///
+    /// # Errors
+    /// If it is damaged (also: its arrays do not hash to what it says) or of another schema.
+    pub fn from_bytes(blob: &[u8]) -> Result<Self, CheckpointError> {
+        let damaged = |what: &str| CheckpointError::Damaged(what.to_string());
+        let (_, header) = SafeTensors::read_metadata(blob).map_err(|e| damaged(&e.to_string()))?;
+        let json = header
+            .metadata()
+            .as_ref()
+            .and_then(|m| m.get(META_KEY))
+            .ok_or_else(|| damaged("no checkpoint metadata"))?;
+        // The version first: the rest of another version's metadata may not parse.
+        #[derive(Deserialize)]
+        struct Version {
+            schema: u32,
+        }
+        let version: Version = serde_json::from_str(json).map_err(|e| damaged(&e.to_string()))?;
+        if version.schema != SCHEMA {
+            return Err(CheckpointError::Schema { found: version.schema });
+        }
+        let meta: Meta = serde_json::from_str(json).map_err(|e| damaged(&e.to_string()))?;
+        let tensors = SafeTensors::deserialize(blob).map_err(|e| damaged(&e.to_string()))?;
+        let array = |name: &str| -> Result<Vec<f64>, CheckpointError> {
+            let view = tensors.tensor(name).map_err(|_| damaged(&format!("array `{name}` is missing")))?;
+            if view.dtype() != Dtype::F64 {
+                return Err(damaged(&format!("array `{name}` is not f64")));
+            }
+            let chunks = view.data().chunks_exact(8);
+            Ok(chunks.map(|c| f64::from_le_bytes(c.try_into().expect("chunks of eight"))).collect())
+        };
+        let mut names: Vec<String> = vec!["A".into()];
+        names.extend((0..meta.finished.len()).map(|i| format!("finished.{i}.x")));
+        if let Some(current) = &meta.current {
+            for part in ["parameters", "first_moments", "second_moments", "norms"] {
+                names.push(format!("current.{part}"));
+            }
+            if current.best.is_some() {
+                names.push("current.best".into());
+            }
+        }
+        let mut views = Vec::new();
+        for name in &names {
+            let view = tensors.tensor(name).map_err(|_| damaged(&format!("array `{name}` is missing")))?;
+            views.push((name.as_str(), view));
+        }
+        if digest(views.iter().map(|(name, view)| (*name, view.data()))) != meta.digest {
+            return Err(damaged("arrays do not match their digest"));
+        }
+        let (k, l) = meta.shape;
+        let coefficients =
+            Coefficients::from_values(k, l, array("A")?).ok_or_else(|| damaged("`A` has another shape than stated"))?;
+        let mut finished = Vec::new();
+        for (i, members) in meta.finished.into_iter().enumerate() {
+            let x = array(&format!("finished.{i}.x"))?;
+            if x.len() != members.len() * l || members.iter().any(|&m| m >= k) {
+                return Err(damaged(&format!("`finished.{i}.x` has another shape than stated")));
+            }
+            finished.push(FinishedBatch { members, x });
+        }
+        let current = match meta.current {
+            None => None,
+            Some(c) => {
+                let parameters = array("current.parameters")?;
+                let first_moments = array("current.first_moments")?;
+                let second_moments = array("current.second_moments")?;
+                let best = match c.best {
+                    Some(select) => Some(BestSoFar { parameters: array("current.best")?, select }),
+                    None => None,
+                };
+                let same_length = [&first_moments, &second_moments]
+                    .into_iter()
+                    .chain(best.as_ref().map(|b| &b.parameters))
+                    .all(|v| v.len() == parameters.len());
+                if !same_length || c.members.iter().any(|&m| m >= k) {
+                    return Err(damaged("arrays of the current model batch disagree in length"));
+                }
+                Some(Current {
+                    members: c.members,
+                    parameters,
+                    first_moments,
+                    second_moments,
+                    norms: array("current.norms")?,
+                    step: c.step,
+                    inner_epoch: c.inner_epoch,
+                    iteration: c.iteration,
+                    epoch_loss: c.epoch_loss,
+                    best,
+                    since_best: c.since_best,
+                })
+            }
+        };
+        Ok(Self {
+            identity: meta.identity,
+            build: meta.build,
+            coefficients,
+            finished,
+            current,
+            greedy: meta.greedy,
+            select: meta.select,
+            model_batch: meta.model_batch,
+            totals: meta.totals,
+            history: meta.history,
+            exact: meta.exact,
+        })
+    }
+}
+
+fn digest<'a>(arrays: impl Iterator<Item = (&'a str, &'a [u8])>) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for (name, data) in arrays {
+        hasher.update(name.as_bytes());
+        hasher.update(&(data.len() as u64).to_le_bytes());
+        hasher.update(data);
+    }
+    hasher.finalize().to_hex().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn example() -> Checkpoint {
+        let score = SplitScore {
+            loss: 0.1,
+            loss_standard_error: 0.01,
+            accuracy: 0.9,
+            accuracy_standard_error: 0.02,
+            samples: 7,
+        };
+        Checkpoint {
+            identity: "abc".into(),
+            build: Build {
+                libtorch: "2.11.0".into(),
+                cpu_capability: "avx2".into(),
+                compute_threads: 2,
+                device: "cpu".into(),
+            },
+            coefficients: Coefficients::mean_of(3, 2, &[0, 2]),
+            finished: vec![FinishedBatch { members: vec![0, 2], x: vec![1.0 / 3.0, -2.0, 1e-300, f64::MIN_POSITIVE] }],
+            current: Some(Current {
+                members: vec![1],
+                parameters: vec![0.1, 0.2],
+                first_moments: vec![0.3, 0.4],
+                second_moments: vec![0.5, 0.6],
+                norms: vec![1.0, 2.0],
+                step: 3,
+                inner_epoch: 1,
+                iteration: 2,
+                epoch_loss: (0.1 + 0.2, 3),
+                best: Some(BestSoFar { parameters: vec![0.0, 0.0], select: score }),
+                since_best: 1,
+            }),
+            greedy: Some(GreedyState { members: vec![2], tried: 2, select: Some(score) }),
+            select: Some(score),
+            model_batch: 2,
+            totals: Totals::default(),
+            history: vec![EpochRecord { position: (0, 1, 0), learn_loss: 0.7, select: None }],
+            exact: true,
+        }
+    }
+
+    #[test]
+    fn a_checkpoint_comes_back_bit_for_bit() {
+        let checkpoint = example();
+        assert_eq!(Checkpoint::from_bytes(&checkpoint.to_bytes()).unwrap(), checkpoint);
+    }
+
+    #[test]
+    fn every_truncation_and_a_flipped_bit_anywhere_is_refused() {
+        let blob = example().to_bytes();
+        for length in 0..blob.len() {
+            assert!(Checkpoint::from_bytes(&blob[..length]).is_err(), "{length} bytes were accepted");
+        }
+        let header = 8 + u64::from_le_bytes(blob[..8].try_into().unwrap()) as usize;
+        for position in header..blob.len() {
+            let mut bad = blob.clone();
+            bad[position] ^= 1;
+            assert!(Checkpoint::from_bytes(&bad).is_err(), "flipped bit at {position} was accepted");
+        }
+    }
+
+    #[test]
+    fn another_schema_is_named() {
+        let blob = example().to_bytes();
+        let text = format!("schema\\\":{SCHEMA}");
+        let at = blob.windows(text.len()).position(|w| w == text.as_bytes()).unwrap();
+        let mut other = blob;
+        other[at + text.len() - 1] = b'9';
+        assert!(matches!(Checkpoint::from_bytes(&other), Err(CheckpointError::Schema { found: 9 })));
+    }
+}

@@ -1,0 +1,19 @@
+//! Control plane of mehl-soup: everything but the tensors.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`sweep`] | specification, search space, tasks of a sweep, manifest |
+//! | [`task`] | one soup task |
+//! | [`zoo`] | ingredients on disk: safetensors files and Hugging Face folders, hashes, layout, layer groups |
+//! | [`coefficients`] | the table `A`, its file, the exact mix, the written model |
+//! | [`checkpoint`] | a task's saved state |
+//! | [`runner`] | the engine's boundary, and the sweep on one machine |
+//!
+//! The crate links no libtorch; `mehl-soup-worker` depends on it, never the reverse.
+
+pub mod checkpoint;
+pub mod coefficients;
+pub mod runner;
+pub mod sweep;
+pub mod task;
+pub mod zoo;

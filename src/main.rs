@@ -1,0 +1,2 @@
+//! mehl-soup
+fn main() {}

@@ -1,0 +1,154 @@
+//! The boundary between the control plane and the engine that computes: plain types, no tensor library.
+//!
+//! An engine lives on one device. It computes; the host decides what is saved, when to stop and what happens next.
+//! Everything that must survive a crash passes through [`TaskHost::save`], so any host (files in a run folder, a
+//! remote store) gets the same resumable task.
+
+use serde::{Deserialize, Serialize};
+
+use crate::checkpoint::Checkpoint;
+use crate::sweep::manifest::{Manifest, SplitScore};
+use crate::task::Task;
+
+/// Computes soup tasks on one device.
+pub trait SoupEngine {
+    /// The scores task: reads, hashes and checks the zoo and the data, and scores every ingredient on select.
+    ///
+    /// `known` holds what an earlier, interrupted attempt had already found out; entries whose hashes still agree are not scored again.
+    fn scores(&mut self, known: Option<Manifest>, host: &mut dyn ScoresHost) -> Result<Manifest, EngineError>;
+
+    /// Runs one task to its end, or until the host says stop.
+    ///
+    /// `resume` continues from a checkpoint; one of another task, zoo or schema is [`EngineError::ForeignCheckpoint`].
+    fn run(
+        &mut self,
+        task: &Task,
+        manifest: &Manifest,
+        resume: Option<Checkpoint>,
+        host: &mut dyn TaskHost,
+    ) -> Result<Completion, EngineError>;
+}
+
+/// What the engine reports to while it runs the scores task.
+pub trait ScoresHost {
+    /// Called after every scored ingredient with all that is known so far; the host may keep it for a later attempt.
+    fn scored(&mut self, so_far: &Manifest, done: usize, total: usize) -> Result<Directive, HostError>;
+    /// Something a person should read.
+    fn note(&mut self, message: &str);
+}
+
+/// What the engine reports to while it runs a task.
+pub trait TaskHost {
+    /// Called after every iteration, before the next begins.
+    fn progress(&mut self, progress: &Progress) -> Directive;
+    /// Keeps a checkpoint. When this returns `Ok`, a later attempt can begin from it.
+    fn save(&mut self, checkpoint: &Checkpoint) -> Result<(), HostError>;
+    /// Something a person should read.
+    fn note(&mut self, message: &str);
+}
+
+/// What the engine shall do next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Directive {
+    /// Go on.
+    Continue,
+    /// Hand out a checkpoint, then go on.
+    Checkpoint,
+    /// Hand out a checkpoint, then return [`EngineError::Stopped`].
+    Stop,
+}
+
+/// One iteration, as reported.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Iterations of this task so far, over all attempts.
+    pub iterations: u64,
+    /// Iterations that the task has in all if nothing stops early.
+    pub planned_iterations: u64,
+    /// Loss on this iteration's batch; for methods without gradients the last select loss.
+    pub learn_loss: f64,
+    /// Loss on select at the last score, if there was one.
+    pub select_loss: Option<f64>,
+    /// Samples of this iteration over its seconds.
+    pub samples_per_second: f64,
+    /// Bytes of memory now resident in this process.
+    pub host_bytes: u64,
+    /// Bytes in use on the device, where it is not the host.
+    pub device_bytes: Option<u64>,
+    /// What is being done, in a word or two.
+    pub stage: &'static str,
+}
+
+/// A finished task.
+#[derive(Debug, Clone)]
+pub struct Completion {
+    /// The coefficients file's content.
+    pub coefficients: Vec<u8>,
+    /// Scores of the exact soup.
+    pub scores: Scores,
+    /// What it took.
+    pub effort: Effort,
+    /// Whether the result is bit-exact after resumption, or only within tolerance (another build, thread count or a GPU).
+    pub exact: bool,
+    /// Resolved number of ingredients a model batch.
+    pub model_batch: usize,
+}
+
+/// Scores on the three splits.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Scores {
+    /// On the data that coefficients were learned on.
+    pub learn: SplitScore,
+    /// On the data that chooses.
+    pub select: SplitScore,
+    /// On the data that is only reported.
+    pub test: Option<SplitScore>,
+}
+
+/// Time, iterations and memory of a task.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Effort {
+    /// Optimizer steps, over all attempts.
+    pub iterations: u64,
+    /// Learn samples that went through a backward pass, over all attempts.
+    pub samples: u64,
+    /// Seconds of computation, over all attempts.
+    pub seconds: f64,
+    /// Seconds within iterations, over all attempts.
+    pub iteration_seconds: f64,
+    /// Largest use of device memory seen, where the device is not the host.
+    pub peak_device_bytes: Option<u64>,
+    /// Largest resident memory of the process during the task.
+    pub peak_host_bytes: u64,
+}
+
+/// Why an engine gave up, by what the caller does next.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The input is at fault: the task fails, another attempt would end the same way.
+    #[error("{0}")]
+    Input(String),
+    /// The computation went wrong in a way that another attempt would repeat: NaN loss, for example.
+    #[error("{0}")]
+    Numerics(String),
+    /// The device or the host ran out of memory.
+    #[error("out of memory: {0}")]
+    OutOfMemory(String),
+    /// The checkpoint belongs to something else or is damaged: start the task anew.
+    #[error("checkpoint refused: {0}")]
+    ForeignCheckpoint(String),
+    /// The host could not keep a checkpoint: end the run.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// Stopped as the host asked, after its checkpoint was kept.
+    #[error("stopped")]
+    Stopped,
+    /// A fault of the tensor library or of this program.
+    #[error("{0}")]
+    Internal(String),
+}
+
+/// The host could not keep something; holds the message.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct HostError(pub String);

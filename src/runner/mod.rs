@@ -1,0 +1,3 @@
+//! Running tasks: the engine's boundary, and the sweep on one machine.
+
+pub mod engine;

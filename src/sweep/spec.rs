@@ -1,0 +1,292 @@
+//! The resolved specification of a sweep: what a `sweep.toml` means once it was read and found valid.
+//!
+//! These types hold only valid values; reading, defaults and faults are in [`super::parse`].
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// A whole specification.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Spec {
+    /// Name of the sweep, for people.
+    pub name: String,
+    /// Seed of everything random that is not a task's own: the split of `learn`, the search's samples, and the default of `soup.seed`.
+    pub seed: u64,
+    /// The ingredients.
+    pub zoo: ZooSpec,
+    /// The data.
+    pub data: DataSpec,
+    /// Hyperparameters that every task starts from.
+    pub soup: SoupSpec,
+    /// Which tasks the sweep has.
+    pub search: SearchSpec,
+    /// Where it is computed. Not part of the sweep's identity.
+    pub compute: ComputeSpec,
+}
+
+/// `[zoo]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ZooSpec {
+    /// Files, folders or globs, relative to the specification's folder; the order of ingredients is that of the sorted paths.
+    pub ingredients: Vec<String>,
+    /// Family of the model, `None` for `auto`.
+    pub family: Option<Family>,
+    /// TorchScript module, for `family = "torchscript"`; absolute after reading.
+    pub architecture: Option<PathBuf>,
+    /// Use only the best this many ingredients by select; `None` for all.
+    pub top: Option<usize>,
+}
+
+/// Model families, by the names used in specifications.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Family {
+    /// Hugging Face ViT and DeiT for image classification.
+    Vit,
+    /// Any module saved by `torch.jit`.
+    Torchscript,
+}
+
+/// `[data]`; paths are absolute after reading.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DataSpec {
+    /// Data that coefficients are learned on.
+    pub learn: PathBuf,
+    /// Data that steers early stopping, ranking and the choice of the winner; `None`: a part of `learn` is set aside.
+    pub select: Option<PathBuf>,
+    /// Data that is reported only.
+    pub test: Option<PathBuf>,
+    /// Names of the input tensors, in the order in which the model takes them.
+    pub inputs: Vec<String>,
+    /// Name of the label tensor.
+    pub labels: String,
+    /// Fraction of `learn` set aside when there is no `select`, in (0, 1).
+    pub select_fraction: f64,
+    /// What ranks tasks and steers early stopping.
+    pub metric: Metric,
+}
+
+/// What "better" means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Metric {
+    /// Lower mean cross-entropy is better.
+    Loss,
+    /// Higher accuracy is better; ties go to the lower loss.
+    Accuracy,
+}
+
+/// Soup methods, by the names used in specifications.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum MethodName {
+    /// The best ingredient by select.
+    #[serde(rename = "best")]
+    Best,
+    /// The plain mean.
+    #[serde(rename = "uniform")]
+    Uniform,
+    /// Greedy soup (Wortsman et al. 2022, recipe 1).
+    #[serde(rename = "greedy")]
+    Greedy,
+    /// Learned soup (Wortsman et al. 2022), one coefficient a model.
+    #[serde(rename = "learned")]
+    Learned,
+    /// Learned soup, one coefficient a layer group.
+    #[serde(rename = "learned+")]
+    LearnedPlus,
+    /// Hyperplane, all models in one model batch.
+    #[serde(rename = "hl")]
+    Hl,
+    /// The same, one coefficient a layer group.
+    #[serde(rename = "hl+")]
+    HlPlus,
+    /// Block coordinate descent on the hyperplane (arXiv 2407.03641).
+    #[serde(rename = "mehl")]
+    Mehl,
+    /// The same, one coefficient a layer group.
+    #[serde(rename = "mehl+")]
+    MehlPlus,
+}
+
+impl MethodName {
+    /// Every method, in the order of the documentation.
+    pub const ALL: [MethodName; 9] = [
+        Self::Best,
+        Self::Uniform,
+        Self::Greedy,
+        Self::Learned,
+        Self::LearnedPlus,
+        Self::Hl,
+        Self::HlPlus,
+        Self::Mehl,
+        Self::MehlPlus,
+    ];
+
+    /// The name used in specifications.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Best => "best",
+            Self::Uniform => "uniform",
+            Self::Greedy => "greedy",
+            Self::Learned => "learned",
+            Self::LearnedPlus => "learned+",
+            Self::Hl => "hl",
+            Self::HlPlus => "hl+",
+            Self::Mehl => "mehl",
+            Self::MehlPlus => "mehl+",
+        }
+    }
+
+    /// Whether coefficients differ between layer groups.
+    pub fn is_layer_wise(self) -> bool {
+        matches!(self, Self::LearnedPlus | Self::HlPlus | Self::MehlPlus)
+    }
+
+    /// Whether the method learns coefficients by gradients.
+    pub fn learns(self) -> bool {
+        !matches!(self, Self::Best | Self::Uniform | Self::Greedy)
+    }
+}
+
+impl std::fmt::Display for MethodName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Which parameters share a coefficient.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Grouping {
+    /// All of them: one coefficient a model.
+    Model,
+    /// Those of one transformer block; what is before the first and after the last block forms groups of its own.
+    Block,
+    /// One coefficient a tensor.
+    Tensor,
+}
+
+/// Where a hyperplane method starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Init {
+    /// Mean of the first model batch (the authors' way); with one model a batch, the mean of all.
+    BatchMean,
+    /// Mean of all ingredients.
+    Uniform,
+    /// Best ingredient by select.
+    Best,
+    /// Greedy soup.
+    Greedy,
+}
+
+/// Number of ingredients resident at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum ModelBatch {
+    /// This many (never more than there are).
+    Fixed(usize),
+    /// As many as the memory budget allows, resolved once a task.
+    Auto(Auto),
+}
+
+/// The word `auto`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Auto {
+    /// `"auto"`
+    Auto,
+}
+
+/// `[soup]`: one task's hyperparameters. Every field can be searched.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SoupSpec {
+    /// Method.
+    pub method: MethodName,
+    /// Layer groups; `Model` for methods without `+`, `Tensor` (default) or `Block` for those with it.
+    pub layer_groups: Grouping,
+    /// Ingredients a model batch (`mehl` and `mehl+`; the others hold all).
+    pub model_batch: ModelBatch,
+    /// Passes over the learn data a model batch, at least 1.
+    pub inner_epochs: usize,
+    /// Passes over the ingredients (`mehl`), at least 1.
+    pub outer_epochs: usize,
+    /// Samples an iteration, at least 1.
+    pub batch: usize,
+    /// Peak learning rate of AdamW on the coefficients, > 0. Default 0.01; 0.05 for `learned`.
+    pub learning_rate: f64,
+    /// Decoupled weight decay of the coefficients, >= 0.
+    pub weight_decay: f64,
+    /// Part of the steps over which the learning rate rises, in [0, 1] (hyperplane methods).
+    pub warmup: f64,
+    /// Largest global norm of the model's gradient, > 0 (hyperplane methods).
+    pub gradient_clip: f64,
+    /// Where a hyperplane method starts.
+    pub init: Init,
+    /// Whether a model batch ends with its best coefficients by select.
+    pub early_stopping: bool,
+    /// Inner epochs without improvement before a model batch ends, at least 1.
+    pub patience: usize,
+    /// Seed of model batches and data order.
+    pub seed: u64,
+}
+
+/// `[search]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SearchSpec {
+    /// How tasks are drawn.
+    pub strategy: Strategy,
+    /// Number of drawn tasks (random), points not counted.
+    pub tasks: usize,
+    /// Tasks that run first: overrides by field.
+    pub points: Vec<Overrides>,
+    /// The searched fields, in the order of the file; keys are fields of `[soup]`, or `zoo.top`.
+    pub space: Vec<(String, Distribution)>,
+    /// Seconds after which nothing new is computed; unfinished tasks keep their checkpoints. Not part of the sweep's identity.
+    pub max_seconds: Option<f64>,
+    /// Whether the greedy soup is computed as a baseline.
+    pub greedy_baseline: bool,
+}
+
+/// Field name (of `[soup]`, or `zoo.top`) to value.
+pub type Overrides = std::collections::BTreeMap<String, serde_json::Value>;
+
+/// How the tasks of a sweep are drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Strategy {
+    /// Every combination.
+    Grid,
+    /// Independent samples.
+    Random,
+}
+
+/// Values of one searched field.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Distribution {
+    /// One of these.
+    Choice(Vec<serde_json::Value>),
+    /// Uniform in [low, high].
+    Uniform(f64, f64),
+    /// Uniform in the logarithm.
+    LogUniform(f64, f64),
+    /// Whole numbers in [low, high].
+    Int(i64, i64),
+}
+
+/// `[compute]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ComputeSpec {
+    /// Devices, one task at a time on each: `cpu`, `cuda`, `cuda:1`.
+    pub devices: Vec<String>,
+    /// Threads a device's CPU computation uses; `None`: all cores over the number of devices.
+    pub threads: Option<usize>,
+    /// Memory budget in bytes for `model_batch = "auto"`; `None`: 80 % of what is free when the first task starts.
+    pub memory_bytes: Option<u64>,
+    /// Shortest time between two checkpoints within an inner epoch.
+    pub checkpoint_seconds: f64,
+    /// Samples a batch when scoring.
+    pub score_batch: usize,
+}
