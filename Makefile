@@ -1,0 +1,57 @@
+# `make` says what there is. Every target does the set-up it needs: none has to be run before another.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+# Where cargo builds; the demo and libtorch are in target/ whatever this says.
+CARGO_TARGET := $(or $(CARGO_TARGET_DIR),$(CARGO_BUILD_TARGET_DIR),target)
+RELEASE := $(CARGO_TARGET)/release
+
+# Where `make demo` leaves what `make check-python` reads.
+DEMO := target/demo
+DEMO_MODEL := $(DEMO)/best
+DEMO_RESULTS := $(DEMO)/results.json
+DEMO_DATA := --test $(DEMO)/data/test.safetensors --select $(DEMO)/data/select.safetensors
+
+# One profile for all of it: torch-sys takes minutes to compile, and its result is shared only within a profile.
+CARGO_ALL := --workspace --release
+
+.PHONY: help setup build demo test lint deny bench check-python clean
+
+help: ## say what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
+
+setup: ## check the prerequisites and install libtorch in target/, unless LIBTORCH names yours
+	@scripts/setup.sh
+
+build: setup ## build both programs
+	cargo build $(CARGO_ALL)
+
+demo: build ## the main job: fine-tune a small zoo on UCI digits, sweep every method, print the table
+	$(RELEASE)/mehl-soup demo
+
+test: setup ## every test
+	cargo test $(CARGO_ALL)
+
+lint: setup ## format, clippy, rustdoc and the root package's dependency graph
+	cargo fmt --all --check
+	cargo clippy $(CARGO_ALL) --all-targets -- -D warnings
+	RUSTDOCFLAGS="$${RUSTDOCFLAGS:-} -D warnings" cargo doc $(CARGO_ALL) --no-deps
+	scripts/check-graph.sh
+
+deny: ## bans, licences and sources of the dependencies; advisories where their database can be had
+	@scripts/deny.sh
+
+bench: build ## seconds per iteration by phase, and memory, beside a bare forward and backward loop
+	$(RELEASE)/mehl-soup-worker bench
+
+check-python: ## after `make demo`: does its best model score in transformers what results.json says?
+	@[[ -f $(DEMO_RESULTS) ]] || { echo "$(DEMO_RESULTS): not found; run make demo first" >&2; exit 1; }
+	python="$$(scripts/setup-python-check.sh)"; \
+	"$$python" workers/tests/python/check_model.py $(DEMO_MODEL) $(DEMO_RESULTS) $(DEMO_DATA)
+
+clean: ## remove the build folder, with libtorch and the demo's results in it
+	cargo clean
+	rm -rf target

@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# Runs cargo-deny: bans, licences and sources must pass; advisories must pass where their database can be had.
+# Uses the cargo-deny on the path, or else builds a pinned one into the user's cache folder, once.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source scripts/common.sh
+
+readonly VERSION=0.20.2
+
+# Prints the program, building it first if needed.
+cargo_deny() {
+    if command -v cargo-deny; then return; fi
+    local tools root
+    tools=${XDG_CACHE_HOME:-$HOME/.cache}/mehl-soup/tools
+    root=$tools/cargo-deny-$VERSION
+    if [[ ! -x $root/bin/cargo-deny ]]; then
+        mkdir -p "$tools"
+        lock "$root.lock"
+    fi
+    if [[ ! -x $root/bin/cargo-deny ]]; then
+        say "building cargo-deny $VERSION into $root (minutes, once)"
+        # A build folder of its own, so that nothing of it ends in target/; an interrupted build goes on from there.
+        cargo install --locked --quiet --version "$VERSION" --root "$root" --target-dir "$root-build" cargo-deny >&2
+        rm -rf "$root-build"
+    fi
+    printf '%s\n' "$root/bin/cargo-deny"
+}
+
+deny=$(cargo_deny)
+"$deny" --workspace --locked check --hide-inclusion-graph bans licenses sources
+# Fetched apart from the check, so that "cannot be had" and "holds a finding" stay two answers.
+if timeout 300 "$deny" --locked fetch db index; then
+    "$deny" --workspace --locked --offline check advisories
+else
+    say "warning: the advisory database could not be fetched, so advisories were NOT checked"
+fi
