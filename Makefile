@@ -2,7 +2,6 @@
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
-.DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 
 # Where cargo builds; the demo and libtorch are in target/ whatever this says.

@@ -2,6 +2,7 @@
 # The control plane links no libtorch: fails if the root package depends on tch or torch-sys, on any target, with any
 # feature. The worker is asked too, so that a renamed crate cannot make the check pass by finding nothing.
 set -euo pipefail
+shopt -s inherit_errexit
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 # links_libtorch PACKAGE: prints the crates of libtorch among what PACKAGE is built from.

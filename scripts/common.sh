@@ -1,4 +1,4 @@
-# Shared by the set-up scripts, which source it after `set -euo pipefail`. It defines functions and does nothing else.
+# Shared by the set-up scripts, which source it first of all. It defines functions and does nothing else.
 # shellcheck shell=bash
 
 # Talk goes to stderr: a script's stdout is its result.
@@ -32,7 +32,7 @@ sys.exit(not (3, $oldest) <= sys.version_info[:2] <= (3, $newest))" 2>/dev/null;
 # missing_python OLDEST NEWEST: prints what to say where find_python failed.
 missing_python() {
     local found="python3 is not on the path"
-    if command -v python3 >/dev/null; then found="found $(python3 --version 2>&1 | tail -n 1)"; fi
+    if command -v python3 >/dev/null; then found="found $(python3 --version 2>&1 | tail -n 1 || true)"; fi
     printf '%s' "Python 3.$1 to 3.$2 with its venv module ($found):" \
         " Debian: apt install python3 python3-venv; Fedora: dnf install python3"
     printf '\n'

@@ -2,6 +2,7 @@
 # Runs cargo-deny: bans, licences and sources must pass; advisories must pass where their database can be had.
 # Uses the cargo-deny on the path, or else builds a pinned one into the user's cache folder, once.
 set -euo pipefail
+shopt -s inherit_errexit
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/common.sh
 
@@ -20,7 +21,8 @@ cargo_deny() {
     if [[ ! -x $root/bin/cargo-deny ]]; then
         say "building cargo-deny $VERSION into $root (minutes, once)"
         # A build folder of its own, so that nothing of it ends in target/; an interrupted build goes on from there.
-        cargo install --locked --quiet --version "$VERSION" --root "$root" --target-dir "$root-build" cargo-deny >&2
+        cargo install --locked --quiet --version "$VERSION" --root "$root" --target-dir "$root-build" cargo-deny >&2 ||
+            die "cargo-deny $VERSION could not be built (its own message is above)"
         rm -rf "$root-build"
     fi
     printf '%s\n' "$root/bin/cargo-deny"

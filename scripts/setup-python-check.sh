@@ -2,6 +2,7 @@
 # Prints the Python that has the whole of torch and transformers, at the versions that the fixtures were made with.
 # Makes it on first use, in the user's cache folder: it is gigabytes, and `make clean` should not cost them.
 set -euo pipefail
+shopt -s inherit_errexit
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/common.sh
 

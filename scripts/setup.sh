@@ -6,6 +6,7 @@
 #   MEHL_SOUP_LIBTORCH=cpu     the small installation, also where there is a GPU
 #   MEHL_SOUP_LIBTORCH=whole   the whole one, also where there is none
 set -euo pipefail
+shopt -s inherit_errexit
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/common.sh
 
@@ -79,7 +80,8 @@ missing_libraries() {
     local library
     for library in "$@"; do
         if [[ -f $library ]]; then
-            ldd "$library" | awk -v of="${library##*/}" '/not found/ { print of " needs " $1 }'
+            ldd "$library" | awk -v of="${library##*/}" '/not found/ { print of " needs " $1 }' ||
+                printf '%s cannot be loaded\n' "$library"
         else
             printf '%s is not there\n' "$library"
         fi
