@@ -12,7 +12,9 @@
 //! The crate links no libtorch; `mehl-soup-worker` depends on it, never the reverse.
 
 pub mod checkpoint;
+pub mod cli;
 pub mod coefficients;
+pub mod files;
 pub mod runner;
 pub mod sweep;
 pub mod task;

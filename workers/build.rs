@@ -1,13 +1,26 @@
-//! Lets the worker find libtorch at run time without a variable set by hand.
+//! Lets the worker find libtorch at run time without a variable set by hand, and tells it which one it was built for.
 
 use std::path::PathBuf;
 
 fn main() {
     println!("cargo:rerun-if-env-changed=LIBTORCH");
     println!("cargo:rerun-if-changed=build.rs");
-    let Some(libtorch) = std::env::var_os("LIBTORCH") else { return };
-    let lib = PathBuf::from(libtorch).join("lib");
-    // The canonical path, because the link in the build folder may be replaced by a later `make setup`.
-    let lib = lib.canonicalize().unwrap_or(lib);
-    println!("cargo:rustc-link-arg=-Wl,-rpath,{}", lib.display());
+    let mut version = "unknown".to_string();
+    if let Some(libtorch) = std::env::var_os("LIBTORCH") {
+        let root = PathBuf::from(libtorch);
+        // The canonical path, because the link in the build folder may be replaced by a later `make setup`.
+        let root = root.canonicalize().unwrap_or(root);
+        println!("cargo:rustc-link-arg=-Wl,-rpath,{}", root.join("lib").display());
+        for (file, start) in [("version.py", "__version__ = '"), ("build-version", "")] {
+            let file = root.join(file);
+            println!("cargo:rerun-if-changed={}", file.display());
+            if let Ok(text) = std::fs::read_to_string(&file)
+                && let Some(found) = text.lines().find_map(|line| line.strip_prefix(start))
+            {
+                version = found.trim().trim_end_matches('\'').to_string();
+                break;
+            }
+        }
+    }
+    println!("cargo:rustc-env=MEHL_SOUP_LIBTORCH_VERSION={version}");
 }

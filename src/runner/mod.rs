@@ -1,3 +1,7 @@
 //! Running tasks: the engine's boundary, and the sweep on one machine.
 
 pub mod engine;
+pub mod local;
+pub mod publish;
+pub mod reporter;
+pub mod run_folder;

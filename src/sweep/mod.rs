@@ -1,4 +1,8 @@
 //! Sweeps: the specification, its search space, the tasks it spans, and what came of them.
 
+pub mod expand;
 pub mod manifest;
+pub mod parse;
+pub mod results;
 pub mod spec;
+pub mod table;

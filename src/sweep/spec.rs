@@ -19,16 +19,29 @@ pub struct Spec {
     pub data: DataSpec,
     /// Hyperparameters that every task starts from.
     pub soup: SoupSpec,
+    /// The fields of `[soup]` that were given, as they were given: searched values replace them before defaults are taken, so that a searched method
+    /// has its own defaults.
+    pub soup_given: Overrides,
     /// Which tasks the sweep has.
     pub search: SearchSpec,
     /// Where it is computed. Not part of the sweep's identity.
     pub compute: ComputeSpec,
 }
 
+impl Spec {
+    /// Hash (blake3, hexadecimal) of everything that decides results: not the name, nor where and how long it is computed.
+    pub fn identity(&self) -> String {
+        let Self { name: _, seed, zoo, data, soup, soup_given, search, compute: _ } = self;
+        let search = SearchSpec { max_seconds: None, ..search.clone() };
+        let json = serde_json::to_vec(&(seed, zoo, data, soup, soup_given, search)).unwrap_or_default();
+        blake3::hash(&json).to_hex().to_string()
+    }
+}
+
 /// `[zoo]`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ZooSpec {
-    /// Files, folders or globs, relative to the specification's folder; the order of ingredients is that of the sorted paths.
+    /// Files, folders or globs, absolute after reading; the order of ingredients is that of the sorted paths.
     pub ingredients: Vec<String>,
     /// Family of the model, `None` for `auto`.
     pub family: Option<Family>,

@@ -1,4 +1,87 @@
-//! worker
-fn main() {
-    println!("{:?} {}", tch::Tensor::from_slice(&[1f32, 2.]) * 2, tch::Cuda::is_available());
+//! `mehl-soup-worker`: parse, dispatch, exit code. People start it through `mehl-soup`.
+
+mod bench;
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+use mehl_soup::cli::exit::Exit;
+use mehl_soup::cli::run::run_to_the_end;
+use mehl_soup::cli::{DemoArgs, RunArgs};
+use mehl_soup::runner::engine::EngineError;
+use mehl_soup::sweep::spec::Spec;
+use mehl_soup::zoo::HashCache;
+use mehl_soup_worker::demo;
+use mehl_soup_worker::engine::{LocalEngine, Settings, device};
+use tch::Kind;
+
+/// The data plane of mehl-soup: computes soups on this machine's devices.
+#[derive(Debug, Parser)]
+#[command(name = "mehl-soup-worker", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a sweep here: what `mehl-soup run` starts
+    Local(RunArgs),
+    /// Make a zoo from UCI digits and run a sweep over it: what `mehl-soup demo` starts
+    Demo(DemoArgs),
+    /// Seconds of an iteration by phase, beside a bare forward and backward pass of the same model
+    Bench(BenchArgs),
+}
+
+/// Flags of `bench`.
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    /// Folder for the made-up zoo and the result; needs 3 GB for ViT-B/32
+    #[arg(long, default_value = "target/bench")]
+    pub out: PathBuf,
+    /// Ingredients
+    #[arg(long, default_value_t = 8)]
+    pub ingredients: usize,
+    /// Ingredients a model batch
+    #[arg(long, default_value_t = 4)]
+    pub model_batch: usize,
+    /// Samples an iteration
+    #[arg(long, default_value_t = 16)]
+    pub batch: usize,
+    /// Counted iterations
+    #[arg(long, default_value_t = 12)]
+    pub iterations: usize,
+    /// Threads; all cores by default
+    #[arg(long)]
+    pub threads: Option<usize>,
+}
+
+fn main() -> Exit {
+    match Cli::parse().command {
+        Command::Local(args) => run_to_the_end(&args, &engine),
+        Command::Demo(args) => match make_demo(&args) {
+            Ok(run) => run_to_the_end(&run, &engine),
+            Err(error) => Exit::Failed.say(format!("{error:#}")),
+        },
+        Command::Bench(args) => match bench::run(&args) {
+            Ok(()) => Exit::Done,
+            Err(error) => Exit::Failed.say(format!("{error:#}")),
+        },
+    }
+}
+
+/// An engine for one of the specification's devices.
+fn engine(spec: &Spec, slot: usize, cache: Option<HashCache>) -> Result<LocalEngine, EngineError> {
+    let name = spec.compute.devices.get(slot).map_or("cpu", String::as_str);
+    let threads = spec.compute.threads.unwrap_or_else(|| device::cores() / spec.compute.devices.len().max(1)).max(1);
+    let settings = Settings { device: device::parse(name)?, kind: Kind::Float, threads, cache };
+    Ok(LocalEngine::new(spec.clone(), settings))
+}
+
+fn make_demo(args: &DemoArgs) -> anyhow::Result<RunArgs> {
+    tch::set_num_threads(device::cores() as i32);
+    let spec = demo::make(&args.out, args.seed, args.ingredients as usize, &mut |line| eprintln!("{line}"))
+        .with_context(|| format!("making the demo in {}", args.out.display()))?;
+    Ok(RunArgs { spec, out: args.out.join("run"), format: args.format, retry_failed: false })
 }

@@ -1,0 +1,55 @@
+//! Exit codes, and how a fault is said.
+
+use std::process::{ExitCode, Termination};
+
+use crate::runner::local::RunError;
+
+/// How the process ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// All done.
+    Done,
+    /// Something failed that was asked for rightly.
+    Failed,
+    /// Bad usage, input or output folder.
+    Usage,
+    /// Stopped by Ctrl-C or SIGTERM; checkpoints are kept.
+    Stopped,
+}
+
+impl Exit {
+    /// The process's exit code.
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Failed => 1,
+            Self::Usage => 2,
+            // What shells show for a process that ended by SIGINT.
+            Self::Stopped => 130,
+        }
+    }
+
+    /// Says a fault on stderr and gives its code.
+    pub fn say(self, message: impl std::fmt::Display) -> Self {
+        eprintln!("error: {message}");
+        self
+    }
+}
+
+impl Termination for Exit {
+    fn report(self) -> ExitCode {
+        ExitCode::from(self.code())
+    }
+}
+
+/// Says why a run ended.
+pub fn run_error(error: &RunError) -> Exit {
+    match error {
+        RunError::Input(_) | RunError::Folder(_) | RunError::Host(_) => Exit::Usage.say(error),
+        RunError::Internal(_) => Exit::Failed.say(error),
+        RunError::Stopped => {
+            eprintln!("{error}");
+            Exit::Stopped
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! `mehl-soup materialize`.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+use safetensors::Dtype;
+
+use super::exit::Exit;
+use crate::coefficients::{CoefficientsFile, MaterializeOptions, materialize as write_model};
+use crate::zoo::{HashCache, Zoo};
+
+/// Flags of `materialize`.
+#[derive(Debug, Args)]
+pub struct MaterializeArgs {
+    /// A coefficients.safetensors of a run
+    coefficients: PathBuf,
+    /// Folder of the model; appears whole or not at all
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Dtype of float tensors; without it, that of the ingredients
+    #[arg(long, value_enum)]
+    dtype: Option<FloatType>,
+    /// Largest weights file in MB; without it, files are cut as the first ingredient's
+    #[arg(long, value_name = "MB", value_parser = clap::value_parser!(u64).range(1..))]
+    max_shard_mb: Option<u64>,
+    /// Ingredients have moved: look for them here (files, folders, globs); they are told by their content
+    #[arg(long, value_name = "PATTERN", num_args = 1..)]
+    zoo: Vec<String>,
+    /// Replace a folder that is there already
+    #[arg(long)]
+    overwrite: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum FloatType {
+    F32,
+    F16,
+    Bf16,
+}
+
+pub(super) fn materialize(args: &MaterializeArgs) -> Exit {
+    let path = args.coefficients.display();
+    let bytes = match std::fs::read(&args.coefficients) {
+        Ok(bytes) => bytes,
+        Err(error) => return Exit::Usage.say(format!("{path}: {error}")),
+    };
+    let file = match CoefficientsFile::from_bytes(&bytes) {
+        Ok(file) => file,
+        Err(error) => return Exit::Usage.say(format!("{path}: {error}")),
+    };
+    let zoo = if args.zoo.is_empty() {
+        None
+    } else {
+        match Zoo::resolve(&args.zoo, std::path::Path::new(".")) {
+            Ok(paths) => Some(paths),
+            Err(error) => return Exit::Usage.say(error),
+        }
+    };
+    let options = MaterializeOptions {
+        out: args.out.clone(),
+        dtype: args.dtype.map(|dtype| match dtype {
+            FloatType::F32 => Dtype::F32,
+            FloatType::F16 => Dtype::F16,
+            FloatType::Bf16 => Dtype::BF16,
+        }),
+        max_shard_bytes: args.max_shard_mb.map(|mb| mb * 1_000_000),
+        zoo,
+        overwrite: args.overwrite,
+    };
+    let bar = ProgressBar::new(0);
+    let style = ProgressStyle::with_template("{wide_bar} {bytes}/{total_bytes} {eta} left");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    let written = write_model(&file, &options, HashCache::default_folder().as_ref(), &mut |done, total| {
+        bar.set_length(total);
+        bar.set_position(done);
+    });
+    bar.finish_and_clear();
+    match written {
+        Ok(()) => {
+            println!("{}", args.out.display());
+            Exit::Done
+        }
+        Err(error) => Exit::Usage.say(error),
+    }
+}

@@ -1,0 +1,118 @@
+//! The command line of `mehl-soup`: what the flags say, and one file per family of commands.
+//!
+//! stdout is data, stderr is talk. Exit codes: 0 done, 1 failed, 2 bad usage, input or output folder, 130 stopped by Ctrl-C.
+
+pub mod exit;
+mod inspect;
+mod materialize;
+pub mod run;
+mod worker;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use exit::Exit;
+
+/// Learn the mixing coefficients of a model soup.
+#[derive(Debug, Parser)]
+#[command(name = "mehl-soup", version, about, long_about = None, after_help = "\
+Exit codes: 0 done, 1 failed, 2 bad usage or input, 130 stopped by Ctrl-C.
+stdout holds data (tables, JSON), stderr everything else.")]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Learn all soups of a specification here, without servers; run again to go on where it stopped
+    Run(RunArgs),
+    /// Train a small zoo on UCI digits, learn soups of it with every method, print the table
+    Demo(DemoArgs),
+    /// Show what a zoo holds, from file headers: tensors, dtypes, and what differs from the first ingredient
+    Inspect(inspect::InspectArgs),
+    /// Write the model that a coefficients file stands for
+    Materialize(materialize::MaterializeArgs),
+}
+
+/// Flags of `run`.
+#[derive(Debug, Clone, Args)]
+pub struct RunArgs {
+    /// Specification: TOML, YAML or JSON
+    pub spec: PathBuf,
+    /// Folder for checkpoints, coefficients, results.json and best/. Made if missing; one folder belongs to one specification
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// How results are printed to stdout when all is done
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub format: Format,
+    /// Begin tasks that failed in an earlier run anew, instead of leaving them failed
+    #[arg(long)]
+    pub retry_failed: bool,
+}
+
+/// Flags of `demo`.
+#[derive(Debug, Clone, Args)]
+pub struct DemoArgs {
+    /// Folder for the zoo, the data and the run. What is there already is kept
+    #[arg(long, value_name = "DIR", default_value = "target/demo")]
+    pub out: PathBuf,
+    /// Seed of the data's split, the base model and the fine-tuning runs
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Fine-tuning runs
+    #[arg(long, default_value_t = 28, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    pub ingredients: u64,
+    /// How results are printed to stdout when all is done
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub format: Format,
+}
+
+/// How results are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people
+    Table,
+    /// The content of results.json
+    Json,
+}
+
+impl Format {
+    /// As the flag's value.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Table => "table",
+            Self::Json => "json",
+        }
+    }
+}
+
+/// Parses the process's arguments and does what they say.
+pub fn main() -> Exit {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let exit = if error.use_stderr() { Exit::Usage } else { Exit::Done };
+            // If the terminal is gone there is nobody to tell.
+            let _ = error.print();
+            return exit;
+        }
+    };
+    match cli.command {
+        Command::Run(args) => run::check_and_start(&args),
+        Command::Demo(args) => worker::start(&[
+            "demo".into(),
+            "--out".into(),
+            args.out.into(),
+            "--seed".into(),
+            args.seed.to_string().into(),
+            "--ingredients".into(),
+            args.ingredients.to_string().into(),
+            "--format".into(),
+            args.format.as_str().into(),
+        ]),
+        Command::Inspect(args) => inspect::inspect(&args),
+        Command::Materialize(args) => materialize::materialize(&args),
+    }
+}

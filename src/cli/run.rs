@@ -1,0 +1,96 @@
+//! `mehl-soup run`: checks the specification, then hands over to the worker. And what the worker does around its engines.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::exit::{Exit, run_error};
+use super::{Format, RunArgs, worker};
+use crate::runner::engine::{EngineError, SoupEngine};
+use crate::runner::local::{Surroundings, run_sweep};
+use crate::runner::publish::publish_best;
+use crate::runner::reporter::{Reporter, Stderr};
+use crate::runner::run_folder::RunFolder;
+use crate::sweep::parse::parse_spec;
+use crate::sweep::spec::Spec;
+use crate::sweep::table;
+use crate::task::TaskState;
+use crate::zoo::HashCache;
+
+/// Refuses a bad specification before anything is started or written.
+pub(super) fn check_and_start(args: &RunArgs) -> Exit {
+    if let Err(error) = parse_spec(&args.spec) {
+        return Exit::Usage.say(error);
+    }
+    let mut arguments = vec!["local".into(), args.spec.clone().into(), "--out".into(), args.out.clone().into()];
+    arguments.extend(["--format".into(), args.format.as_str().into()]);
+    if args.retry_failed {
+        arguments.push("--retry-failed".into());
+    }
+    worker::start(&arguments)
+}
+
+/// Runs a sweep to its end with engines made by `engine`, prints its table, writes the winner's model.
+///
+/// `prepare` learns the number of devices before the first engine is made.
+pub fn run_to_the_end<E: SoupEngine>(
+    args: &RunArgs,
+    engine: &(dyn Fn(&Spec, usize, Option<HashCache>) -> Result<E, EngineError> + Sync),
+) -> Exit {
+    let spec = match parse_spec(&args.spec) {
+        Ok(spec) => spec,
+        Err(error) => return Exit::Usage.say(error),
+    };
+    let folder = match RunFolder::open(&args.out, &spec.identity(), &spec.name) {
+        Ok(folder) => folder,
+        Err(error) => return Exit::Usage.say(error),
+    };
+    let stop = Arc::new(AtomicBool::new(false));
+    let asked = stop.clone();
+    let handler = ctrlc::set_handler(move || {
+        if asked.swap(true, Ordering::Relaxed) {
+            // Asked twice: the last checkpoint is on disk, and nothing half-written has its final name.
+            std::process::exit(i32::from(Exit::Stopped.code()));
+        }
+        eprintln!("stopping after this iteration, with a checkpoint; once more to stop at once");
+    });
+    if let Err(error) = handler {
+        return Exit::Failed.say(format!("cannot listen for Ctrl-C: {error}"));
+    }
+    let slots = spec.compute.devices.len();
+    let reporter = Stderr::new(slots);
+    let cache = HashCache::default_folder();
+    let surroundings = Surroundings { stop: &stop, reporter: &reporter, retry_failed: args.retry_failed };
+    let make = |slot: usize| engine(&spec, slot, cache.clone());
+    let finished = match run_sweep(&spec, &folder, slots, &make, &surroundings) {
+        Ok(finished) => finished,
+        Err(error) => return run_error(&error),
+    };
+    let results = finished.results;
+    let published = publish_best(&folder, &results, cache.as_ref(), &reporter);
+    match args.format {
+        Format::Table => {
+            let width = comfy_table::Table::new().width();
+            println!("{}", table::render(&results, width));
+        }
+        Format::Json => match serde_json::to_string_pretty(&results) {
+            Ok(json) => println!("{json}"),
+            Err(error) => return Exit::Failed.say(error),
+        },
+    }
+    if finished.out_of_time {
+        reporter.note("search.max_seconds is over: unfinished tasks keep their checkpoints; run again to go on");
+    }
+    if let Err(error) = published {
+        return Exit::Usage.say(error);
+    }
+    eprintln!("results: {}", folder.root().join("results.json").display());
+    if folder.best().exists() {
+        eprintln!("best model: {}", folder.best().display());
+    }
+    let failed = results.tasks.iter().filter(|row| row.state == TaskState::Failed).count();
+    if failed > 0 {
+        reporter.note(&format!("{failed} tasks failed; the table says why, --retry-failed begins them anew"));
+    }
+    let any = results.tasks.iter().any(|row| row.state == TaskState::Succeeded);
+    if failed > 0 && !any { Exit::Failed } else { Exit::Done }
+}

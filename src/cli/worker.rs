@@ -1,0 +1,42 @@
+//! Starting `mehl-soup-worker`, which has libtorch, in place of this process.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::Command;
+
+use super::exit::Exit;
+
+/// Names the worker's binary where it is not beside this one.
+pub const WORKER_VARIABLE: &str = "MEHL_SOUP_WORKER";
+
+/// Replaces this process by the worker with these arguments; returns only if that fails.
+pub fn start(arguments: &[OsString]) -> Exit {
+    let path = match std::env::var_os(WORKER_VARIABLE) {
+        Some(path) => PathBuf::from(path),
+        None => match std::env::current_exe() {
+            Ok(own) => own.with_file_name(format!("mehl-soup-worker{}", std::env::consts::EXE_SUFFIX)),
+            Err(error) => return Exit::Failed.say(format!("cannot find mehl-soup-worker: {error}")),
+        },
+    };
+    let mut command = Command::new(&path);
+    command.args(arguments);
+    Exit::Failed.say(format!(
+        "cannot start {}: {}; build it with `cargo build --release --workspace`, or name it in {WORKER_VARIABLE}",
+        path.display(),
+        replace_process(command)
+    ))
+}
+
+#[cfg(unix)]
+fn replace_process(mut command: Command) -> std::io::Error {
+    use std::os::unix::process::CommandExt;
+    command.exec()
+}
+
+#[cfg(not(unix))]
+fn replace_process(mut command: Command) -> std::io::Error {
+    match command.status() {
+        Ok(status) => std::process::exit(status.code().unwrap_or(1)),
+        Err(error) => error,
+    }
+}

@@ -1,0 +1,279 @@
+//! The folder of a sweep on one machine: the embedded store of its tasks.
+//!
+//! ```text
+//! DIR/.lock                              held while a run works here
+//! DIR/sweep.json                         which specification this folder belongs to
+//! DIR/manifest.json                      what the scores task found out
+//! DIR/tasks/<id>/checkpoint.safetensors  a task in progress
+//! DIR/tasks/<id>/outcome.json            a finished task
+//! DIR/tasks/<id>/coefficients.safetensors
+//! DIR/results.json  DIR/best/            what the sweep is for
+//! ```
+//!
+//! Every file is written under a temporary name and renamed, so that a crash at any moment leaves the old one or the new one.
+
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::files::write_atomically;
+use crate::sweep::manifest::Manifest;
+use crate::sweep::results::{SweepResults, TaskOutcome};
+
+/// A locked run folder.
+#[derive(Debug)]
+pub struct RunFolder {
+    root: PathBuf,
+    /// Held for as long as this lives; the system lets go of it when the process ends, however it ends.
+    _lock: File,
+}
+
+/// Why a folder cannot be used, or something in it not be kept.
+#[derive(Debug, thiserror::Error)]
+pub enum FolderError {
+    /// The folder cannot be made or written.
+    #[error("output folder {path}: {source}")]
+    NotWritable {
+        /// The folder.
+        path: String,
+        /// The system's message.
+        source: io::Error,
+    },
+    /// Another process works here.
+    #[error("output folder {path} is in use by another run")]
+    InUse {
+        /// The folder.
+        path: String,
+    },
+    /// The folder belongs to another specification.
+    #[error(
+        "output folder {path} belongs to another specification (sweep `{found_name}`, identity {found}); expected identity {expected}; \
+         choose another folder, or undo the change to the specification"
+    )]
+    OtherSpec {
+        /// The folder.
+        path: String,
+        /// Identity of the specification at hand.
+        expected: String,
+        /// Identity that the folder was begun with.
+        found: String,
+        /// Name of the sweep that the folder was begun with.
+        found_name: String,
+    },
+    /// The folder holds something else.
+    #[error("output folder {path} is not empty and holds no sweep; choose another folder")]
+    NotASweep {
+        /// The folder.
+        path: String,
+    },
+    /// A file of the folder cannot be read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: String,
+        /// The system's message.
+        source: io::Error,
+    },
+    /// A file of the folder does not hold what this program wrote.
+    #[error("{path} is damaged: {what}; move it away to go on without it")]
+    Damaged {
+        /// The file.
+        path: String,
+        /// What is wrong.
+        what: String,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+struct SweepFile {
+    version: u32,
+    identity: String,
+    name: String,
+}
+
+impl RunFolder {
+    /// Opens a folder for the sweep of `identity`, making it if it is not there, and locks it.
+    ///
+    /// # Errors
+    /// If it cannot be written, belongs to another specification, holds something else, or is in use.
+    pub fn open(root: &Path, identity: &str, name: &str) -> Result<Self, FolderError> {
+        let path = root.display().to_string();
+        let not_writable = |source| FolderError::NotWritable { path: path.clone(), source };
+        fs::create_dir_all(root).map_err(not_writable)?;
+        let sweep_file = root.join("sweep.json");
+        let lock_file = root.join(".lock");
+        if !sweep_file.exists() && !lock_file.exists() {
+            let mut entries = fs::read_dir(root).map_err(not_writable)?;
+            if entries.next().is_some() {
+                return Err(FolderError::NotASweep { path });
+            }
+        }
+        let lock = File::options().create(true).truncate(false).write(true).open(&lock_file).map_err(not_writable)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(FolderError::InUse { path }),
+            Err(TryLockError::Error(source)) => return Err(not_writable(source)),
+        }
+        let folder = Self { root: root.to_path_buf(), _lock: lock };
+        match folder.read_json::<SweepFile>(&sweep_file)? {
+            Some(found) if found.identity == identity => {}
+            Some(found) => {
+                return Err(FolderError::OtherSpec {
+                    path,
+                    expected: identity.to_string(),
+                    found: found.identity,
+                    found_name: found.name,
+                });
+            }
+            None => {
+                let file = SweepFile { version: 1, identity: identity.to_string(), name: name.to_string() };
+                folder.write_json(&sweep_file, &file).map_err(|error| match error {
+                    FolderError::Io { source, .. } => FolderError::NotWritable { path: path.clone(), source },
+                    other => other,
+                })?;
+            }
+        }
+        Ok(folder)
+    }
+
+    /// The folder.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Where the winner's model goes.
+    pub fn best(&self) -> PathBuf {
+        self.root.join("best")
+    }
+
+    /// A task's coefficients file.
+    pub fn coefficients_path(&self, task: &str) -> PathBuf {
+        self.task_file(task, "coefficients.safetensors")
+    }
+
+    /// What the scores task has found out so far.
+    pub fn manifest(&self) -> Result<Option<Manifest>, FolderError> {
+        self.read_json(&self.root.join("manifest.json"))
+    }
+
+    /// Keeps what the scores task found out.
+    pub fn write_manifest(&self, manifest: &Manifest) -> Result<(), FolderError> {
+        self.write_json(&self.root.join("manifest.json"), manifest)
+    }
+
+    /// A finished task.
+    pub fn outcome(&self, task: &str) -> Result<Option<TaskOutcome>, FolderError> {
+        self.read_json(&self.task_file(task, "outcome.json"))
+    }
+
+    /// Keeps a finished task: first its coefficients, then its outcome; then its checkpoint is dropped.
+    pub fn complete(&self, task: &str, outcome: &TaskOutcome, coefficients: Option<&[u8]>) -> Result<(), FolderError> {
+        if let Some(bytes) = coefficients {
+            self.write(&self.coefficients_path(task), bytes)?;
+        }
+        self.write_json(&self.task_file(task, "outcome.json"), outcome)?;
+        self.drop_checkpoint(task)
+    }
+
+    /// The bytes of a task's checkpoint.
+    pub fn checkpoint(&self, task: &str) -> Result<Option<Vec<u8>>, FolderError> {
+        self.read(&self.task_file(task, "checkpoint.safetensors"))
+    }
+
+    /// Keeps a task's checkpoint.
+    pub fn write_checkpoint(&self, task: &str, bytes: &[u8]) -> Result<(), FolderError> {
+        self.write(&self.task_file(task, "checkpoint.safetensors"), bytes)
+    }
+
+    /// Removes a task's checkpoint, if there is one.
+    pub fn drop_checkpoint(&self, task: &str) -> Result<(), FolderError> {
+        let path = self.task_file(task, "checkpoint.safetensors");
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(FolderError::Io { path: path.display().to_string(), source })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Forgets that a task failed.
+    pub fn drop_outcome(&self, task: &str) -> Result<(), FolderError> {
+        let path = self.task_file(task, "outcome.json");
+        fs::remove_file(&path).map_err(|source| FolderError::Io { path: path.display().to_string(), source })
+    }
+
+    /// Keeps the sweep's results.
+    pub fn write_results(&self, results: &SweepResults) -> Result<(), FolderError> {
+        self.write_json(&self.root.join("results.json"), results)
+    }
+
+    /// The bytes of a file, `None` if there is none.
+    pub fn read(&self, path: &Path) -> Result<Option<Vec<u8>>, FolderError> {
+        match fs::read(path) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(FolderError::Io { path: path.display().to_string(), source }),
+        }
+    }
+
+    fn task_file(&self, task: &str, file: &str) -> PathBuf {
+        self.root.join("tasks").join(task).join(file)
+    }
+
+    fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), FolderError> {
+        let io = |source| FolderError::Io { path: path.display().to_string(), source };
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent).map_err(io)?;
+        }
+        write_atomically(path, bytes).map_err(io)
+    }
+
+    fn read_json<T: DeserializeOwned>(&self, path: &Path) -> Result<Option<T>, FolderError> {
+        let Some(bytes) = self.read(path)? else { return Ok(None) };
+        serde_json::from_slice(&bytes)
+            .map(Some)
+            .map_err(|e| FolderError::Damaged { path: path.display().to_string(), what: e.to_string() })
+    }
+
+    fn write_json<T: Serialize>(&self, path: &Path, value: &T) -> Result<(), FolderError> {
+        let bytes = serde_json::to_vec_pretty(value)
+            .map_err(|e| FolderError::Damaged { path: path.display().to_string(), what: e.to_string() })?;
+        self.write(path, &bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_locked_and_belongs_to_one_specification() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("run");
+        let first = RunFolder::open(&root, "a", "one").unwrap();
+        assert!(matches!(RunFolder::open(&root, "a", "one"), Err(FolderError::InUse { .. })));
+        drop(first);
+        assert!(matches!(RunFolder::open(&root, "b", "two"), Err(FolderError::OtherSpec { .. })));
+        RunFolder::open(&root, "a", "renamed").unwrap();
+    }
+
+    #[test]
+    fn a_folder_with_other_things_is_refused_and_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("thesis.tex"), "x").unwrap();
+        assert!(matches!(RunFolder::open(dir.path(), "a", "one"), Err(FolderError::NotASweep { .. })));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_file_in_the_folders_place_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        fs::write(&path, "x").unwrap();
+        let error = RunFolder::open(&path.join("run"), "a", "one").unwrap_err();
+        assert!(matches!(error, FolderError::NotWritable { .. }) && error.to_string().contains("run"), "{error}");
+    }
+}

@@ -1,0 +1,250 @@
+//! `make bench`: seconds of an iteration by phase, beside a bare forward and backward pass of the same model in the same process.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::{Context, bail};
+use mehl_soup::checkpoint::Checkpoint;
+use mehl_soup::runner::engine::{Directive, EngineError, HostError, Progress, ScoresHost, SoupEngine, TaskHost};
+use mehl_soup::sweep::manifest::Manifest;
+use mehl_soup::sweep::parse::parse_spec;
+use mehl_soup_worker::engine::{LocalEngine, Settings, device, memory};
+use mehl_soup_worker::families::{Model, Vit, VitConfig};
+use mehl_soup_worker::rng;
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
+use tch::{Device, Kind, Reduction, Tensor};
+
+use super::BenchArgs;
+
+const CLASSES: usize = 1000;
+/// Iterations before counting begins.
+const WARM_UP: usize = 2;
+
+/// Makes a zoo of random ViT-B/32 if there is none, then measures.
+pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
+    let threads = args.threads.unwrap_or_else(device::cores);
+    tch::set_num_threads(threads as i32);
+    let config = VitConfig::from_json(&config()).map_err(anyhow::Error::msg)?;
+    make_zoo(args, &config)?;
+    let bare = bare(args, &config)?;
+    let soup = soup(args, threads)?;
+    let elements: usize = config.tensors(CLASSES as i64).iter().map(|(_, s)| s.iter().product::<i64>() as usize).sum();
+    report(args, threads, elements, &bare, &soup)
+}
+
+fn config() -> serde_json::Value {
+    serde_json::json!({
+        "architectures": ["ViTForImageClassification"], "model_type": "vit", "patch_size": 32, "image_size": 224,
+        "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072,
+    })
+}
+
+/// What one loop took.
+struct Measured {
+    /// Median seconds of an iteration.
+    seconds: f64,
+    /// Mean seconds by phase.
+    phases: Vec<(&'static str, f64)>,
+    /// Largest resident memory minus what was there before, and minus file maps.
+    anonymous: u64,
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+fn random(shape: &[i64], scale: f32, rng: &mut impl rand_chacha::rand_core::Rng) -> Vec<f32> {
+    let n = shape.iter().product::<i64>() as usize;
+    (0..n).map(|_| (rng.next_u32() as f32 / u32::MAX as f32 - 0.5) * scale).collect()
+}
+
+fn bytes(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|v| v.to_le_bytes()).collect()
+}
+
+fn make_zoo(args: &BenchArgs, vit: &VitConfig) -> anyhow::Result<()> {
+    for k in 0..args.ingredients {
+        let folder = args.out.join(format!("zoo/k{k:03}"));
+        if folder.join("model.safetensors").exists() {
+            continue;
+        }
+        eprintln!("making {}", folder.display());
+        fs::create_dir_all(&folder)?;
+        fs::write(folder.join("config.json"), format!("{:#}\n", config()))?;
+        let mut rng = rng::generator(k as u64, "bench", &[]);
+        let tensors: Vec<(String, Vec<usize>, Vec<u8>)> = vit
+            .tensors(CLASSES as i64)
+            .into_iter()
+            .map(|(name, shape)| {
+                let norm = name.contains("layernorm") && name.ends_with("weight");
+                let mut values = random(&shape, 0.06, &mut rng);
+                if norm {
+                    values.iter_mut().for_each(|v| *v += 1.0);
+                }
+                (name, shape.iter().map(|&d| d as usize).collect(), bytes(&values))
+            })
+            .collect();
+        write(&folder.join("model.safetensors"), &tensors, Dtype::F32)?;
+    }
+    let data = args.out.join("learn.safetensors");
+    if !data.exists() {
+        let mut rng = rng::generator(0, "bench data", &[]);
+        let n = 2 * args.batch.max(16);
+        let shape = [n as i64, 3, 224, 224];
+        let labels: Vec<u8> = (0..n as i64).flat_map(|i| (i % CLASSES as i64).to_le_bytes()).collect();
+        let pixels = bytes(&random(&shape, 2.0, &mut rng));
+        let views = [
+            ("inputs", TensorView::new(Dtype::F32, vec![n, 3, 224, 224], &pixels)?),
+            ("labels", TensorView::new(Dtype::I64, vec![n], &labels)?),
+        ];
+        fs::write(&data, safetensors::serialize(views, None)?)?;
+    }
+    Ok(())
+}
+
+fn write(path: &Path, tensors: &[(String, Vec<usize>, Vec<u8>)], dtype: Dtype) -> anyhow::Result<()> {
+    let mut views = Vec::new();
+    for (name, shape, data) in tensors {
+        views.push((name.as_str(), TensorView::new(dtype, shape.clone(), data)?));
+    }
+    let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
+    let partial = path.with_extension("partial");
+    fs::write(&partial, safetensors::serialize(views, Some(metadata))?)?;
+    Ok(fs::rename(partial, path)?)
+}
+
+/// Forward, loss, backward, nothing else.
+fn bare(args: &BenchArgs, config: &VitConfig) -> anyhow::Result<Measured> {
+    let before = memory::anonymous();
+    let mut parameters = BTreeMap::new();
+    for (name, shape) in config.tensors(CLASSES as i64) {
+        let scale = if name.contains("layernorm") && name.ends_with("weight") { 0.0 } else { 0.02 };
+        let tensor = Tensor::f_randn(&shape, (Kind::Float, Device::Cpu))?.f_mul_scalar(scale)?;
+        let tensor = if scale == 0.0 { tensor.f_add_scalar(1.0)? } else { tensor };
+        parameters.insert(name, tensor.f_set_requires_grad(true)?);
+    }
+    let model = Vit::from_parameters(config.clone(), CLASSES as i64, parameters);
+    let leaves: Vec<&Tensor> = model.parameters().values().collect();
+    let batch = args.batch as i64;
+    let images = Tensor::f_randn([batch, 3, 224, 224], (Kind::Float, Device::Cpu))?;
+    let labels = Tensor::f_arange(batch, (Kind::Int64, Device::Cpu))?;
+    let (mut seconds, mut forward, mut backward, mut peak) = (Vec::new(), 0.0, 0.0, 0);
+    for i in 0..WARM_UP + args.iterations {
+        let began = Instant::now();
+        let logits = model.logits(&[images.shallow_clone()])?;
+        let loss = logits.f_cross_entropy_loss::<Tensor>(&labels, None, Reduction::Mean, -100, 0.0)?;
+        let middle = Instant::now();
+        let gradients = Tensor::f_run_backward(&[&loss], &leaves, false, false)?;
+        let end = Instant::now();
+        peak = peak.max(memory::anonymous());
+        drop(gradients);
+        if i >= WARM_UP {
+            seconds.push((end - began).as_secs_f64());
+            forward += (middle - began).as_secs_f64() / args.iterations as f64;
+            backward += (end - middle).as_secs_f64() / args.iterations as f64;
+        }
+    }
+    Ok(Measured {
+        seconds: median(seconds),
+        phases: vec![("forward", forward), ("backward", backward)],
+        anonymous: peak.saturating_sub(before),
+    })
+}
+
+/// Stops a task after so many iterations, and watches memory.
+struct Watch {
+    stop_at: u64,
+    last: Option<Instant>,
+    seconds: Vec<f64>,
+    peak: u64,
+}
+
+impl TaskHost for Watch {
+    fn progress(&mut self, progress: &Progress) -> Directive {
+        let now = Instant::now();
+        if let Some(last) = self.last.filter(|_| progress.iterations > WARM_UP as u64) {
+            self.seconds.push((now - last).as_secs_f64());
+        }
+        self.last = Some(now);
+        self.peak = self.peak.max(memory::anonymous());
+        if progress.iterations >= self.stop_at { Directive::Stop } else { Directive::Continue }
+    }
+    fn save(&mut self, _: &Checkpoint) -> Result<(), HostError> {
+        Ok(())
+    }
+    fn note(&mut self, message: &str) {
+        eprintln!("note: {message}");
+    }
+}
+
+impl ScoresHost for Watch {
+    fn scored(&mut self, _: &Manifest, _: usize, _: usize) -> Result<Directive, HostError> {
+        Ok(Directive::Continue)
+    }
+    fn note(&mut self, message: &str) {
+        eprintln!("note: {message}");
+    }
+}
+
+/// `mehl+` on the same model.
+fn soup(args: &BenchArgs, threads: usize) -> anyhow::Result<Measured> {
+    let spec_path = args.out.join("bench.toml");
+    let text = format!(
+        "[zoo]\ningredients = [\"zoo/*\"]\n[data]\nlearn = \"learn.safetensors\"\nselect = \"learn.safetensors\"\n\
+         [soup]\nmethod = \"mehl+\"\nmodel_batch = {}\nbatch = {}\ninner_epochs = 1000\nearly_stopping = false\n",
+        args.model_batch, args.batch
+    );
+    fs::write(&spec_path, text)?;
+    let spec = parse_spec(&spec_path)?;
+    let task = mehl_soup::sweep::expand::expand(&spec)
+        .into_iter()
+        .find(|task| task.soup.method.learns())
+        .context("the sweep has its one task")?;
+    let before = memory::anonymous();
+    let settings = Settings { device: Device::Cpu, kind: Kind::Float, threads, cache: None };
+    let mut engine = LocalEngine::new(spec, settings);
+    let mut watch = Watch { stop_at: (WARM_UP + args.iterations) as u64, last: None, seconds: vec![], peak: 0 };
+    let manifest = engine.scores(None, &mut watch)?;
+    match engine.run(&task, &manifest, None, &mut watch) {
+        Err(EngineError::Stopped) => {}
+        Err(error) => return Err(error.into()),
+        Ok(_) => bail!("the task ended before the benchmark did"),
+    }
+    let phases = engine.phases;
+    Ok(Measured {
+        seconds: median(watch.seconds),
+        phases: phases
+            .named()
+            .into_iter()
+            .map(|(name, seconds)| (name, seconds / phases.iterations.max(1) as f64))
+            .collect(),
+        anonymous: watch.peak.saturating_sub(before),
+    })
+}
+
+fn report(args: &BenchArgs, threads: usize, elements: usize, bare: &Measured, soup: &Measured) -> anyhow::Result<()> {
+    println!(
+        "ViT-B/32, 224 px, f32, {} ingredients, model batch {}, batch {}, {threads} threads, {} iterations after {WARM_UP}",
+        args.ingredients, args.model_batch, args.batch, args.iterations
+    );
+    for (name, measured) in [("bare", bare), ("mehl+", soup)] {
+        let phases: Vec<String> =
+            measured.phases.iter().map(|(phase, seconds)| format!("{phase} {seconds:.4}")).collect();
+        println!("{name:6} {:.4} s/iteration (median); mean by phase: {}", measured.seconds, phases.join(", "));
+    }
+    println!("time, mehl+ over bare: {:.3} (target at most 1.10)", soup.seconds / bare.seconds);
+    let model = (elements * 4) as f64;
+    let above = soup.anonymous as f64 - bare.anonymous as f64;
+    println!(
+        "anonymous memory: bare {:.2} GB, mehl+ {:.2} GB; above bare {:.2} x D x 4 bytes (target at most {})",
+        bare.anonymous as f64 / 1e9,
+        soup.anonymous as f64 / 1e9,
+        above / model,
+        args.model_batch + 3
+    );
+    Ok(())
+}

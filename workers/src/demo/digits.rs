@@ -1,0 +1,139 @@
+//! UCI optical digits: 1797 images of 8 x 8 pixels, shipped with this program (see `workers/data/README.md` for source and licence).
+
+use std::io::Read;
+use std::path::Path;
+
+use flate2::read::GzDecoder;
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
+use tch::{Device, TchError, Tensor};
+
+use super::DemoError;
+use crate::data::Split;
+use crate::rng::permutation;
+
+const CSV: &[u8] = include_bytes!("../../data/optdigits.csv.gz");
+
+/// Side of an image.
+pub const SIDE: usize = 8;
+/// Digits.
+pub const CLASSES: usize = 10;
+
+/// Images and labels.
+#[derive(Debug, Clone, Default)]
+pub struct Digits {
+    /// Row-major `[N, 1, 8, 8]`, grey values scaled to [-1, 1].
+    pub pixels: Vec<f32>,
+    /// `[N]`.
+    pub labels: Vec<i64>,
+}
+
+/// The parts that the demo cuts the data in; no two share an image.
+pub struct Parts {
+    /// The base model is trained on these.
+    pub base: Digits,
+    /// Ingredients are fine-tuned on these.
+    pub train: Digits,
+    /// Coefficients are learned on these.
+    pub learn: Digits,
+    /// Choices rest on these.
+    pub select: Digits,
+    /// Only reported.
+    pub test: Digits,
+}
+
+impl Digits {
+    /// All 1797.
+    pub fn all() -> Result<Self, DemoError> {
+        let damaged = |what: String| DemoError::Data(what);
+        let mut text = String::new();
+        GzDecoder::new(CSV).read_to_string(&mut text).map_err(|e| damaged(e.to_string()))?;
+        let mut digits = Self::default();
+        for (line, row) in text.lines().enumerate() {
+            let values: Result<Vec<f32>, _> = row.split(',').map(|value| value.trim().parse::<f32>()).collect();
+            let values = values.map_err(|e| damaged(format!("line {}: {e}", line + 1)))?;
+            let [pixels @ .., label] = values.as_slice() else {
+                return Err(damaged(format!("line {}: expected 65 values, found none", line + 1)));
+            };
+            if pixels.len() != SIDE * SIDE {
+                return Err(damaged(format!("line {}: expected 65 values, found {}", line + 1, pixels.len() + 1)));
+            }
+            digits.pixels.extend(pixels.iter().map(|grey| grey / 8.0 - 1.0));
+            digits.labels.push(*label as i64);
+        }
+        Ok(digits)
+    }
+
+    /// Number of images.
+    pub fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty()
+    }
+
+    /// Cuts all images in parts by a seeded shuffle: 250 base, 400 train, 400 learn, 300 select, the other 447 test.
+    pub fn parts(&self, seed: u64) -> Parts {
+        let order = permutation(seed, "digits", &[], self.len());
+        let take = |from: usize, to: usize| {
+            let mut part = Self::default();
+            for &i in &order[from.min(order.len())..to.min(order.len())] {
+                part.pixels.extend_from_slice(&self.pixels[i * SIDE * SIDE..(i + 1) * SIDE * SIDE]);
+                part.labels.push(self.labels[i]);
+            }
+            part
+        };
+        Parts {
+            base: take(0, 250),
+            train: take(250, 650),
+            learn: take(650, 1050),
+            select: take(1050, 1350),
+            test: take(1350, self.len()),
+        }
+    }
+
+    /// As tensors in memory.
+    pub fn to_split(&self) -> Result<Split, TchError> {
+        let shape = [self.len() as i64, 1, SIDE as i64, SIDE as i64];
+        Ok(Split {
+            inputs: vec![Tensor::f_from_slice(&self.pixels)?.f_view(shape)?.f_to_device(Device::Cpu)?],
+            labels: Tensor::f_from_slice(&self.labels)?,
+        })
+    }
+
+    /// Writes `inputs` and `labels` as a tensor file.
+    pub fn write(&self, path: &Path) -> Result<(), DemoError> {
+        let pixels: Vec<u8> = self.pixels.iter().flat_map(|v| v.to_le_bytes()).collect();
+        let labels: Vec<u8> = self.labels.iter().flat_map(|v| v.to_le_bytes()).collect();
+        let n = self.len();
+        let view = |dtype, shape, data| TensorView::new(dtype, shape, data).map_err(|e| DemoError::Data(e.to_string()));
+        let bytes = safetensors::serialize(
+            [
+                ("inputs", view(Dtype::F32, vec![n, 1, SIDE, SIDE], &pixels)?),
+                ("labels", view(Dtype::I64, vec![n], &labels)?),
+            ],
+            None,
+        )
+        .map_err(|e| DemoError::Data(e.to_string()))?;
+        super::write(path, &bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_images_are_there_and_no_two_parts_share_one() {
+        let all = Digits::all().unwrap();
+        assert_eq!((all.len(), all.pixels.len()), (1797, 1797 * 64));
+        assert!(all.pixels.iter().all(|p| (-1.0..=1.0).contains(p)));
+        assert!(all.labels.iter().all(|label| (0..10).contains(label)));
+        let parts = all.parts(3);
+        let sizes = [&parts.base, &parts.train, &parts.learn, &parts.select, &parts.test].map(Digits::len);
+        assert_eq!(sizes, [250, 400, 400, 300, 447]);
+        assert_ne!(parts.test.pixels, all.parts(4).test.pixels);
+    }
+}

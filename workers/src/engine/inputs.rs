@@ -1,0 +1,179 @@
+//! Everything a task computes with: zoo, layout, data, model. Opened once a device.
+
+use std::collections::BTreeMap;
+
+use mehl_soup::sweep::manifest::{IngredientEntry, Manifest};
+use mehl_soup::sweep::spec::{Family, Spec};
+use mehl_soup::zoo::{HashCache, Layout, Zoo};
+use tch::{Device, Kind, Tensor};
+
+use super::errors::{data_error, family_error, torch_error, zoo_error};
+use super::scoring;
+use crate::data::Data;
+use crate::families::{self, Model};
+use mehl_soup::runner::engine::EngineError;
+
+/// The opened inputs of a sweep, on one device.
+pub struct Inputs {
+    /// The ingredients.
+    pub zoo: Zoo,
+    /// Which of their tensors are mixed, frozen, copied.
+    pub layout: Layout,
+    /// Family of the model.
+    pub family: Family,
+    /// The model, whose parameters the soup is written to.
+    pub model: Box<dyn Model>,
+    /// The splits.
+    pub data: Data,
+    /// Where all of it is computed.
+    pub device: Device,
+    /// Dtype of parameters and float inputs: f32, or f64 for checks.
+    pub kind: Kind,
+    hashes: Vec<String>,
+}
+
+impl Inputs {
+    /// Resolves, opens, hashes and checks everything that `spec` names.
+    ///
+    /// # Errors
+    /// [`EngineError::Input`] with file, tensor, expected and found.
+    pub fn open(
+        spec: &Spec,
+        device: Device,
+        kind: Kind,
+        cache: Option<&HashCache>,
+        note: &mut dyn FnMut(&str),
+    ) -> Result<Self, EngineError> {
+        let paths = Zoo::resolve(&spec.zoo.ingredients, std::path::Path::new(".")).map_err(zoo_error)?;
+        let zoo = Zoo::open(&paths).map_err(zoo_error)?;
+        let data = Data::load(&spec.data, spec.seed, kind).map_err(data_error)?;
+        let mut said = std::time::Instant::now();
+        let hashes = zoo
+            .hash(cache, &mut |done, total| {
+                if said.elapsed().as_secs() >= 5 {
+                    said = std::time::Instant::now();
+                    note(&format!("hashing ingredients: {} of {} MB", done >> 20, total >> 20));
+                }
+            })
+            .map_err(zoo_error)?;
+        let layout = Layout::new(&zoo, &hashes).map_err(zoo_error)?;
+        let family = families::detect(spec.zoo.family, &zoo).map_err(family_error)?;
+        let model = families::load(family, spec.zoo.architecture.as_deref(), &zoo, &layout, device, kind)
+            .map_err(family_error)?;
+        if let Some(shapes) = model.input_shapes() {
+            data.check_shapes(&spec.data, &shapes).map_err(data_error)?;
+        }
+        let inputs = Self {
+            hashes: hashes.ingredients.iter().map(|h| h.total.clone()).collect(),
+            zoo,
+            layout,
+            family,
+            model,
+            data,
+            device,
+            kind,
+        };
+        inputs.write_ingredient(0)?;
+        inputs.check_model(spec)?;
+        Ok(inputs)
+    }
+
+    /// One forward pass: that the model takes the data, gives logits, and that labels are within their width.
+    fn check_model(&self, spec: &Spec) -> Result<(), EngineError> {
+        let fault = |what: String| EngineError::Input(format!("{}: {what}", spec.data.learn.display()));
+        let samples = self.data.learn.samples().min(2);
+        let (inputs, _) = self.data.learn.range(0, samples, self.device).map_err(torch_error)?;
+        let logits = tch::no_grad(|| self.model.logits(&inputs))
+            .map_err(|e| fault(format!("the model does not take inputs {:?} of this file: {e}", spec.data.inputs)))?;
+        let shape = logits.size();
+        let [n, classes] = shape[..] else {
+            return Err(fault(format!("expected logits [N, classes] of the model, found {shape:?}")));
+        };
+        if n != samples as i64 {
+            return Err(fault(format!("expected {samples} rows of logits, found {shape:?}")));
+        }
+        self.data.check_labels(self.model.classes().unwrap_or(classes)).map_err(data_error)
+    }
+
+    /// Writes one ingredient, as it is, to the model.
+    pub fn write_ingredient(&self, k: usize) -> Result<(), EngineError> {
+        let mut one_hot = vec![0.0; self.zoo.len()];
+        one_hot[k] = 1.0;
+        for (name, tensor) in self.model.parameters() {
+            crate::hyperplane::write_soup(&self.zoo, name, &one_hot, tensor).map_err(super::errors::span_error)?;
+        }
+        Ok(())
+    }
+
+    /// The leaves that a mix writes, in the order of `names`.
+    pub fn leaves(&self, names: &[String]) -> Result<Vec<Tensor>, EngineError> {
+        let parameters: &BTreeMap<String, Tensor> = self.model.parameters();
+        names
+            .iter()
+            .map(|name| parameters.get(name).map(Tensor::shallow_clone))
+            .collect::<Option<Vec<_>>>()
+            .ok_or_else(|| EngineError::Internal("a mixed tensor is no parameter of the model".to_string()))
+    }
+
+    /// A manifest without scores.
+    pub fn manifest(&self) -> Manifest {
+        let ingredients = self
+            .zoo
+            .ingredients()
+            .iter()
+            .zip(&self.hashes)
+            .map(|(ingredient, hash)| IngredientEntry {
+                name: ingredient.name().to_string(),
+                path: ingredient.path().to_path_buf(),
+                hash: hash.clone(),
+                select: None,
+            })
+            .collect();
+        Manifest {
+            version: Manifest::VERSION,
+            family: self.family,
+            ingredients,
+            data: self.data.entries.clone(),
+            notes: self.data.notes.clone(),
+        }
+    }
+
+    /// That these are the inputs the manifest was made of.
+    ///
+    /// # Errors
+    /// `zoo changed` or `data changed`, naming what differs.
+    pub fn check(&self, manifest: &Manifest) -> Result<(), EngineError> {
+        let own = self.manifest();
+        if own.inputs_hash() == manifest.inputs_hash() {
+            return Ok(());
+        }
+        if own.ingredients.len() != manifest.ingredients.len() {
+            return Err(EngineError::Input(format!(
+                "zoo changed: expected {} ingredients, found {}",
+                manifest.ingredients.len(),
+                own.ingredients.len()
+            )));
+        }
+        for (now, then) in own.ingredients.iter().zip(&manifest.ingredients) {
+            if (&now.name, &now.hash) != (&then.name, &then.hash) {
+                return Err(EngineError::Input(format!(
+                    "zoo changed: expected {} with content {}, found {} with {}",
+                    then.path.display(),
+                    then.hash,
+                    now.path.display(),
+                    now.hash
+                )));
+            }
+        }
+        Err(EngineError::Input("data changed: the splits are not those that the sweep began with".to_string()))
+    }
+
+    /// Score of what the model now holds.
+    pub fn score(
+        &self,
+        split: &crate::data::Split,
+        batch: usize,
+    ) -> Result<mehl_soup::sweep::manifest::SplitScore, EngineError> {
+        scoring::score(self.model.as_ref(), split, batch, self.device)
+    }
+}

@@ -1,0 +1,281 @@
+//! The engine: one device, one task at a time.
+
+mod build_info;
+pub mod device;
+mod errors;
+mod inputs;
+pub mod memory;
+mod phases;
+mod scoring;
+mod task_run;
+pub mod train;
+
+use mehl_soup::checkpoint::{Checkpoint, Totals};
+use mehl_soup::coefficients::{About, Coefficients, CoefficientsFile, IngredientRef};
+use mehl_soup::runner::engine::{Completion, Directive, EngineError, Scores, ScoresHost, SoupEngine, TaskHost};
+use mehl_soup::sweep::manifest::Manifest;
+use mehl_soup::sweep::results::{is_better, rank};
+use mehl_soup::sweep::spec::{ModelBatch, Spec};
+use mehl_soup::task::Task;
+use mehl_soup::zoo::{HashCache, LayerGroups};
+use tch::{Device, Kind};
+
+pub use build_info::build;
+pub use errors::{span_error, torch_error};
+pub use inputs::Inputs;
+pub use phases::{Phases, timed};
+pub use scoring::score;
+pub use task_run::TaskRun;
+
+use crate::hyperplane::MixedTensors;
+use crate::methods;
+
+/// How an engine computes.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Device.
+    pub device: Device,
+    /// Dtype of the soup while learning: f32; f64 for checks against references.
+    pub kind: Kind,
+    /// Threads of the CPU computation.
+    pub threads: usize,
+    /// Where content hashes are kept.
+    pub cache: Option<HashCache>,
+}
+
+/// Runs soup tasks of one sweep on one device. Lives on one thread.
+pub struct LocalEngine {
+    spec: Spec,
+    settings: Settings,
+    inputs: Option<Inputs>,
+    /// Seconds by phase of the last task.
+    pub phases: Phases,
+}
+
+impl LocalEngine {
+    /// An engine that opens its inputs when it first needs them.
+    pub fn new(spec: Spec, settings: Settings) -> Self {
+        tch::set_num_threads(settings.threads as i32);
+        Self { spec, settings, inputs: None, phases: Phases::default() }
+    }
+
+    fn open(&mut self, note: &mut dyn FnMut(&str)) -> Result<&Inputs, EngineError> {
+        if self.inputs.is_none() {
+            let Settings { device, kind, cache, .. } = &self.settings;
+            self.inputs = Some(Inputs::open(&self.spec, *device, *kind, cache.as_ref(), note)?);
+        }
+        self.inputs.as_ref().ok_or_else(|| EngineError::Internal("inputs are not open".to_string()))
+    }
+
+    /// The best `top` ingredients by select, ascending by index; all without `top`.
+    fn members(&self, task: &Task, manifest: &Manifest) -> Result<Vec<usize>, EngineError> {
+        let mut ranked: Vec<usize> = (0..manifest.ingredients.len()).collect();
+        if let Some(top) = task.top {
+            let mut scores = Vec::new();
+            for entry in &manifest.ingredients {
+                scores.push(
+                    entry.select.ok_or_else(|| {
+                        EngineError::Internal(format!("ingredient {} has no select score", entry.name))
+                    })?,
+                );
+            }
+            let metric = self.spec.data.metric;
+            ranked.sort_by(|&a, &b| rank(metric, &scores[a], &scores[b]).then(a.cmp(&b)));
+            ranked.truncate(top.max(1));
+            ranked.sort_unstable();
+        }
+        Ok(ranked)
+    }
+
+    fn begin(
+        &self,
+        inputs: &Inputs,
+        identity: String,
+        resume: Option<Checkpoint>,
+        task: &Task,
+        mixed: &MixedTensors,
+        members: &[usize],
+        note: &mut dyn FnMut(&str),
+    ) -> Result<Checkpoint, EngineError> {
+        let build = build(self.settings.device, self.settings.threads);
+        if let Some(mut state) = resume {
+            if state.identity != identity {
+                return Err(EngineError::ForeignCheckpoint(
+                    "it belongs to other hyperparameters, another zoo or other data".to_string(),
+                ));
+            }
+            let shape = (state.coefficients.ingredients(), state.coefficients.groups());
+            if shape != (inputs.zoo.len(), mixed.group_count) {
+                return Err(EngineError::ForeignCheckpoint(format!(
+                    "expected coefficients of shape {:?}, found {shape:?}",
+                    (inputs.zoo.len(), mixed.group_count)
+                )));
+            }
+            if state.build != build || build.device != "cpu" {
+                state.exact = false;
+                note(&format!(
+                    "task {}: goes on with {build:?} what {:?} began; the result is within tolerance, not bit-exact",
+                    task.id, state.build
+                ));
+                state.build = build;
+            }
+            state.totals.attempts += 1;
+            return Ok(state);
+        }
+        let bytes = if self.settings.kind == Kind::Double { 8 } else { 4 };
+        let model_batch = match task.soup.model_batch {
+            ModelBatch::Fixed(b) => b.clamp(1, members.len()),
+            ModelBatch::Auto(_) => {
+                let budget = self.spec.compute.memory_bytes.unwrap_or_else(|| memory::available() / 5 * 4);
+                memory::largest_model_batch(budget, mixed.elements(), bytes, members.len())
+            }
+        };
+        Ok(Checkpoint {
+            identity,
+            build,
+            coefficients: Coefficients::mean_of(inputs.zoo.len(), mixed.group_count, members),
+            finished: vec![],
+            current: None,
+            greedy: None,
+            select: None,
+            model_batch,
+            totals: Totals { attempts: 1, ..Totals::default() },
+            history: vec![],
+            exact: true,
+        })
+    }
+}
+
+/// Everything a task's result depends on.
+fn identity(task: &Task, manifest: &Manifest, kind: Kind) -> String {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(serde_json::to_string(&(&task.soup, &task.top)).unwrap_or_default().as_bytes());
+    hasher.update(manifest.inputs_hash().as_bytes());
+    hasher.update(format!("{kind:?}").as_bytes());
+    hasher.finalize().to_hex().to_string()
+}
+
+impl SoupEngine for LocalEngine {
+    fn scores(&mut self, known: Option<Manifest>, host: &mut dyn ScoresHost) -> Result<Manifest, EngineError> {
+        let score_batch = self.spec.compute.score_batch;
+        let inputs = self.open(&mut |message| host.note(message))?;
+        let mut manifest = inputs.manifest();
+        for note in &manifest.notes {
+            host.note(note);
+        }
+        // Scores of the same contents on the same data still hold.
+        if let Some(known) = known.filter(|known| known.inputs_hash() == manifest.inputs_hash()) {
+            manifest = known;
+        }
+        let total = manifest.ingredients.len();
+        for k in 0..total {
+            if manifest.ingredients[k].select.is_none() {
+                inputs.write_ingredient(k)?;
+                let score = inputs.score(&inputs.data.select, score_batch).map_err(|error| match error {
+                    EngineError::Numerics(what) => {
+                        EngineError::Input(format!("{}: {what} on select", manifest.ingredients[k].path.display()))
+                    }
+                    other => other,
+                })?;
+                manifest.ingredients[k].select = Some(score);
+            }
+            if host.scored(&manifest, k + 1, total)? == Directive::Stop {
+                return Err(EngineError::Stopped);
+            }
+        }
+        Ok(manifest)
+    }
+
+    fn run(
+        &mut self,
+        task: &Task,
+        manifest: &Manifest,
+        resume: Option<Checkpoint>,
+        host: &mut dyn TaskHost,
+    ) -> Result<Completion, EngineError> {
+        self.open(&mut |message| host.note(message))?;
+        let inputs = self.inputs.as_ref().ok_or_else(|| EngineError::Internal("inputs are not open".to_string()))?;
+        inputs.check(manifest)?;
+        let groups = LayerGroups::new(task.soup.layer_groups, &inputs.layout);
+        let mixed = MixedTensors::new(&inputs.layout, &groups, inputs.model.as_ref());
+        let members = self.members(task, manifest)?;
+        let identity = identity(task, manifest, self.settings.kind);
+        let state = self.begin(inputs, identity, resume, task, &mixed, &members, &mut |message| host.note(message))?;
+        // Tensors that no soup moves are written once.
+        inputs.write_ingredient(0)?;
+        let mut run = TaskRun::new(
+            inputs,
+            task,
+            manifest,
+            mixed,
+            members,
+            self.spec.data.metric,
+            self.spec.compute.score_batch,
+            state,
+            host,
+        );
+        let found = if run.mixed.names.is_empty() {
+            run.host.note(&format!("task {}: all ingredients are equal, there is nothing to mix", task.id));
+            Ok(Coefficients::mean_of(inputs.zoo.len(), groups.len(), &run.members))
+        } else {
+            methods::by_name(task.soup.method).run(&mut run)
+        };
+        self.phases = run.phases;
+        let coefficients = found?;
+        let scores = run.score_exact(&coefficients)?;
+        run.update_effort();
+
+        let (effort, exact, model_batch) = (run.state.totals.effort, run.state.exact, run.state.model_batch);
+        let about = about(&self.spec, task, manifest, inputs, &groups, &scores, exact);
+        let file = CoefficientsFile { coefficients, about };
+        Ok(Completion { coefficients: file.to_bytes(), scores, effort, exact, model_batch })
+    }
+}
+
+fn about(
+    spec: &Spec,
+    task: &Task,
+    manifest: &Manifest,
+    inputs: &Inputs,
+    groups: &LayerGroups,
+    scores: &Scores,
+    exact: bool,
+) -> About {
+    let best = manifest
+        .ingredients
+        .iter()
+        .filter_map(|entry| entry.select)
+        .reduce(|a, b| if is_better(spec.data.metric, &b, &a) { b } else { a });
+    let mut notes = manifest.notes.clone();
+    if !exact {
+        notes.push("resumed with another build or on a GPU: within tolerance, not bit-exact".to_string());
+    }
+    About {
+        version: About::VERSION,
+        program: format!("mehl-soup {}", env!("CARGO_PKG_VERSION")),
+        sweep: spec.name.clone(),
+        task_id: task.id.clone(),
+        method: task.soup.method.to_string(),
+        hyperparameters: serde_json::json!({ "soup": task.soup, "zoo.top": task.top }),
+        seed: task.soup.seed,
+        family: serde_json::to_value(manifest.family)
+            .ok()
+            .and_then(|value| value.as_str().map(str::to_string))
+            .unwrap_or_default(),
+        ingredients: manifest
+            .ingredients
+            .iter()
+            .map(|entry| IngredientRef { name: entry.name.clone(), path: entry.path.clone(), hash: entry.hash.clone() })
+            .collect(),
+        groups: groups.names.clone(),
+        tensors: inputs
+            .layout
+            .mixed()
+            .filter_map(|tensor| Some((tensor.name.clone(), groups.of(&tensor.name)?)))
+            .collect(),
+        scores: Some(scores.clone()),
+        notes,
+        data: manifest.data.clone(),
+        better_than_best_ingredient: best.map(|best| is_better(spec.data.metric, &scores.select, &best)),
+    }
+}

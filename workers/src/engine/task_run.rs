@@ -1,0 +1,162 @@
+//! One task being computed: its state, its clock, and its talk with the host.
+
+use std::time::Instant;
+
+use mehl_soup::checkpoint::Checkpoint;
+use mehl_soup::coefficients::Coefficients;
+use mehl_soup::runner::engine::{Directive, EngineError, Progress, Scores, TaskHost};
+use mehl_soup::sweep::manifest::{Manifest, SplitScore};
+use mehl_soup::sweep::results::is_better;
+use mehl_soup::sweep::spec::Metric;
+use mehl_soup::task::Task;
+
+use super::errors::span_error;
+use super::inputs::Inputs;
+use super::memory;
+use super::phases::Phases;
+use crate::hyperplane::{MixedTensors, write_soup};
+
+/// A task in progress. Methods change [`TaskRun::state`] and call [`TaskRun::tick`] whenever it is consistent.
+pub struct TaskRun<'a> {
+    /// Zoo, data, model.
+    pub inputs: &'a Inputs,
+    /// The task.
+    pub task: &'a Task,
+    /// Scores of the ingredients.
+    pub manifest: &'a Manifest,
+    /// Tensors that the soup moves, in the task's layer groups.
+    pub mixed: MixedTensors,
+    /// Ingredients of this task, ascending: all, or the best `zoo.top`.
+    pub members: Vec<usize>,
+    /// What "better" means.
+    pub metric: Metric,
+    /// Samples a batch when scoring.
+    pub score_batch: usize,
+    /// All that must survive.
+    pub state: Checkpoint,
+    /// Iterations of the whole task if nothing stops early.
+    pub planned_iterations: u64,
+    /// Seconds by phase, of this attempt.
+    pub phases: Phases,
+    /// The host.
+    pub host: &'a mut dyn TaskHost,
+    began: Instant,
+    seconds_before: f64,
+}
+
+impl<'a> TaskRun<'a> {
+    /// Begins an attempt.
+    #[allow(clippy::too_many_arguments)]
+    pub fn new(
+        inputs: &'a Inputs,
+        task: &'a Task,
+        manifest: &'a Manifest,
+        mixed: MixedTensors,
+        members: Vec<usize>,
+        metric: Metric,
+        score_batch: usize,
+        state: Checkpoint,
+        host: &'a mut dyn TaskHost,
+    ) -> Self {
+        memory::reset_peak();
+        let seconds_before = state.totals.effort.seconds;
+        Self {
+            inputs,
+            task,
+            manifest,
+            mixed,
+            members,
+            metric,
+            score_batch,
+            state,
+            planned_iterations: 0,
+            phases: Phases::default(),
+            host,
+            began: Instant::now(),
+            seconds_before,
+        }
+    }
+
+    /// Tells the host of an iteration and does what it says.
+    ///
+    /// # Errors
+    /// [`EngineError::Stopped`] once a checkpoint was kept on the host's wish.
+    pub fn tick(&mut self, stage: &'static str, learn_loss: f64, samples_per_second: f64) -> Result<(), EngineError> {
+        let progress = Progress {
+            iterations: self.state.totals.effort.iterations,
+            planned_iterations: self.planned_iterations,
+            learn_loss,
+            select_loss: self.state.select.map(|score| score.loss),
+            samples_per_second,
+            host_bytes: memory::resident(),
+            device_bytes: None,
+            stage,
+        };
+        match self.host.progress(&progress) {
+            Directive::Continue => Ok(()),
+            Directive::Checkpoint => self.save(),
+            Directive::Stop => {
+                self.save()?;
+                Err(EngineError::Stopped)
+            }
+        }
+    }
+
+    /// Hands the state to the host.
+    pub fn save(&mut self) -> Result<(), EngineError> {
+        self.update_effort();
+        self.host.save(&self.state)?;
+        Ok(())
+    }
+
+    /// Brings time and memory of the state up to date.
+    pub fn update_effort(&mut self) {
+        let effort = &mut self.state.totals.effort;
+        effort.seconds = self.seconds_before + self.began.elapsed().as_secs_f64();
+        effort.peak_host_bytes = effort.peak_host_bytes.max(memory::peak_resident());
+    }
+
+    /// Score on select of what the model now holds.
+    pub fn score_select(&self) -> Result<SplitScore, EngineError> {
+        self.inputs.score(&self.inputs.data.select, self.score_batch)
+    }
+
+    /// Writes the exact soup, the f32 mix of the original files, to the model.
+    pub fn write_exact(&self, coefficients: &Coefficients) -> Result<(), EngineError> {
+        let columns: Vec<Vec<f64>> = (0..coefficients.groups()).map(|l| coefficients.column(l)).collect();
+        let leaves = self.inputs.leaves(&self.mixed.names)?;
+        for ((name, &group), leaf) in self.mixed.names.iter().zip(&self.mixed.groups).zip(&leaves) {
+            write_soup(&self.inputs.zoo, name, &columns[group], leaf).map_err(span_error)?;
+        }
+        Ok(())
+    }
+
+    /// Scores of the exact soup on all splits.
+    pub fn score_exact(&self, coefficients: &Coefficients) -> Result<Scores, EngineError> {
+        self.write_exact(coefficients)?;
+        let data = &self.inputs.data;
+        Ok(Scores {
+            learn: self.inputs.score(&data.learn, self.score_batch)?,
+            select: self.inputs.score(&data.select, self.score_batch)?,
+            test: data.test.as_ref().map(|test| self.inputs.score(test, self.score_batch)).transpose()?,
+        })
+    }
+
+    /// Select score of an ingredient, from the manifest.
+    pub fn ingredient_score(&self, k: usize) -> Result<SplitScore, EngineError> {
+        self.manifest.ingredients[k].select.ok_or_else(|| {
+            EngineError::Internal(format!("ingredient {} has no select score", self.manifest.ingredients[k].name))
+        })
+    }
+
+    /// The best member by select; ties go to the first.
+    pub fn best_member(&self) -> Result<usize, EngineError> {
+        let mut best = self.members[0];
+        for &k in &self.members[1..] {
+            if is_better(self.metric, &self.ingredient_score(k)?, &self.ingredient_score(best)?) {
+                best = k;
+            }
+        }
+        Ok(best)
+    }
+}

@@ -1,0 +1,217 @@
+//! Step 4 of a model batch: learning its coordinates by gradient descent.
+//!
+//! The loop is the same for every method that learns; a [`Parametrization`] says how learned parameters become coordinates of the
+//! [`Span`], and how the coordinates' gradient becomes theirs.
+
+use std::time::Instant;
+
+use mehl_soup::checkpoint::{BestSoFar, Current, EpochRecord};
+use mehl_soup::runner::engine::EngineError;
+use mehl_soup::sweep::results::is_better;
+use tch::{Kind, Reduction, TchError, Tensor};
+
+use super::errors::torch_error;
+use super::phases::timed;
+use super::task_run::TaskRun;
+use crate::hyperplane::{Projection, Span, adamw};
+use crate::rng::permutation;
+
+/// How learned parameters become a soup.
+pub trait Parametrization {
+    /// Coordinates of the span, row-major `[b, L]`.
+    fn coordinates(&self, parameters: &[f64]) -> Vec<f64>;
+    /// Factor on the logits while learning, if it is learned.
+    fn inverse_temperature(&self, parameters: &[f64]) -> Option<f64>;
+    /// Gradient of the parameters; `temperature_gradient` is that of the factor on the logits.
+    fn gradient(&self, parameters: &[f64], projection: &Projection, temperature_gradient: f64) -> Vec<f64>;
+    /// Whether a parameter stays as it is.
+    fn is_masked(&self, index: usize) -> bool;
+    /// Learning rate at a step, from 0, of `total`.
+    fn learning_rate(&self, step: usize, total: usize) -> f64;
+}
+
+/// Where a model batch stands in its task; seeds the data order.
+#[derive(Debug, Clone, Copy)]
+pub struct Position {
+    /// Outer epoch, from 0.
+    pub outer: usize,
+    /// Model batch within it, from 0.
+    pub batch: usize,
+}
+
+/// Iterations of one inner epoch.
+pub fn iterations_per_epoch(samples: usize, batch: usize) -> usize {
+    samples.div_ceil(batch)
+}
+
+/// Learns the current model batch of `run.state` to its end, from wherever it stands, and returns its final parameters: the best by select if
+/// `early_stopping`, else the last.
+///
+/// Between any two iterations the state is complete: `run.tick` may save it.
+///
+/// # Errors
+/// [`EngineError::Numerics`] if a loss or gradient is not finite; otherwise what libtorch or the host says.
+pub fn learn(
+    run: &mut TaskRun<'_>,
+    span: &Span,
+    parametrization: &dyn Parametrization,
+    position: Position,
+) -> Result<Vec<f64>, EngineError> {
+    let soup = run.task.soup.clone();
+    let learn = &run.inputs.data.learn;
+    let samples = learn.samples();
+    let iterations = iterations_per_epoch(samples, soup.batch);
+    let total = soup.inner_epochs * iterations;
+    let leaves = run.inputs.leaves(&run.mixed.names)?;
+    if soup.early_stopping && current(run)?.best.is_none() {
+        // Standing still is a candidate too: a model batch never ends worse, by select, than it began.
+        let select = match run.state.select {
+            Some(known) => known,
+            None => {
+                mix(run, span, parametrization, &leaves)?;
+                run.score_select()?
+            }
+        };
+        run.state.select = Some(select);
+        let current = current(run)?;
+        current.best = Some(BestSoFar { parameters: current.parameters.clone(), select });
+    }
+    while current(run)?.inner_epoch < soup.inner_epochs {
+        let inner = current(run)?.inner_epoch;
+        let order = permutation(soup.seed, "data order", &[position.outer, position.batch, inner], samples);
+        while current(run)?.iteration < iterations {
+            let began = Instant::now();
+            let iteration = current(run)?.iteration;
+            let indices = &order[iteration * soup.batch..samples.min((iteration + 1) * soup.batch)];
+            mix(run, span, parametrization, &leaves)?;
+            let parameters = current(run)?.parameters.clone();
+            let temperature = parametrization.inverse_temperature(&parameters);
+            let (loss, temperature_gradient, gradients) = gradient(run, indices, &leaves, temperature)?;
+            let mut phases = run.phases;
+            let projection = timed(&mut phases.project, || span.project(&gradients)).map_err(torch_error)?;
+            drop(gradients);
+            if !loss.is_finite() || !projection.gradient_norm.is_finite() {
+                return Err(EngineError::Numerics(format!(
+                    "loss is {loss} and its gradient's norm {} at iteration {} (outer epoch {}, model batch {}, inner epoch {inner}); \
+                     a smaller learning_rate may help",
+                    projection.gradient_norm, run.state.totals.effort.iterations, position.outer, position.batch
+                )));
+            }
+            let update = Instant::now();
+            let gradient = parametrization.gradient(&parameters, &projection, temperature_gradient);
+            let current = current(run)?;
+            current.step += 1;
+            let rate = parametrization.learning_rate(current.step - 1, total);
+            adamw::step(
+                &mut current.parameters,
+                &gradient,
+                (&mut current.first_moments, &mut current.second_moments),
+                current.step,
+                rate,
+                soup.weight_decay,
+                |i| parametrization.is_masked(i),
+            );
+            current.iteration += 1;
+            current.epoch_loss.0 += loss * indices.len() as f64;
+            current.epoch_loss.1 += indices.len();
+            phases.update += update.elapsed().as_secs_f64();
+            phases.iterations += 1;
+            run.phases = phases;
+            let seconds = began.elapsed().as_secs_f64();
+            let effort = &mut run.state.totals.effort;
+            effort.iterations += 1;
+            effort.samples += indices.len() as u64;
+            effort.iteration_seconds += seconds;
+            run.tick("learning", loss, indices.len() as f64 / seconds)?;
+        }
+        let select = if soup.early_stopping {
+            mix(run, span, parametrization, &leaves)?;
+            Some(run.score_select()?)
+        } else {
+            None
+        };
+        let metric = run.metric;
+        let current = current(run)?;
+        let learn_loss = current.epoch_loss.0 / current.epoch_loss.1.max(1) as f64;
+        current.inner_epoch += 1;
+        current.iteration = 0;
+        current.epoch_loss = (0.0, 0);
+        if let (Some(score), Some(best)) = (select, &mut current.best) {
+            if is_better(metric, &score, &best.select) {
+                *best = BestSoFar { parameters: current.parameters.clone(), select: score };
+                current.since_best = 0;
+            } else {
+                current.since_best += 1;
+            }
+        }
+        let stale = soup.early_stopping && current.since_best >= soup.patience;
+        run.state.history.push(EpochRecord { position: (position.outer, position.batch, inner), learn_loss, select });
+        if stale {
+            break;
+        }
+    }
+    let current = current(run)?;
+    let parameters = current.parameters.clone();
+    match current.best.take() {
+        Some(best) => {
+            run.state.select = Some(best.select);
+            Ok(best.parameters)
+        }
+        None => Ok(parameters),
+    }
+}
+
+fn current<'a>(run: &'a mut TaskRun<'_>) -> Result<&'a mut Current, EngineError> {
+    run.state.current.as_mut().ok_or_else(|| EngineError::Internal("no model batch in progress".to_string()))
+}
+
+fn mix(
+    run: &mut TaskRun<'_>,
+    span: &Span,
+    parametrization: &dyn Parametrization,
+    leaves: &[Tensor],
+) -> Result<(), EngineError> {
+    let x = parametrization.coordinates(&current(run)?.parameters);
+    timed(&mut run.phases.mix, || span.mix_into(&x, leaves)).map_err(torch_error)
+}
+
+/// Loss, gradient of the inverse temperature (0 without one), and gradient of each leaf, by one backward pass.
+fn gradient(
+    run: &mut TaskRun<'_>,
+    indices: &[usize],
+    leaves: &[Tensor],
+    inverse_temperature: Option<f64>,
+) -> Result<(f64, f64, Vec<Tensor>), EngineError> {
+    let inputs = run.inputs;
+    let phases = &mut run.phases;
+    let mut compute = || -> Result<_, TchError> {
+        let (batch, labels) = timed(&mut phases.data, || inputs.data.learn.batch(indices, inputs.device))?;
+        let began = Instant::now();
+        let temperature = inverse_temperature
+            .map(|value| {
+                Tensor::f_from_slice(&[value])?
+                    .f_to_kind(inputs.kind)?
+                    .f_to_device(inputs.device)?
+                    .f_set_requires_grad(true)
+            })
+            .transpose()?;
+        let mut logits = inputs.model.logits(&batch)?;
+        if let Some(temperature) = &temperature {
+            logits = logits.f_mul(temperature)?;
+        }
+        let loss = logits.f_cross_entropy_loss::<Tensor>(&labels, None, Reduction::Mean, -100, 0.0)?;
+        phases.forward += began.elapsed().as_secs_f64();
+        let began = Instant::now();
+        let mut wanted: Vec<&Tensor> = leaves.iter().collect();
+        wanted.extend(&temperature);
+        let mut gradients = Tensor::f_run_backward(&[&loss], &wanted, false, false)?;
+        let temperature_gradient = match temperature.and_then(|_| gradients.pop()) {
+            Some(g) => g.f_to_kind(Kind::Double)?.f_double_value(&[0])?,
+            None => 0.0,
+        };
+        let loss = loss.f_to_kind(Kind::Double)?.f_double_value(&[])?;
+        phases.backward += began.elapsed().as_secs_f64();
+        Ok((loss, temperature_gradient, gradients))
+    };
+    compute().map_err(torch_error)
+}

@@ -1,0 +1,145 @@
+//! Model families: what turns a soup's tensors into logits.
+//!
+//! A family knows how an architecture computes from tensors named exactly as on disk. Adding one means one file that implements
+//! [`Model`] and one line in [`load`]. Everything else (mixing, learning, scoring, writing) works on names and tensors alone.
+
+mod activation;
+mod torchscript;
+mod vit;
+mod vit_config;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use mehl_soup::sweep::spec::Family;
+use mehl_soup::zoo::{Layout, TensorClass, Zoo};
+use tch::{Device, Kind, TchError, Tensor};
+
+pub use vit::Vit;
+pub use vit_config::VitConfig;
+
+/// A model on one device, whose parameters the engine overwrites in place with the soup.
+pub trait Model {
+    /// All float parameters by their names on disk, sorted: contiguous leaf tensors. Those that the soup moves require gradients.
+    fn parameters(&self) -> &BTreeMap<String, Tensor>;
+
+    /// Logits `[N, classes]` of a batch; `inputs` in the order of `data.inputs`, first dimension N.
+    ///
+    /// Deterministic on the CPU for a given number of threads; without dropout.
+    ///
+    /// # Errors
+    /// What libtorch reports, shapes included.
+    fn logits(&self, inputs: &[Tensor]) -> Result<Tensor, TchError>;
+
+    /// Whether a parameter cannot change the loss, so that its gradient is pure rounding noise. Such a tensor's coordinates stay 0.
+    fn gradient_free(&self, _name: &str) -> bool {
+        false
+    }
+
+    /// Shape of one sample of each input, where the family knows it.
+    fn input_shapes(&self) -> Option<Vec<Vec<i64>>> {
+        None
+    }
+
+    /// Number of classes, where the family knows it before the first forward pass.
+    fn classes(&self) -> Option<i64> {
+        None
+    }
+}
+
+/// Why a zoo does not make a model.
+#[derive(Debug, thiserror::Error)]
+pub enum FamilyError {
+    /// No family, or none that can be told, fits.
+    #[error("cannot tell the model's family: {0}")]
+    Unknown(String),
+    /// `config.json` says something this family does not compute.
+    #[error("{file}: {what}")]
+    Config {
+        /// The file.
+        file: String,
+        /// What is wrong, with expected and found.
+        what: String,
+    },
+    /// The ingredients' tensors are not those of the model; all differences, one a line.
+    #[error("the tensors of {ingredient} are not those of the {family} model:\n{faults}")]
+    Tensors {
+        /// The first ingredient.
+        ingredient: String,
+        /// The family.
+        family: &'static str,
+        /// Differences.
+        faults: String,
+    },
+    /// libtorch could not load or build the model.
+    #[error("{file}: {source}")]
+    Torch {
+        /// The module's file, or the ingredient.
+        file: String,
+        /// Its message.
+        source: TchError,
+    },
+}
+
+/// The family of a zoo: what the specification says, or what `config.json` of the first ingredient says.
+///
+/// # Errors
+/// [`FamilyError::Unknown`] with what was looked at.
+pub fn detect(stated: Option<Family>, zoo: &Zoo) -> Result<Family, FamilyError> {
+    if let Some(family) = stated {
+        return Ok(family);
+    }
+    let first = &zoo.ingredients()[0];
+    let config = first.config().ok_or_else(|| {
+        FamilyError::Unknown(format!(
+            "{} has no config.json; name `zoo.family` (and, for `torchscript`, `zoo.architecture`)",
+            first.path().display()
+        ))
+    })?;
+    let model_type = config.get("model_type").and_then(|v| v.as_str()).unwrap_or("");
+    match model_type {
+        "vit" | "deit" => Ok(Family::Vit),
+        other => Err(FamilyError::Unknown(format!(
+            "{}/config.json: model_type is `{other}`, expected `vit` or `deit`; any differentiable module can be used with \
+             `zoo.family = \"torchscript\"`",
+            first.path().display()
+        ))),
+    }
+}
+
+/// Builds the model of a zoo on a device. Parameters hold the first ingredient's values; mixed ones require gradients.
+///
+/// # Errors
+/// If the ingredients' tensors or configuration do not fit the family.
+pub fn load(
+    family: Family,
+    architecture: Option<&Path>,
+    zoo: &Zoo,
+    layout: &Layout,
+    device: Device,
+    kind: Kind,
+) -> Result<Box<dyn Model>, FamilyError> {
+    match family {
+        Family::Vit => Ok(Box::new(Vit::from_zoo(zoo, layout, device, kind)?)),
+        Family::Torchscript => {
+            let path = architecture.ok_or_else(|| {
+                FamilyError::Unknown("`zoo.family = \"torchscript\"` needs `zoo.architecture`".to_string())
+            })?;
+            Ok(Box::new(torchscript::TorchScript::load(path, zoo, layout, device, kind)?))
+        }
+    }
+}
+
+/// Whether the soup moves a tensor.
+fn is_mixed(layout: &Layout, name: &str) -> bool {
+    layout.tensors.iter().any(|t| t.name == name && t.class == TensorClass::Mixed)
+}
+
+/// Lists faults one a line, the first twenty.
+fn list(faults: &[String]) -> String {
+    let mut lines: Vec<String> = faults.iter().take(20).map(|fault| format!("  {fault}")).collect();
+    if faults.len() > 20 {
+        lines.push(format!("  and {} more", faults.len() - 20));
+    }
+    lines.join("\n")
+}

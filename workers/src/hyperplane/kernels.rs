@@ -1,0 +1,269 @@
+//! The two memory-bound loops of an iteration on the CPU: mixing and projection.
+//!
+//! Both read every stored value once, over all ingredients of the model batch together, and give the same bits for any
+//! number of threads: work is cut in chunks of fixed size, and sums over chunks are taken in order.
+
+use rayon::prelude::*;
+
+/// Elements that one thread works on at a time: 256 kB of f32, so that the slice of the soup stays in the second-level cache
+/// while the rows of the model batch pass by.
+const CHUNK: usize = 1 << 16;
+
+/// Elements over which a dot product is summed in the value's own type before it goes on in f64: bounds its rounding error
+/// at about `sqrt(BLOCK / LANES)` ulps without the cost of converting every value.
+const BLOCK: usize = 1 << 11;
+
+/// Independent partial sums of a dot product, so that the compiler can use vector instructions.
+const LANES: usize = 16;
+
+/// A floating point type that soups are computed in.
+pub trait Float:
+    Copy
+    + Send
+    + Sync
+    + Default
+    + PartialOrd
+    + std::ops::Add<Output = Self>
+    + std::ops::Sub<Output = Self>
+    + std::ops::Mul<Output = Self>
+    + std::ops::Div<Output = Self>
+    + std::ops::AddAssign
+    + 'static
+{
+    /// Rounds to this type.
+    fn from_f64(value: f64) -> Self;
+    /// The value in f64, exact.
+    fn to_f64(self) -> f64;
+}
+
+impl Float for f32 {
+    fn from_f64(value: f64) -> Self {
+        value as f32
+    }
+    fn to_f64(self) -> f64 {
+        f64::from(self)
+    }
+}
+
+impl Float for f64 {
+    fn from_f64(value: f64) -> Self {
+        value
+    }
+    fn to_f64(self) -> f64 {
+        self
+    }
+}
+
+/// One tensor's part of a mix: `out = base + sum_k x[k] rows[k]`.
+pub struct MixJob<'a, T> {
+    /// Where the sum goes, length n.
+    pub out: &'a mut [T],
+    /// Length n; `None` counts as zeros, and `Base::InPlace` as what `out` holds.
+    pub base: Base<'a, T>,
+    /// Row-major `[b, n]`.
+    pub rows: &'a [T],
+    /// Length b.
+    pub x: Vec<T>,
+}
+
+/// What a mix starts from.
+#[derive(Clone, Copy)]
+pub enum Base<'a, T> {
+    /// Nothing.
+    Zero,
+    /// These values.
+    From(&'a [T]),
+    /// What the output already holds.
+    InPlace,
+}
+
+/// Computes `out[i] = base[i] + sum_k x[k] rows[k, i]` for all jobs, k ascending, each sum rounded after every term.
+///
+/// This is step 4 (and, in place on the centre, step 5) of a model batch: arXiv 2407.03641, equation (5).
+pub fn mix<T: Float>(jobs: Vec<MixJob<'_, T>>) {
+    let mut pieces = Vec::new();
+    for job in jobs {
+        let n = job.out.len();
+        debug_assert_eq!(job.rows.len(), n * job.x.len());
+        let x = std::sync::Arc::new(job.x);
+        for (i, out) in job.out.chunks_mut(CHUNK).enumerate() {
+            pieces.push((i * CHUNK, n, out, job.base, job.rows, x.clone()));
+        }
+    }
+    pieces.into_par_iter().for_each(|(start, n, out, base, rows, x)| {
+        // The slice of `out` stays in the first-level cache while the rows pass by.
+        for (i, out) in out.chunks_mut(BLOCK).enumerate() {
+            let start = start + i * BLOCK;
+            match base {
+                Base::Zero => out.fill(T::default()),
+                Base::From(base) => out.copy_from_slice(&base[start..start + out.len()]),
+                Base::InPlace => {}
+            }
+            for (k, &coordinate) in x.iter().enumerate() {
+                let row = &rows[k * n + start..k * n + start + out.len()];
+                for (o, &r) in out.iter_mut().zip(row) {
+                    *o += coordinate * r;
+                }
+            }
+        }
+    });
+}
+
+/// Inner products of `b` rows with one vector, and that vector's squared norm.
+pub struct ProjectJob<'a, T> {
+    /// Row-major `[b, n]`.
+    pub rows: &'a [T],
+    /// Length n.
+    pub gradient: &'a [T],
+}
+
+/// For each job: `(<rows[k], gradient> for k in 0..b, |gradient|^2)`, in f64.
+///
+/// The first is `dL/dx[k]` (arXiv 2407.03641, equation (6)), the second serves the clipping of the gradient's global norm.
+pub fn project<T: Float>(jobs: &[ProjectJob<'_, T>]) -> Vec<(Vec<f64>, f64)> {
+    let pieces: Vec<(usize, usize)> = jobs
+        .iter()
+        .enumerate()
+        .flat_map(|(j, job)| (0..job.gradient.len()).step_by(CHUNK).map(move |start| (j, start)))
+        .collect();
+    let partial: Vec<(Vec<f64>, f64)> = pieces
+        .par_iter()
+        .map(|&(j, start)| {
+            let job = &jobs[j];
+            let n = job.gradient.len();
+            let b = job.rows.len() / n;
+            let end = n.min(start + CHUNK);
+            let mut dots = vec![0.0; b];
+            let mut squares = 0.0;
+            for block in (start..end).step_by(BLOCK) {
+                let stop = end.min(block + BLOCK);
+                let gradient = &job.gradient[block..stop];
+                squares += dot(gradient, gradient);
+                for (k, sum) in dots.iter_mut().enumerate() {
+                    *sum += dot(&job.rows[k * n + block..k * n + stop], gradient);
+                }
+            }
+            (dots, squares)
+        })
+        .collect();
+    let mut results: Vec<(Vec<f64>, f64)> =
+        jobs.iter().map(|job| (vec![0.0; job.rows.len() / job.gradient.len().max(1)], 0.0)).collect();
+    for (&(j, _), (dots, squares)) in pieces.iter().zip(&partial) {
+        results[j].0.iter_mut().zip(dots).for_each(|(sum, dot)| *sum += dot);
+        results[j].1 += squares;
+    }
+    results
+}
+
+/// Dot product of at most [`BLOCK`] values.
+fn dot<T: Float>(a: &[T], b: &[T]) -> f64 {
+    let mut lanes = [T::default(); LANES];
+    let (a_head, a_tail) = a.as_chunks::<LANES>();
+    let (b_head, b_tail) = b.as_chunks::<LANES>();
+    for (a, b) in a_head.iter().zip(b_head) {
+        for lane in 0..LANES {
+            lanes[lane] += a[lane] * b[lane];
+        }
+    }
+    let mut sum: f64 = lanes.iter().map(|v| v.to_f64()).sum();
+    for (a, b) in a_tail.iter().zip(b_tail) {
+        sum += (*a * *b).to_f64();
+    }
+    sum
+}
+
+/// Turns rows that hold ingredients into differences from the centre, `rows[k] -= centre`, and returns for each row
+/// `(|rows[k] - centre|^2, |rows[k]|^2)` and, once, `|centre|^2`; squares summed in f64.
+pub fn subtract_centre<T: Float>(rows: &mut [T], centre: &[T]) -> (Vec<(f64, f64)>, f64) {
+    let n = centre.len();
+    let squares = rows
+        .chunks_mut(n.max(1))
+        .map(|row| {
+            let partial: Vec<(f64, f64)> = row
+                .par_chunks_mut(CHUNK)
+                .zip(centre.par_chunks(CHUNK))
+                .map(|(row, centre)| {
+                    let (mut difference, mut own) = (0.0, 0.0);
+                    for (value, &c) in row.iter_mut().zip(centre) {
+                        own += value.to_f64() * value.to_f64();
+                        *value = *value - c;
+                        difference += value.to_f64() * value.to_f64();
+                    }
+                    (difference, own)
+                })
+                .collect();
+            partial.iter().fold((0.0, 0.0), |sum, part| (sum.0 + part.0, sum.1 + part.1))
+        })
+        .collect();
+    let partial: Vec<f64> =
+        centre.par_chunks(CHUNK).map(|chunk| chunk.iter().map(|c| c.to_f64() * c.to_f64()).sum()).collect();
+    (squares, partial.iter().sum())
+}
+
+/// Divides a row by its norm; a norm of 0 makes the row 0.
+pub fn normalise<T: Float>(row: &mut [T], norm: f64) {
+    if norm == 0.0 {
+        row.fill(T::default());
+    } else {
+        let norm = T::from_f64(norm);
+        row.par_chunks_mut(CHUNK).for_each(|chunk| chunk.iter_mut().for_each(|value| *value = *value / norm));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn values(n: usize, seed: u32) -> Vec<f32> {
+        (0..n as u32)
+            .map(|i| (((i + 1_000_003 * seed).wrapping_mul(2_654_435_761)) >> 8) as f32 / (1 << 23) as f32 - 1.0)
+            .collect()
+    }
+
+    #[test]
+    fn mixing_equals_the_sum_written_out() {
+        let n = CHUNK + BLOCK + 3;
+        let (base, rows, x) = (values(n, 1), values(3 * n, 2), vec![0.5f32, -2.0, 0.125]);
+        let mut out = vec![0f32; n];
+        mix(vec![MixJob { out: &mut out, base: Base::From(&base), rows: &rows, x: x.clone() }]);
+        for i in 0..n {
+            let expected = ((base[i] + x[0] * rows[i]) + x[1] * rows[n + i]) + x[2] * rows[2 * n + i];
+            assert_eq!(out[i].to_bits(), expected.to_bits(), "element {i}");
+        }
+        let mut in_place = base.clone();
+        mix(vec![MixJob { out: &mut in_place, base: Base::InPlace, rows: &rows, x }]);
+        assert_eq!(in_place, out);
+    }
+
+    #[test]
+    fn projection_agrees_with_f64_and_does_not_depend_on_the_threads() {
+        let n = 3 * CHUNK + 17;
+        let (rows, gradient) = (values(2 * n, 3), values(n, 4));
+        let run = |threads: usize| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| project(&[ProjectJob { rows: &rows, gradient: &gradient }]))
+        };
+        let (one, four) = (run(1), run(4));
+        assert_eq!(one, four);
+        let exact = |a: &[f32]| -> f64 { a.iter().zip(&gradient).map(|(&a, &g)| f64::from(a) * f64::from(g)).sum() };
+        for k in 0..2 {
+            let expected = exact(&rows[k * n..(k + 1) * n]);
+            // Products of about 1, each rounded to 2^-24, n of them: a random walk.
+            assert!((one[0].0[k] - expected).abs() < 1e-6 * (n as f64).sqrt(), "{} {expected}", one[0].0[k]);
+        }
+        assert!((one[0].1 / exact(&gradient) - 1.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn directions_have_unit_length_and_a_zero_norm_gives_zeros() {
+        let n = 1000;
+        let (mut rows, centre) = (values(n, 5), values(n, 6));
+        let (squares, _) = subtract_centre(&mut rows, &centre);
+        let norm = squares[0].0.sqrt();
+        normalise(&mut rows, norm);
+        let length: f64 = rows.iter().map(|v| f64::from(*v) * f64::from(*v)).sum();
+        assert!((length - 1.0).abs() < 1e-6);
+        normalise(&mut rows, 0.0);
+        assert!(rows.iter().all(|v| *v == 0.0));
+    }
+}

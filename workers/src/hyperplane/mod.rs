@@ -1,0 +1,14 @@
+//! The hyperplane: soups as `w = base + sum_k x[k] row[k]` for each layer group, and gradients of x by inner products.
+//!
+//! All methods that learn go through [`Span`]. For `mehl` and `hl` the base is the centre and the rows are unit directions
+//! (arXiv 2407.03641, section 3.2); for `learned` the base is nothing and the rows are the ingredients themselves. Either way the soup's
+//! gradient comes from one backward pass through one model, and the chain rule's last factor is a set of inner products.
+
+pub mod adamw;
+pub mod kernels;
+pub mod schedule;
+mod span;
+mod tensors;
+
+pub use span::{Directions, MixedTensors, Projection, Span, SpanError, write_soup};
+pub use tensors::{copy_from_slice, slice, slice_mut};

@@ -1,0 +1,131 @@
+//! A task that was stopped and goes on ends with the same bits as one that was not.
+
+mod support;
+
+use mehl_soup::checkpoint::Checkpoint;
+use mehl_soup::runner::engine::{EngineError, SoupEngine};
+use mehl_soup_worker::engine::LocalEngine;
+use support::{Recorder, engine, fixture};
+use tch::Kind;
+
+fn vit_spec(soup: &str) -> String {
+    let learn = fixture("trajectories/learn.safetensors");
+    format!(
+        "seed = 4\n[zoo]\ningredients = ['{}']\n[data]\nlearn = '{learn}'\nselect = '{learn}'\n[soup]\n{soup}\n",
+        fixture("trajectories/zoo/*").display(),
+        learn = learn.display()
+    )
+}
+
+fn text_spec(soup: &str) -> String {
+    let text = fixture("text");
+    format!(
+        "[zoo]\ningredients = ['{t}/zoo/*']\nfamily = 'torchscript'\narchitecture = '{t}/model.pt'\n\
+         [data]\nlearn = '{t}/learn.safetensors'\nselect = '{t}/select.safetensors'\ninputs = ['input_ids', 'attention_mask']\n[soup]\n{soup}\n",
+        t = text.display()
+    )
+}
+
+fn finish(
+    engine: &mut LocalEngine,
+    task: &mehl_soup::task::Task,
+    manifest: &mehl_soup::sweep::manifest::Manifest,
+    mut resume: Option<Checkpoint>,
+    interval: Option<u64>,
+) -> (Vec<u8>, u64, u32) {
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        let done = resume.as_ref().map_or(0, |c| c.totals.effort.iterations);
+        let mut recorder = Recorder { stop_after: interval.map(|n| done + n), ..Recorder::default() };
+        match engine.run(task, manifest, resume.take(), &mut recorder) {
+            Ok(completion) => {
+                assert!(completion.exact, "{:?}", recorder.notes);
+                return (completion.coefficients, completion.effort.iterations, attempts);
+            }
+            Err(EngineError::Stopped) => resume = recorder.checkpoints.pop(),
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+fn check(spec: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut whole, task) = engine(folder.path(), spec, Kind::Float);
+    let manifest = whole.scores(None, &mut Recorder::default()).unwrap();
+    let (expected, iterations, _) = finish(&mut whole, &task, &manifest, None, None);
+    for interval in [1, 3] {
+        // A new engine: nothing is left of the first one's memory.
+        let (mut pieces, task) = engine(folder.path(), spec, Kind::Float);
+        let (found, repeated, attempts) = finish(&mut pieces, &task, &manifest, None, Some(interval));
+        assert_eq!(found, expected, "stopped every {interval} iterations: {spec}");
+        assert_eq!(repeated, iterations, "no iteration is done twice");
+        assert!(attempts > 3, "it was stopped indeed");
+    }
+}
+
+#[test]
+fn block_methods() {
+    check(&vit_spec("method = 'mehl+'\nmodel_batch = 2\ninner_epochs = 3\nouter_epochs = 2\nbatch = 10"));
+    check(&vit_spec("method = 'mehl'\nmodel_batch = 1\ninner_epochs = 2\nbatch = 7\ninit = 'greedy'"));
+}
+
+#[test]
+fn methods_that_hold_all() {
+    check(&vit_spec("method = 'hl+'\nlayer_groups = 'block'\ninner_epochs = 3\nbatch = 10"));
+    check(&vit_spec("method = 'learned+'\ninner_epochs = 3\nbatch = 10"));
+    check(&vit_spec("method = 'learned'\ninner_epochs = 3\nbatch = 10\nearly_stopping = false"));
+}
+
+#[test]
+fn a_torchscript_module() {
+    check(&text_spec("method = 'mehl+'\nmodel_batch = 2\ninner_epochs = 2\nbatch = 20"));
+}
+
+#[test]
+fn greedy_goes_on_after_the_last_candidate() {
+    let folder = tempfile::tempdir().unwrap();
+    let spec = vit_spec("method = 'greedy'");
+    let (mut whole, task) = engine(folder.path(), &spec, Kind::Float);
+    let manifest = whole.scores(None, &mut Recorder::default()).unwrap();
+    let (expected, _, _) = finish(&mut whole, &task, &manifest, None, None);
+    // Its iterations do not count; stop at the first chance, then go on.
+    let mut recorder = Recorder { stop_after: Some(0), ..Recorder::default() };
+    let stopped = whole.run(&task, &manifest, None, &mut recorder);
+    assert!(matches!(stopped, Err(EngineError::Stopped)));
+    let checkpoint = recorder.checkpoints.pop().unwrap();
+    assert_eq!(checkpoint.greedy.as_ref().unwrap().tried, 2);
+    assert_eq!(finish(&mut whole, &task, &manifest, Some(checkpoint), None).0, expected);
+}
+
+#[test]
+fn a_checkpoint_of_something_else_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let spec = vit_spec("method = 'mehl+'\nmodel_batch = 2\nbatch = 10");
+    let (mut one, task) = engine(folder.path(), &spec, Kind::Float);
+    let manifest = one.scores(None, &mut Recorder::default()).unwrap();
+    let mut recorder = Recorder { stop_after: Some(2), ..Recorder::default() };
+    assert!(matches!(one.run(&task, &manifest, None, &mut recorder), Err(EngineError::Stopped)));
+    let checkpoint = recorder.checkpoints.pop().unwrap();
+    let mut other = task.clone();
+    other.soup.learning_rate *= 2.0;
+    let refused = one.run(&other, &manifest, Some(checkpoint.clone()), &mut Recorder::default());
+    assert!(matches!(refused, Err(EngineError::ForeignCheckpoint(_))));
+
+    // Another build goes on, and says so.
+    let mut elsewhere = checkpoint;
+    elsewhere.build.compute_threads += 1;
+    let mut recorder = Recorder::default();
+    let completion = one.run(&task, &manifest, Some(elsewhere), &mut recorder).unwrap();
+    assert!(!completion.exact && recorder.notes.iter().any(|note| note.contains("within tolerance")));
+}
+
+#[test]
+fn a_zoo_that_changed_is_noticed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut one, task) = engine(folder.path(), &vit_spec("method = 'uniform'"), Kind::Float);
+    let mut manifest = one.scores(None, &mut Recorder::default()).unwrap();
+    manifest.ingredients[1].hash = "0".repeat(64);
+    let error = one.run(&task, &manifest, None, &mut Recorder::default()).unwrap_err().to_string();
+    assert!(error.contains("zoo changed") && error.contains("k1"), "{error}");
+}

@@ -1,0 +1,139 @@
+//! Twenty full-batch iterations of every learning method, against a PyTorch script written from the equations
+//! (recipe: `fixtures/make_trajectories.py`).
+
+mod support;
+
+use mehl_soup::checkpoint::Checkpoint;
+use mehl_soup::coefficients::Coefficients;
+use mehl_soup::runner::engine::{EngineError, SoupEngine};
+use mehl_soup_worker::engine::train::Parametrization;
+use mehl_soup_worker::methods::{Softmax, model_batches};
+use support::{Recorder, engine, fixture};
+use tch::Kind;
+
+const K: usize = 4;
+/// The order of model batches that the script uses.
+const BATCHES: [[usize; 2]; 2] = [[1, 2], [0, 3]];
+
+fn golden() -> serde_json::Value {
+    let text = std::fs::read_to_string(fixture("trajectories/trajectories.json")).unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
+/// A seed whose shuffle is the script's.
+fn seed() -> u64 {
+    (0..10_000).find(|&seed| model_batches(seed, 0, &[0, 1, 2, 3], 2) == BATCHES).unwrap()
+}
+
+fn spec(method: &str) -> String {
+    let inner = if method.starts_with("mehl") { 10 } else { 20 };
+    let zoo = fixture("trajectories/zoo/*");
+    let learn = fixture("trajectories/learn.safetensors");
+    format!(
+        "[zoo]\ningredients = ['{}']\n[data]\nlearn = '{learn}'\nselect = '{learn}'\n\
+         [soup]\nmethod = '{method}'\nmodel_batch = 2\nbatch = 24\ninner_epochs = {inner}\nearly_stopping = false\nseed = {}\n",
+        zoo.display(),
+        seed(),
+        learn = learn.display()
+    )
+}
+
+/// The coefficients that a checkpoint stands for: those of finished model batches, and the virtual fold of the one in progress.
+fn coefficients(method: &str, checkpoint: &Checkpoint) -> Coefficients {
+    let current = checkpoint.current.as_ref().expect("checkpoints were taken between iterations");
+    let groups = checkpoint.coefficients.groups();
+    if method.starts_with("learned") {
+        let softmax = Softmax { members: K, groups, masked: vec![false; groups], learning_rate: 0.0 };
+        return Coefficients::from_values(K, groups, softmax.coordinates(&current.parameters)).unwrap();
+    }
+    let beta: Vec<f64> =
+        current.parameters.iter().zip(&current.norms).map(|(x, n)| if *n == 0.0 { 0.0 } else { x / n }).collect();
+    let mut folded = checkpoint.coefficients.clone();
+    folded.fold(&current.members, &beta);
+    folded
+}
+
+fn trajectory(method: &str, kind: Kind) -> Recorder {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut engine, task) = engine(folder.path(), &spec(method), kind);
+    let mut recorder = Recorder { every_iteration: true, ..Recorder::default() };
+    let manifest = engine.scores(None, &mut recorder).unwrap();
+    match engine.run(&task, &manifest, None, &mut recorder) {
+        Ok(_) | Err(EngineError::Stopped) => recorder,
+        Err(error) => panic!("{method}: {error}"),
+    }
+}
+
+fn numbers(value: &serde_json::Value) -> Vec<f64> {
+    match value {
+        serde_json::Value::Array(items) => items.iter().flat_map(numbers).collect(),
+        number => vec![number.as_f64().unwrap()],
+    }
+}
+
+fn check(method: &str) {
+    let golden = golden();
+    let expected = &golden["methods"][method];
+
+    let recorder = trajectory(method, Kind::Double);
+    assert_eq!(recorder.losses.len(), 20, "{method}");
+    for (t, (found, expected)) in recorder.losses.iter().zip(numbers(&expected["f64"]["loss"])).enumerate() {
+        assert!(
+            (found / expected - 1.0).abs() < 1e-9,
+            "{method}, f64, iteration {t}: loss {found}, expected {expected}"
+        );
+    }
+    let between: Vec<&Checkpoint> = recorder.checkpoints.iter().filter(|c| c.current.is_some()).collect();
+    assert_eq!(between.len(), 20, "{method}");
+    for (t, checkpoint) in between.into_iter().enumerate() {
+        let found = coefficients(method, checkpoint);
+        let expected = numbers(&expected["f64"]["A"][t]);
+        assert_eq!(found.values().len(), expected.len(), "{method}: shape of A");
+        for (i, (found, expected)) in found.values().iter().zip(&expected).enumerate() {
+            assert!(
+                (found - expected).abs() < 1e-6,
+                "{method}, f64, iteration {t}, A[{}, {}]: {found}, expected {expected}",
+                i / checkpoint.coefficients.groups(),
+                i % checkpoint.coefficients.groups()
+            );
+        }
+    }
+
+    let recorder = trajectory(method, Kind::Float);
+    for (t, (found, expected)) in recorder.losses.iter().zip(numbers(&expected["f32"]["loss"])).enumerate() {
+        assert!(
+            (found / expected - 1.0).abs() < 1e-4,
+            "{method}, f32, iteration {t}: loss {found}, expected {expected}"
+        );
+    }
+}
+
+#[test]
+fn learned() {
+    check("learned");
+}
+
+#[test]
+fn learned_plus() {
+    check("learned+");
+}
+
+#[test]
+fn hl() {
+    check("hl");
+}
+
+#[test]
+fn hl_plus() {
+    check("hl+");
+}
+
+#[test]
+fn mehl() {
+    check("mehl");
+}
+
+#[test]
+fn mehl_plus() {
+    check("mehl+");
+}
