@@ -10,8 +10,8 @@ RELEASE := $(CARGO_TARGET)/release
 
 # Where `make demo` leaves what `make check-python` reads.
 DEMO := target/demo
-DEMO_MODEL := $(DEMO)/best
-DEMO_RESULTS := $(DEMO)/results.json
+DEMO_MODEL := $(DEMO)/run/best
+DEMO_RESULTS := $(DEMO)/run/results.json
 DEMO_DATA := --test $(DEMO)/data/test.safetensors --select $(DEMO)/data/select.safetensors
 
 # One profile for all of it: torch-sys takes minutes to compile, and its result is shared only within a profile.

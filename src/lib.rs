@@ -7,7 +7,9 @@
 //! | [`zoo`] | ingredients on disk: safetensors files and Hugging Face folders, hashes, layout, layer groups |
 //! | [`coefficients`] | the table `A`, its file, the exact mix, the written model |
 //! | [`checkpoint`] | a task's saved state |
+//! | [`files`] | writing files and folders so that no reader sees half of one |
 //! | [`runner`] | the engine's boundary, and the sweep on one machine |
+//! | [`cli`] | the command line |
 //!
 //! The crate links no libtorch; `mehl-soup-worker` depends on it, never the reverse.
 

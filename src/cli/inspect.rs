@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::Format;
 use super::exit::Exit;
-use crate::zoo::{Zoo, inspect as look};
+use crate::zoo::{Zoo, inspect as look, render};
 
 /// Flags of `inspect`.
 #[derive(Debug, Args)]
@@ -18,17 +18,17 @@ pub struct InspectArgs {
 }
 
 pub(super) fn inspect(args: &InspectArgs) -> Exit {
-    let inspected = Zoo::resolve(&args.zoo, std::path::Path::new(".")).and_then(|paths| look(&paths));
-    let inspection = match inspected {
-        Ok(inspection) => inspection,
+    let inspection = match Zoo::resolve(&args.zoo, std::path::Path::new(".")) {
+        Ok(paths) => look(&paths),
         Err(error) => return Exit::Usage.say(error),
     };
     match args.format {
-        Format::Table => println!("{}", inspection.render()),
+        Format::Table => println!("{}", render(&inspection)),
         Format::Json => match serde_json::to_string_pretty(&inspection) {
             Ok(json) => println!("{json}"),
             Err(error) => return Exit::Failed.say(error),
         },
     }
-    Exit::Done
+    // Differences between ingredients are what a run would refuse.
+    if inspection.is_sound() { Exit::Done } else { Exit::Usage }
 }

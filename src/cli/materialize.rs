@@ -7,7 +7,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use safetensors::Dtype;
 
 use super::exit::Exit;
-use crate::coefficients::{CoefficientsFile, MaterializeOptions, materialize as write_model};
+use crate::coefficients::{CoefficientsFile, Options, materialize as write_model};
 use crate::zoo::{HashCache, Zoo};
 
 /// Flags of `materialize`.
@@ -57,7 +57,7 @@ pub(super) fn materialize(args: &MaterializeArgs) -> Exit {
             Err(error) => return Exit::Usage.say(error),
         }
     };
-    let options = MaterializeOptions {
+    let options = Options {
         out: args.out.clone(),
         dtype: args.dtype.map(|dtype| match dtype {
             FloatType::F32 => Dtype::F32,
@@ -71,14 +71,15 @@ pub(super) fn materialize(args: &MaterializeArgs) -> Exit {
     let bar = ProgressBar::new(0);
     let style = ProgressStyle::with_template("{wide_bar} {bytes}/{total_bytes} {eta} left");
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-    let written = write_model(&file, &options, HashCache::default_folder().as_ref(), &mut |done, total| {
+    let written = write_model(&file, &options, HashCache::from_environment().as_ref(), &mut |done, total| {
         bar.set_length(total);
         bar.set_position(done);
     });
     bar.finish_and_clear();
     match written {
-        Ok(()) => {
-            println!("{}", args.out.display());
+        Ok(report) => {
+            eprintln!("{} tensors, {} of them mixed, {} bytes", report.tensors, report.mixed, report.bytes);
+            println!("{}", report.out.display());
             Exit::Done
         }
         Err(error) => Exit::Usage.say(error),

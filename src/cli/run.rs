@@ -58,7 +58,7 @@ pub fn run_to_the_end<E: SoupEngine>(
     }
     let slots = spec.compute.devices.len();
     let reporter = Stderr::new(slots);
-    let cache = HashCache::default_folder();
+    let cache = HashCache::from_environment();
     let surroundings = Surroundings { stop: &stop, reporter: &reporter, retry_failed: args.retry_failed };
     let make = |slot: usize| engine(&spec, slot, cache.clone());
     let finished = match run_sweep(&spec, &folder, slots, &make, &surroundings) {

@@ -1,60 +1,64 @@
-//! The coefficients file: a soup in a few kilobytes.
+//! The coefficients file: what a soup is stored as.
 //!
-//! One safetensors blob with the tensor `A` (f64, `[K, L]`) and everything that is needed to make a model of it again as JSON in the metadata.
+//! One safetensors blob: tensor `A`, F64, shape `[K, L]`; everything else as JSON in the blob's metadata.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use safetensors::tensor::{Dtype, TensorView};
 use serde::{Deserialize, Serialize};
 
 use super::Coefficients;
 use crate::runner::engine::Scores;
 use crate::sweep::manifest::DataEntry;
+use crate::zoo::parse_header;
 
 const META_KEY: &str = "mehl_soup_coefficients";
+const TENSOR: &str = "A";
+/// Largest distance of a column's sum from 1, relative to the sum of its magnitudes: far above the rounding of any number of folds, far below a coefficient.
+const SUM_TOLERANCE: f64 = 1e-6;
 
-/// A soup.
+/// A soup, as coefficients: what `materialize` needs besides the ingredients themselves.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CoefficientsFile {
-    /// `A`.
+    /// `A`, `[K, L]`, finite, columns sum to 1.
     pub coefficients: Coefficients,
-    /// What its rows and columns are, and where it comes from.
+    /// Where it comes from and what it is for.
     pub about: About,
 }
 
-/// What a coefficients file says besides `A`.
+/// Everything in a coefficients file but `A`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct About {
-    /// Version of the format.
+    /// Version of the format: [`About::VERSION`].
     pub version: u32,
-    /// Program and version that wrote it.
+    /// Name and version of the program that wrote it.
     pub program: String,
     /// Name of the sweep.
     pub sweep: String,
-    /// Task within it.
+    /// Task within the sweep.
     pub task_id: String,
-    /// Method.
+    /// Soup method, as in specifications.
     pub method: String,
-    /// All hyperparameters of the task.
+    /// The task's hyperparameters.
     pub hyperparameters: serde_json::Value,
-    /// Seed of the task.
+    /// Seed of model batches and data order.
     pub seed: u64,
-    /// Model family.
+    /// Model family, as in specifications.
     pub family: String,
-    /// Rows of `A`.
+    /// The K ingredients, in the order of the rows of `A`.
     pub ingredients: Vec<IngredientRef>,
-    /// Columns of `A`.
+    /// Names of the L layer groups, in the order of the columns of `A`.
     pub groups: Vec<String>,
-    /// Column of every mixed tensor; all others are equal in all ingredients.
+    /// Every mixed tensor and the index of its layer group. All other tensors are copied.
     pub tensors: BTreeMap<String, usize>,
     /// Scores of the exact soup.
     pub scores: Option<Scores>,
-    /// The splits.
-    pub data: Vec<DataEntry>,
-    /// What a person should know.
+    /// Things a person should know about this soup.
     pub notes: Vec<String>,
-    /// Whether the soup is better, by select, than the best ingredient.
+    /// The data splits.
+    pub data: Vec<DataEntry>,
+    /// Whether the soup is better than the best ingredient on select.
     pub better_than_best_ingredient: Option<bool>,
 }
 
@@ -63,94 +67,192 @@ impl About {
     pub const VERSION: u32 = 1;
 }
 
-/// An ingredient that `A` has a row for.
+/// One ingredient, as a coefficients file remembers it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IngredientRef {
     /// Short name.
     pub name: String,
-    /// Where it was.
+    /// Absolute path it was read from.
     pub path: PathBuf,
-    /// Its content.
+    /// Content hash (blake3, hexadecimal).
     pub hash: String,
 }
 
-/// Why a blob is not a coefficients file.
+/// Why bytes are not a coefficients file.
 #[derive(Debug, thiserror::Error)]
 pub enum CoefficientsError {
-    /// Not such a file, or damaged.
-    #[error("not a coefficients file, or damaged: {0}")]
-    Damaged(String),
-    /// Of another version.
+    /// Something else.
+    #[error("not a coefficients file: {0}")]
+    Foreign(String),
+    /// Written by another version of the format.
     #[error("coefficients file has version {found}, this program reads version {}", About::VERSION)]
     Version {
         /// The file's version.
         found: u32,
     },
+    /// It was one, and is not whole.
+    #[error("coefficients file is damaged: {0}")]
+    Damaged(String),
+    /// Whole, but it contradicts itself.
+    #[error("coefficients file is invalid: {0}")]
+    Invalid(String),
 }
 
 #[derive(Serialize, Deserialize)]
-struct Meta {
-    #[serde(flatten)]
-    about: About,
-    /// blake3 of `A`'s bytes.
+struct Meta<A> {
+    /// blake3 over the bytes of `A`, hexadecimal.
     digest: String,
+    about: A,
 }
 
 impl CoefficientsFile {
-    /// The blob.
+    /// The file's content. The same value gives the same bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
         let data: Vec<u8> = self.coefficients.values().iter().flat_map(|v| v.to_le_bytes()).collect();
-        let meta = Meta { about: self.about.clone(), digest: blake3::hash(&data).to_hex().to_string() };
+        let meta = Meta { digest: blake3::hash(&data).to_hex().to_string(), about: &self.about };
         let json = serde_json::to_string(&meta).expect("plain data serializes");
         let shape = vec![self.coefficients.ingredients(), self.coefficients.groups()];
         let view = TensorView::new(Dtype::F64, shape, &data).expect("length is that of the shape");
-        safetensors::serialize([("A", view)], Some(HashMap::from([(META_KEY.to_string(), json)])))
-            .expect("one well-formed tensor serializes")
+        safetensors::serialize([(TENSOR, view)], Some(HashMap::from([(META_KEY.to_string(), json)])))
+            .expect("well-formed tensors serialize")
     }
 
-    /// Reads a blob, which nobody need have written in good faith.
+    /// Reads a file's content and checks all of it: nothing in the result is out of range.
     ///
     /// # Errors
-    /// If it is damaged, of another version, or its parts disagree.
-    pub fn from_bytes(blob: &[u8]) -> Result<Self, CoefficientsError> {
-        let damaged = |what: String| CoefficientsError::Damaged(what);
-        let (_, header) = SafeTensors::read_metadata(blob).map_err(|e| damaged(e.to_string()))?;
-        let json = header.metadata().as_ref().and_then(|m| m.get(META_KEY));
-        let json = json.ok_or_else(|| damaged("it has no coefficients metadata".to_string()))?;
+    /// If it is something else, of another version, damaged, or contradicts itself.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, CoefficientsError> {
+        use CoefficientsError::{Damaged, Foreign, Invalid, Version};
+        let (start, metadata) = parse_header(bytes).map_err(Foreign)?;
+        let json = metadata.metadata().as_ref().and_then(|m| m.get(META_KEY));
+        let json = json.ok_or_else(|| Foreign(format!("metadata `{META_KEY}` is missing")))?;
+        // The version first: the rest of another version may not parse.
         #[derive(Deserialize)]
-        struct Version {
+        struct OnlyVersion {
             version: u32,
         }
-        let version: Version = serde_json::from_str(json).map_err(|e| damaged(e.to_string()))?;
-        if version.version != About::VERSION {
-            return Err(CoefficientsError::Version { found: version.version });
+        let Meta { about: OnlyVersion { version }, .. } =
+            serde_json::from_str(json).map_err(|e| Damaged(e.to_string()))?;
+        if version != About::VERSION {
+            return Err(Version { found: version });
         }
-        let Meta { about, digest } = serde_json::from_str(json).map_err(|e| damaged(e.to_string()))?;
-        let tensors = SafeTensors::deserialize(blob).map_err(|e| damaged(e.to_string()))?;
-        let view = tensors.tensor("A").map_err(|_| damaged("tensor `A` is missing".to_string()))?;
+        let Meta { digest, about }: Meta<About> = serde_json::from_str(json).map_err(|e| Damaged(e.to_string()))?;
+
+        let names = metadata.offset_keys();
+        let info = match names.as_slice() {
+            [only] if only == TENSOR => metadata.info(only).expect("a name of the same header"),
+            _ => return Err(Invalid(format!("expected one tensor `{TENSOR}`, found {names:?}"))),
+        };
+        let data = &bytes[start..];
+        if blake3::hash(data).to_hex().as_str() != digest {
+            return Err(Damaged(format!("tensor `{TENSOR}` does not match its digest")));
+        }
         let expected = [about.ingredients.len(), about.groups.len()];
-        if view.dtype() != Dtype::F64 || view.shape() != expected {
-            return Err(damaged(format!(
-                "tensor `A`: expected F64 {expected:?}, found {:?} {:?}",
-                view.dtype(),
-                view.shape()
-            )));
+        if info.dtype != Dtype::F64 || info.shape != expected {
+            let (dtype, shape) = (info.dtype, &info.shape);
+            return Err(Invalid(format!("tensor `{TENSOR}`: expected F64 {expected:?}, found {dtype} {shape:?}")));
         }
-        if blake3::hash(view.data()).to_hex().as_str() != digest {
-            return Err(damaged("tensor `A` does not match its digest".to_string()));
+        let values = data.as_chunks::<8>().0.iter().map(|c| f64::from_le_bytes(*c)).collect();
+        let coefficients =
+            Coefficients::from_values(expected[0], expected[1], values).expect("length is that of the shape");
+        let file = Self { coefficients, about };
+        file.check().map_err(Invalid)?;
+        Ok(file)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let Self { coefficients, about } = self;
+        if about.ingredients.is_empty() || about.groups.is_empty() {
+            return Err("expected at least one ingredient and one layer group".into());
         }
-        let values: Vec<f64> = view.data().as_chunks().0.iter().map(|b| f64::from_le_bytes(*b)).collect();
-        if values.iter().any(|v| !v.is_finite()) {
-            return Err(damaged("tensor `A` holds NaN or infinity".to_string()));
+        for (l, group) in about.groups.iter().enumerate() {
+            let column = coefficients.column(l);
+            if let Some(bad) = column.iter().find(|value| !value.is_finite()) {
+                return Err(format!("layer group `{group}`: expected finite coefficients, found {bad}"));
+            }
+            let sum: f64 = column.iter().sum();
+            let magnitude: f64 = column.iter().map(|value| value.abs()).sum();
+            // Magnitudes near the largest f64 add up to infinity, of which no tolerance is a part.
+            let sums_to_one = magnitude.is_finite() && (sum - 1.0).abs() <= SUM_TOLERANCE * magnitude.max(1.0);
+            if !sums_to_one {
+                return Err(format!("layer group `{group}`: expected coefficients that sum to 1, found {sum}"));
+            }
         }
-        if let Some((tensor, group)) = about.tensors.iter().find(|(_, group)| **group >= about.groups.len()) {
-            return Err(damaged(format!(
-                "tensor `{tensor}`: expected a group below {}, found {group}",
-                about.groups.len()
-            )));
+        match about.tensors.iter().find(|(_, group)| **group >= about.groups.len()) {
+            None => Ok(()),
+            Some((name, group)) => {
+                Err(format!("tensor `{name}`: expected a layer group below {}, found {group}", about.groups.len()))
+            }
         }
-        let coefficients = Coefficients::from_values(expected[0], expected[1], values)
-            .ok_or_else(|| damaged("tensor `A` has another shape than stated".to_string()))?;
-        Ok(Self { coefficients, about })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::coefficients::testing::about;
+
+    fn example() -> CoefficientsFile {
+        CoefficientsFile {
+            coefficients: Coefficients::from_values(2, 2, vec![0.1, 1.5, 0.9, -0.5]).unwrap(),
+            about: about(&["a", "b"], &["g", "h"], &[("w", 0), ("v", 1)]),
+        }
+    }
+
+    #[test]
+    fn a_file_comes_back_and_has_one_spelling() {
+        let file = example();
+        let bytes = file.to_bytes();
+        assert_eq!(CoefficientsFile::from_bytes(&bytes).unwrap(), file);
+        assert_eq!(CoefficientsFile::from_bytes(&bytes).unwrap().to_bytes(), bytes);
+    }
+
+    #[test]
+    fn every_truncation_and_a_flipped_bit_of_a_is_refused() {
+        let bytes = example().to_bytes();
+        for length in 0..bytes.len() {
+            assert!(CoefficientsFile::from_bytes(&bytes[..length]).is_err(), "{length} bytes");
+        }
+        for position in bytes.len() - 32..bytes.len() {
+            let mut bad = bytes.clone();
+            bad[position] ^= 1;
+            assert!(matches!(CoefficientsFile::from_bytes(&bad), Err(CoefficientsError::Damaged(_))), "{position}");
+        }
+    }
+
+    #[test]
+    fn another_version_and_other_files_are_named() {
+        let mut file = example();
+        file.about.version = 7;
+        let read = |bytes: &[u8]| CoefficientsFile::from_bytes(bytes).unwrap_err();
+        assert!(matches!(read(&file.to_bytes()), CoefficientsError::Version { found: 7 }));
+        let view = TensorView::new(Dtype::U8, vec![1], &[0]).unwrap();
+        let other = safetensors::serialize([(TENSOR, view)], None).unwrap();
+        assert!(matches!(read(&other), CoefficientsError::Foreign(_)));
+        assert!(matches!(read(b"PK"), CoefficientsError::Foreign(_)));
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        type Change = fn(&mut CoefficientsFile);
+        let changes: [(&str, Change); 7] = [
+            ("group out of range", |f| *f.about.tensors.get_mut("w").unwrap() = 2),
+            ("a group too many", |f| f.about.groups.push("i".into())),
+            ("an ingredient too few", |f| drop(f.about.ingredients.pop())),
+            ("not finite", |f| f.coefficients = Coefficients::from_values(2, 2, vec![f64::NAN, 1., 1., 0.]).unwrap()),
+            ("infinities", |f| {
+                f.coefficients = Coefficients::from_values(2, 2, vec![f64::INFINITY, 1., -1., 0.]).unwrap();
+            }),
+            ("a sum of infinity", |f| {
+                f.coefficients = Coefficients::from_values(2, 2, vec![f64::MAX, 1., f64::MAX, 0.]).unwrap();
+            }),
+            ("sum", |f| f.coefficients = Coefficients::from_values(2, 2, vec![0.5, 1., 0.6, 0.]).unwrap()),
+        ];
+        for (what, change) in changes {
+            let mut file = example();
+            change(&mut file);
+            let error = CoefficientsFile::from_bytes(&file.to_bytes()).unwrap_err();
+            assert!(matches!(error, CoefficientsError::Invalid(_)), "{what}: {error}");
+        }
     }
 }

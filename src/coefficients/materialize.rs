@@ -1,358 +1,391 @@
-//! From coefficients to a model that loads where the ingredients came from.
+//! From a coefficients file to a model folder, tensor by tensor: never a whole model in memory.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io;
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use safetensors::Dtype;
 
-use super::weights_file::{self, Planned};
-use super::{CoefficientsFile, mix_tensor, model_card};
-use crate::files::{parent, sync_folder, write_atomically};
-use crate::zoo::{HashCache, Ingredient, Zoo, ZooError, is_float};
+use super::mix::mix_range;
+use super::shards::{PlannedTensor, ShardPlan, index, plan};
+use super::{CoefficientsFile, companions, model_card};
+use crate::files::{NewFolder, free_bytes, parent_of};
+use crate::zoo::{
+    HashCache, Ingredient, Layout, TensorClass, Zoo, ZooError, ZooHashes, encode, hash_ingredient, is_mixable,
+};
 
-/// Files of a Hugging Face folder that are not weights and belong to the model: never code.
-const COMPANIONS: [&str; 12] = [
-    "config.json",
-    "generation_config.json",
-    "preprocessor_config.json",
-    "processor_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "vocab.txt",
-    "merges.txt",
-    "tokenizer.model",
-];
+/// Elements mixed at a time: 32 MiB of sums.
+const SLAB: usize = 4 << 20;
+/// Room for everything in the folder but weights.
+const SMALL_FILES: u64 = 16 << 20;
 
-/// What to write, and where.
-#[derive(Debug, Clone)]
-pub struct MaterializeOptions {
-    /// The model's folder.
+/// How a model is written.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// The folder to write; its parents are made.
     pub out: PathBuf,
-    /// Dtype of float tensors; `None` for the ingredients' own.
+    /// Dtype of all float tensors: F32, F16, BF16 or F64. `None`: each as in the ingredients.
     pub dtype: Option<Dtype>,
-    /// Largest weights file, in bytes of tensors; `None` for files cut as the first ingredient's are.
+    /// Most bytes of tensors a file. `None`: split like the first ingredient.
     pub max_shard_bytes: Option<u64>,
-    /// Look for the ingredients here instead of where they were; they are told by their content.
+    /// Where to look for the ingredients, found by their contents. `None`: where they were when the soup was made.
     pub zoo: Option<Vec<PathBuf>>,
-    /// Replace a folder that is there.
+    /// Whether a model that this program wrote to `out` before is replaced.
     pub overwrite: bool,
 }
 
-/// Why no model was written. Nothing is left behind.
+/// What was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MaterializeReport {
+    /// The folder.
+    pub out: PathBuf,
+    /// Names of the files in it, sorted.
+    pub files: Vec<String>,
+    /// Tensors, of which so many are mixed.
+    pub tensors: usize,
+    /// Mixed tensors; the others were copied.
+    pub mixed: usize,
+    /// Elements of all tensors.
+    pub parameters: u64,
+    /// Bytes of all tensors.
+    pub bytes: u64,
+}
+
+/// Why no model was written; `out` is as it was before.
 #[derive(Debug, thiserror::Error)]
 pub enum MaterializeError {
-    /// An ingredient is at fault.
+    /// An ingredient cannot be read, or they do not fit together.
     #[error(transparent)]
     Zoo(#[from] ZooError),
-    /// An ingredient is not what it was.
-    #[error("{path}: expected content {expected} as the coefficients were learned on, found {found}")]
+    /// An ingredient is no longer what the soup was made of.
+    #[error("ingredient `{name}` changed: {}: expected contents with hash {expected}, found {found}", path.display())]
     Changed {
-        /// The ingredient.
-        path: String,
-        /// Its hash then.
+        /// Its name in the coefficients file.
+        name: String,
+        /// Where it was read from.
+        path: PathBuf,
+        /// The coefficients file's.
         expected: String,
-        /// Its hash now.
+        /// The file's.
         found: String,
     },
-    /// None of the given ingredients has the content that the coefficients were learned on.
-    #[error("ingredient `{name}` with content {hash} is not among the given ones")]
+    /// An ingredient is not among those that were given.
+    #[error("ingredient `{name}` with hash {hash} is not among the {candidates} given")]
     NotFound {
-        /// Its name.
+        /// Its name in the coefficients file.
         name: String,
-        /// Its hash.
+        /// Its content hash.
         hash: String,
+        /// How many were looked at.
+        candidates: usize,
     },
-    /// The folder is there already.
-    #[error("{0} exists and is not empty; choose another folder, or overwrite it with --overwrite")]
-    Exists(String),
-    /// The disk is too small.
-    #[error("{path}: expected {needed} bytes of free space, found {available}")]
-    NoSpace {
-        /// The folder.
-        path: String,
-        /// What the model takes.
-        needed: u64,
-        /// What there is.
-        available: u64,
+    /// The coefficients file speaks of other tensors than the ingredients have.
+    #[error("tensor `{tensor}`: expected {expected}, found {found}")]
+    Tensors {
+        /// The tensor.
+        tensor: String,
+        /// What the coefficients file says.
+        expected: &'static str,
+        /// What the ingredients have.
+        found: &'static str,
     },
-    /// A value is too large for the dtype asked for.
-    #[error("tensor `{tensor}`: a value overflows {dtype:?}; choose a wider dtype")]
+    /// A value of the soup does not fit the dtype: write a wider one.
+    #[error("tensor `{tensor}`: element {element} is {value}, more than {dtype} can hold")]
     Overflow {
         /// The tensor.
         tensor: String,
+        /// Flat index of the first such element.
+        element: usize,
+        /// The value.
+        value: f64,
         /// The dtype.
         dtype: Dtype,
     },
-    /// A file cannot be written.
-    #[error("{path}: {source}")]
+    /// Models are not written in this dtype.
+    #[error("dtype {0} cannot be written: expected F32, F16, BF16 or F64")]
+    Dtype(Dtype),
+    /// Something is where the model should be.
+    #[error("{}: {reason}", path.display())]
+    OutputExists {
+        /// The output.
+        path: PathBuf,
+        /// What is in the way.
+        reason: String,
+    },
+    /// The disk is too full.
+    #[error("{}: {needed} bytes needed, {available} available", path.display())]
+    NoSpace {
+        /// Folder that the output would be in.
+        path: PathBuf,
+        /// Bytes needed.
+        needed: u64,
+        /// Bytes available.
+        available: u64,
+    },
+    /// The file system said no.
+    #[error("{}: {source}", path.display())]
     Io {
-        /// The file or folder.
-        path: String,
-        /// The system's message.
+        /// What was read or written.
+        path: PathBuf,
+        /// What it said.
         source: io::Error,
     },
 }
 
-/// Writes the model's folder under a temporary name and renames it. `progress` is told bytes done and in all.
+/// Writes the soup `soup_l = sum_k A[k,l] theta[k,l]` as a model folder: weights split like the first ingredient's, its
+/// configuration and tokenizer files, a model card, and the coefficients.
 ///
-/// Mixed tensors are summed in f64 from the original files (see [`mix_tensor`]), all others copied from the first ingredient.
+/// Sums are in f64 and rounded to f32, then to F16 or BF16 where asked (ties to even): in F32 the tensors are exactly those of
+/// [`mix_tensor`](super::mix_tensor). Frozen and non-float tensors are the ingredients' own.
+/// The folder appears under its name when it is complete, or not at all.
+/// `progress` hears (bytes done, bytes in all) of verified ingredients and written tensors.
 ///
 /// # Errors
-/// As [`MaterializeError`].
+/// If an ingredient is missing, changed or malformed, a value does not fit the dtype, `out` is taken, or the file system says no.
 pub fn materialize(
     file: &CoefficientsFile,
-    options: &MaterializeOptions,
+    options: &Options,
     cache: Option<&HashCache>,
     progress: &mut dyn FnMut(u64, u64),
-) -> Result<(), MaterializeError> {
-    let io = |path: &Path| {
-        let path = path.display().to_string();
-        move |source| MaterializeError::Io { path, source }
+) -> Result<MaterializeReport, MaterializeError> {
+    if let Some(dtype) = options.dtype.filter(|dtype| !is_mixable(*dtype)) {
+        return Err(MaterializeError::Dtype(dtype));
+    }
+    check_output(&options.out, options.overwrite)?;
+    let paths = match &options.zoo {
+        Some(paths) => paths.clone(),
+        None => file.about.ingredients.iter().map(|i| i.path.clone()).collect(),
     };
-    let out = &options.out;
-    let occupied = out.exists() && fs::read_dir(out).map_err(io(out))?.next().is_some();
-    if occupied && !options.overwrite {
-        return Err(MaterializeError::Exists(out.display().to_string()));
-    }
-    let zoo = find_zoo(file, options, cache)?;
-    let shards = plan(&zoo.ingredients()[0], options);
-    let needed: u64 = shards.iter().flat_map(|(_, tensors)| tensors).map(|t| t.bytes() as u64).sum();
-    let folder = parent(out);
-    fs::create_dir_all(folder).map_err(io(folder))?;
-    check_space(folder, needed)?;
-    let temporary = tempfile::Builder::new().prefix(".materialize-").tempdir_in(folder).map_err(io(folder))?;
-    write_folder(file, &zoo, &shards, temporary.path(), options, needed, progress)?;
-    sync_folder(temporary.path()).map_err(io(out))?;
-    // Temporary folders are private; a model is meant to be read by whoever may read its parent.
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        fs::set_permissions(temporary.path(), fs::Permissions::from_mode(0o755)).map_err(io(out))?;
-    }
-    if out.exists() {
-        // Two folders cannot be exchanged in one step everywhere; the old one is moved aside and goes last.
-        let aside = tempfile::Builder::new().prefix(".replaced-").tempdir_in(folder).map_err(io(folder))?;
-        fs::rename(out, aside.path().join("old")).map_err(io(out))?;
-        if let Err(error) = fs::rename(temporary.path(), out) {
-            fs::rename(aside.path().join("old"), out).map_err(io(out))?;
-            return Err(io(out)(error));
-        }
-    } else {
-        fs::rename(temporary.path(), out).map_err(io(out))?;
-    }
-    // It has another name now, and nothing to remove.
-    let _ = temporary.keep();
-    sync_folder(folder).map_err(io(folder))
-}
-
-/// The ingredients in the order of `A`'s rows, with the content that they had.
-fn find_zoo(
-    file: &CoefficientsFile,
-    options: &MaterializeOptions,
-    cache: Option<&HashCache>,
-) -> Result<Zoo, MaterializeError> {
-    let stated = &file.about.ingredients;
-    let Some(elsewhere) = &options.zoo else {
-        let zoo = Zoo::open(&stated.iter().map(|i| i.path.clone()).collect::<Vec<_>>())?;
-        let hashes = zoo.hash(cache, &mut |_, _| {})?;
-        for (ingredient, now) in stated.iter().zip(&hashes.ingredients) {
-            if ingredient.hash != now.total {
-                return Err(MaterializeError::Changed {
-                    path: ingredient.path.display().to_string(),
-                    expected: ingredient.hash.clone(),
-                    found: now.total.clone(),
-                });
-            }
-        }
-        return Ok(zoo);
-    };
-    let given = Zoo::open(elsewhere)?;
-    let hashes = given.hash(cache, &mut |_, _| {})?;
-    let mut paths = Vec::new();
-    for ingredient in stated {
-        let at = hashes.ingredients.iter().position(|now| now.total == ingredient.hash).ok_or_else(|| {
-            MaterializeError::NotFound { name: ingredient.name.clone(), hash: ingredient.hash.clone() }
-        })?;
-        paths.push(given.ingredients()[at].path().to_path_buf());
-    }
-    Ok(Zoo::open(&paths)?)
-}
-
-/// Which tensor goes to which file.
-fn plan(first: &Ingredient, options: &MaterializeOptions) -> Vec<(String, Vec<Planned>)> {
-    let planned = |name: &str| {
-        let info = first.info(name)?;
-        let dtype = match options.dtype {
-            Some(dtype) if is_float(info.dtype) => dtype,
-            _ => info.dtype,
-        };
-        Some(Planned { name: name.to_string(), dtype, shape: info.shape.clone() })
-    };
-    let mut files: Vec<Vec<Planned>> = vec![vec![]; first.shards().len()];
-    match options.max_shard_bytes {
-        None => {
-            for name in first.tensor_names() {
-                if let (Some(tensor), Some(shard)) = (planned(name), first.shard_of(name)) {
-                    files[shard].push(tensor);
-                }
-            }
-        }
-        Some(limit) => {
-            files = vec![vec![]];
-            let mut bytes = 0;
-            for tensor in first.tensor_names().filter_map(planned) {
-                let last = files.len() - 1;
-                if bytes + tensor.bytes() as u64 > limit && !files[last].is_empty() {
-                    files.push(vec![]);
-                    bytes = 0;
-                }
-                bytes += tensor.bytes() as u64;
-                let last = files.len() - 1;
-                files[last].push(tensor);
-            }
-        }
-    }
-    let count = files.len();
-    let name = |i: usize| {
-        if count == 1 {
-            "model.safetensors".to_string()
-        } else {
-            format!("model-{:05}-of-{count:05}.safetensors", i + 1)
-        }
-    };
-    files.into_iter().enumerate().map(|(i, tensors)| (name(i), tensors)).collect()
-}
-
-fn check_space(folder: &Path, needed: u64) -> Result<(), MaterializeError> {
-    let Ok(stat) = rustix::fs::statvfs(folder) else { return Ok(()) };
-    let available = stat.f_bavail.saturating_mul(stat.f_frsize);
-    if available < needed {
-        return Err(MaterializeError::NoSpace { path: folder.display().to_string(), needed, available });
-    }
-    Ok(())
-}
-
-fn write_folder(
-    file: &CoefficientsFile,
-    zoo: &Zoo,
-    shards: &[(String, Vec<Planned>)],
-    folder: &Path,
-    options: &MaterializeOptions,
-    total: u64,
-    progress: &mut dyn FnMut(u64, u64),
-) -> Result<(), MaterializeError> {
-    let first = &zoo.ingredients()[0];
-    let columns: Vec<Vec<f64>> = (0..file.coefficients.groups()).map(|l| file.coefficients.column(l)).collect();
+    let opened = paths.iter().map(|path| Ingredient::open(path)).collect::<Result<Vec<_>, _>>()?;
+    let to_verify: u64 = opened.iter().map(Ingredient::total_bytes).sum();
+    // The soup has the tensors of any of its ingredients.
+    let mut total = to_verify + opened.first().map_or(0, |first| written_bytes(first, options));
     let mut done = 0;
-    let mut weight_map = BTreeMap::new();
-    for (name, tensors) in shards {
-        let path = folder.join(name);
-        let shown = options.out.join(name).display().to_string();
-        let mut fill = |planned: &Planned, buffer: &mut Vec<u8>| -> Result<(), Fault> {
-            write_tensor(file, zoo, &columns, planned, buffer)?;
-            done += buffer.len() as u64;
-            progress(done, total);
-            Ok(())
-        };
-        weights_file::write(&path, tensors, &mut fill).map_err(|fault| match fault {
-            Fault::Io(source) => MaterializeError::Io { path: shown, source },
-            Fault::Other(error) => *error,
-        })?;
-        weight_map.extend(tensors.iter().map(|tensor| (tensor.name.clone(), name.clone())));
-    }
-    let write = |name: &str, bytes: &[u8]| {
-        write_atomically(&folder.join(name), bytes)
-            .map_err(|source| MaterializeError::Io { path: options.out.join(name).display().to_string(), source })
+    let mut advance = |bytes: u64| {
+        done += bytes;
+        total = total.max(done);
+        progress(done, total);
     };
-    if shards.len() > 1 {
-        let index = serde_json::json!({ "metadata": { "total_size": total }, "weight_map": weight_map });
-        write("model.safetensors.index.json", format!("{index:#}\n").as_bytes())?;
+    let (zoo, hashes) = verified(file, opened, options.zoo.is_some(), cache, &mut advance)?;
+    let layout = Layout::new(&zoo, &hashes)?;
+    check_tensors(file, &layout)?;
+
+    let first = &zoo.ingredients()[0];
+    refuse_own_ingredient(&zoo, &options.out)?;
+    let shards = plan(first, options.dtype, options.max_shard_bytes);
+    let folder = begin(&options.out, &shards)?;
+    let soup = Soup { file, zoo: &zoo, layout: &layout };
+    let mut files: Vec<String> = Vec::new();
+    for shard in &shards {
+        soup.write_shard(shard, &folder.path().join(&shard.file_name), &mut advance)?;
+        files.push(shard.file_name.clone());
+    }
+    let licences: Vec<_> = zoo.ingredients().iter().map(|i| model_card::licence_of(i.path())).collect();
+    let mut small = vec![
+        ("README.md", model_card::render(file, &licences).into_bytes()),
+        (model_card::COEFFICIENTS_NAME, file.to_bytes()),
+    ];
+    small.extend(index(&shards));
+    for (name, content) in small {
+        write_file(&folder.path().join(name), &content)?;
+        files.push(name.to_string());
     }
     if first.path().is_dir() {
-        for name in COMPANIONS {
-            let path = first.path().join(name);
-            // A link could point anywhere.
-            let Ok(meta) = fs::symlink_metadata(&path) else { continue };
-            if !meta.is_file() {
-                continue;
-            }
-            let mut bytes =
-                fs::read(&path).map_err(|source| MaterializeError::Io { path: path.display().to_string(), source })?;
-            if let (Some(dtype), "config.json", Some(config)) = (options.dtype, name, first.config()) {
-                bytes = with_dtype(config, dtype);
-            }
-            write(name, &bytes)?;
-        }
+        let copied = companions::copy(first.path(), folder.path(), options.dtype).map_err(io_error(first.path()))?;
+        files.extend(copied);
     }
-    write("coefficients.safetensors", &file.to_bytes())?;
-    write("README.md", model_card::render(file, zoo).as_bytes())
+    folder.commit().map_err(io_error(&options.out))?;
+    files.sort();
+    Ok(MaterializeReport {
+        out: options.out.clone(),
+        files,
+        tensors: layout.tensors.len(),
+        mixed: layout.mixed().count(),
+        parameters: layout.tensors.iter().map(|tensor| tensor.numel() as u64).sum(),
+        bytes: shards.iter().map(ShardPlan::bytes).sum(),
+    })
 }
 
-/// `config.json` that names the dtype its weights now have.
-fn with_dtype(config: &serde_json::Value, dtype: Dtype) -> Vec<u8> {
-    let word = match dtype {
-        Dtype::F16 => "float16",
-        Dtype::BF16 => "bfloat16",
-        Dtype::F64 => "float64",
-        _ => "float32",
-    };
-    let mut config = config.clone();
-    if let Some(fields) = config.as_object_mut() {
-        let key = if fields.contains_key("torch_dtype") { "torch_dtype" } else { "dtype" };
-        fields.insert(key.to_string(), word.into());
+fn io_error(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> MaterializeError {
+    let path = path.into();
+    move |source| MaterializeError::Io { path, source }
+}
+
+fn written_bytes(like: &Ingredient, options: &Options) -> u64 {
+    plan(like, options.dtype, options.max_shard_bytes).iter().map(ShardPlan::bytes).sum()
+}
+
+/// `out` may be missing, an empty folder, or (to be overwritten) a model that this program wrote: anything else is somebody's work.
+fn check_output(out: &Path, overwrite: bool) -> Result<(), MaterializeError> {
+    let taken = |reason: &str| MaterializeError::OutputExists { path: out.to_path_buf(), reason: reason.into() };
+    match std::fs::symlink_metadata(out) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(io_error(out)(e)),
+        Ok(metadata) if !metadata.is_dir() => return Err(taken("expected a folder or nothing, found another entry")),
+        Ok(_) => {}
     }
-    format!("{config:#}\n").into_bytes()
-}
-
-/// A fault while one file is written.
-enum Fault {
-    Io(io::Error),
-    Other(Box<MaterializeError>),
-}
-
-impl From<io::Error> for Fault {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
-    }
-}
-
-impl From<MaterializeError> for Fault {
-    fn from(error: MaterializeError) -> Self {
-        Self::Other(Box::new(error))
-    }
-}
-
-impl From<ZooError> for Fault {
-    fn from(error: ZooError) -> Self {
-        Self::Other(Box::new(error.into()))
-    }
-}
-
-fn write_tensor(
-    file: &CoefficientsFile,
-    zoo: &Zoo,
-    columns: &[Vec<f64>],
-    planned: &Planned,
-    buffer: &mut Vec<u8>,
-) -> Result<(), Fault> {
-    let first = &zoo.ingredients()[0];
-    let stored = first.info(&planned.name).map(|info| info.dtype);
-    let group = file.about.tensors.get(&planned.name);
-    if group.is_none() && stored == Some(planned.dtype) {
-        buffer.extend_from_slice(first.bytes(&planned.name)?);
+    if std::fs::read_dir(out).map_err(io_error(out))?.next().is_none() {
         return Ok(());
     }
-    let mut values = vec![0f32; planned.shape.iter().product()];
-    match group {
-        Some(&group) => mix_tensor(zoo, &planned.name, &columns[group], &mut values)?,
-        None => first.read(&planned.name, &mut values)?,
+    if !overwrite {
+        return Err(taken("the folder is not empty"));
     }
-    weights_file::encode(&values, planned.dtype, buffer)
-        .ok_or_else(|| MaterializeError::Overflow { tensor: planned.name.clone(), dtype: planned.dtype })?;
+    if !out.join(model_card::COEFFICIENTS_NAME).is_file() {
+        let name = model_card::COEFFICIENTS_NAME;
+        return Err(taken(&format!("not overwritten: without `{name}` it is no model that this program wrote")));
+    }
     Ok(())
+}
+
+/// Replacing `out` must not delete what the soup is made of.
+fn refuse_own_ingredient(zoo: &Zoo, out: &Path) -> Result<(), MaterializeError> {
+    let Ok(out) = out.canonicalize() else { return Ok(()) };
+    let inside = |i: &&Ingredient| i.path().canonicalize().is_ok_and(|path| path.starts_with(&out));
+    match zoo.ingredients().iter().find(inside) {
+        None => Ok(()),
+        Some(ingredient) => {
+            let reason = format!("ingredient `{}` is in it", ingredient.name());
+            Err(MaterializeError::OutputExists { path: out, reason })
+        }
+    }
+}
+
+/// The ingredients in the file's order, each with the contents that the file names.
+fn verified(
+    file: &CoefficientsFile,
+    opened: Vec<Ingredient>,
+    by_contents: bool,
+    cache: Option<&HashCache>,
+    advance: &mut dyn FnMut(u64),
+) -> Result<(Zoo, ZooHashes), MaterializeError> {
+    let candidates = opened.len();
+    let mut found = Vec::new();
+    for ingredient in opened {
+        let hashes = hash_ingredient(&ingredient, cache, advance)?;
+        found.push(Some((ingredient, hashes)));
+    }
+    let (mut ingredients, mut hashes) = (Vec::new(), Vec::new());
+    for (k, wanted) in file.about.ingredients.iter().enumerate() {
+        let matching = |slot: &Option<(Ingredient, _)>| {
+            slot.as_ref().is_some_and(|(_, h): &(_, crate::zoo::IngredientHashes)| h.total == wanted.hash)
+        };
+        let at = if by_contents { found.iter().position(matching) } else { Some(k) };
+        let Some((ingredient, own)) = at.and_then(|at| found[at].take()) else {
+            let (name, hash) = (wanted.name.clone(), wanted.hash.clone());
+            return Err(MaterializeError::NotFound { name, hash, candidates });
+        };
+        if own.total != wanted.hash {
+            return Err(MaterializeError::Changed {
+                name: wanted.name.clone(),
+                path: ingredient.path().to_path_buf(),
+                expected: wanted.hash.clone(),
+                found: own.total,
+            });
+        }
+        ingredients.push(ingredient);
+        hashes.push(own);
+    }
+    Ok((Zoo::of(ingredients)?, ZooHashes { ingredients: hashes }))
+}
+
+/// The file must have a layer group for exactly the mixed tensors.
+fn check_tensors(file: &CoefficientsFile, layout: &Layout) -> Result<(), MaterializeError> {
+    let groups: &BTreeMap<String, usize> = &file.about.tensors;
+    let wrong =
+        |tensor: &str, expected, found| Err(MaterializeError::Tensors { tensor: tensor.to_string(), expected, found });
+    for name in groups.keys() {
+        match layout.get(name).map(|tensor| tensor.class) {
+            Some(TensorClass::Mixed) => {}
+            Some(_) => return wrong(name, "a tensor to mix", "one that is equal in all ingredients"),
+            None => return wrong(name, "a tensor to mix", "none of that name"),
+        }
+    }
+    match layout.mixed().find(|tensor| !groups.contains_key(&tensor.name)) {
+        None => Ok(()),
+        Some(tensor) => wrong(&tensor.name, "no tensor to mix", "one that differs between ingredients"),
+    }
+}
+
+fn begin(out: &Path, shards: &[ShardPlan]) -> Result<NewFolder, MaterializeError> {
+    let folder = NewFolder::begin(out).map_err(io_error(out))?;
+    let parent = parent_of(out);
+    let needed = shards.iter().map(ShardPlan::bytes).sum::<u64>() + SMALL_FILES;
+    let available = free_bytes(parent).map_err(io_error(parent))?;
+    if available < needed {
+        return Err(MaterializeError::NoSpace { path: parent.to_path_buf(), needed, available });
+    }
+    Ok(folder)
+}
+
+fn write_file(path: &Path, content: &[u8]) -> Result<(), MaterializeError> {
+    let write = || {
+        let mut file = File::create(path)?;
+        file.write_all(content)?;
+        file.sync_all()
+    };
+    write().map_err(io_error(path))
+}
+
+/// What the weights are written from.
+struct Soup<'a> {
+    file: &'a CoefficientsFile,
+    zoo: &'a Zoo,
+    layout: &'a Layout,
+}
+
+impl Soup<'_> {
+    fn write_shard(
+        &self,
+        shard: &ShardPlan,
+        path: &Path,
+        advance: &mut dyn FnMut(u64),
+    ) -> Result<(), MaterializeError> {
+        let mut out = BufWriter::with_capacity(1 << 20, File::create(path).map_err(io_error(path))?);
+        out.write_all(&shard.header()).map_err(io_error(path))?;
+        for tensor in &shard.tensors {
+            self.write_tensor(tensor, &mut out, path, advance)?;
+        }
+        let file = out.into_inner().map_err(|e| io_error(path)(e.into_error()))?;
+        file.sync_all().map_err(io_error(path))
+    }
+
+    fn write_tensor(
+        &self,
+        tensor: &PlannedTensor,
+        out: &mut impl Write,
+        path: &Path,
+        advance: &mut dyn FnMut(u64),
+    ) -> Result<(), MaterializeError> {
+        let own = self.layout.get(&tensor.name).expect("the plan is of the first ingredient's tensors");
+        if own.class != TensorClass::Mixed && own.dtype == tensor.dtype {
+            for slab in self.zoo.ingredients()[0].bytes(&tensor.name)?.chunks(8 * SLAB) {
+                out.write_all(slab).map_err(io_error(path))?;
+                advance(slab.len() as u64);
+            }
+            return Ok(());
+        }
+        let weights = match self.file.about.tensors.get(&tensor.name) {
+            Some(&group) => self.file.coefficients.column(group),
+            // Frozen, in another dtype: the first ingredient's values.
+            None => (0..self.zoo.len()).map(|k| if k == 0 { 1.0 } else { 0.0 }).collect(),
+        };
+        let numel = own.numel();
+        let mut sums = vec![0.0; numel.min(SLAB)];
+        let mut bytes = Vec::new();
+        for start in (0..numel).step_by(SLAB) {
+            let sums = &mut sums[..(numel - start).min(SLAB)];
+            mix_range(self.zoo, &tensor.name, &weights, start, sums)?;
+            bytes.clear();
+            encode(sums, tensor.dtype, &mut bytes).map_err(|at| MaterializeError::Overflow {
+                tensor: tensor.name.clone(),
+                element: start + at,
+                value: sums[at],
+                dtype: tensor.dtype,
+            })?;
+            out.write_all(&bytes).map_err(io_error(path))?;
+            advance(bytes.len() as u64);
+        }
+        Ok(())
+    }
 }

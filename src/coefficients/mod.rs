@@ -1,13 +1,24 @@
 //! Coefficients of a soup, and what becomes of them without libtorch: the file, the exact mix, the written model.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `table` | the coefficients `A` |
+//! | `file` | the coefficients file |
+//! | `mix` | the exact weighted sum of one tensor |
+//! | `materialize` | from a coefficients file to a model folder |
+//! | `shards`, `companions`, `model_card` | that folder's weights, configuration files, and README |
 
+mod companions;
 mod file;
 mod materialize;
 mod mix;
 mod model_card;
+mod shards;
 mod table;
-mod weights_file;
+#[cfg(test)]
+mod testing;
 
 pub use file::{About, CoefficientsError, CoefficientsFile, IngredientRef};
-pub use materialize::{MaterializeError, MaterializeOptions, materialize};
+pub use materialize::{MaterializeError, MaterializeReport, Options, materialize};
 pub use mix::mix_tensor;
 pub use table::Coefficients;

@@ -1,75 +1,225 @@
-//! The README of a written model: what it was made of and how.
+//! README.md of a written model: what it is and where it comes from.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
+use std::path::Path;
 
 use super::CoefficientsFile;
 use crate::sweep::manifest::SplitScore;
-use crate::zoo::{Ingredient, Zoo};
 
-/// The model card, with the front matter that model hubs read.
-pub fn render(file: &CoefficientsFile, zoo: &Zoo) -> String {
+/// Name under which the coefficients lie beside the weights.
+pub(super) const COEFFICIENTS_NAME: &str = "coefficients.safetensors";
+
+/// The card's text. `licences`: what each ingredient's own card says, see [`licence_of`].
+pub(super) fn render(file: &CoefficientsFile, licences: &[Option<String>]) -> String {
     let about = &file.about;
-    let mut text = String::from("---\ntags:\n- model-soup\n- mehl-soup\n---\n\n");
-    let mut line = |content: String| {
-        // Writing to a string does not fail.
-        let _ = writeln!(text, "{content}");
+    let mut card = front_matter(licences, &about.ingredients.iter().map(|i| i.hash.as_str()).collect::<Vec<_>>());
+    // Writing to a string cannot fail.
+    let mut line = |text: String| {
+        let _ = writeln!(card, "{text}");
     };
-    line(format!("# {}: a soup of {} models\n", about.sweep, about.ingredients.len()));
+    line(format!("# Model soup {} of {}", code(&about.task_id), code(&about.sweep)));
+    line(String::new());
     line(format!(
-        "Weights are, for each of {} layer groups, the sum of the ingredients' weights times learned coefficients, which add up to 1 and may be \
-         negative (Li et al. 2024, arXiv 2407.03641). One model, no extra cost at inference. `coefficients.safetensors` holds the coefficients; \
-         `mehl-soup materialize` makes this model of them again.\n",
-        about.groups.len()
+        "A weighted sum of {} fine-tuned models of family {}, made by {} with method {}. \
+         It costs no more to run than one of them.",
+        about.ingredients.len(),
+        code(&about.family),
+        code(&about.program),
+        code(&about.method)
     ));
-    line(format!(
-        "Made by {}: task `{}`, method `{}`, family `{}`, seed {}.\n",
-        about.program, about.task_id, about.method, about.family, about.seed
-    ));
-    if let Some(scores) = &about.scores {
-        line("| split | loss | accuracy | samples |\n|---|---|---|---|".to_string());
-        let row = |name: &str, score: &SplitScore| {
-            format!(
-                "| {name} | {:.4} ± {:.4} | {:.4} ± {:.4} | {} |",
-                score.loss, score.loss_standard_error, score.accuracy, score.accuracy_standard_error, score.samples
-            )
-        };
-        line(row("learn", &scores.learn));
-        line(row("select", &scores.select));
-        if let Some(test) = &scores.test {
-            line(row("test", test));
-        }
-        line("\nScores are those of the f32 mix, ± standard error. Coefficients were learned on learn, choices made on select; test is only reported.\n".to_string());
-    }
     if about.better_than_best_ingredient == Some(false) {
-        line("**By select, this model is not better than the best ingredient.**\n".to_string());
+        line("\n**This soup is not better than the best ingredient on the select split.**".into());
     }
-    for note in &about.notes {
-        line(format!("- {note}"));
+    if let Some(scores) = &about.scores {
+        line(
+            "\n## Scores\n\nMean cross-entropy in nats and accuracy, each ± its standard error over samples. \
+              `learn` taught the coefficients, `select` chose among soups, `test` was only reported.\n"
+                .into(),
+        );
+        line("| split | loss | accuracy | samples |\n|---|---|---|---|".into());
+        let splits = [("learn", Some(scores.learn)), ("select", Some(scores.select)), ("test", scores.test)];
+        for (split, score) in splits {
+            if let Some(SplitScore { loss, loss_standard_error, accuracy, accuracy_standard_error, samples }) = score {
+                line(format!(
+                    "| {split} | {loss:.4} ± {loss_standard_error:.4} \
+                     | {accuracy:.4} ± {accuracy_standard_error:.4} | {samples} |"
+                ));
+            }
+        }
     }
-    line("\n## Ingredients\n\n| name | content (blake3) | licence | mean coefficient |\n|---|---|---|---|".to_string());
+    if !about.data.is_empty() {
+        line("\n## Data\n\n| split | samples | blake3 of the file |\n|---|---|---|".into());
+        for data in &about.data {
+            line(format!("| {} | {} | {} |", code(&data.split), data.samples, code(&data.hash)));
+        }
+    }
+    line("\n## Method\n\n| setting | value |\n|---|---|".into());
+    line(format!("| method | {} |\n| seed | {} |", code(&about.method), about.seed));
+    if let Some(settings) = about.hyperparameters.as_object() {
+        let others = settings.iter().filter(|(name, _)| !["method", "seed"].contains(&name.as_str()));
+        others.for_each(|(name, value)| line(format!("| {} | {} |", code(name), code(&value.to_string()))));
+    }
+    line("\n## Ingredients\n\nThe mean coefficient is that over layer groups; coefficients may be negative or above 1.\n".into());
+    line("| ingredient | mean coefficient | licence | blake3 of the contents |\n|---|---|---|---|".into());
+    let groups = file.coefficients.groups();
     for (k, ingredient) in about.ingredients.iter().enumerate() {
-        let mean =
-            (0..about.groups.len()).map(|l| file.coefficients.get(k, l)).sum::<f64>() / about.groups.len() as f64;
-        let licence = zoo.ingredients().get(k).and_then(licence).unwrap_or_else(|| "not stated".to_string());
-        line(format!("| {} | `{}` | {licence} | {mean:.4} |", cell(&ingredient.name), ingredient.hash));
+        let mean = (0..groups).map(|l| file.coefficients.get(k, l)).sum::<f64>() / groups as f64;
+        let licence = licences.get(k).and_then(Option::as_deref).map_or_else(|| "not stated".into(), code);
+        line(format!("| {} | {mean:.4} | {licence} | {} |", code(&ingredient.name), code(&ingredient.hash)));
     }
-    line("\n## Data\n\n| split | content | samples |\n|---|---|---|".to_string());
-    for data in &about.data {
-        line(format!("| {} | `{}` | {} |", data.split, data.hash, data.samples));
+    if !about.notes.is_empty() {
+        line("\n## Notes\n".into());
+        about.notes.iter().for_each(|note| line(format!("- {}", code(note))));
     }
-    line(format!("\n## Hyperparameters\n\n```json\n{:#}\n```", about.hyperparameters));
+    line(format!(
+        "\n## Made again\n\n`{COEFFICIENTS_NAME}` holds the exact coefficients, {} ingredients by {groups} layer groups. With the ingredients \
+         at hand, this folder is written again by\n\n```sh\nmehl-soup materialize {COEFFICIENTS_NAME} --out DIR\n```",
+        about.ingredients.len()
+    ));
+    card
+}
+
+fn front_matter(licences: &[Option<String>], hashes: &[&str]) -> String {
+    let mut text = String::from("---\ntags:\n- model-soup\n- mehl-soup\n");
+    // Only what all ingredients say is said of the soup.
+    let distinct: BTreeSet<&Option<String>> = licences.iter().collect();
+    if let [Some(licence)] = distinct.into_iter().collect::<Vec<_>>()[..] {
+        let _ = writeln!(text, "license: {}", yaml(licence));
+    }
+    text.push_str("soup_ingredients_blake3:\n");
+    for hash in hashes {
+        let _ = writeln!(text, "- {}", yaml(hash));
+    }
+    text.push_str("---\n\n");
     text
 }
 
-/// `license:` of the front matter of an ingredient's own README.
-fn licence(ingredient: &Ingredient) -> Option<String> {
-    let text = std::fs::read_to_string(ingredient.path().join("README.md")).ok()?;
-    let front = text.strip_prefix("---\n")?.split_once("\n---")?.0;
-    let value = front.lines().find_map(|line| line.strip_prefix("license:"))?;
-    Some(cell(value.trim()))
+/// The `license` of a model folder's own card: its value in README.md's front matter; of a named licence (`license: other`)
+/// its name. `None` for a file, or a folder whose card says none.
+///
+/// Read line by line: a YAML parser would expand whatever a stranger's card refers to.
+pub(super) fn licence_of(ingredient: &Path) -> Option<String> {
+    let text = std::fs::read_to_string(ingredient.join("README.md")).ok()?;
+    let mut lines = text.trim_start_matches('\u{feff}').lines();
+    if lines.next()?.trim_end() != "---" {
+        return None;
+    }
+    let (mut licence, mut name) = (None, None);
+    let mut lines = lines.take_while(|line| line.trim_end() != "---").peekable();
+    while let Some(line) = lines.next() {
+        let Some((key, value)) = line.split_once(':') else { continue };
+        let mut value = value.trim().trim_matches(['"', '\'']).to_string();
+        if value.is_empty() {
+            let mut items = Vec::new();
+            while let Some(item) = lines.peek().and_then(|next| next.trim_start().strip_prefix("- ")) {
+                items.push(item.trim().trim_matches(['"', '\'']).to_string());
+                lines.next();
+            }
+            value = items.join(", ");
+        }
+        match key {
+            "license" => licence = Some(value),
+            "license_name" => name = Some(value),
+            _ => {}
+        }
+    }
+    let other = licence.as_deref().is_none_or(|licence| licence == "other");
+    let stated = if other { name.or(licence) } else { licence };
+    stated.filter(|value| !value.is_empty())
 }
 
-/// Text that cannot break out of a table.
-fn cell(text: &str) -> String {
-    text.chars().filter(|c| !matches!(c, '|' | '\n' | '\r' | '<' | '>')).take(200).collect()
+/// Text as Markdown code, whatever is in it: names come from files and specifications of others.
+fn code(text: &str) -> String {
+    let flat: String = text.chars().map(|c| if c.is_control() || c == '`' { ' ' } else { c }).collect();
+    format!("`{}`", flat.replace('|', "\\|"))
+}
+
+/// Text as a YAML scalar: every JSON string is one.
+fn yaml(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::coefficients::Coefficients;
+    use crate::coefficients::testing::about;
+    use crate::runner::engine::Scores;
+    use crate::sweep::manifest::DataEntry;
+
+    fn file() -> CoefficientsFile {
+        let mut about = about(&["run-a", "run-b"], &["g", "h"], &[("w", 0)]);
+        let score = SplitScore {
+            loss: 0.25,
+            loss_standard_error: 0.01,
+            accuracy: 0.9,
+            accuracy_standard_error: 0.02,
+            samples: 500,
+        };
+        about.scores = Some(Scores { learn: score, select: SplitScore { loss: 0.375, ..score }, test: None });
+        about.data = vec![DataEntry {
+            split: "learn".into(),
+            path: "/data/learn.safetensors".into(),
+            hash: "da7a".into(),
+            samples: 500,
+        }];
+        about.better_than_best_ingredient = Some(false);
+        CoefficientsFile { coefficients: Coefficients::from_values(2, 2, vec![1.5, 0.5, -0.5, 0.5]).unwrap(), about }
+    }
+
+    #[test]
+    fn the_card_tells_where_the_model_comes_from() {
+        let file = file();
+        let card = render(&file, &[Some("mit".into()), None]);
+        for part in [
+            "`digits`",
+            "`0001-mehl+`",
+            "| seed | 3 |",
+            "| `learning_rate` | `0.01` |",
+            "| select | 0.3750 ± 0.0100 | 0.9000 ± 0.0200 | 500 |",
+            "| `learn` | 500 | `da7a` |",
+            "not better than the best ingredient",
+            "| `run-a` | 1.0000 | `mit` |",
+            "| `run-b` | 0.0000 | not stated |",
+            &file.about.ingredients[1].hash,
+        ] {
+            assert!(card.contains(part), "{part}\n{card}");
+        }
+        assert!(!card.contains("| test |"), "{card}");
+        assert!(!card.contains("\nlicense:"), "one ingredient states no licence:\n{card}");
+        assert!(!card.contains("/zoo/"), "paths of this machine are nobody's business:\n{card}");
+    }
+
+    #[test]
+    fn a_licence_of_all_is_the_soups_and_success_is_not_denied() {
+        let mut file = file();
+        file.about.better_than_best_ingredient = Some(true);
+        let card = render(&file, &[Some("apache-2.0".into()), Some("apache-2.0".into())]);
+        assert!(card.contains("\nlicense: \"apache-2.0\"\n"), "{card}");
+        assert!(!card.contains("not better"), "{card}");
+    }
+
+    #[test]
+    fn strange_names_stay_in_their_cell() {
+        let mut file = file();
+        file.about.ingredients[0].name = "a|b`c\n# title".into();
+        let card = render(&file, &[None, None]);
+        assert!(card.contains("| `a\\|b c # title` | 1.0000 |"), "{card}");
+    }
+
+    #[test]
+    fn licences_are_read_from_front_matter_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let read = |text: &str| {
+            std::fs::write(folder.path().join("README.md"), text).unwrap();
+            licence_of(folder.path())
+        };
+        assert_eq!(read("---\ntags: [a]\nlicense: apache-2.0\n---\n"), Some("apache-2.0".into()));
+        assert_eq!(read("---\nlicense: other\nlicense_name: \"my licence\"\n---\n"), Some("my licence".into()));
+        assert_eq!(read("---\nlicense:\n- mit\n- 'bsd'\ntags: x\n---\n"), Some("mit, bsd".into()));
+        assert_eq!(read("---\ntags: x\n---\nlicense: mit\n"), None);
+        assert_eq!(read("license: mit\n"), None);
+        assert_eq!(licence_of(&folder.path().join("absent")), None);
+    }
 }

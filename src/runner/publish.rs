@@ -2,7 +2,7 @@
 
 use super::reporter::Reporter;
 use super::run_folder::{FolderError, RunFolder};
-use crate::coefficients::{CoefficientsError, CoefficientsFile, MaterializeError, MaterializeOptions, materialize};
+use crate::coefficients::{CoefficientsError, CoefficientsFile, MaterializeError, Options, materialize};
 use crate::sweep::results::{SweepResults, winner};
 use crate::zoo::HashCache;
 
@@ -50,8 +50,7 @@ pub fn publish_best(
     let file = CoefficientsFile::from_bytes(&bytes)
         .map_err(|source| PublishError::Coefficients { path: path.display().to_string(), source })?;
     reporter.note(&format!("writing the model of task {} to {}", row.task_id, best.display()));
-    let options =
-        MaterializeOptions { out: best.clone(), dtype: None, max_shard_bytes: None, zoo: None, overwrite: true };
+    let options = Options { out: best.clone(), dtype: None, max_shard_bytes: None, zoo: None, overwrite: true };
     materialize(&file, &options, cache, &mut |_, _| {})
         .map(|_| ())
         .map_err(|source| PublishError::Materialize { path: best.display().to_string(), source })

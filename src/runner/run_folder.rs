@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::files::write_atomically;
+use crate::files::write_atomic;
 use crate::sweep::manifest::Manifest;
 use crate::sweep::results::{SweepResults, TaskOutcome};
 
@@ -228,7 +228,7 @@ impl RunFolder {
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent).map_err(io)?;
         }
-        write_atomically(path, bytes).map_err(io)
+        write_atomic(path, bytes).map_err(io)
     }
 
     fn read_json<T: DeserializeOwned>(&self, path: &Path) -> Result<Option<T>, FolderError> {

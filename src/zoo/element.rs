@@ -1,17 +1,21 @@
-//! Reading stored floats as f32 or f64.
+//! Float dtypes on disk and in memory.
 
+use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
-use rayon::prelude::*;
 use safetensors::Dtype;
 
-/// A type that soups are computed in.
-pub trait Element: Copy + Send + Sync + Default + 'static {
-    /// From f32, exact.
+/// A float in memory: `f32` or `f64`.
+pub trait Element: Copy + Default + Send + Sync + sealed::Sealed {
+    /// Exact.
     fn from_f32(value: f32) -> Self;
-    /// From f64, rounded to nearest.
+    /// Exact for `f64`, rounded to nearest even for `f32`.
     fn from_f64(value: f64) -> Self;
-    /// To f64, exact.
-    fn to_f64(self) -> f64;
+}
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for f32 {}
+    impl Sealed for f64 {}
 }
 
 impl Element for f32 {
@@ -21,65 +25,129 @@ impl Element for f32 {
     fn from_f64(value: f64) -> Self {
         value as f32
     }
-    fn to_f64(self) -> f64 {
-        f64::from(self)
-    }
 }
 
 impl Element for f64 {
     fn from_f32(value: f32) -> Self {
-        f64::from(value)
+        value.into()
     }
     fn from_f64(value: f64) -> Self {
         value
     }
-    fn to_f64(self) -> f64 {
-        self
-    }
 }
 
-/// Elements that one thread converts at a time.
-pub(crate) const CHUNK: usize = 1 << 16;
-
-/// Whether a dtype is one of the float types that ingredients may have.
-pub fn is_float(dtype: Dtype) -> bool {
+/// Whether tensors of this dtype can be mixed: F32, F16, BF16, F64. All others must be equal in all ingredients and are copied.
+pub fn is_mixable(dtype: Dtype) -> bool {
     matches!(dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16 | Dtype::F64)
 }
 
-/// Converts little-endian floats; `bytes` holds exactly `out.len()` of them.
+/// Decodes little-endian values of a mixable dtype, any alignment. F16 and BF16 widen exactly.
 ///
 /// # Panics
-/// If the dtype is no float, or lengths disagree.
-pub fn convert<T: Element>(dtype: Dtype, bytes: &[u8], out: &mut [T]) {
-    assert_eq!(bytes.len() * 8, out.len() * dtype.bitsize(), "one element for each value");
+/// If the dtype is not mixable or `bytes` does not hold `out.len()` elements: callers check both.
+pub(crate) fn decode<T: Element>(dtype: Dtype, bytes: &[u8], out: &mut [T]) {
+    assert!(is_mixable(dtype), "{dtype} is not a float that can be mixed");
+    assert_eq!(bytes.len(), out.len() * dtype.bitsize() / 8, "as many bytes as elements");
     match dtype {
-        Dtype::F32 => each(bytes, out, |b| T::from_f32(f32::from_le_bytes(b))),
-        Dtype::F16 => each(bytes, out, |b| T::from_f32(f16::from_le_bytes(b).to_f32())),
-        Dtype::BF16 => each(bytes, out, |b| T::from_f32(bf16::from_le_bytes(b).to_f32())),
-        Dtype::F64 => each(bytes, out, |b| T::from_f64(f64::from_le_bytes(b))),
-        other => panic!("{other:?} is no float type"),
-    }
-}
-
-fn each<const N: usize, T: Element>(bytes: &[u8], out: &mut [T], read: impl Fn([u8; N]) -> T + Sync) {
-    out.par_chunks_mut(CHUNK).zip(bytes.par_chunks(CHUNK * N)).for_each(|(out, bytes)| {
-        for (value, bytes) in out.iter_mut().zip(bytes.as_chunks::<N>().0) {
-            *value = read(*bytes);
+        Dtype::F32 => {
+            for (to, from) in out.iter_mut().zip(bytes.as_chunks::<4>().0) {
+                *to = T::from_f32(f32::from_le_bytes(*from));
+            }
         }
-    });
+        Dtype::F64 => {
+            for (to, from) in out.iter_mut().zip(bytes.as_chunks::<8>().0) {
+                *to = T::from_f64(f64::from_le_bytes(*from));
+            }
+        }
+        Dtype::BF16 => {
+            for (to, from) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {
+                *to = T::from_f32(bf16::from_le_bytes(*from).to_f32());
+            }
+        }
+        _ => {
+            // By slices: the hardware's conversion takes several at once, and needs aligned input.
+            const RUN: usize = 256;
+            let (mut halves, mut wide) = ([f16::ZERO; RUN], [0f32; RUN]);
+            for (to, from) in out.chunks_mut(RUN).zip(bytes.chunks(2 * RUN)) {
+                let n = to.len();
+                for (half, raw) in halves.iter_mut().zip(from.as_chunks::<2>().0) {
+                    *half = f16::from_le_bytes(*raw);
+                }
+                halves[..n].convert_to_f32_slice(&mut wide[..n]);
+                for (to, &value) in to.iter_mut().zip(&wide) {
+                    *to = T::from_f32(value);
+                }
+            }
+        }
+    }
 }
 
-/// Whether all floats are finite. Other dtypes always are.
-pub fn all_finite(dtype: Dtype, bytes: &[u8]) -> bool {
-    // Infinity and NaN have all exponent bits set.
-    let pieces = bytes.par_chunks(CHUNK * 8);
-    match dtype {
-        Dtype::F32 => pieces.all(|p| p.as_chunks().0.iter().all(|b| f32::from_le_bytes(*b).is_finite())),
-        Dtype::F16 => pieces.all(|p| p.as_chunks().0.iter().all(|b| f16::from_le_bytes(*b).is_finite())),
-        Dtype::BF16 => pieces.all(|p| p.as_chunks().0.iter().all(|b| bf16::from_le_bytes(*b).is_finite())),
-        Dtype::F64 => pieces.all(|p| p.as_chunks().0.iter().all(|b| f64::from_le_bytes(*b).is_finite())),
-        _ => true,
+/// Appends `values` to `out` as little-endian `dtype`, rounded to nearest even.
+///
+/// F16 and BF16 are rounded from the f32 soup, the one that is scored, not from the wider sum: two roundings, but the
+/// model on disk is then exactly the scored one cast to its dtype, on every processor.
+///
+/// # Errors
+/// The index of the first finite value that the dtype cannot hold.
+///
+/// # Panics
+/// If the dtype is not mixable.
+pub(crate) fn encode(values: &[f64], dtype: Dtype, out: &mut Vec<u8>) -> Result<(), usize> {
+    assert!(is_mixable(dtype), "{dtype} is not a float that can be mixed");
+    out.reserve(values.len() * dtype.bitsize() / 8);
+    for (i, &value) in values.iter().enumerate() {
+        let single = value as f32;
+        let overflow = match dtype {
+            Dtype::F64 => {
+                out.extend(value.to_le_bytes());
+                value.is_infinite()
+            }
+            Dtype::F32 => {
+                out.extend(single.to_le_bytes());
+                single.is_infinite()
+            }
+            Dtype::BF16 => {
+                let rounded = bf16::from_f32(single);
+                out.extend(rounded.to_le_bytes());
+                rounded.is_infinite()
+            }
+            _ => {
+                let rounded = f16::from_f32(single);
+                out.extend(rounded.to_le_bytes());
+                rounded.is_infinite()
+            }
+        };
+        if overflow {
+            return Err(i);
+        }
     }
+    Ok(())
+}
+
+/// Flat index and value of the first NaN or infinity in `bytes` of a mixable dtype; `None` too for other dtypes.
+pub(crate) fn first_not_finite(dtype: Dtype, bytes: &[u8]) -> Option<(usize, f64)> {
+    // Bits only: an exponent of all ones is NaN or infinity.
+    fn find<const N: usize>(bytes: &[u8], bad: impl Fn([u8; N]) -> bool + Copy) -> Option<usize> {
+        let elements = bytes.as_chunks::<N>().0;
+        // A run is judged as a whole, without branches, and searched only when it is bad.
+        for (i, run) in elements.chunks(1024).enumerate() {
+            if run.iter().fold(false, |any, &e| any | bad(e)) {
+                return run.iter().position(|&e| bad(e)).map(|at| i * 1024 + at);
+            }
+        }
+        None
+    }
+    let at = match dtype {
+        Dtype::F32 => find::<4>(bytes, |e| u32::from_le_bytes(e) & 0x7f80_0000 == 0x7f80_0000),
+        Dtype::F16 => find::<2>(bytes, |e| u16::from_le_bytes(e) & 0x7c00 == 0x7c00),
+        Dtype::BF16 => find::<2>(bytes, |e| u16::from_le_bytes(e) & 0x7f80 == 0x7f80),
+        Dtype::F64 => find::<8>(bytes, |e| u64::from_le_bytes(e) & (0x7ff << 52) == 0x7ff << 52),
+        _ => None,
+    }?;
+    let size = dtype.bitsize() / 8;
+    let mut value = [0f64];
+    decode(dtype, &bytes[at * size..(at + 1) * size], &mut value);
+    Some((at, value[0]))
 }
 
 #[cfg(test)]
@@ -87,20 +155,50 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_float_type_is_read_exactly() {
-        let values = [0.0f32, 1.0, -2.5, 0.125, 384.0];
-        let mut out = [0f32; 5];
-        for (dtype, bytes) in [
-            (Dtype::F32, values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>()),
-            (Dtype::F16, values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect()),
-            (Dtype::BF16, values.iter().flat_map(|v| bf16::from_f32(*v).to_le_bytes()).collect()),
-            (Dtype::F64, values.iter().flat_map(|v| f64::from(*v).to_le_bytes()).collect()),
-        ] {
-            convert(dtype, &bytes, &mut out);
-            assert_eq!(out, values, "{dtype:?}");
-            assert!(all_finite(dtype, &bytes));
+    fn every_half_comes_back_bit_for_bit() {
+        for dtype in [Dtype::F16, Dtype::BF16] {
+            // An odd start: mapped files promise no alignment.
+            let mut bytes = vec![0u8];
+            let finite = (0..=u16::MAX).filter(|b| first_not_finite(dtype, &b.to_le_bytes()).is_none());
+            bytes.extend(finite.flat_map(u16::to_le_bytes));
+            let mut wide = vec![0f64; (bytes.len() - 1) / 2];
+            decode(dtype, &bytes[1..], &mut wide);
+            let mut back = Vec::new();
+            encode(&wide, dtype, &mut back).unwrap();
+            assert!(back == bytes[1..], "{dtype}");
         }
-        assert!(!all_finite(Dtype::F16, &f16::INFINITY.to_le_bytes()));
-        assert!(!all_finite(Dtype::BF16, &bf16::NAN.to_le_bytes()));
+    }
+
+    #[test]
+    fn halves_round_to_nearest_even() {
+        let mut out = Vec::new();
+        // Between 1 and the next half (1 + 2^-10): the tie goes down to even, the next tie up to even.
+        encode(&[1.0 + 2f64.powi(-11), 1.0 + 3.0 * 2f64.powi(-11)], Dtype::F16, &mut out).unwrap();
+        assert_eq!(out, [f16::from_bits(0x3c00).to_le_bytes(), f16::from_bits(0x3c02).to_le_bytes()].concat());
+    }
+
+    #[test]
+    fn what_a_dtype_cannot_hold_is_found() {
+        assert_eq!(encode(&[0.0, 65519.0, 65520.0], Dtype::F16, &mut Vec::new()), Err(2));
+        assert_eq!(encode(&[65520.0], Dtype::BF16, &mut Vec::new()), Ok(()));
+        assert_eq!(encode(&[1e39], Dtype::F32, &mut Vec::new()), Err(0));
+        assert_eq!(encode(&[1e39], Dtype::F64, &mut Vec::new()), Ok(()));
+    }
+
+    #[test]
+    fn the_first_value_that_is_not_finite_is_found_in_every_dtype() {
+        let mut values = vec![1.0; 3000];
+        for dtype in [Dtype::F16, Dtype::BF16, Dtype::F32, Dtype::F64] {
+            let mut bytes = Vec::new();
+            encode(&values, dtype, &mut bytes).unwrap();
+            assert_eq!(first_not_finite(dtype, &bytes), None);
+            let size = dtype.bitsize() / 8;
+            // All ones is a NaN everywhere.
+            bytes[2048 * size..2049 * size].fill(0xff);
+            let (at, value) = first_not_finite(dtype, &bytes).unwrap();
+            assert_eq!(at, 2048, "{dtype}");
+            assert!(value.is_nan());
+        }
+        values.clear();
     }
 }

@@ -1,85 +1,122 @@
 //! What can be wrong with a zoo.
 
-use std::io;
+use std::path::PathBuf;
 
-/// A fault of an ingredient, or between ingredients. All of them are the input's: trying again changes nothing.
+use safetensors::Dtype;
+
+use super::mismatch::Mismatches;
+
+/// Why a zoo or one of its ingredients cannot be used. All but [`ZooError::Io`] are faults of the input: trying again changes nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum ZooError {
-    /// A file or folder cannot be read.
-    #[error("{path}: {source}")]
-    Io {
-        /// The file.
-        path: String,
-        /// The system's message.
-        source: io::Error,
-    },
-    /// A pattern matches nothing.
-    #[error("zoo.ingredients: `{pattern}` matches no ingredient (looked in {base})")]
-    NoMatch {
-        /// The pattern.
+    /// No ingredients at all.
+    #[error("the zoo is empty: no ingredient was named or found")]
+    Empty,
+    /// A pattern is not a valid glob.
+    #[error("`{pattern}` is not a valid pattern: {reason}")]
+    Pattern {
+        /// As given.
         pattern: String,
-        /// What it is relative to.
-        base: String,
+        /// What the glob parser says.
+        reason: String,
     },
-    /// No pattern, or an ingredient without tensors.
-    #[error("{0}: expected tensors, found none")]
-    Empty(String),
-    /// A path is neither a weights file nor a folder that holds one.
-    #[error("{path}: expected a .safetensors file, or a folder with model.safetensors or model.safetensors.index.json")]
+    /// A pattern, or a plain path, found nothing.
+    #[error("`{pattern}` matches nothing under {}", base.display())]
+    NoMatch {
+        /// As given.
+        pattern: String,
+        /// Folder that relative patterns start from.
+        base: PathBuf,
+    },
+    /// Neither a `.safetensors` file nor a model folder.
+    #[error("{}: {reason}", path.display())]
     NotAnIngredient {
-        /// The path.
-        path: String,
+        /// The entry.
+        path: PathBuf,
+        /// What was expected and what is there.
+        reason: String,
     },
-    /// A weights file is malformed.
-    #[error("{path}: not a valid safetensors file: {what}")]
+    /// The same ingredient was given twice.
+    #[error("{}: given twice", path.display())]
+    Repeated {
+        /// The ingredient.
+        path: PathBuf,
+    },
+    /// The file system said no.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// File or folder.
+        path: PathBuf,
+        /// What it said.
+        source: std::io::Error,
+    },
+    /// A file is damaged or not what its name says.
+    #[error("{}: {reason}", file.display())]
     Malformed {
         /// The file.
-        path: String,
-        /// What is wrong.
-        what: String,
+        file: PathBuf,
+        /// What was expected and what was found.
+        reason: String,
     },
-    /// A shard index is malformed, or names something outside its folder.
-    #[error("{path}: {what}")]
-    ShardIndex {
-        /// The index.
-        path: String,
-        /// What is wrong.
-        what: String,
+    /// A shard index names a file that is not in its folder.
+    #[error("{}: shard `{shard}` is not a file of this folder", index.display())]
+    ShardOutside {
+        /// The index file.
+        index: PathBuf,
+        /// The entry.
+        shard: String,
     },
-    /// A tensor that should be there is not.
-    #[error("{path}: tensor `{tensor}` is missing")]
-    Missing {
-        /// The ingredient.
-        path: String,
-        /// The tensor.
-        tensor: String,
-    },
-    /// A tensor cannot be read as what it should be.
-    #[error("{path}: tensor `{tensor}`: {what}")]
-    Tensor {
-        /// The ingredient.
-        path: String,
-        /// The tensor.
-        tensor: String,
-        /// Expected and found.
-        what: String,
-    },
-    /// A float tensor holds NaN or infinity.
-    #[error("{path}: tensor `{tensor}` holds NaN or infinity")]
+    /// Ingredients differ in names, shapes, dtypes or in contents that must be equal.
+    #[error("{0}")]
+    Mismatch(Mismatches),
+    /// A float tensor holds NaN or an infinity.
+    #[error("{}: tensor `{tensor}`: expected finite values, found {value} at element {element}", file.display())]
     NotFinite {
-        /// The ingredient.
-        path: String,
+        /// File that holds the tensor.
+        file: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// Flat index of the first such element.
+        element: usize,
+        /// What is there.
+        value: f64,
+    },
+    /// A tensor is asked for that the ingredient does not have.
+    #[error("{}: tensor `{tensor}` is missing", file.display())]
+    NoTensor {
+        /// File or folder of the ingredient.
+        file: PathBuf,
         /// The tensor.
         tensor: String,
     },
-    /// Ingredients do not have the same tensors; all differences, one a line.
-    #[error("ingredients differ in their tensors:\n{0}")]
-    Mismatch(String),
+    /// A tensor cannot be read as numbers.
+    #[error("{}: tensor `{tensor}`: expected dtype F32, F16, BF16 or F64, found {found}", file.display())]
+    WrongDtype {
+        /// File that holds the tensor.
+        file: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// Its dtype.
+        found: Dtype,
+    },
+    /// A buffer does not have the tensor's number of elements.
+    #[error("{}: tensor `{tensor}`: expected a buffer of {expected} elements, found {found}", file.display())]
+    WrongLength {
+        /// File that holds the tensor.
+        file: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// Elements of the tensor.
+        expected: usize,
+        /// Elements of the buffer.
+        found: usize,
+    },
 }
 
 impl ZooError {
-    /// For `map_err` on file operations.
-    pub(crate) fn io(path: &std::path::Path) -> impl Fn(io::Error) -> Self + '_ {
-        move |source| Self::Io { path: path.display().to_string(), source }
+    /// To be used in `map_err`: names the path of an I/O error.
+    pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { path, source }
     }
 }

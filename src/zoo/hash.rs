@@ -1,154 +1,159 @@
-//! Content hashes: what a result depends on, whatever the files are called.
+//! Content hashes of ingredients (blake3), and the check for values that are not finite in the same pass.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::time::UNIX_EPOCH;
 
-use etcetera::BaseStrategy;
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::element::all_finite;
+use super::element::first_not_finite;
 use super::error::ZooError;
-use super::ingredient::Ingredient;
-use crate::files::write_atomically;
+use super::hash_cache::HashCache;
+use super::ingredient::{Ingredient, TensorInfo};
 
-/// Names the cache's folder instead of the user's own.
-pub const CACHE_VARIABLE: &str = "MEHL_SOUP_CACHE_DIR";
+/// Bytes that are hashed and then checked while they are still in the processor's cache; a multiple of every element's size.
+const BLOCK: usize = 1 << 20;
+/// Bytes between two calls of `progress`.
+const BATCH: usize = 256 << 20;
 
-/// Hashes of one ingredient.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct IngredientHashes {
-    /// Over names, dtypes, shapes and contents of all tensors; blake3, hexadecimal.
-    pub total: String,
-    /// Content of each tensor; blake3, hexadecimal.
-    pub tensors: BTreeMap<String, String>,
-}
-
-/// Hashes of a zoo, in the order of its ingredients.
+/// Content hashes of a zoo, in the order of its ingredients.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ZooHashes {
-    /// One an ingredient.
+    /// One entry an ingredient.
     pub ingredients: Vec<IngredientHashes>,
 }
 
-/// A folder of hashes of files that have not changed, outside of what the user owns.
-#[derive(Debug, Clone)]
-pub struct HashCache {
-    folder: PathBuf,
+/// Content hashes of one ingredient: blake3, hexadecimal. All its float tensors (F32, F16, BF16, F64) are finite.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IngredientHashes {
+    /// Over name, dtype, shape and hash of all tensors, sorted by name: the same however they are split in files.
+    pub total: String,
+    /// Over each tensor's bytes, by name.
+    pub tensors: BTreeMap<String, String>,
 }
 
-#[derive(Serialize, Deserialize)]
-struct Entry {
-    /// The first tensor, by name, that holds NaN or infinity.
-    not_finite: Option<String>,
-    hashes: IngredientHashes,
-}
-
-impl HashCache {
-    /// In a folder, which is made when something is first kept.
-    pub fn new(folder: PathBuf) -> Self {
-        Self { folder }
-    }
-
-    /// In `MEHL_SOUP_CACHE_DIR`, or the user's cache folder; `None` if there is neither.
-    pub fn default_folder() -> Option<Self> {
-        let root = match std::env::var_os(CACHE_VARIABLE) {
-            Some(folder) => PathBuf::from(folder),
-            None => etcetera::choose_base_strategy().ok()?.cache_dir().join("mehl-soup"),
-        };
-        Some(Self::new(root.join("hashes")))
-    }
-
-    fn path(&self, ingredient: &Ingredient) -> Option<PathBuf> {
-        let mut key = blake3::Hasher::new();
-        for shard in ingredient.shards() {
-            key.update(identity(shard.path())?.as_bytes());
-        }
-        Some(self.folder.join(format!("{}.json", key.finalize().to_hex())))
-    }
-
-    /// A damaged or unreadable entry is as good as none.
-    fn get(&self, ingredient: &Ingredient) -> Option<Entry> {
-        serde_json::from_slice(&fs::read(self.path(ingredient)?).ok()?).ok()
-    }
-
-    /// Keeping is a favour to the next run; that it failed is no reason to stop this one.
-    fn put(&self, ingredient: &Ingredient, entry: &Entry) {
-        let Some(path) = self.path(ingredient) else { return };
-        let written = fs::create_dir_all(&self.folder)
-            .and_then(|()| write_atomically(&path, &serde_json::to_vec(entry).unwrap_or_default()));
-        drop(written);
-    }
-}
-
-/// What tells a file that has not changed: path, length, time of change, and its number in the file system.
-fn identity(path: &Path) -> Option<String> {
-    let meta = fs::metadata(path).ok()?;
-    let modified = meta.modified().ok()?.duration_since(UNIX_EPOCH).ok()?.as_nanos();
-    #[cfg(unix)]
-    let (inode, changed) = {
-        use std::os::unix::fs::MetadataExt;
-        (meta.ino(), (meta.ctime(), meta.ctime_nsec()))
-    };
-    #[cfg(not(unix))]
-    let (inode, changed) = (0, (0, 0));
-    Some(format!("{}\0{}\0{modified}\0{inode}\0{changed:?}\0", path.display(), meta.len()))
-}
-
-pub(super) fn hash(
-    ingredients: &[Ingredient],
-    cache: Option<&HashCache>,
-    progress: &mut dyn FnMut(u64, u64),
-) -> Result<ZooHashes, ZooError> {
-    let size = |ingredient: &Ingredient| -> u64 {
-        ingredient.tensor_names().filter_map(|name| ingredient.bytes(name).ok()).map(|b| b.len() as u64).sum()
-    };
-    let total: u64 = ingredients.iter().map(size).sum();
-    let mut done = 0;
-    let mut hashes = Vec::new();
-    for ingredient in ingredients {
-        let entry = match cache.and_then(|cache| cache.get(ingredient)) {
-            Some(entry) => {
-                done += size(ingredient);
-                entry
-            }
-            None => {
-                let entry = read(ingredient, &mut |bytes| progress(done + bytes, total))?;
-                done += size(ingredient);
-                if let Some(cache) = cache {
-                    cache.put(ingredient, &entry);
-                }
-                entry
-            }
-        };
-        if let Some(tensor) = entry.not_finite {
-            return Err(ZooError::NotFinite { path: ingredient.path().display().to_string(), tensor });
-        }
-        progress(done, total);
-        hashes.push(entry.hashes);
-    }
-    Ok(ZooHashes { ingredients: hashes })
-}
-
-fn read(ingredient: &Ingredient, progress: &mut dyn FnMut(u64)) -> Result<Entry, ZooError> {
-    let mut total = blake3::Hasher::new();
-    let mut tensors = BTreeMap::new();
-    let mut not_finite = None;
-    let mut done = 0;
-    for name in ingredient.tensor_names() {
-        let Some(info) = ingredient.info(name) else { continue };
-        let bytes = ingredient.bytes(name)?;
+impl IngredientHashes {
+    pub(super) fn new(ingredient: &Ingredient, tensors: BTreeMap<String, String>) -> Self {
         let mut hasher = blake3::Hasher::new();
-        hasher.update_rayon(bytes);
-        if not_finite.is_none() && !all_finite(info.dtype, bytes) {
-            not_finite = Some(name.to_string());
+        for (name, info) in ingredient.tensors() {
+            let hash = tensors.get(name).map_or("", String::as_str);
+            // JSON keeps the parts apart whatever is in a name.
+            let line = serde_json::json!([name, info.dtype.to_string(), info.shape, hash]);
+            hasher.update(line.to_string().as_bytes());
+            hasher.update(b"\n");
         }
-        let hash = hasher.finalize().to_hex().to_string();
-        total.update(format!("{name}\0{:?}\0{:?}\0{hash}\0", info.dtype, info.shape).as_bytes());
-        tensors.insert(name.to_string(), hash);
-        done += bytes.len() as u64;
-        progress(done);
+        Self { total: hasher.finalize().to_hex().to_string(), tensors }
     }
-    Ok(Entry { not_finite, hashes: IngredientHashes { total: total.finalize().to_hex().to_string(), tensors } })
+}
+
+/// Hashes of one ingredient, from `cache` if its files are unchanged. `advance` hears of bytes as they are done.
+pub(crate) fn hash_ingredient(
+    ingredient: &Ingredient,
+    cache: Option<&HashCache>,
+    advance: &mut dyn FnMut(u64),
+) -> Result<IngredientHashes, ZooError> {
+    if let Some(known) = cache.and_then(|cache| cache.load(ingredient)) {
+        advance(ingredient.total_bytes());
+        return Ok(known);
+    }
+    let mut ordered: Vec<(&str, &TensorInfo)> = ingredient.tensors().collect();
+    ordered.sort_by_key(|(_, info)| info.position());
+    let mut hashes = BTreeMap::new();
+    let mut rest = ordered.as_slice();
+    while !rest.is_empty() {
+        // Until the batch is full; at least one.
+        let mut bytes = 0;
+        let fits = |(_, info): &&(&str, &TensorInfo)| {
+            let fits = bytes < BATCH;
+            bytes += info.bytes();
+            fits
+        };
+        let count = rest.iter().take_while(fits).count();
+        let (batch, later) = rest.split_at(count);
+        rest = later;
+        let done: Vec<Result<String, ZooError>> =
+            batch.par_iter().map(|(name, info)| hash_tensor(ingredient, name, info)).collect();
+        for ((name, info), hash) in batch.iter().zip(done) {
+            hashes.insert(name.to_string(), hash?);
+            advance(info.bytes() as u64);
+        }
+    }
+    let hashes = IngredientHashes::new(ingredient, hashes);
+    if let Some(cache) = cache {
+        cache.store(ingredient, &hashes);
+    }
+    Ok(hashes)
+}
+
+fn hash_tensor(ingredient: &Ingredient, name: &str, info: &TensorInfo) -> Result<String, ZooError> {
+    let mut hasher = blake3::Hasher::new();
+    for (i, block) in ingredient.bytes(name)?.chunks(BLOCK).enumerate() {
+        hasher.update_rayon(block);
+        if let Some((at, value)) = first_not_finite(info.dtype, block) {
+            let element = i * (BLOCK * 8 / info.dtype.bitsize()) + at;
+            return Err(ZooError::NotFinite {
+                file: ingredient.file_of(name).to_path_buf(),
+                tensor: name.to_string(),
+                element,
+                value,
+            });
+        }
+    }
+    Ok(hasher.finalize().to_hex().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::zoo::Zoo;
+    use crate::zoo::testing::{bytes, f32s, write_file, write_sharded};
+    use safetensors::Dtype;
+
+    fn hash(path: &std::path::Path) -> Result<IngredientHashes, ZooError> {
+        Ok(Zoo::open(&[path.to_path_buf()])?.hash(None, &mut |_, _| {})?.ingredients.remove(0))
+    }
+
+    #[test]
+    fn hashes_are_of_contents_and_not_of_files() {
+        let root = tempfile::tempdir().unwrap();
+        let (a, b) = (f32s("a", &[2], &[1.0, 2.0]), f32s("b", &[2], &[3.0, 4.0]));
+        write_file(&root.path().join("x.safetensors"), &[a.clone(), b.clone()]);
+        write_sharded(&root.path().join("y"), &[vec![b.clone()], vec![a.clone()]]);
+        let one = hash(&root.path().join("x.safetensors")).unwrap();
+        assert_eq!(one, hash(&root.path().join("y")).unwrap());
+        assert_eq!(one.tensors["a"], blake3::hash(&a.data).to_hex().to_string());
+
+        let changed = [
+            vec![a.clone(), f32s("c", &[2], &[3.0, 4.0])],
+            vec![a.clone(), f32s("b", &[1, 2], &[3.0, 4.0])],
+            vec![a.clone(), f32s("b", &[2], &[3.0, 4.5])],
+            vec![a.clone(), bytes("b", Dtype::I32, &[2], b.data.clone())],
+        ];
+        for (i, tensors) in changed.iter().enumerate() {
+            write_file(&root.path().join("z.safetensors"), tensors);
+            assert_ne!(one.total, hash(&root.path().join("z.safetensors")).unwrap().total, "change {i}");
+        }
+    }
+
+    #[test]
+    fn a_value_that_is_not_finite_is_named_by_file_tensor_and_element() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("x.safetensors");
+        // Beyond the first block, so that the block's own offset counts.
+        let mut values = vec![0.5f32; BLOCK / 4 + 10];
+        values[BLOCK / 4 + 7] = f32::NEG_INFINITY;
+        write_file(&path, &[f32s("ok", &[1], &[1.0]), f32s("bad", &[values.len()], &values)]);
+        let error = hash(&path).unwrap_err();
+        let ZooError::NotFinite { file, tensor, element, value } = error else { panic!("{error}") };
+        assert_eq!((file, tensor.as_str(), element, value), (path, "bad", BLOCK / 4 + 7, f64::NEG_INFINITY));
+    }
+
+    #[test]
+    fn progress_ends_at_the_total() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("x.safetensors");
+        write_file(&path, &[f32s("a", &[3], &[1.0; 3]), f32s("b", &[5], &[1.0; 5])]);
+        let mut seen = Vec::new();
+        Zoo::open(&[path]).unwrap().hash(None, &mut |done, total| seen.push((done, total))).unwrap();
+        assert_eq!(seen.last(), Some(&(32, 32)));
+    }
 }

@@ -1,156 +1,153 @@
-//! One ingredient on disk: a safetensors file, or a Hugging Face folder with one file or several shards.
+//! One fine-tuned model's weights on disk.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::path::{Component, Path, PathBuf};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
 
-use memmap2::{Advice, Mmap};
-use safetensors::{Dtype, SafeTensors};
+use rayon::prelude::*;
+use safetensors::Dtype;
 
-use super::element::{Element, convert, is_float};
+use super::element::{Element, decode, is_mixable};
 use super::error::ZooError;
+use super::folder;
+use super::shard::Shard;
 
-const SINGLE: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
+/// Elements that one thread converts at a time.
+pub(crate) const CHUNK: usize = 1 << 15;
 
-/// What a header says of a tensor.
-#[derive(Debug, Clone, PartialEq)]
-pub struct TensorInfo {
-    /// Stored dtype.
-    pub dtype: Dtype,
-    /// Shape; empty for a scalar.
-    pub shape: Vec<usize>,
-    shard: usize,
-    range: (usize, usize),
-}
-
-/// One weights file.
-#[derive(Debug)]
-pub struct Shard {
-    path: PathBuf,
-    map: Mmap,
-}
-
-impl Shard {
-    /// Absolute path.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Name within the ingredient's folder.
-    pub fn file_name(&self) -> String {
-        self.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
-    }
-}
-
-/// One fine-tuned model's weights, memory-mapped; only what is read is in memory, and the system may drop it again.
+/// One fine-tuned model's weights: a `.safetensors` file, or a Hugging Face folder (single file or sharded).
+///
+/// Files are mapped, not read: nothing is in memory until it is asked for, and the system may drop it again.
+/// They must not be shortened while an `Ingredient` is open.
 #[derive(Debug)]
 pub struct Ingredient {
-    pub(super) name: String,
+    name: String,
     path: PathBuf,
     shards: Vec<Shard>,
     tensors: BTreeMap<String, TensorInfo>,
     config: Option<serde_json::Value>,
 }
 
-/// Whether a path looks like an ingredient, without opening it.
-pub(super) fn is_candidate(path: &Path) -> bool {
-    if path.is_dir() {
-        path.join(SINGLE).is_file() || path.join(INDEX).is_file()
-    } else {
-        path.extension().is_some_and(|e| e == "safetensors")
+/// A tensor's header entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorInfo {
+    /// As on disk.
+    pub dtype: Dtype,
+    /// As on disk; empty for a scalar.
+    pub shape: Vec<usize>,
+    shard: usize,
+    range: Range<usize>,
+}
+
+impl TensorInfo {
+    /// Number of elements.
+    pub fn numel(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Bytes on disk.
+    pub fn bytes(&self) -> usize {
+        self.range.len()
+    }
+
+    /// Where it lies: shard, then offset. Reading in this order is sequential.
+    pub(crate) fn position(&self) -> (usize, usize) {
+        (self.shard, self.range.start)
     }
 }
 
 impl Ingredient {
-    /// Opens a file or folder and checks its headers.
+    /// Opens a `.safetensors` file, or a folder that holds `model.safetensors`, else `model.safetensors.index.json` and its shards.
     ///
     /// # Errors
-    /// If something cannot be read, a header is malformed, or the shard index disagrees with the shards or points outside the folder.
+    /// If it is neither, a file is truncated or otherwise malformed (named), a shard is not a file of the folder, or index and shards disagree.
     pub fn open(path: &Path) -> Result<Self, ZooError> {
-        let path = path.canonicalize().map_err(ZooError::io(path))?;
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        let mut config = None;
-        let (files, index) = if path.is_dir() {
-            let config_path = path.join("config.json");
-            if config_path.is_file() {
-                let text = fs::read(&config_path).map_err(ZooError::io(&config_path))?;
-                config = Some(serde_json::from_slice(&text).map_err(|e| ZooError::ShardIndex {
-                    path: config_path.display().to_string(),
-                    what: format!("not valid JSON: {e}"),
-                })?);
-            }
-            if path.join(SINGLE).is_file() {
-                (vec![SINGLE.to_string()], None)
-            } else if path.join(INDEX).is_file() {
-                let index = read_index(&path.join(INDEX))?;
-                let mut files: Vec<String> = index.values().cloned().collect();
-                files.sort();
-                files.dedup();
-                (files, Some(index))
-            } else {
-                return Err(ZooError::NotAnIngredient { path: path.display().to_string() });
-            }
-        } else if is_candidate(&path) {
-            (vec![String::new()], None)
+        let path = std::path::absolute(path).map_err(ZooError::io(path))?;
+        let metadata = std::fs::metadata(&path).map_err(ZooError::io(&path))?;
+        let name = path.file_name().map_or_else(|| path.to_string_lossy(), |n| n.to_string_lossy()).into_owned();
+        let mut ingredient = Self { name, path, shards: Vec::new(), tensors: BTreeMap::new(), config: None };
+        if metadata.is_dir() {
+            ingredient.open_folder()?;
+        } else if ingredient.path.extension().is_some_and(|e| e == "safetensors") {
+            ingredient.add_shard(&ingredient.path.clone())?;
         } else {
-            return Err(ZooError::NotAnIngredient { path: path.display().to_string() });
-        };
-        let mut ingredient = Self { name, path, shards: vec![], tensors: BTreeMap::new(), config };
-        for file in files {
-            let shard = if file.is_empty() { ingredient.path.clone() } else { ingredient.path.join(&file) };
-            ingredient.add_shard(shard, &file, index.as_ref())?;
-        }
-        if let Some(missing) = index.and_then(|i| i.into_keys().find(|name| !ingredient.tensors.contains_key(name))) {
-            return Err(ZooError::Missing { path: ingredient.path.display().to_string(), tensor: missing });
+            let reason = "expected a `.safetensors` file or a model folder, found another file".into();
+            return Err(ZooError::NotAnIngredient { path: ingredient.path, reason });
         }
         if ingredient.tensors.is_empty() {
-            return Err(ZooError::Empty(ingredient.path.display().to_string()));
+            return Err(ZooError::Malformed { file: ingredient.path, reason: "expected tensors, found none".into() });
         }
         Ok(ingredient)
     }
 
-    fn add_shard(
-        &mut self,
-        path: PathBuf,
-        file: &str,
-        index: Option<&BTreeMap<String, String>>,
-    ) -> Result<(), ZooError> {
-        let handle = File::open(&path).map_err(ZooError::io(&path))?;
-        // SAFETY: the map is read-only. Whoever truncates the file while it is used ends this process with SIGBUS, as with any map;
-        // tasks resume, and the content hashes tell that the zoo changed.
-        let map = unsafe { Mmap::map(&handle) }.map_err(ZooError::io(&path))?;
-        // A hint; without it everything works.
-        let _ = map.advise(Advice::Sequential);
-        let malformed = |what: String| ZooError::Malformed { path: path.display().to_string(), what };
-        let (header, metadata) = SafeTensors::read_metadata(&map).map_err(|e| malformed(e.to_string()))?;
-        let data = header + 8;
-        if map.len() != data + metadata.data_len() {
-            return Err(malformed(format!(
-                "expected {} bytes as the header says, found {}",
-                data + metadata.data_len(),
-                map.len()
-            )));
-        }
-        let shard = self.shards.len();
-        for (name, info) in metadata.tensors() {
-            if index.is_some_and(|index| index.get(&name).is_none_or(|stated| stated != file)) {
-                return Err(ZooError::ShardIndex {
-                    path: self.path.join(INDEX).display().to_string(),
-                    what: format!("tensor `{name}`: found in `{file}`, where the index does not have it"),
-                });
+    fn open_folder(&mut self) -> Result<(), ZooError> {
+        let folder = self.path.clone();
+        if folder.join(folder::SINGLE).exists() {
+            self.add_shard(&folder.join(folder::SINGLE))?;
+        } else if folder.join(folder::INDEX).exists() {
+            let index = folder::read_index(&folder)?;
+            for path in index.shards.values() {
+                self.add_shard(path)?;
             }
-            let range = (data + info.data_offsets.0, data + info.data_offsets.1);
-            let info = TensorInfo { dtype: info.dtype, shape: info.shape.clone(), shard, range };
-            self.tensors.insert(name, info);
+            self.check_index(&index)?;
+        } else {
+            let reason = format!("expected a folder with `{}` or `{}`, found neither", folder::SINGLE, folder::INDEX);
+            return Err(ZooError::NotAnIngredient { path: folder, reason });
         }
-        self.shards.push(Shard { path, map });
+        let config = folder.join("config.json");
+        match std::fs::read(&config) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) => return Err(ZooError::Io { path: config, source: e }),
+            Ok(text) => {
+                let value = serde_json::from_slice(&text)
+                    .map_err(|e| ZooError::Malformed { file: config, reason: format!("not JSON: {e}") })?;
+                self.config = Some(value);
+            }
+        }
         Ok(())
     }
 
-    /// Short name, unique within its [`super::Zoo`].
+    fn add_shard(&mut self, path: &Path) -> Result<(), ZooError> {
+        let (shard, infos) = Shard::open(path)?;
+        for (name, info) in infos {
+            let (start, end) = info.data_offsets;
+            let info = TensorInfo { dtype: info.dtype, shape: info.shape, shard: self.shards.len(), range: start..end };
+            if let Some(other) = self.tensors.get(&name) {
+                let other = self.shards[other.shard].path().display();
+                let reason = format!("tensor `{name}`: expected in one shard, found in {other} too");
+                return Err(ZooError::Malformed { file: path.to_path_buf(), reason });
+            }
+            self.tensors.insert(name, info);
+        }
+        self.shards.push(shard);
+        Ok(())
+    }
+
+    /// The index must name every tensor of every shard, and where it is.
+    fn check_index(&self, index: &folder::ShardIndex) -> Result<(), ZooError> {
+        let malformed = |reason| ZooError::Malformed { file: self.path.join(folder::INDEX), reason };
+        for (name, shard) in &index.tensors {
+            let held = self.tensors.get(name).map(|info| self.shards[info.shard].path());
+            if held.and_then(Path::file_name).is_none_or(|found| found != shard.as_str()) {
+                return Err(malformed(format!("tensor `{name}`: expected in shard `{shard}`, not found there")));
+            }
+        }
+        match self.tensors.iter().find(|(name, _)| !index.tensors.contains_key(*name)) {
+            None => Ok(()),
+            Some((name, info)) => {
+                let shard = self.shards[info.shard].path().display();
+                Err(malformed(format!("tensor `{name}`: expected in the index, found only in {shard}")))
+            }
+        }
+    }
+
+    /// Short name; unique within a zoo.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    pub(super) fn rename(&mut self, name: String) {
+        self.name = name;
     }
 
     /// Absolute path of the file or folder.
@@ -158,82 +155,84 @@ impl Ingredient {
         &self.path
     }
 
-    /// The weights files, in the order of their names.
-    pub fn shards(&self) -> &[Shard] {
-        &self.shards
-    }
-
-    /// Index into [`Ingredient::shards`] of the file that holds a tensor.
-    pub fn shard_of(&self, tensor: &str) -> Option<usize> {
-        self.tensors.get(tensor).map(|info| info.shard)
-    }
-
-    /// `config.json` of a Hugging Face folder.
-    pub fn config(&self) -> Option<&serde_json::Value> {
-        self.config.as_ref()
-    }
-
     /// Names of all tensors, sorted.
     pub fn tensor_names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)
     }
 
-    /// Dtype and shape of a tensor.
-    pub fn info(&self, tensor: &str) -> Option<&TensorInfo> {
-        self.tensors.get(tensor)
+    /// All tensors, sorted by name.
+    pub fn tensors(&self) -> impl Iterator<Item = (&str, &TensorInfo)> {
+        self.tensors.iter().map(|(name, info)| (name.as_str(), info))
     }
 
-    /// The stored bytes of a tensor, little-endian, row-major.
-    ///
-    /// # Errors
-    /// If there is no such tensor.
-    pub fn bytes(&self, tensor: &str) -> Result<&[u8], ZooError> {
-        let info = self.tensors.get(tensor).ok_or_else(|| self.missing(tensor))?;
-        Ok(&self.shards[info.shard].map[info.range.0..info.range.1])
+    /// A tensor's header entry.
+    pub fn info(&self, name: &str) -> Option<&TensorInfo> {
+        self.tensors.get(name)
     }
 
-    /// Reads a float tensor into `out`, converted exactly (f64 on disk is rounded for f32).
+    /// The file that holds a tensor; the ingredient's own path for a tensor that it does not have.
+    pub fn file_of(&self, name: &str) -> &Path {
+        self.tensors.get(name).map_or(&self.path, |info| self.shards[info.shard].path())
+    }
+
+    /// A tensor's bytes as they are on disk: little-endian, row-major, of any alignment.
     ///
     /// # Errors
-    /// If there is no such tensor, it is no float, or it has not `out.len()` elements.
-    pub fn read<T: Element>(&self, tensor: &str, out: &mut [T]) -> Result<(), ZooError> {
-        let (dtype, bytes) = self.float_bytes(tensor, out.len())?;
-        convert(dtype, bytes, out);
+    /// [`ZooError::NoTensor`].
+    pub fn bytes(&self, name: &str) -> Result<&[u8], ZooError> {
+        let info = self.required(name)?;
+        // In range: the header was checked against the file's length when it was mapped.
+        Ok(&self.shards[info.shard].data()[info.range.clone()])
+    }
+
+    /// Reads a float tensor into `out`, converting from F32, F16, BF16 (exact) or F64 (rounded to nearest even for `f32`).
+    ///
+    /// # Errors
+    /// If there is no such tensor, it is of another dtype, or `out` does not have its number of elements.
+    pub fn read<T: Element>(&self, name: &str, out: &mut [T]) -> Result<(), ZooError> {
+        let expected = self.required(name)?.numel();
+        if out.len() != expected {
+            let found = out.len();
+            return Err(ZooError::WrongLength {
+                file: self.file_of(name).into(),
+                tensor: name.into(),
+                expected,
+                found,
+            });
+        }
+        out.par_chunks_mut(CHUNK).enumerate().try_for_each(|(i, chunk)| self.read_range(name, i * CHUNK, chunk))
+    }
+
+    /// Like [`read`](Self::read), on this thread, for the elements from `start` on that fit in `out`.
+    ///
+    /// # Panics
+    /// If there are fewer.
+    pub(crate) fn read_range<T: Element>(&self, name: &str, start: usize, out: &mut [T]) -> Result<(), ZooError> {
+        let dtype = self.required(name)?.dtype;
+        if !is_mixable(dtype) {
+            return Err(ZooError::WrongDtype { file: self.file_of(name).into(), tensor: name.into(), found: dtype });
+        }
+        let size = dtype.bitsize() / 8;
+        decode(dtype, &self.bytes(name)?[start * size..(start + out.len()) * size], out);
         Ok(())
     }
 
-    /// Dtype and stored bytes of a float tensor of so many elements.
-    pub(crate) fn float_bytes(&self, tensor: &str, elements: usize) -> Result<(Dtype, &[u8]), ZooError> {
-        let info = self.tensors.get(tensor).ok_or_else(|| self.missing(tensor))?;
-        if !is_float(info.dtype) || info.shape.iter().product::<usize>() != elements {
-            return Err(ZooError::Tensor {
-                path: self.path.display().to_string(),
-                tensor: tensor.to_string(),
-                what: format!("expected {elements} floats, found {:?} of shape {:?}", info.dtype, info.shape),
-            });
-        }
-        Ok((info.dtype, self.bytes(tensor)?))
+    /// The folder's `config.json`; `None` for a file, or a folder without one.
+    pub fn config(&self) -> Option<&serde_json::Value> {
+        self.config.as_ref()
     }
 
-    fn missing(&self, tensor: &str) -> ZooError {
-        ZooError::Missing { path: self.path.display().to_string(), tensor: tensor.to_string() }
+    /// The files that hold the tensors, sorted by name.
+    pub fn shards(&self) -> &[Shard] {
+        &self.shards
     }
-}
 
-/// Tensor name to file name.
-fn read_index(path: &Path) -> Result<BTreeMap<String, String>, ZooError> {
-    #[derive(serde::Deserialize)]
-    struct Index {
-        weight_map: BTreeMap<String, String>,
+    /// Bytes of all tensors.
+    pub fn total_bytes(&self) -> u64 {
+        self.tensors.values().map(|info| info.bytes() as u64).sum()
     }
-    let fault = |what: String| ZooError::ShardIndex { path: path.display().to_string(), what };
-    let text = fs::read(path).map_err(ZooError::io(path))?;
-    let index: Index = serde_json::from_slice(&text).map_err(|e| fault(format!("not a shard index: {e}")))?;
-    for (tensor, file) in &index.weight_map {
-        let mut components = Path::new(file).components();
-        if !matches!((components.next(), components.next()), (Some(Component::Normal(_)), None)) {
-            return Err(fault(format!("tensor `{tensor}`: expected a file of the same folder, found `{file}`")));
-        }
+
+    fn required(&self, name: &str) -> Result<&TensorInfo, ZooError> {
+        self.info(name).ok_or_else(|| ZooError::NoTensor { file: self.path.clone(), tensor: name.into() })
     }
-    Ok(index.weight_map)
 }

@@ -1,99 +1,179 @@
-//! Which tensors of a zoo are mixed, and which are the same everywhere.
+//! Which tensors of a zoo are mixed, and which only copied.
 
 use std::collections::BTreeMap;
 
 use safetensors::Dtype;
 
-use super::Zoo;
-use super::element::is_float;
+use super::element::is_mixable;
 use super::error::ZooError;
 use super::hash::ZooHashes;
+use super::mismatch::{Difference, Mismatch, Mismatches};
+use super::{Ingredient, Zoo};
 
-/// What a soup does with a tensor.
+/// What becomes of a tensor in a soup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TensorClass {
-    /// A weighted sum of the ingredients' tensors.
+    /// Float: the weighted sum. With one ingredient, every float tensor.
     Mixed,
-    /// Float, byte-equal in all ingredients: copied, never summed, in no layer group.
+    /// Float and byte-equal in all of several ingredients: copied, never summed.
     Frozen,
-    /// Not float, equal in all ingredients: copied.
+    /// Of a dtype that cannot be mixed, equal in all ingredients: copied.
     Copied,
 }
 
-/// One tensor of every ingredient.
-#[derive(Debug, Clone, PartialEq)]
+/// One tensor of a zoo.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LayoutTensor {
     /// Name on disk.
     pub name: String,
-    /// Stored dtype.
+    /// Dtype on disk.
     pub dtype: Dtype,
-    /// Shape.
+    /// Shape on disk.
     pub shape: Vec<usize>,
-    /// What a soup does with it.
+    /// What becomes of it.
     pub class: TensorClass,
-    /// An earlier tensor that has the same content in every ingredient: the two stay equal in every soup, because they share a layer group.
+    /// For a mixed tensor of more than one element: the first tensor, by name, with the same shape, dtype and contents in
+    /// every ingredient. The two are one parameter and share a coefficient.
     pub tied_to: Option<String>,
 }
 
-/// The tensors of a zoo, sorted by name.
-#[derive(Debug, Clone, PartialEq)]
+impl LayoutTensor {
+    /// Number of elements.
+    pub fn numel(&self) -> usize {
+        self.shape.iter().product()
+    }
+}
+
+/// All tensors of a zoo, sorted by name.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layout {
-    /// All of them.
+    /// Sorted by name.
     pub tensors: Vec<LayoutTensor>,
 }
 
 impl Layout {
-    /// From the content hashes. In a zoo of one ingredient every float tensor is mixed.
+    /// From the zoo's headers and content hashes.
     ///
     /// # Errors
-    /// If a tensor that is not float differs between ingredients.
+    /// [`ZooError::Mismatch`] if tensors of a dtype that cannot be mixed differ.
+    ///
+    /// # Panics
+    /// If `hashes` are not this zoo's.
     pub fn new(zoo: &Zoo, hashes: &ZooHashes) -> Result<Self, ZooError> {
-        let first = &zoo.ingredients()[0];
+        assert_eq!(zoo.len(), hashes.ingredients.len(), "hashes are of this zoo");
+        let [first, others @ ..] = zoo.ingredients() else { return Err(ZooError::Empty) };
         let mut tensors = Vec::new();
-        // The contents of one tensor in all ingredients, to the first tensor that has them.
-        let mut contents: BTreeMap<Vec<&str>, String> = BTreeMap::new();
-        for name in first.tensor_names() {
-            let Some(info) = first.info(name) else { continue };
-            let own: Vec<&str> =
-                hashes.ingredients.iter().map(|h| h.tensors.get(name).map_or("", String::as_str)).collect();
-            let equal = own.iter().all(|hash| *hash == own[0]);
-            let class = match (is_float(info.dtype), equal) {
-                (false, true) => TensorClass::Copied,
-                (false, false) => {
-                    let other = own.iter().position(|hash| *hash != own[0]).unwrap_or(0);
-                    return Err(ZooError::Tensor {
-                        path: zoo.ingredients()[other].path().display().to_string(),
-                        tensor: name.to_string(),
-                        what: format!(
-                            "expected the same {:?} values as in {}, as only floats can be mixed; found others",
-                            info.dtype,
-                            first.path().display()
-                        ),
-                    });
-                }
+        let mut differing = Vec::new();
+        let mut seen: BTreeMap<(Dtype, &[usize], Vec<&str>), &str> = BTreeMap::new();
+        for (name, info) in first.tensors() {
+            let of: Vec<&str> = hashes.ingredients.iter().map(|i| i.tensors[name].as_str()).collect();
+            let equal = of.iter().all(|hash| *hash == of[0]);
+            let class = match (is_mixable(info.dtype), equal) {
                 (true, true) if zoo.len() > 1 => TensorClass::Frozen,
                 (true, _) => TensorClass::Mixed,
+                (false, _) => TensorClass::Copied,
             };
-            let tied_to = (class == TensorClass::Mixed && info.shape.iter().product::<usize>() > 1)
-                .then(|| {
-                    let earlier = contents.get(&own).cloned();
-                    contents.entry(own).or_insert_with(|| name.to_string());
-                    earlier.filter(|earlier| first.info(earlier).is_some_and(|e| e.shape == info.shape))
-                })
-                .flatten();
-            tensors.push(LayoutTensor {
-                name: name.to_string(),
-                dtype: info.dtype,
-                shape: info.shape.clone(),
-                class,
-                tied_to,
-            });
+            if class == TensorClass::Copied {
+                let differ = |(other, hash): (&Ingredient, &&str)| {
+                    (*hash != of[0]).then(|| Mismatch {
+                        path: other.path().to_path_buf(),
+                        tensor: name.to_string(),
+                        difference: Difference::Contents { dtype: info.dtype },
+                    })
+                };
+                differing.extend(others.iter().zip(&of[1..]).filter_map(differ));
+            }
+            let tied_to = if class == TensorClass::Mixed && info.numel() > 1 {
+                let first_such = *seen.entry((info.dtype, &info.shape, of)).or_insert(name);
+                (first_such != name).then(|| first_such.to_string())
+            } else {
+                None
+            };
+            let (name, dtype, shape) = (name.to_string(), info.dtype, info.shape.clone());
+            tensors.push(LayoutTensor { name, dtype, shape, class, tied_to });
         }
-        Ok(Self { tensors })
+        if differing.is_empty() {
+            Ok(Self { tensors })
+        } else {
+            Err(ZooError::Mismatch(Mismatches { first: first.path().to_path_buf(), list: differing }))
+        }
     }
 
-    /// Those that a soup mixes.
+    /// The mixed tensors, sorted by name.
     pub fn mixed(&self) -> impl Iterator<Item = &LayoutTensor> {
         self.tensors.iter().filter(|tensor| tensor.class == TensorClass::Mixed)
+    }
+
+    /// A tensor by name.
+    pub fn get(&self, name: &str) -> Option<&LayoutTensor> {
+        self.tensors.binary_search_by(|tensor| tensor.name.as_str().cmp(name)).ok().map(|i| &self.tensors[i])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::zoo::testing::{bytes, f32s, open_zoo};
+
+    fn layout(zoo: &Zoo) -> Result<Layout, ZooError> {
+        Layout::new(zoo, &zoo.hash(None, &mut |_, _| {}).unwrap())
+    }
+
+    fn model(x: f32, counter: u8) -> Vec<crate::zoo::testing::Tensor> {
+        vec![
+            f32s("a.weight", &[2], &[x, 1.0]),
+            f32s("b.weight", &[2], &[x, 1.0]),
+            f32s("c.weight", &[1, 2], &[x, 1.0]),
+            f32s("frozen", &[2], &[5.0, 6.0]),
+            f32s("frozen.too", &[2], &[5.0, 6.0]),
+            f32s("one", &[1], &[x]),
+            f32s("other.one", &[1], &[x]),
+            bytes("counter", Dtype::I64, &[], vec![counter, 0, 0, 0, 0, 0, 0, 0]),
+        ]
+    }
+
+    #[test]
+    fn tensors_are_classed_by_their_contents() {
+        use TensorClass::*;
+        let (_root, zoo) = open_zoo(&[model(1.0, 7), model(2.0, 7)]);
+        let layout = layout(&zoo).unwrap();
+        let classes: Vec<_> = layout.tensors.iter().map(|t| (t.name.as_str(), t.class, t.tied_to.as_deref())).collect();
+        let expected = [
+            ("a.weight", Mixed, None),
+            ("b.weight", Mixed, Some("a.weight")),
+            // Another shape is another parameter; single elements and frozen tensors are equal too easily.
+            ("c.weight", Mixed, None),
+            ("counter", Copied, None),
+            ("frozen", Frozen, None),
+            ("frozen.too", Frozen, None),
+            ("one", Mixed, None),
+            ("other.one", Mixed, None),
+        ];
+        assert_eq!(classes, expected);
+        assert_eq!(layout.get("one").unwrap().name, "one");
+        assert!(layout.get("absent").is_none());
+    }
+
+    #[test]
+    fn tensors_equal_in_one_ingredient_only_are_not_tied() {
+        let mut second = model(2.0, 7);
+        second[1] = f32s("b.weight", &[2], &[2.0, 1.5]);
+        let (_root, zoo) = open_zoo(&[model(1.0, 7), second]);
+        assert!(layout(&zoo).unwrap().get("b.weight").unwrap().tied_to.is_none());
+    }
+
+    #[test]
+    fn a_single_ingredient_has_nothing_frozen() {
+        let (_root, zoo) = open_zoo(&[model(1.0, 7)]);
+        assert_eq!(layout(&zoo).unwrap().mixed().count(), 7);
+    }
+
+    #[test]
+    fn tensors_that_cannot_be_mixed_must_be_equal() {
+        let (_root, zoo) = open_zoo(&[model(1.0, 7), model(2.0, 7), model(3.0, 8)]);
+        let ZooError::Mismatch(found) = layout(&zoo).unwrap_err() else { panic!("another error") };
+        assert_eq!(found.list.len(), 1);
+        assert_eq!(found.list[0].path, zoo.ingredients()[2].path());
+        assert_eq!(found.list[0].difference, Difference::Contents { dtype: Dtype::I64 });
     }
 }

@@ -1,84 +1,85 @@
-//! Ingredients on disk, and what they have in common.
+//! Ingredients on disk: what a zoo is made of, checked before anything is computed.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `resolve` | patterns to paths |
+//! | `shard`, `folder`, `ingredient` | a mapped file, a Hugging Face folder's rules, one model's weights |
+//! | `element` | float dtypes on disk and in memory |
+//! | `mismatch` | differences between ingredients |
+//! | `hash`, `hash_cache` | content hashes, and where they are remembered |
+//! | `layout`, `layer_groups` | which tensors are mixed, and which share a coefficient |
+//! | `inspect` | a report from headers |
 
 mod element;
 mod error;
+mod folder;
 mod hash;
+mod hash_cache;
 mod ingredient;
 mod inspect;
 mod layer_groups;
 mod layout;
+mod mismatch;
+mod resolve;
+mod shard;
+#[cfg(test)]
+pub(crate) mod testing;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-pub(crate) use element::{CHUNK, convert};
-pub use element::{Element, is_float};
+pub(crate) use element::encode;
+pub use element::{Element, is_mixable};
 pub use error::ZooError;
-pub use hash::{HashCache, IngredientHashes, ZooHashes};
-pub use ingredient::{Ingredient, Shard, TensorInfo};
-pub use inspect::{Inspection, inspect};
+pub(crate) use folder::{INDEX, SINGLE, own_file};
+pub(crate) use hash::hash_ingredient;
+pub use hash::{IngredientHashes, ZooHashes};
+pub use hash_cache::HashCache;
+pub(crate) use ingredient::CHUNK;
+pub use ingredient::{Ingredient, TensorInfo};
+pub use inspect::{Inspection, InspectionEntry, inspect, render};
 pub use layer_groups::LayerGroups;
 pub use layout::{Layout, LayoutTensor, TensorClass};
+pub use mismatch::{Difference, Mismatch, Mismatches};
+pub use shard::Shard;
+pub(crate) use shard::parse_header;
 
-/// The K ingredients of a sweep, in order.
+/// The K ingredients of a sweep, K >= 1: same tensor names, shapes and dtypes in all of them, unique short names.
 #[derive(Debug)]
 pub struct Zoo {
     ingredients: Vec<Ingredient>,
 }
 
-/// Mismatches that an error lists.
-const LISTED: usize = 20;
-
 impl Zoo {
-    /// The paths that patterns (globs, or plain paths) stand for, relative to `base`: sorted, each once.
+    /// Paths of the ingredients that `patterns` name, sorted, each once. Relative patterns start from `base`.
     ///
-    /// A glob passes over what is no ingredient; a plain path is taken as it is, so that opening it says what is wrong.
+    /// A pattern is a glob, or the path of something that exists. Hidden entries match only a pattern with that dot.
+    /// What a glob matches besides ingredients is passed over.
     ///
     /// # Errors
-    /// If a pattern matches no ingredient.
+    /// If a pattern is invalid or matches nothing, a plain path is no ingredient, or none is left.
     pub fn resolve(patterns: &[String], base: &Path) -> Result<Vec<PathBuf>, ZooError> {
-        let mut paths = Vec::new();
-        for pattern in patterns {
-            let none = || ZooError::NoMatch { pattern: pattern.clone(), base: base.display().to_string() };
-            let full = base.join(pattern);
-            if full.exists() {
-                paths.push(full);
-                continue;
-            }
-            let text = full.to_str().ok_or_else(none)?;
-            let options = glob::MatchOptions { require_literal_leading_dot: true, ..Default::default() };
-            let found: Vec<PathBuf> = glob::glob_with(text, options)
-                .map_err(|_| none())?
-                .filter_map(Result::ok)
-                .filter(|path| ingredient::is_candidate(path))
-                .collect();
-            if found.is_empty() {
-                return Err(none());
-            }
-            paths.extend(found);
-        }
-        paths.sort();
-        paths.dedup();
-        Ok(paths)
+        resolve::resolve(patterns, base)
     }
 
-    /// Opens all ingredients and compares their tensors with the first one's.
+    /// Opens all ingredients, in this order, and compares each with the first. Reads headers only.
     ///
     /// # Errors
-    /// If there is none, one cannot be opened, or they differ; all differences are listed.
+    /// If there are none, one cannot be opened, one is given twice, or they differ: all differences in one error.
     pub fn open(paths: &[PathBuf]) -> Result<Self, ZooError> {
-        if paths.is_empty() {
-            return Err(ZooError::Empty("zoo.ingredients".to_string()));
+        Self::of(paths.iter().map(|path| Ingredient::open(path)).collect::<Result<_, _>>()?)
+    }
+
+    /// Like [`open`](Self::open), of ingredients already open.
+    pub(crate) fn of(mut ingredients: Vec<Ingredient>) -> Result<Self, ZooError> {
+        let first = ingredients.first().ok_or(ZooError::Empty)?;
+        let list: Vec<Mismatch> = ingredients[1..].iter().flat_map(|other| mismatch::compare(first, other)).collect();
+        if !list.is_empty() {
+            return Err(ZooError::Mismatch(Mismatches { first: first.path().to_path_buf(), list }));
         }
-        let mut ingredients = paths.iter().map(|path| Ingredient::open(path)).collect::<Result<Vec<_>, _>>()?;
-        name_uniquely(&mut ingredients);
-        let faults: Vec<String> =
-            ingredients[1..].iter().flat_map(|other| mismatches(&ingredients[0], other)).collect();
-        if !faults.is_empty() {
-            let mut lines: Vec<String> = faults.iter().take(LISTED).map(|fault| format!("  {fault}")).collect();
-            if faults.len() > LISTED {
-                lines.push(format!("  and {} more", faults.len() - LISTED));
-            }
-            return Err(ZooError::Mismatch(lines.join("\n")));
+        let names = short_names(&ingredients.iter().map(Ingredient::path).collect::<Vec<_>>())?;
+        for (ingredient, name) in ingredients.iter_mut().zip(names) {
+            ingredient.rename(name);
         }
         Ok(Self { ingredients })
     }
@@ -89,75 +90,69 @@ impl Zoo {
     }
 
     /// K.
+    #[allow(clippy::len_without_is_empty, reason = "a zoo is never empty")]
     pub fn len(&self) -> usize {
         self.ingredients.len()
     }
 
-    /// Never: a zoo has at least one ingredient.
-    pub fn is_empty(&self) -> bool {
-        self.ingredients.is_empty()
-    }
-
-    /// Content hashes of all ingredients, from the cache where their files have not changed. `progress` is told bytes done and in all.
+    /// Content hashes of all ingredients, from `cache` where their files are unchanged. Reads everything else once,
+    /// and notices values that are not finite in the same pass.
+    ///
+    /// `progress` hears (bytes done, bytes in all).
     ///
     /// # Errors
-    /// If a float tensor holds NaN or infinity.
+    /// [`ZooError::NotFinite`] for the first NaN or infinity of a float tensor.
     pub fn hash(&self, cache: Option<&HashCache>, progress: &mut dyn FnMut(u64, u64)) -> Result<ZooHashes, ZooError> {
-        hash::hash(&self.ingredients, cache, progress)
+        let total = self.ingredients.iter().map(Ingredient::total_bytes).sum();
+        let mut done = 0;
+        let mut advance = |bytes| {
+            done += bytes;
+            progress(done, total);
+        };
+        let hashes = self.ingredients.iter().map(|i| hash_ingredient(i, cache, &mut advance));
+        Ok(ZooHashes { ingredients: hashes.collect::<Result<_, _>>()? })
     }
 }
 
-/// What differs between an ingredient's headers and the first one's, in words.
-fn mismatches(first: &Ingredient, other: &Ingredient) -> Vec<String> {
-    let path = other.path().display();
-    let mut faults = Vec::new();
-    for name in first.tensor_names() {
-        match (first.info(name), other.info(name)) {
-            (Some(expected), Some(found)) if expected.dtype != found.dtype || expected.shape != found.shape => faults
-                .push(format!(
-                    "{path}: tensor `{name}`: expected {:?} {:?} as in {}, found {:?} {:?}",
-                    expected.dtype,
-                    expected.shape,
-                    first.path().display(),
-                    found.dtype,
-                    found.shape
-                )),
-            (Some(_), None) => faults.push(format!(
-                "{path}: tensor `{name}`: expected it as in {}, found no such tensor",
-                first.path().display()
-            )),
-            _ => {}
+/// The last component of each path; where those are equal, as many parents with it as it takes.
+fn short_names(paths: &[&Path]) -> Result<Vec<String>, ZooError> {
+    let tail = |path: &Path, depth: usize| {
+        let parts: Vec<_> = path.iter().collect();
+        parts[parts.len().saturating_sub(depth)..].iter().collect::<PathBuf>().to_string_lossy().into_owned()
+    };
+    let mut depths = vec![1; paths.len()];
+    loop {
+        let names: Vec<String> = paths.iter().zip(&depths).map(|(path, &depth)| tail(path, depth)).collect();
+        let mut same: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+        for (i, name) in names.iter().enumerate() {
+            same.entry(name).or_default().push(i);
+        }
+        let clashes: Vec<usize> = same.into_values().filter(|group| group.len() > 1).flatten().collect();
+        if clashes.is_empty() {
+            return Ok(names);
+        }
+        for i in clashes {
+            depths[i] += 1;
+            if depths[i] > paths[i].iter().count() {
+                return Err(ZooError::Repeated { path: paths[i].to_path_buf() });
+            }
         }
     }
-    for name in other.tensor_names().filter(|name| first.info(name).is_none()) {
-        faults.push(format!(
-            "{path}: tensor `{name}`: expected no such tensor as in {}, found it",
-            first.path().display()
-        ));
-    }
-    faults
 }
 
-/// Puts as many parent folders before each name as it takes to tell all apart.
-fn name_uniquely(ingredients: &mut [Ingredient]) {
-    for depth in 1..8 {
-        let mut names: Vec<String> = ingredients
-            .iter()
-            .map(|ingredient| {
-                let path = ingredient.path();
-                let path = if path.is_dir() { path.to_path_buf() } else { path.with_extension("") };
-                let parts: Vec<String> =
-                    path.components().map(|part| part.as_os_str().to_string_lossy().into_owned()).collect();
-                parts[parts.len().saturating_sub(depth)..].join("/")
-            })
-            .collect();
-        for (ingredient, name) in ingredients.iter_mut().zip(&names) {
-            ingredient.name.clone_from(name);
-        }
-        names.sort();
-        names.dedup();
-        if names.len() == ingredients.len() {
-            break;
-        }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(paths: &[&str]) -> Result<Vec<String>, ZooError> {
+        short_names(&paths.iter().map(Path::new).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn short_names_take_parents_only_where_needed() {
+        assert_eq!(names(&["/z/a", "/z/b"]).unwrap(), ["a", "b"]);
+        assert_eq!(names(&["/z/a/m", "/z/b/m", "/z/c"]).unwrap(), ["a/m", "b/m", "c"]);
+        assert_eq!(names(&["/x/a/m", "/y/a/m"]).unwrap(), ["x/a/m", "y/a/m"]);
+        assert!(matches!(names(&["/x/a", "/x/a"]), Err(ZooError::Repeated { .. })));
     }
 }

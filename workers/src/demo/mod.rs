@@ -6,7 +6,7 @@ mod fine_tune;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use mehl_soup::files::write_atomically;
+use mehl_soup::files::write_atomic;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use tch::TchError;
@@ -148,5 +148,5 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), DemoError> {
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent).map_err(io)?;
     }
-    write_atomically(path, bytes).map_err(io)
+    write_atomic(path, bytes).map_err(io)
 }

@@ -226,21 +226,13 @@ impl SoupEngine for LocalEngine {
         run.update_effort();
 
         let (effort, exact, model_batch) = (run.state.totals.effort, run.state.exact, run.state.model_batch);
-        let about = about(&self.spec, task, manifest, inputs, &groups, &scores, exact);
+        let about = about(&self.spec, task, manifest, &groups, &scores, exact);
         let file = CoefficientsFile { coefficients, about };
         Ok(Completion { coefficients: file.to_bytes(), scores, effort, exact, model_batch })
     }
 }
 
-fn about(
-    spec: &Spec,
-    task: &Task,
-    manifest: &Manifest,
-    inputs: &Inputs,
-    groups: &LayerGroups,
-    scores: &Scores,
-    exact: bool,
-) -> About {
+fn about(spec: &Spec, task: &Task, manifest: &Manifest, groups: &LayerGroups, scores: &Scores, exact: bool) -> About {
     let best = manifest
         .ingredients
         .iter()
@@ -268,11 +260,7 @@ fn about(
             .map(|entry| IngredientRef { name: entry.name.clone(), path: entry.path.clone(), hash: entry.hash.clone() })
             .collect(),
         groups: groups.names.clone(),
-        tensors: inputs
-            .layout
-            .mixed()
-            .filter_map(|tensor| Some((tensor.name.clone(), groups.of(&tensor.name)?)))
-            .collect(),
+        tensors: groups.tensors().clone(),
         scores: Some(scores.clone()),
         notes,
         data: manifest.data.clone(),

@@ -1,0 +1,120 @@
+//! The files beside the weights of a Hugging Face model: configuration, tokenizer, preprocessor.
+
+use std::io;
+use std::path::Path;
+
+use safetensors::Dtype;
+use serde_json::Value;
+
+use crate::zoo::own_file;
+
+/// Files that are copied, by exact name.
+const NAMES: [&str; 7] = [
+    "config.json",
+    "generation_config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "merges.txt",
+    "special_tokens_map.json",
+    "added_tokens.json",
+];
+
+/// Whether a file of this name is copied: data that a model needs, never code. SentencePiece models end in `.model`.
+fn is_companion(name: &str) -> bool {
+    let data = |ends: [&str; 2]| ends.iter().any(|end| name.ends_with(end));
+    NAMES.contains(&name)
+        || ((name.starts_with("tokenizer") || name.starts_with("vocab")) && data([".json", ".txt"]))
+        || (name.ends_with(".model") && !name.starts_with('.'))
+}
+
+/// Copies companions of the model in `from` to `to`, flushed to the disk; returns their names, sorted. Links that lead out of
+/// the folder and subfolders are passed over. With a dtype, `config.json` says so.
+pub(super) fn copy(from: &Path, to: &Path, dtype: Option<Dtype>) -> io::Result<Vec<String>> {
+    let mut copied = Vec::new();
+    for entry in std::fs::read_dir(from)? {
+        // A name that is not UTF-8 is none of ours.
+        let Ok(name) = entry?.file_name().into_string() else { continue };
+        if !is_companion(&name) {
+            continue;
+        }
+        // A dangling link is no file of the model's either.
+        let Some(source) = own_file(from, &name).ok().flatten() else { continue };
+        let target = to.join(&name);
+        match dtype.filter(|_| name == "config.json") {
+            Some(dtype) => std::fs::write(&target, with_dtype(&std::fs::read(source)?, dtype)?)?,
+            // Contents only, not modes: the copy must be writable and of the user's umask.
+            None => drop(io::copy(&mut std::fs::File::open(source)?, &mut std::fs::File::create(&target)?)?),
+        }
+        std::fs::File::open(&target)?.sync_all()?;
+        copied.push(name);
+    }
+    copied.sort();
+    Ok(copied)
+}
+
+/// A configuration whose dtype fields, nested ones too, are changed; with `torch_dtype` if it had none.
+fn with_dtype(config: &[u8], dtype: Dtype) -> io::Result<Vec<u8>> {
+    let name = match dtype {
+        Dtype::F16 => "float16",
+        Dtype::BF16 => "bfloat16",
+        Dtype::F64 => "float64",
+        _ => "float32",
+    };
+    fn change(value: &mut Value, name: &str) {
+        let Value::Object(fields) = value else { return };
+        for (key, value) in fields {
+            if (key == "dtype" || key == "torch_dtype") && value.is_string() {
+                *value = name.into();
+            } else {
+                change(value, name);
+            }
+        }
+    }
+    let mut value: Value = serde_json::from_slice(config)?;
+    change(&mut value, name);
+    if let Value::Object(fields) = &mut value
+        && !fields.contains_key("dtype")
+        && !fields.contains_key("torch_dtype")
+    {
+        fields.insert("torch_dtype".into(), name.into());
+    }
+    Ok(serde_json::to_vec_pretty(&value)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn data_is_copied_and_code_links_and_folders_are_not() {
+        let root = tempfile::tempdir().unwrap();
+        let (from, to) = (root.path().join("from"), root.path().join("to"));
+        fs::create_dir_all(&to).unwrap();
+        fs::create_dir_all(from.join("tokenizer.json")).unwrap();
+        fs::write(root.path().join("secret"), "secret").unwrap();
+        symlink("../secret", from.join("merges.txt")).unwrap();
+        symlink("nowhere", from.join("vocab.json")).unwrap();
+        let taken = ["config.json", "spiece.model", "tokenizer_config.json", "vocab.txt"];
+        for name in taken.iter().chain(&["modeling_x.py", "tokenizer.py", "tokenizer.so", "README.md", "optimizer.pt"])
+        {
+            fs::write(from.join(name), format!("content of {name}")).unwrap();
+        }
+        assert_eq!(copy(&from, &to, None).unwrap(), taken);
+        assert_eq!(fs::read_dir(&to).unwrap().count(), taken.len());
+        assert_eq!(fs::read_to_string(to.join("vocab.txt")).unwrap(), "content of vocab.txt");
+    }
+
+    #[test]
+    fn the_configuration_says_the_new_dtype() {
+        let change = |text: &str| -> Value {
+            serde_json::from_slice(&with_dtype(text.as_bytes(), Dtype::BF16).unwrap()).unwrap()
+        };
+        let nested = change(r#"{"dtype":"float32","vision":{"torch_dtype":"float32"},"layers":2}"#);
+        assert_eq!(nested, serde_json::json!({"dtype":"bfloat16","vision":{"torch_dtype":"bfloat16"},"layers":2}));
+        assert_eq!(change("{}"), serde_json::json!({"torch_dtype":"bfloat16"}));
+        assert!(with_dtype(b"{", Dtype::F16).is_err());
+    }
+}

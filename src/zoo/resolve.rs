@@ -1,0 +1,134 @@
+//! From a specification's patterns to paths of ingredients.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use glob::{MatchOptions, Pattern, glob_with};
+
+use super::error::ZooError;
+use super::folder::holds_model;
+
+/// See [`Zoo::resolve`](super::Zoo::resolve).
+pub(super) fn resolve(patterns: &[String], base: &Path) -> Result<Vec<PathBuf>, ZooError> {
+    let base = std::path::absolute(base).map_err(ZooError::io(base))?;
+    let mut paths = BTreeSet::new();
+    for pattern in patterns {
+        let plain = base.join(pattern);
+        // What exists under that very name is meant, even if the name has brackets in it.
+        if plain.symlink_metadata().is_ok() {
+            if !is_ingredient(&plain) {
+                let reason = "expected a `.safetensors` file or a folder that holds a safetensors model".into();
+                return Err(ZooError::NotAnIngredient { path: plain, reason });
+            }
+            paths.insert(tidy(&plain)?);
+            continue;
+        }
+        let mut matched = false;
+        for entry in entries(pattern, &base)? {
+            matched = true;
+            if is_ingredient(&entry) {
+                paths.insert(tidy(&entry)?);
+            }
+        }
+        if !matched {
+            return Err(ZooError::NoMatch { pattern: pattern.clone(), base });
+        }
+    }
+    if paths.is_empty() && !patterns.is_empty() {
+        let all = patterns.join("`, `");
+        let reason = format!("`{all}` match no `.safetensors` file and no folder that holds a safetensors model");
+        return Err(ZooError::NotAnIngredient { path: base, reason });
+    }
+    if paths.is_empty() {
+        return Err(ZooError::Empty);
+    }
+    Ok(paths.into_iter().collect())
+}
+
+fn entries(pattern: &str, base: &Path) -> Result<Vec<PathBuf>, ZooError> {
+    let invalid = |reason: &str| ZooError::Pattern { pattern: pattern.into(), reason: reason.into() };
+    let rooted = if Path::new(pattern).is_absolute() {
+        pattern.to_string()
+    } else {
+        // Only the pattern has wildcards, not the folder that it starts from.
+        let base = base.to_str().ok_or_else(|| invalid("its folder's name is not UTF-8"))?;
+        format!("{}/{pattern}", Pattern::escape(base).trim_end_matches('/'))
+    };
+    let options =
+        MatchOptions { require_literal_separator: true, require_literal_leading_dot: true, ..Default::default() };
+    let matches = glob_with(&rooted, options).map_err(|e| invalid(e.msg))?;
+    matches
+        .map(|entry| {
+            entry.map_err(|e| {
+                let path = e.path().to_path_buf();
+                ZooError::Io { path, source: e.into() }
+            })
+        })
+        .collect()
+}
+
+fn is_ingredient(path: &Path) -> bool {
+    if path.is_dir() { holds_model(path) } else { path.extension().is_some_and(|e| e == "safetensors") }
+}
+
+/// The path with its folder resolved, so that two spellings are one ingredient; its own name stays, even of a link.
+fn tidy(path: &Path) -> Result<PathBuf, ZooError> {
+    match (path.parent(), path.file_name()) {
+        (Some(parent), Some(name)) => Ok(parent.canonicalize().map_err(ZooError::io(path))?.join(name)),
+        _ => path.canonicalize().map_err(ZooError::io(path)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::zoo::testing::{f32s, write_file};
+
+    fn zoo() -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        for folder in ["zoo/b", "zoo/a", "zoo/.hidden", "zoo[1]/c"] {
+            fs::create_dir_all(root.path().join(folder)).unwrap();
+            write_file(&root.path().join(folder).join("model.safetensors"), &[f32s("w", &[1], &[1.0])]);
+        }
+        fs::create_dir(root.path().join("zoo/no-model")).unwrap();
+        fs::write(root.path().join("zoo/notes.txt"), "").unwrap();
+        root
+    }
+
+    fn names(root: &Path, patterns: &[&str]) -> Result<Vec<String>, ZooError> {
+        let patterns: Vec<String> = patterns.iter().map(|p| p.to_string()).collect();
+        let root = root.canonicalize().unwrap();
+        let strip = |p: PathBuf| p.strip_prefix(&root).unwrap().to_str().unwrap().to_string();
+        Ok(resolve(&patterns, &root)?.into_iter().map(strip).collect())
+    }
+
+    #[test]
+    fn matches_are_sorted_and_given_once_and_what_is_no_ingredient_is_passed_over() {
+        let root = zoo();
+        let found = names(root.path(), &["zoo/b", "zoo/*", "./zoo/../zoo/a", "zoo/a"]).unwrap();
+        assert_eq!(found, ["zoo/a", "zoo/b"]);
+        assert_eq!(names(root.path(), &["zoo/*/*.safetensors"]).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn brackets_in_names_are_no_wildcards_where_they_exist() {
+        let root = zoo();
+        assert_eq!(names(root.path(), &["zoo[1]/c"]).unwrap(), ["zoo[1]/c"]);
+        assert_eq!(names(&root.path().join("zoo[1]"), &["*"]).unwrap(), ["c"]);
+    }
+
+    #[test]
+    fn every_pattern_must_match_and_something_must_remain() {
+        let root = zoo();
+        let error = |patterns: &[&str]| names(root.path(), patterns).unwrap_err();
+        assert!(matches!(error(&["zoo/*", "other/*"]), ZooError::NoMatch { pattern, .. } if pattern == "other/*"));
+        assert!(matches!(error(&["absent"]), ZooError::NoMatch { pattern, .. } if pattern == "absent"));
+        assert!(matches!(error(&["zoo/notes.txt"]), ZooError::NotAnIngredient { .. }));
+        assert!(matches!(error(&["zoo/no-model", "zoo/*"]), ZooError::NotAnIngredient { .. }));
+        assert!(matches!(error(&["zoo/no*"]), ZooError::NotAnIngredient { .. }));
+        assert!(matches!(error(&["zoo/***"]), ZooError::Pattern { .. }));
+        assert!(matches!(error(&[]), ZooError::Empty));
+    }
+}

@@ -1,0 +1,190 @@
+//! Every malformation of a zoo ends in an error that names file and tensor, and what was expected and found.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use mehl_soup::zoo::{Difference, Ingredient, Zoo, ZooError};
+use safetensors::Dtype;
+use support::{Tensor, blob, counter, floats, write_index, write_model};
+
+fn f32s(name: &str, shape: &[usize], values: &[f64]) -> Tensor {
+    floats(name, Dtype::F32, shape, values)
+}
+
+fn open(root: &Path, models: &[Vec<Tensor>]) -> Result<Zoo, ZooError> {
+    let write = |(i, tensors): (usize, &Vec<Tensor>)| {
+        let path = root.join(format!("{i}.safetensors"));
+        fs::write(&path, blob(tensors)).unwrap();
+        path
+    };
+    Zoo::open(&models.iter().enumerate().map(write).collect::<Vec<PathBuf>>())
+}
+
+#[test]
+fn a_file_truncated_anywhere_is_refused_by_name() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("cut.safetensors");
+    let whole = blob(&[f32s("w", &[3], &[1.0, 2.0, 3.0]), counter("n", 1)]);
+    for length in 0..whole.len() {
+        fs::write(&path, &whole[..length]).unwrap();
+        let error = Ingredient::open(&path).unwrap_err();
+        assert!(matches!(&error, ZooError::Malformed { file, .. } if *file == path), "{length}: {error}");
+        assert!(error.to_string().contains("cut.safetensors"), "{error}");
+    }
+    fs::write(&path, &whole).unwrap();
+    Ingredient::open(&path).unwrap();
+}
+
+#[test]
+fn all_differences_are_in_one_error() {
+    let root = tempfile::tempdir().unwrap();
+    let first = vec![f32s("a", &[2], &[1.0, 2.0]), f32s("b", &[2, 1], &[1.0, 2.0]), f32s("c", &[1], &[1.0])];
+    let second =
+        vec![floats("a", Dtype::F16, &[2], &[1.0, 2.0]), f32s("b", &[1, 2], &[1.0, 2.0]), f32s("d", &[1], &[1.0])];
+    let third = vec![f32s("a", &[2], &[1.0, 2.0]), f32s("b", &[2, 1], &[1.0, 2.0])];
+    let error = open(root.path(), &[first, second, third]).unwrap_err();
+    let ZooError::Mismatch(mismatches) = &error else { panic!("{error}") };
+    let found: Vec<_> = mismatches
+        .list
+        .iter()
+        .map(|m| (m.path.file_name().unwrap().to_str().unwrap(), m.tensor.as_str(), m.difference.clone()))
+        .collect();
+    let expected = [
+        ("1.safetensors", "a", Difference::Dtype { expected: Dtype::F32, found: Dtype::F16 }),
+        ("1.safetensors", "b", Difference::Shape { expected: vec![2, 1], found: vec![1, 2] }),
+        ("1.safetensors", "c", Difference::Missing),
+        ("1.safetensors", "d", Difference::Extra),
+        ("2.safetensors", "c", Difference::Missing),
+    ];
+    assert_eq!(found, expected);
+    let text = error.to_string();
+    assert!(text.contains("1.safetensors: tensor `b`: expected shape [2, 1], found [1, 2]"), "{text}");
+}
+
+#[test]
+fn a_long_list_of_differences_is_cut_and_counted() {
+    let root = tempfile::tempdir().unwrap();
+    let many = |prefix: &str| (0..15).map(|i| f32s(&format!("{prefix}{i}"), &[1], &[1.0])).collect::<Vec<_>>();
+    let text = open(root.path(), &[many("x"), many("y")]).unwrap_err().to_string();
+    assert_eq!(text.lines().count(), 22, "{text}");
+    assert!(text.ends_with("and 10 more"), "{text}");
+}
+
+#[test]
+fn a_nan_is_named() {
+    let root = tempfile::tempdir().unwrap();
+    for dtype in [Dtype::F32, Dtype::F16, Dtype::BF16, Dtype::F64] {
+        let good = vec![floats("w", dtype, &[2], &[1.0, 2.0])];
+        let bad = vec![floats("w", dtype, &[2], &[1.0, f64::NAN])];
+        let zoo = open(root.path(), &[good, bad]).unwrap();
+        let error = zoo.hash(None, &mut |_, _| {}).unwrap_err();
+        assert!(
+            matches!(&error, ZooError::NotFinite { file, tensor, element: 1, .. }
+                if file.ends_with("1.safetensors") && tensor == "w"),
+            "{dtype}: {error}"
+        );
+    }
+}
+
+#[test]
+fn an_index_cannot_lead_out_of_its_folder() {
+    let root = tempfile::tempdir().unwrap();
+    let folder = root.path().join("model");
+    fs::create_dir_all(folder.join("sub")).unwrap();
+    let weights = blob(&[f32s("w", &[1], &[1.0])]);
+    for path in ["outside.safetensors", "model/own.safetensors", "model/sub/deep.safetensors"] {
+        fs::write(root.path().join(path), &weights).unwrap();
+    }
+    symlink("../outside.safetensors", folder.join("link.safetensors")).unwrap();
+    let open = |shard: &str| {
+        write_index(&folder, &BTreeMap::from([("w".to_string(), shard.to_string())]));
+        Ingredient::open(&folder)
+    };
+    open("own.safetensors").unwrap();
+    let absolute = root.path().join("outside.safetensors");
+    for shard in ["../outside.safetensors", absolute.to_str().unwrap(), "link.safetensors", "sub/deep.safetensors"] {
+        let error = open(shard).unwrap_err();
+        assert!(matches!(&error, ZooError::ShardOutside { shard: s, .. } if s == shard), "{shard}: {error}");
+    }
+    let error = open("absent.safetensors").unwrap_err();
+    assert!(matches!(&error, ZooError::Io { path, .. } if path.ends_with("absent.safetensors")), "{error}");
+}
+
+#[test]
+fn index_and_shards_must_agree() {
+    let root = tempfile::tempdir().unwrap();
+    let (a, b) = (f32s("a", &[1], &[1.0]), f32s("b", &[1], &[2.0]));
+    let shards = [vec![a.clone()], vec![b.clone()]];
+    let one = "model-00001-of-00002.safetensors".to_string();
+    let two = "model-00002-of-00002.safetensors".to_string();
+    let with_map = |map: &[(&str, &String)]| {
+        write_model(root.path(), &shards);
+        write_index(root.path(), &map.iter().map(|(t, s)| (t.to_string(), s.to_string())).collect());
+        Ingredient::open(root.path())
+    };
+    with_map(&[("a", &one), ("b", &two)]).unwrap();
+    for map in
+        [vec![("a", &two), ("b", &one)], vec![("a", &one), ("b", &two), ("c", &two)], vec![("a", &one), ("c", &two)]]
+    {
+        let error = with_map(&map).unwrap_err();
+        assert!(matches!(error, ZooError::Malformed { .. }), "{map:?}: {error}");
+    }
+    write_model(root.path(), &[vec![a.clone(), f32s("c", &[1], &[3.0])], vec![a, b]]);
+    let text = Ingredient::open(root.path()).unwrap_err().to_string();
+    assert!(text.contains("tensor `a`: expected in one shard"), "{text}");
+    fs::write(root.path().join("model.safetensors.index.json"), r#"{"weight_map": 3}"#).unwrap();
+    assert!(matches!(Ingredient::open(root.path()), Err(ZooError::Malformed { .. })));
+}
+
+#[test]
+fn what_is_no_ingredient_is_refused() {
+    let root = tempfile::tempdir().unwrap();
+    let path = |name: &str| root.path().join(name);
+    fs::create_dir(path("empty")).unwrap();
+    fs::create_dir(path("folder.safetensors")).unwrap();
+    fs::write(path("pytorch_model.bin"), "").unwrap();
+    fs::write(path("empty.safetensors"), "").unwrap();
+    fs::write(path("none.safetensors"), blob(&[])).unwrap();
+    for name in ["empty", "folder.safetensors", "pytorch_model.bin"] {
+        assert!(matches!(Ingredient::open(&path(name)), Err(ZooError::NotAnIngredient { .. })), "{name}");
+    }
+    for name in ["empty.safetensors", "none.safetensors"] {
+        assert!(matches!(Ingredient::open(&path(name)), Err(ZooError::Malformed { .. })), "{name}");
+    }
+    assert!(matches!(Ingredient::open(&path("absent.safetensors")), Err(ZooError::Io { .. })));
+    assert!(matches!(Zoo::open(&[]), Err(ZooError::Empty)));
+    write_model(&path("model"), &[vec![f32s("w", &[1], &[1.0])]]);
+    assert!(matches!(Zoo::open(&[path("model"), path("model")]), Err(ZooError::Repeated { .. })));
+    fs::write(path("model/config.json"), "{").unwrap();
+    assert!(matches!(Ingredient::open(&path("model")), Err(ZooError::Malformed { .. })));
+}
+
+#[test]
+fn tensors_are_read_in_both_precisions_and_never_misread() {
+    let root = tempfile::tempdir().unwrap();
+    let folder = root.path().join("model");
+    write_model(
+        &folder,
+        &[
+            vec![floats("h", Dtype::F16, &[3], &[0.5, -1.0, 2.0]), counter("n", 3)],
+            vec![floats("d", Dtype::F64, &[1], &[0.1])],
+        ],
+    );
+    let ingredient = Ingredient::open(&folder).unwrap();
+    assert_eq!(ingredient.tensor_names().collect::<Vec<_>>(), ["d", "h", "n"]);
+    assert_eq!(ingredient.shards().len(), 2);
+    assert_eq!(ingredient.config().unwrap()["model_type"], "tiny");
+    let (mut singles, mut double) = ([0f32; 3], [0f64]);
+    ingredient.read("h", &mut singles).unwrap();
+    ingredient.read("d", &mut double).unwrap();
+    assert_eq!((singles, double), ([0.5, -1.0, 2.0], [0.1]));
+    assert_eq!(ingredient.bytes("n").unwrap(), 3i64.to_le_bytes());
+    assert!(matches!(ingredient.read("h", &mut double), Err(ZooError::WrongLength { expected: 3, found: 1, .. })));
+    assert!(matches!(ingredient.read("n", &mut double), Err(ZooError::WrongDtype { .. })));
+    assert!(matches!(ingredient.read("x", &mut double), Err(ZooError::NoTensor { .. })));
+}
