@@ -9,6 +9,9 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, FlockOperation, RenameFlags};
 
+/// How the names of temporary files begin.
+pub const TEMPORARY: &str = ".tmp-";
+
 /// Writes `bytes` to `path`: temporary file beside it, fsync, rename, fsync of the folder. An existing file is replaced.
 ///
 /// # Errors
@@ -16,7 +19,7 @@ use rustix::fs::{CWD, FlockOperation, RenameFlags};
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = parent_of(path);
     let mut temporary = tempfile::Builder::new()
-        .prefix(".tmp-")
+        .prefix(TEMPORARY)
         // Temporary files are private by default; this one becomes the file itself, so the umask decides.
         .permissions(fs::Permissions::from_mode(0o666))
         .tempfile_in(folder)?;

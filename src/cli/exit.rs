@@ -42,6 +42,13 @@ impl Termination for Exit {
     }
 }
 
+/// Prints data to stdout. Whoever has closed it does not want more.
+pub fn say(data: &str) {
+    use std::io::Write;
+    let written = writeln!(std::io::stdout(), "{}", data.trim_end());
+    drop(written);
+}
+
 /// Says why a run ended.
 pub fn run_error(error: &RunError) -> Exit {
     match error {

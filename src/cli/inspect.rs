@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::Format;
-use super::exit::Exit;
+use super::exit::{Exit, say};
 use crate::zoo::{Zoo, inspect as look, render};
 
 /// Flags of `inspect`.
@@ -23,9 +23,9 @@ pub(super) fn inspect(args: &InspectArgs) -> Exit {
         Err(error) => return Exit::Usage.say(error),
     };
     match args.format {
-        Format::Table => println!("{}", render(&inspection)),
+        Format::Table => say(&render(&inspection)),
         Format::Json => match serde_json::to_string_pretty(&inspection) {
-            Ok(json) => println!("{json}"),
+            Ok(json) => say(&json),
             Err(error) => return Exit::Failed.say(error),
         },
     }

@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use safetensors::Dtype;
 
-use super::exit::Exit;
+use super::exit::{Exit, say};
 use crate::coefficients::{CoefficientsFile, Options, materialize as write_model};
 use crate::zoo::{HashCache, Zoo};
 
@@ -22,7 +22,7 @@ pub struct MaterializeArgs {
     #[arg(long, value_enum)]
     dtype: Option<FloatType>,
     /// Largest weights file in MB; without it, files are cut as the first ingredient's
-    #[arg(long, value_name = "MB", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "MB", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
     max_shard_mb: Option<u64>,
     /// Ingredients have moved: look for them here (files, folders, globs); they are told by their content
     #[arg(long, value_name = "PATTERN", num_args = 1..)]
@@ -79,7 +79,7 @@ pub(super) fn materialize(args: &MaterializeArgs) -> Exit {
     match written {
         Ok(report) => {
             eprintln!("{} tensors, {} of them mixed, {} bytes", report.tensors, report.mixed, report.bytes);
-            println!("{}", report.out.display());
+            say(&report.out.display().to_string());
             Exit::Done
         }
         Err(error) => Exit::Usage.say(error),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::exit::{Exit, run_error};
+use super::exit::{Exit, run_error, say};
 use super::{Format, RunArgs, worker};
 use crate::runner::engine::{EngineError, SoupEngine};
 use crate::runner::local::{Surroundings, run_sweep};
@@ -30,8 +30,6 @@ pub(super) fn check_and_start(args: &RunArgs) -> Exit {
 }
 
 /// Runs a sweep to its end with engines made by `engine`, prints its table, writes the winner's model.
-///
-/// `prepare` learns the number of devices before the first engine is made.
 pub fn run_to_the_end<E: SoupEngine>(
     args: &RunArgs,
     engine: &(dyn Fn(&Spec, usize, Option<HashCache>) -> Result<E, EngineError> + Sync),
@@ -51,7 +49,7 @@ pub fn run_to_the_end<E: SoupEngine>(
             // Asked twice: the last checkpoint is on disk, and nothing half-written has its final name.
             std::process::exit(i32::from(Exit::Stopped.code()));
         }
-        eprintln!("stopping after this iteration, with a checkpoint; once more to stop at once");
+        eprintln!("stopping at the next iteration, with a checkpoint; once more to stop at once");
     });
     if let Err(error) = handler {
         return Exit::Failed.say(format!("cannot listen for Ctrl-C: {error}"));
@@ -69,11 +67,11 @@ pub fn run_to_the_end<E: SoupEngine>(
     let published = publish_best(&folder, &results, cache.as_ref(), &reporter);
     match args.format {
         Format::Table => {
-            let width = comfy_table::Table::new().width();
-            println!("{}", table::render(&results, width));
+            let width = comfy_table::Table::new().width().unwrap_or(160);
+            say(&table::render(&results, width));
         }
         Format::Json => match serde_json::to_string_pretty(&results) {
-            Ok(json) => println!("{json}"),
+            Ok(json) => say(&json),
             Err(error) => return Exit::Failed.say(error),
         },
     }

@@ -191,8 +191,8 @@ pub fn materialize(
         write_file(&folder.path().join(name), &content)?;
         files.push(name.to_string());
     }
-    if first.path().is_dir() {
-        let copied = companions::copy(first.path(), folder.path(), options.dtype).map_err(io_error(first.path()))?;
+    if let Some(own) = first.folder() {
+        let copied = companions::copy(own, folder.path(), options.dtype).map_err(io_error(own))?;
         files.extend(copied);
     }
     folder.commit().map_err(io_error(&options.out))?;

@@ -67,13 +67,13 @@ pub struct Progress {
     pub planned_iterations: u64,
     /// Loss on this iteration's batch; for methods without gradients the last select loss.
     pub learn_loss: f64,
-    /// Loss on select at the last score, if there was one.
+    /// Loss on select when it was last scored, if it was.
     pub select_loss: Option<f64>,
     /// Samples of this iteration over its seconds.
     pub samples_per_second: f64,
     /// Bytes of memory now resident in this process.
     pub host_bytes: u64,
-    /// Bytes in use on the device, where it is not the host.
+    /// Bytes in use on the device, where it is not the host and can tell.
     pub device_bytes: Option<u64>,
     /// What is being done, in a word or two.
     pub stage: &'static str,
@@ -92,6 +92,8 @@ pub struct Completion {
     pub exact: bool,
     /// Resolved number of ingredients a model batch.
     pub model_batch: usize,
+    /// Attempts begun.
+    pub attempts: u32,
 }
 
 /// Scores on the three splits.
@@ -116,7 +118,7 @@ pub struct Effort {
     pub seconds: f64,
     /// Seconds within iterations, over all attempts.
     pub iteration_seconds: f64,
-    /// Largest use of device memory seen, where the device is not the host.
+    /// Largest use of device memory seen, where the device is not the host and can tell (CUDA devices cannot yet).
     pub peak_device_bytes: Option<u64>,
     /// Largest resident memory of the process during the task.
     pub peak_host_bytes: u64,

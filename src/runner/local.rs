@@ -2,13 +2,16 @@
 //!
 //! Generic over the engine, so that everything that can go wrong around it is tested without libtorch.
 
-use std::collections::VecDeque;
+use std::any::Any;
+use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::engine::{Completion, Directive, EngineError, HostError, Progress, ScoresHost, SoupEngine, TaskHost};
+use super::engine::{
+    Completion, Directive, Effort, EngineError, HostError, Progress, ScoresHost, SoupEngine, TaskHost,
+};
 use super::reporter::Reporter;
 use super::run_folder::{FolderError, RunFolder};
 use crate::checkpoint::Checkpoint;
@@ -88,9 +91,15 @@ pub fn run_sweep<E: SoupEngine>(
         // Nothing is left to compute: results are written anew without opening the zoo.
         Some(manifest) if complete && waiting.is_empty() => manifest,
         known => {
-            let mut engine = engine(0).map_err(fatal)?;
-            let mut host = FolderScoresHost { folder, surroundings };
-            let manifest = engine.scores(known, &mut host).map_err(fatal)?;
+            let mut host = FolderScoresHost { folder, surroundings, deadline };
+            let scores = AssertUnwindSafe(|| {
+                let mut engine = engine(0)?;
+                let manifest = engine.scores(known, &mut host)?;
+                Ok((engine, manifest))
+            });
+            let (engine, manifest) = catch_unwind(scores)
+                .unwrap_or_else(|panic| Err(EngineError::Internal(panic_message(panic.as_ref()))))
+                .map_err(fatal)?;
             folder.write_manifest(&manifest)?;
             first_engine = Some(engine);
             manifest
@@ -113,14 +122,14 @@ pub fn run_sweep<E: SoupEngine>(
     if surroundings.stop.load(Ordering::Relaxed) {
         return Err(RunError::Stopped);
     }
-    let mut outcomes = Vec::new();
-    let mut out_of_time = false;
+    let mut outcomes = BTreeMap::new();
     for task in &tasks {
-        let outcome = folder.outcome(&task.id)?;
-        out_of_time |= outcome.is_none();
-        outcomes.push((task.clone(), outcome.unwrap_or_else(TaskOutcome::queued)));
+        if let Some(outcome) = folder.outcome(&task.id)? {
+            outcomes.insert(task.id.clone(), outcome);
+        }
     }
-    let results = SweepResults::build(spec, &manifest, &outcomes);
+    let out_of_time = outcomes.len() < tasks.len();
+    let results = SweepResults::build(spec, &manifest, &tasks, &outcomes);
     folder.write_results(&results)?;
     Ok(Finished { results, out_of_time })
 }
@@ -133,6 +142,12 @@ fn fatal(error: EngineError) -> RunError {
         EngineError::Stopped => RunError::Stopped,
         other => RunError::Internal(other.to_string()),
     }
+}
+
+/// What a panic said, as far as it can be known.
+fn panic_message(panic: &(dyn Any + Send)) -> String {
+    let message = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    format!("panic: {}", message.unwrap_or("no message"))
 }
 
 struct Queue<'a> {
@@ -165,7 +180,8 @@ impl Context<'_> {
             self.surroundings.reporter.started(slot, task, left);
             let ready = match engine.take() {
                 Some(engine) => Ok(engine),
-                None => make(slot),
+                None => catch_unwind(AssertUnwindSafe(|| make(slot)))
+                    .unwrap_or_else(|panic| Err(EngineError::Internal(panic_message(panic.as_ref())))),
             };
             let ended = ready.map_err(fatal).and_then(|ready| {
                 let (ended, kept) = self.attempt(slot, task, ready)?;
@@ -195,6 +211,8 @@ impl Context<'_> {
                 None
             }
         };
+        let attempts = resume.as_ref().map_or(0, |checkpoint| checkpoint.totals.attempts) + 1;
+        let mut effort = resume.as_ref().map_or_else(Effort::default, |checkpoint| checkpoint.totals.effort);
         let began = Instant::now();
         loop {
             let mut host = FolderTaskHost { context: self, slot, task, last_save: Instant::now() };
@@ -202,12 +220,7 @@ impl Context<'_> {
             let result = match catch_unwind(run) {
                 Ok(result) => result,
                 Err(panic) => {
-                    let message = panic
-                        .downcast_ref::<String>()
-                        .map(String::as_str)
-                        .or_else(|| panic.downcast_ref::<&str>().copied())
-                        .unwrap_or("no message");
-                    let outcome = TaskOutcome::failed(format!("panic: {message}"));
+                    let outcome = TaskOutcome::failed(panic_message(panic.as_ref()), effort, attempts);
                     self.folder.complete(&task.id, &outcome, None)?;
                     // What it left behind is not to be trusted; the next task gets a new one.
                     return Ok((Some(outcome), None));
@@ -222,8 +235,8 @@ impl Context<'_> {
                 Err(EngineError::Stopped) => return Ok((None, Some(engine))),
                 Err(EngineError::Host(error)) => return Err(RunError::Host(error)),
                 Err(error) => {
-                    let outcome =
-                        TaskOutcome::failed(format!("{error} (after {:.1} s)", began.elapsed().as_secs_f64()));
+                    effort.seconds += began.elapsed().as_secs_f64();
+                    let outcome = TaskOutcome::failed(error.to_string(), effort, attempts);
                     self.folder.complete(&task.id, &outcome, None)?;
                     outcome
                 }
@@ -233,7 +246,7 @@ impl Context<'_> {
     }
 
     fn succeed(&self, task: &Task, completion: Completion) -> Result<TaskOutcome, RunError> {
-        let outcome = TaskOutcome::succeeded(&completion);
+        let outcome = TaskOutcome::succeeded(&completion, completion.attempts);
         self.folder.complete(&task.id, &outcome, Some(&completion.coefficients))?;
         Ok(outcome)
     }
@@ -294,6 +307,7 @@ impl TaskHost for FolderTaskHost<'_, '_> {
 struct FolderScoresHost<'a> {
     folder: &'a RunFolder,
     surroundings: &'a Surroundings<'a>,
+    deadline: Option<Instant>,
 }
 
 impl ScoresHost for FolderScoresHost<'_> {
@@ -306,7 +320,8 @@ impl ScoresHost for FolderScoresHost<'_> {
         {
             self.surroundings.reporter.scored(&entry.name, score.loss, score.accuracy, done, total);
         }
-        let stop = self.surroundings.stop.load(Ordering::Relaxed);
+        let over = self.deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        let stop = over || self.surroundings.stop.load(Ordering::Relaxed);
         Ok(if stop { Directive::Stop } else { Directive::Continue })
     }
 

@@ -129,10 +129,7 @@ impl Reporter for Stderr {
         match (&outcome.state, &outcome.scores) {
             (TaskState::Succeeded, Some(scores)) => self.line(&format!(
                 "task {} done: select loss {:.4}, accuracy {:.4}, {:.1} s",
-                task.id,
-                scores.select.loss,
-                scores.select.accuracy,
-                outcome.effort.map_or(0.0, |effort| effort.seconds)
+                task.id, scores.select.loss, scores.select.accuracy, outcome.effort.seconds
             )),
             _ => self.line(&format!(
                 "task {} {}",

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::files::write_atomic;
+use crate::files::{TEMPORARY, write_atomic};
 use crate::sweep::manifest::Manifest;
 use crate::sweep::results::{SweepResults, TaskOutcome};
 
@@ -27,6 +27,8 @@ use crate::sweep::results::{SweepResults, TaskOutcome};
 #[derive(Debug)]
 pub struct RunFolder {
     root: PathBuf,
+    identity: String,
+    name: String,
     /// Held for as long as this lives; the system lets go of it when the process ends, however it ends.
     _lock: File,
 }
@@ -117,7 +119,9 @@ impl RunFolder {
             Err(TryLockError::WouldBlock) => return Err(FolderError::InUse { path }),
             Err(TryLockError::Error(source)) => return Err(not_writable(source)),
         }
-        let folder = Self { root: root.to_path_buf(), _lock: lock };
+        let folder =
+            Self { root: root.to_path_buf(), identity: identity.to_string(), name: name.to_string(), _lock: lock };
+        folder.remove_leftovers().map_err(not_writable)?;
         match folder.read_json::<SweepFile>(&sweep_file)? {
             Some(found) if found.identity == identity => {}
             Some(found) => {
@@ -128,13 +132,8 @@ impl RunFolder {
                     found_name: found.name,
                 });
             }
-            None => {
-                let file = SweepFile { version: 1, identity: identity.to_string(), name: name.to_string() };
-                folder.write_json(&sweep_file, &file).map_err(|error| match error {
-                    FolderError::Io { source, .. } => FolderError::NotWritable { path: path.clone(), source },
-                    other => other,
-                })?;
-            }
+            // Bound with the first manifest, when the specification's inputs were found good: a typo does not claim the folder.
+            None => {}
         }
         Ok(folder)
     }
@@ -159,8 +158,13 @@ impl RunFolder {
         self.read_json(&self.root.join("manifest.json"))
     }
 
-    /// Keeps what the scores task found out.
+    /// Keeps what the scores task found out. From the first time on, the folder belongs to its specification.
     pub fn write_manifest(&self, manifest: &Manifest) -> Result<(), FolderError> {
+        let sweep_file = self.root.join("sweep.json");
+        if !sweep_file.exists() {
+            let file = SweepFile { version: 1, identity: self.identity.clone(), name: self.name.clone() };
+            self.write_json(&sweep_file, &file)?;
+        }
         self.write_json(&self.root.join("manifest.json"), manifest)
     }
 
@@ -219,6 +223,23 @@ impl RunFolder {
         }
     }
 
+    /// Removes the temporary files of a process that was killed while it wrote.
+    fn remove_leftovers(&self) -> io::Result<()> {
+        let mut folders = vec![self.root.clone()];
+        if let Ok(tasks) = fs::read_dir(self.root.join("tasks")) {
+            folders.extend(tasks.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| path.is_dir()));
+        }
+        for folder in folders {
+            for entry in fs::read_dir(folder)? {
+                let entry = entry?;
+                if entry.file_name().to_string_lossy().starts_with(TEMPORARY) && entry.file_type()?.is_file() {
+                    fs::remove_file(entry.path())?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn task_file(&self, task: &str, file: &str) -> PathBuf {
         self.root.join("tasks").join(task).join(file)
     }
@@ -254,10 +275,28 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("run");
         let first = RunFolder::open(&root, "a", "one").unwrap();
+        fs::write(root.join(".tmp-1"), "half").unwrap();
         assert!(matches!(RunFolder::open(&root, "a", "one"), Err(FolderError::InUse { .. })));
         drop(first);
-        assert!(matches!(RunFolder::open(&root, "b", "two"), Err(FolderError::OtherSpec { .. })));
-        RunFolder::open(&root, "a", "renamed").unwrap();
+        // Nothing was found good yet: another specification may have the folder.
+        let second = RunFolder::open(&root, "b", "two").unwrap();
+        assert!(!root.join(".tmp-1").exists(), "what a killed process left is gone");
+        second.write_manifest(&manifest()).unwrap();
+        drop(second);
+        assert!(matches!(RunFolder::open(&root, "a", "one"), Err(FolderError::OtherSpec { .. })));
+        let again = RunFolder::open(&root, "b", "renamed").unwrap();
+        assert_eq!(again.manifest().unwrap(), Some(manifest()));
+    }
+
+    fn manifest() -> Manifest {
+        Manifest {
+            version: Manifest::VERSION,
+            family: crate::sweep::spec::Family::Vit,
+            architecture: String::new(),
+            ingredients: vec![],
+            data: vec![],
+            notes: vec![],
+        }
     }
 
     #[test]

@@ -13,6 +13,8 @@ pub struct Manifest {
     pub version: u32,
     /// Resolved family.
     pub family: Family,
+    /// What computes logits from tensors, besides the family: the configuration's fields, or the TorchScript file's hash.
+    pub architecture: String,
     /// The ingredients, in order.
     pub ingredients: Vec<IngredientEntry>,
     /// The data files, by split.
@@ -69,7 +71,7 @@ impl Manifest {
     /// Hash over everything that a task's result depends on in the zoo and the data: contents, order and family.
     pub fn inputs_hash(&self) -> String {
         let mut hasher = blake3::Hasher::new();
-        hasher.update(format!("{:?}\n", self.family).as_bytes());
+        hasher.update(format!("{:?} {}\n", self.family, self.architecture).as_bytes());
         for ingredient in &self.ingredients {
             hasher.update(format!("{} {}\n", ingredient.name, ingredient.hash).as_bytes());
         }

@@ -4,5 +4,6 @@ pub mod expand;
 pub mod manifest;
 pub mod parse;
 pub mod results;
+mod space;
 pub mod spec;
 pub mod table;

@@ -1,208 +1,436 @@
-//! `results.json`: one row a task, best first by select.
+//! What came of a sweep: the content of `results.json`.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::manifest::{IngredientEntry, Manifest, SplitScore};
-use super::spec::{Metric, Overrides, Spec};
+use super::manifest::{Manifest, SplitScore};
+use super::spec::{MethodName, Metric, Overrides, SoupSpec, Spec};
 use crate::runner::engine::{Completion, Effort, Scores};
 use crate::task::{Origin, Task, TaskState};
 
-/// How a task ended; kept beside its coefficients.
+/// What came of one task so far.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TaskOutcome {
     /// State.
     pub state: TaskState,
     /// Why it failed.
     pub cause: Option<String>,
-    /// Scores of the exact soup.
+    /// Scores of the exact soup, once succeeded.
     pub scores: Option<Scores>,
-    /// What it took.
-    pub effort: Option<Effort>,
-    /// Whether the result is the bits that an uninterrupted task would have given.
+    /// What it took, over all attempts.
+    pub effort: Effort,
+    /// Whether the result is bit-exact, once succeeded; see [`Completion::exact`].
     pub exact: Option<bool>,
-    /// Resolved ingredients a model batch.
+    /// Resolved number of ingredients a model batch, once succeeded.
     pub model_batch: Option<usize>,
+    /// Attempts begun.
+    pub attempts: u32,
 }
 
 impl TaskOutcome {
-    /// Not finished.
+    /// A task that has not begun.
     pub fn queued() -> Self {
-        Self { state: TaskState::Queued, cause: None, scores: None, effort: None, exact: None, model_batch: None }
+        Self {
+            state: TaskState::Queued,
+            cause: None,
+            scores: None,
+            effort: Effort::default(),
+            exact: None,
+            model_batch: None,
+            attempts: 0,
+        }
     }
 
-    /// Given up.
-    pub fn failed(cause: String) -> Self {
-        Self { state: TaskState::Failed, cause: Some(cause), ..Self::queued() }
-    }
-
-    /// Done.
-    pub fn succeeded(completion: &Completion) -> Self {
+    /// A task that is done.
+    pub fn succeeded(completion: &Completion, attempts: u32) -> Self {
         Self {
             state: TaskState::Succeeded,
             cause: None,
             scores: Some(completion.scores.clone()),
-            effort: Some(completion.effort),
+            effort: completion.effort,
             exact: Some(completion.exact),
             model_batch: Some(completion.model_batch),
+            attempts,
         }
+    }
+
+    /// A task that was given up because of `cause`.
+    pub fn failed(cause: String, effort: Effort, attempts: u32) -> Self {
+        Self { state: TaskState::Failed, cause: Some(cause), effort, attempts, ..Self::queued() }
     }
 }
 
-/// The content of `results.json`.
+/// `results.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SweepResults {
     /// Version of this format.
     pub version: u32,
     /// Name of the sweep.
     pub name: String,
-    /// Program and version that wrote it.
+    /// Program and version.
     pub generated_by: String,
-    /// Hash of the specification.
+    /// [`Spec::identity`].
     pub spec_identity: String,
-    /// Hash of the zoo's and the data's content.
+    /// [`Manifest::inputs_hash`].
     pub inputs_hash: String,
-    /// What ranks tasks.
+    /// What ranks the tasks.
     pub metric: Metric,
-    /// What a person should know.
+    /// Things a person should know about the zoo and the data.
     pub notes: Vec<String>,
-    /// The ingredients with their select scores.
-    pub ingredients: Vec<IngredientEntry>,
-    /// One row a task, best first by select; those without scores last.
+    /// The ingredients, in order.
+    pub ingredients: Vec<IngredientResult>,
+    /// The baselines that are done.
+    pub baselines: Baselines<BaselineResult>,
+    /// Every task, baselines among them: the best by select first, then the unfinished, then the failed.
     pub tasks: Vec<Row>,
+}
+
+/// One ingredient.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct IngredientResult {
+    /// Short name.
+    pub name: String,
+    /// Content hash.
+    pub hash: String,
+    /// Score on select.
+    pub select: Option<SplitScore>,
+}
+
+/// Something about each baseline that is done.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Baselines<T> {
+    /// The best ingredient by select.
+    pub best: Option<T>,
+    /// The plain mean.
+    pub uniform: Option<T>,
+    /// The greedy soup, if it is a baseline of the sweep.
+    #[serde(skip_serializing_if = "Option::is_none", default = "Option::default")]
+    pub greedy: Option<T>,
+}
+
+impl<T> Baselines<T> {
+    /// The same baselines with something else about each.
+    fn map<U>(&self, about: impl Fn(&T) -> U) -> Baselines<U> {
+        Baselines {
+            best: self.best.as_ref().map(&about),
+            uniform: self.uniform.as_ref().map(&about),
+            greedy: self.greedy.as_ref().map(&about),
+        }
+    }
+}
+
+/// A baseline and its scores.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BaselineResult {
+    /// Its row.
+    pub task_id: String,
+    /// Its scores.
+    #[serde(flatten)]
+    pub scores: Scores,
 }
 
 /// One task.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Row {
-    /// Task.
+    /// Name of the task, and of its folder.
     pub task_id: String,
     /// Method.
-    pub method: String,
+    pub method: MethodName,
     /// Where the task comes from.
     pub origin: Origin,
-    /// All hyperparameters, resolved.
-    pub hyperparameters: serde_json::Value,
-    /// The searched ones.
+    /// All hyperparameters.
+    pub hyperparameters: Hyperparameters,
+    /// The searched ones among them, as they were drawn.
     pub searched: Overrides,
-    /// Score on learn.
+    /// Score on the data that coefficients were learned on.
     pub learn: Option<SplitScore>,
-    /// Score on select.
+    /// Score on the data that chooses.
     pub select: Option<SplitScore>,
-    /// Score on test.
+    /// Score on the data that is only reported.
     pub test: Option<SplitScore>,
-    /// Scores of the same sweep's `best`, `uniform` and, if computed, `greedy`.
-    pub baselines: BTreeMap<String, Scores>,
-    /// Optimizer steps.
+    /// Select scores of the sweep's baselines, to compare with.
+    pub baselines: Baselines<SplitScore>,
+    /// Optimizer steps, over all attempts.
     pub iterations: u64,
-    /// Seconds of computation.
+    /// Seconds of computation, over all attempts.
     pub seconds: f64,
-    /// Learn samples a second within iterations; `None` without iterations.
+    /// Learn samples over the seconds spent within iterations; `None` without iterations.
     pub samples_per_second: Option<f64>,
-    /// Largest use of device memory; `None` where the device is the host.
+    /// Largest use of device memory in bytes, where the device is not the host.
     pub peak_device_bytes: Option<u64>,
-    /// Largest resident memory of the process, maps of ingredients included.
-    pub peak_host_bytes: Option<u64>,
-    /// Resolved ingredients a model batch.
+    /// Largest resident memory in bytes.
+    pub peak_host_bytes: u64,
+    /// Resolved number of ingredients a model batch, once succeeded.
     pub model_batch: Option<usize>,
     /// State.
     pub state: TaskState,
     /// Why it failed.
     pub cause: Option<String>,
-    /// Whether resumption, if any, was bit-exact.
+    /// Whether the result is bit-exact, once succeeded.
     pub exact: Option<bool>,
-    /// Whether the soup is strictly better, by select, than the best ingredient.
+    /// Whether it is strictly better than the best ingredient, by select and the sweep's metric.
     pub better_than_best_ingredient: Option<bool>,
+    /// Attempts begun.
+    pub attempts: u32,
 }
 
-/// Whether `a` is strictly better than `b`. By accuracy, equal accuracies go to the lower loss.
-pub fn is_better(metric: Metric, a: &SplitScore, b: &SplitScore) -> bool {
-    match metric {
-        Metric::Loss => a.loss < b.loss,
-        Metric::Accuracy => (a.accuracy, -a.loss) > (b.accuracy, -b.loss),
-    }
-}
-
-/// Better scores first; equal ones are equal.
-pub fn rank(metric: Metric, a: &SplitScore, b: &SplitScore) -> Ordering {
-    match (is_better(metric, a, b), is_better(metric, b, a)) {
-        (true, _) => Ordering::Less,
-        (_, true) => Ordering::Greater,
-        _ => Ordering::Equal,
-    }
+/// Resolved hyperparameters of a task.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Hyperparameters {
+    /// The fields of `[soup]`.
+    #[serde(flatten)]
+    pub soup: SoupSpec,
+    /// Number of ingredients used, the best by select; `None` for all.
+    #[serde(rename = "zoo.top")]
+    pub top: Option<usize>,
 }
 
 impl SweepResults {
     /// Version that this program writes.
     pub const VERSION: u32 = 1;
 
-    /// Makes the table of all tasks.
-    pub fn build(spec: &Spec, manifest: &Manifest, outcomes: &[(Task, TaskOutcome)]) -> Self {
+    /// The results of `tasks` (all of the sweep, in the order of [`expand`](super::expand::expand)). `outcomes` is by task id; a task without one has not begun.
+    pub fn build(spec: &Spec, manifest: &Manifest, tasks: &[Task], outcomes: &BTreeMap<String, TaskOutcome>) -> Self {
         let metric = spec.data.metric;
-        let baselines: BTreeMap<String, Scores> = outcomes
-            .iter()
-            .filter(|(task, _)| task.origin == Origin::Baseline)
-            .filter_map(|(task, outcome)| Some((task.id.clone(), outcome.scores.clone()?)))
-            .collect();
-        let best = manifest
+        let baseline = |method: MethodName| {
+            let task = tasks.iter().find(|task| task.origin == Origin::Baseline && task.soup.method == method)?;
+            let scores = outcomes.get(&task.id)?.scores.clone()?;
+            Some(BaselineResult { task_id: task.id.clone(), scores })
+        };
+        let baselines = Baselines {
+            best: baseline(MethodName::Best),
+            uniform: baseline(MethodName::Uniform),
+            greedy: baseline(MethodName::Greedy),
+        };
+        let ingredients: Vec<_> = manifest
             .ingredients
             .iter()
-            .filter_map(|entry| entry.select)
-            .reduce(|a, b| if is_better(metric, &b, &a) { b } else { a });
-        let mut tasks: Vec<Row> = outcomes
-            .iter()
-            .map(|(task, outcome)| {
-                let scores = outcome.scores.as_ref();
-                let effort = outcome.effort.unwrap_or_default();
-                let select = scores.map(|s| s.select);
-                Row {
-                    task_id: task.id.clone(),
-                    method: task.soup.method.to_string(),
-                    origin: task.origin,
-                    hyperparameters: serde_json::json!({ "soup": task.soup, "zoo.top": task.top }),
-                    searched: task.overrides.clone(),
-                    learn: scores.map(|s| s.learn),
-                    select,
-                    test: scores.and_then(|s| s.test),
-                    baselines: baselines.clone(),
-                    iterations: effort.iterations,
-                    seconds: effort.seconds,
-                    samples_per_second: (effort.iteration_seconds > 0.0)
-                        .then(|| effort.samples as f64 / effort.iteration_seconds),
-                    peak_device_bytes: effort.peak_device_bytes,
-                    peak_host_bytes: outcome.effort.map(|effort| effort.peak_host_bytes),
-                    model_batch: outcome.model_batch,
-                    state: outcome.state,
-                    cause: outcome.cause.clone(),
-                    exact: outcome.exact,
-                    better_than_best_ingredient: select.zip(best).map(|(s, b)| is_better(metric, &s, &b)),
-                }
-            })
+            .map(|entry| IngredientResult { name: entry.name.clone(), hash: entry.hash.clone(), select: entry.select })
             .collect();
-        // Stable: of equals the earlier stays first, and baselines are the earliest, so that the best ingredient wins if nothing beats it.
-        tasks.sort_by(|a, b| match (&a.select, &b.select) {
-            (Some(a), Some(b)) => rank(metric, a, b),
-            (Some(_), None) => Ordering::Less,
-            (None, Some(_)) => Ordering::Greater,
-            (None, None) => Ordering::Equal,
-        });
+        // The baseline's own score if there is one: it went the same way as the other soups' scores.
+        let to_beat = baselines.best.as_ref().map(|best| best.scores.select);
+        let to_beat = to_beat.or(best_of(&ingredients, metric).and_then(|ingredient| ingredient.select));
+
+        let selects = baselines.map(|baseline| baseline.scores.select);
+        let queued = TaskOutcome::queued();
+        let mut rows: Vec<Row> = tasks
+            .iter()
+            .map(|task| row(task, outcomes.get(&task.id).unwrap_or(&queued), selects, to_beat, metric))
+            .collect();
+        // Stable: equal scores stay in the order of the tasks, so the best ingredient comes before a soup that only equals it.
+        rows.sort_by(|a, b| rank(a).cmp(&rank(b)).then_with(|| compare(a, b, metric)));
         Self {
             version: Self::VERSION,
             name: spec.name.clone(),
-            generated_by: concat!("mehl-soup ", env!("CARGO_PKG_VERSION")).to_string(),
+            generated_by: concat!("mehl-soup ", env!("CARGO_PKG_VERSION")).into(),
             spec_identity: spec.identity(),
             inputs_hash: manifest.inputs_hash(),
             metric,
             notes: manifest.notes.clone(),
-            ingredients: manifest.ingredients.clone(),
-            tasks,
+            ingredients,
+            baselines,
+            tasks: rows,
         }
+    }
+
+    /// The best ingredient by select; `None` before the ingredients were scored.
+    pub fn best_ingredient(&self) -> Option<&IngredientResult> {
+        best_of(&self.ingredients, self.metric)
     }
 }
 
-/// The best task by select, if any succeeded.
+/// The best task that succeeded, by select: a soup only if it is strictly better than the best ingredient, whose baseline it is otherwise.
+/// `None` if no task succeeded.
 pub fn winner(results: &SweepResults) -> Option<&Row> {
-    results.tasks.iter().find(|row| row.state == TaskState::Succeeded && row.select.is_some())
+    let succeeded = || results.tasks.iter().filter(|row| row.state == TaskState::Succeeded);
+    let best_ingredient = succeeded().find(|row| row.origin == Origin::Baseline && row.method == MethodName::Best);
+    let mut winner = best_ingredient.or_else(|| succeeded().next())?;
+    for row in succeeded() {
+        if compare(row, winner, results.metric) == Ordering::Less {
+            winner = row;
+        }
+    }
+    Some(winner)
+}
+
+fn best_of(ingredients: &[IngredientResult], metric: Metric) -> Option<&IngredientResult> {
+    let scored = ingredients.iter().filter_map(|ingredient| Some((ingredient, ingredient.select?)));
+    // `min_by` keeps the first of equals.
+    scored.min_by(|(_, a), (_, b)| metric.compare(a, b)).map(|(ingredient, _)| ingredient)
+}
+
+/// Succeeded rows before unfinished ones, failed ones last.
+fn rank(row: &Row) -> u8 {
+    match row.state {
+        TaskState::Succeeded => 0,
+        TaskState::Running | TaskState::Queued => 1,
+        TaskState::Failed => 2,
+    }
+}
+
+fn compare(a: &Row, b: &Row, metric: Metric) -> Ordering {
+    match (&a.select, &b.select) {
+        (Some(a), Some(b)) => metric.compare(a, b),
+        (a, b) => a.is_none().cmp(&b.is_none()),
+    }
+}
+
+fn row(
+    task: &Task,
+    outcome: &TaskOutcome,
+    baselines: Baselines<SplitScore>,
+    to_beat: Option<SplitScore>,
+    metric: Metric,
+) -> Row {
+    let select = outcome.scores.as_ref().map(|scores| scores.select);
+    let effort = outcome.effort;
+    Row {
+        task_id: task.id.clone(),
+        method: task.soup.method,
+        origin: task.origin,
+        hyperparameters: Hyperparameters { soup: task.soup.clone(), top: task.top },
+        searched: task.overrides.clone(),
+        learn: outcome.scores.as_ref().map(|scores| scores.learn),
+        select,
+        test: outcome.scores.as_ref().and_then(|scores| scores.test),
+        baselines,
+        iterations: effort.iterations,
+        seconds: effort.seconds,
+        samples_per_second: (effort.iteration_seconds > 0.0).then(|| effort.samples as f64 / effort.iteration_seconds),
+        peak_device_bytes: effort.peak_device_bytes,
+        peak_host_bytes: effort.peak_host_bytes,
+        model_batch: outcome.model_batch,
+        state: outcome.state,
+        cause: outcome.cause.clone(),
+        exact: outcome.exact,
+        better_than_best_ingredient: select
+            .zip(to_beat)
+            .map(|(select, to_beat)| metric.compare(&select, &to_beat) == Ordering::Less),
+        attempts: outcome.attempts,
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::path::Path;
+
+    use super::super::expand::expand;
+    use super::super::manifest::IngredientEntry;
+    use super::super::parse::{Format, parse_spec_text};
+    use super::super::spec::Family;
+    use super::*;
+
+    pub(in crate::sweep) fn score(loss: f64, accuracy: f64) -> SplitScore {
+        SplitScore { loss, loss_standard_error: 0.01, accuracy, accuracy_standard_error: 0.02, samples: 50 }
+    }
+
+    fn outcome(loss: f64, accuracy: f64) -> TaskOutcome {
+        let completion = Completion {
+            attempts: 1,
+            coefficients: Vec::new(),
+            scores: Scores {
+                learn: score(loss / 2.0, accuracy),
+                select: score(loss, accuracy),
+                test: Some(score(loss + 0.1, accuracy - 0.1)),
+            },
+            effort: Effort { iterations: 4, samples: 100, seconds: 9.0, iteration_seconds: 2.0, ..Effort::default() },
+            exact: true,
+            model_batch: 2,
+        };
+        TaskOutcome::succeeded(&completion, 1)
+    }
+
+    /// A sweep of `best`, `uniform`, `0001-mehl+` and so on, with scores (loss, accuracy) on select; the fourth task never began.
+    pub(in crate::sweep) fn results(metric: &str, scores: &[(&str, f64, f64)]) -> SweepResults {
+        let text = format!(
+            "zoo.ingredients = 'z'\ndata = {{ learn = 'l', metric = '{metric}' }}\nsearch.space.batch = [1, 2, 3, 4]"
+        );
+        let spec = parse_spec_text(&text, Format::Toml, Path::new("/base")).unwrap();
+        let ingredient = |name: &str, loss| IngredientEntry {
+            name: name.into(),
+            path: name.into(),
+            hash: format!("hash-{name}"),
+            select: Some(score(loss, 0.8)),
+        };
+        let manifest = Manifest {
+            version: Manifest::VERSION,
+            family: Family::Vit,
+            architecture: String::new(),
+            ingredients: vec![ingredient("cat", 0.6), ingredient("dog", 0.5)],
+            data: Vec::new(),
+            notes: vec!["select is a part of learn".into()],
+        };
+        let mut outcomes: BTreeMap<_, _> =
+            scores.iter().map(|(id, loss, accuracy)| (id.to_string(), outcome(*loss, *accuracy))).collect();
+        outcomes.insert("0003-mehl+".into(), TaskOutcome::failed("loss is NaN".into(), Effort::default(), 1));
+        SweepResults::build(&spec, &manifest, &expand(&spec), &outcomes)
+    }
+
+    fn order(results: &SweepResults) -> Vec<&str> {
+        results.tasks.iter().map(|row| row.task_id.as_str()).collect()
+    }
+
+    #[test]
+    fn rows_are_best_first_by_the_metric_and_those_without_scores_last() {
+        let scores = [("best", 0.5, 0.8), ("uniform", 0.7, 0.6), ("0001-mehl+", 0.4, 0.7), ("0002-mehl+", 0.6, 0.9)];
+        let by_loss = results("loss", &scores);
+        assert_eq!(order(&by_loss), ["0001-mehl+", "best", "0002-mehl+", "uniform", "0004-mehl+", "0003-mehl+"]);
+        assert_eq!(winner(&by_loss).unwrap().task_id, "0001-mehl+");
+        let better: Vec<_> = by_loss.tasks.iter().map(|row| row.better_than_best_ingredient).collect();
+        assert_eq!(better, [Some(true), Some(false), Some(false), Some(false), None, None]);
+        assert_eq!(by_loss.tasks[0].samples_per_second, Some(50.0));
+        assert_eq!(by_loss.tasks[0].baselines.uniform.unwrap().loss, 0.7);
+        assert_eq!(by_loss.tasks[5].cause.as_deref(), Some("loss is NaN"));
+        let by_accuracy = results("accuracy", &scores);
+        assert_eq!(order(&by_accuracy)[..2], ["0002-mehl+", "best"]);
+        assert_eq!(winner(&by_accuracy).unwrap().task_id, "0002-mehl+");
+    }
+
+    #[test]
+    fn a_soup_that_only_equals_the_best_ingredient_does_not_win() {
+        let results = results("loss", &[("0001-mehl+", 0.5, 0.8), ("best", 0.5, 0.8), ("0002-mehl+", 0.5, 0.8)]);
+        assert_eq!(winner(&results).unwrap().task_id, "best");
+        assert!(results.tasks.iter().all(|row| row.better_than_best_ingredient != Some(true)));
+    }
+
+    #[test]
+    fn without_the_baseline_the_ingredients_own_score_is_to_beat() {
+        let results = results("loss", &[("0001-mehl+", 0.45, 0.8), ("0002-mehl+", 0.55, 0.8)]);
+        assert_eq!(results.tasks[0].better_than_best_ingredient, Some(true));
+        assert_eq!(results.tasks[1].better_than_best_ingredient, Some(false));
+        assert_eq!(results.best_ingredient().unwrap().name, "dog");
+        assert!(results.baselines.best.is_none());
+    }
+
+    #[test]
+    fn a_sweep_without_a_success_has_no_winner() {
+        assert!(winner(&results("loss", &[])).is_none());
+    }
+
+    #[test]
+    fn a_nan_is_worse_than_any_number() {
+        for metric in [Metric::Loss, Metric::Accuracy] {
+            for nan in [f64::NAN, -f64::NAN] {
+                assert_eq!(metric.compare(&score(nan, nan), &score(9.0, 0.0)), Ordering::Greater);
+                assert_eq!(metric.compare(&score(9.0, 0.0), &score(nan, nan)), Ordering::Less);
+            }
+        }
+        assert_eq!(Metric::Accuracy.compare(&score(0.2, 0.9), &score(0.1, 0.9)), Ordering::Greater);
+    }
+
+    #[test]
+    fn results_come_back_from_json_and_hyperparameters_are_flat() {
+        let results = results("loss", &[("best", 0.5, 0.8)]);
+        let json = serde_json::to_string_pretty(&results).unwrap();
+        assert_eq!(serde_json::from_str::<SweepResults>(&json).unwrap(), results);
+        let value: serde_json::Value = serde_json::from_str(&json).unwrap();
+        let last = value["tasks"].as_array().unwrap().last().unwrap();
+        assert_eq!(last["hyperparameters"]["inner_epochs"], 5);
+        assert_eq!(last["hyperparameters"]["model_batch"], "auto");
+        assert_eq!(last["hyperparameters"]["zoo.top"], serde_json::Value::Null);
+        assert_eq!(value["baselines"]["best"]["select"]["loss"], 0.5);
+        assert!(value["baselines"].get("greedy").is_none());
+    }
 }

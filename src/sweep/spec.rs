@@ -2,9 +2,12 @@
 //!
 //! These types hold only valid values; reading, defaults and faults are in [`super::parse`].
 
+use std::cmp::Ordering;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+
+use super::manifest::SplitScore;
 
 /// A whole specification.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -19,8 +22,7 @@ pub struct Spec {
     pub data: DataSpec,
     /// Hyperparameters that every task starts from.
     pub soup: SoupSpec,
-    /// The fields of `[soup]` that were given, as they were given: searched values replace them before defaults are taken, so that a searched method
-    /// has its own defaults.
+    /// The fields of `[soup]` that the file states, as it states them. Overrides replace these, and defaults are taken afterwards: they follow the method.
     pub soup_given: Overrides,
     /// Which tasks the sweep has.
     pub search: SearchSpec,
@@ -29,12 +31,20 @@ pub struct Spec {
 }
 
 impl Spec {
-    /// Hash (blake3, hexadecimal) of everything that decides results: not the name, nor where and how long it is computed.
+    /// Hash (blake3, hexadecimal) over all that determines the sweep's results: everything but the name, `[compute]` and `search.max_seconds`.
+    /// What the files hold is not in it, see [`Manifest::inputs_hash`](super::manifest::Manifest::inputs_hash).
     pub fn identity(&self) -> String {
-        let Self { name: _, seed, zoo, data, soup, soup_given, search, compute: _ } = self;
-        let search = SearchSpec { max_seconds: None, ..search.clone() };
-        let json = serde_json::to_vec(&(seed, zoo, data, soup, soup_given, search)).unwrap_or_default();
-        blake3::hash(&json).to_hex().to_string()
+        // Structs serialize in the order of their fields and overrides are sorted, so equal specifications give equal text.
+        let relevant = (
+            self.seed,
+            &self.zoo,
+            &self.data,
+            &self.soup,
+            &self.soup_given,
+            SearchSpec { max_seconds: None, ..self.search.clone() },
+        );
+        let json = serde_json::to_string(&relevant).expect("plain data with paths in UTF-8 serializes");
+        blake3::hash(json.as_bytes()).to_hex().to_string()
     }
 }
 
@@ -88,6 +98,19 @@ pub enum Metric {
     Loss,
     /// Higher accuracy is better; ties go to the lower loss.
     Accuracy,
+}
+
+impl Metric {
+    /// Orders scores, the better one first. Loss decides, or accuracy with the loss among equals; a NaN is worse than any number.
+    pub fn compare(self, a: &SplitScore, b: &SplitScore) -> Ordering {
+        // `total_cmp` alone would rank a NaN by its sign bit.
+        let lower = |a: f64, b: f64| a.is_nan().cmp(&b.is_nan()).then(a.partial_cmp(&b).unwrap_or(Ordering::Equal));
+        let loss = lower(a.loss, b.loss);
+        match self {
+            Self::Loss => loss,
+            Self::Accuracy => lower(-a.accuracy, -b.accuracy).then(loss),
+        }
+    }
 }
 
 /// Soup methods, by the names used in specifications.
@@ -296,7 +319,8 @@ pub struct ComputeSpec {
     pub devices: Vec<String>,
     /// Threads a device's CPU computation uses; `None`: all cores over the number of devices.
     pub threads: Option<usize>,
-    /// Memory budget in bytes for `model_batch = "auto"`; `None`: 80 % of what is free when the first task starts.
+    /// Memory budget in bytes for `model_batch = "auto"`; `None`: 80 % of what is free when a task begins, shared by
+    /// the devices.
     pub memory_bytes: Option<u64>,
     /// Shortest time between two checkpoints within an inner epoch.
     pub checkpoint_seconds: f64,

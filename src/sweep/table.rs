@@ -1,112 +1,214 @@
-//! The table of a sweep, for people.
+//! A sweep's results as a table for people.
 
-use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use std::fmt::Write;
+
+use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table, Width, presets};
 
 use super::manifest::SplitScore;
 use super::results::{Row, SweepResults, winner};
 use super::spec::Metric;
 use crate::task::{Origin, TaskState};
 
-/// All tasks, best first by select, and in plain words whether the winner is better than the best ingredient.
-///
-/// `width` is that of the terminal; `None` lets lines be as long as they need.
-pub fn render(results: &SweepResults, width: Option<u16>) -> String {
+const HEADER: [&str; 10] = [
+    "rank",
+    "task",
+    "method",
+    "searched",
+    "select\nloss",
+    "select\nacc. %",
+    "test\nloss",
+    "test\nacc. %",
+    "seconds",
+    "state",
+];
+
+/// The columns of numbers, which stand at the right.
+const NUMBERS: [usize; 6] = [0, 4, 5, 6, 7, 8];
+
+/// The columns that never wrap: names are for copying, and the rest is short.
+const WHOLE: [usize; 5] = [0, 1, 2, 8, 9];
+
+/// Narrowest a column gets that may wrap: room for `±0.0100` and the space behind it.
+const NARROWEST: u16 = 8;
+
+/// All tasks, best first by select, and what came of them in plain words. `width` is that of the terminal, in columns: cells wrap to fit it, as far
+/// as about 90 columns, below which no cell would be legible.
+/// Figures after `±` are standard errors over samples.
+pub fn render(results: &SweepResults, width: u16) -> String {
     let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
-    if let Some(width) = width {
-        table.set_width(width);
-        table.set_content_arrangement(ContentArrangement::Dynamic);
+    table.load_style(presets::UTF8_BORDERS_ONLY).set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
+    table.set_header(HEADER);
+    let mut rank = 0;
+    for row in &results.tasks {
+        let succeeded = row.state == TaskState::Succeeded;
+        rank += usize::from(succeeded);
+        table.add_row(cells(row, if succeeded { rank.to_string() } else { "-".into() }));
     }
-    let has_test = results.tasks.iter().any(|row| row.test.is_some());
-    let mut header = vec!["", "task", "searched", "select loss", "select accuracy"];
-    if has_test {
-        header.extend(["test loss", "test accuracy"]);
-    }
-    header.extend(["iterations", "seconds"]);
-    table.set_header(header);
-    for (rank, row) in results.tasks.iter().enumerate() {
-        let mut cells = vec![
-            if row.select.is_some() { (rank + 1).to_string() } else { String::new() },
-            if row.origin == Origin::Baseline { format!("{} (baseline)", row.task_id) } else { row.task_id.clone() },
-            searched(row),
-        ];
-        let splits = if has_test { vec![row.select, row.test] } else { vec![row.select] };
-        for score in splits {
-            cells.push(score.map_or_else(String::new, |s| format!("{:.4} ± {:.4}", s.loss, s.loss_standard_error)));
-            cells.push(score.map_or_else(String::new, |s| accuracy(&s)));
-        }
-        if let Some(cause) = &row.cause {
-            cells[3] = format!("failed: {cause}");
-        } else if row.state != TaskState::Succeeded {
-            cells[3] = "not finished".to_string();
-        }
-        cells.push(row.iterations.to_string());
-        cells.push(format!("{:.1}", row.seconds));
-        table.add_row(cells);
-    }
-    for column in [0, 3, 4, 5, 6, 7, 8] {
-        if let Some(column) = table.column_mut(column) {
+    for (index, column) in table.column_iter_mut().enumerate() {
+        column.set_padding((0, 1));
+        if NUMBERS.contains(&index) {
             column.set_cell_alignment(CellAlignment::Right);
         }
+        column.set_constraint(if WHOLE.contains(&index) {
+            ColumnConstraint::ContentWidth
+        } else {
+            ColumnConstraint::LowerBoundary(Width::Fixed(NARROWEST))
+        });
     }
-    let mut text = table.to_string();
-    for line in verdict(results).iter().chain(&results.notes) {
-        text.push('\n');
-        text.push_str(line);
-    }
-    text
-}
-
-fn searched(row: &Row) -> String {
-    let shown: Vec<String> = row
-        .searched
-        .iter()
-        .filter(|(key, _)| *key != "method")
-        .map(|(key, value)| match value.as_f64() {
-            Some(number) if value.is_f64() => format!("{key}={number:.3e}"),
-            _ => format!("{key}={}", value.as_str().map_or_else(|| value.to_string(), str::to_string)),
-        })
-        .collect();
-    shown.join(" ")
-}
-
-fn accuracy(score: &SplitScore) -> String {
-    format!("{:.2} ± {:.2} %", 100.0 * score.accuracy, 100.0 * score.accuracy_standard_error)
-}
-
-/// Whether the winner is better than the best ingredient: what select says, by which it was chosen, and then what test says.
-fn verdict(results: &SweepResults) -> Vec<String> {
-    let Some(row) = winner(results) else { return vec!["no task succeeded".to_string()] };
     let metric = match results.metric {
         Metric::Loss => "loss",
         Metric::Accuracy => "accuracy",
     };
-    let mut lines = vec![format!(
-        "Ranked by select {metric}; ± is one standard error over samples. Test is only reported, nothing was chosen by it."
-    )];
-    let Some(best) = row.baselines.get("best") else { return lines };
-    match (row.better_than_best_ingredient, row.select) {
-        (Some(true), Some(select)) => lines.push(format!(
-            "The winner, {}, is better than the best ingredient by select: loss {:.4} against {:.4}, accuracy {} against {}.",
-            row.task_id,
-            select.loss,
-            best.select.loss,
-            accuracy(&select),
-            accuracy(&best.select)
-        )),
-        _ => lines.push("No soup is better than the best ingredient by select; the winner is that ingredient or its equal.".to_string()),
+    let mut text = format!("{table}\n* baseline; ranked by select {metric}; ± standard error\n");
+    for row in &results.tasks {
+        if let Some(cause) = &row.cause {
+            let _ = writeln!(text, "{} failed: {cause}", row.task_id);
+        }
     }
-    if let (Some(test), Some(best)) = (row.test, best.test) {
-        let word = if test.loss < best.loss { "better" } else { "not better" };
-        lines.push(format!(
-            "On test it is {word} by loss, {:.4} against {:.4} (standard errors {:.4} and {:.4}), with accuracy {} against {}.",
-            test.loss,
-            best.loss,
-            test.loss_standard_error,
-            best.loss_standard_error,
-            accuracy(&test),
-            accuracy(&best)
-        ));
+    for note in &results.notes {
+        let _ = writeln!(text, "note: {note}");
     }
-    lines
+    text + &verdict(results)
+}
+
+fn cells(row: &Row, rank: String) -> Vec<String> {
+    let baseline = if row.origin == Origin::Baseline { " *" } else { "" };
+    let searched: Vec<String> = row
+        .searched
+        .iter()
+        // The method has a column of its own.
+        .filter(|(key, _)| *key != "method")
+        .map(|(key, value)| match value.as_str() {
+            Some(word) => format!("{key}={word}"),
+            None => format!("{key}={value}"),
+        })
+        .collect();
+    let state = match row.state {
+        TaskState::Queued => "queued",
+        TaskState::Running => "running",
+        TaskState::Succeeded => "done",
+        TaskState::Failed => "failed",
+    };
+    vec![
+        rank,
+        format!("{}{baseline}", row.task_id),
+        row.method.to_string(),
+        searched.join(" "),
+        row.select.as_ref().map(loss).unwrap_or_default(),
+        row.select.as_ref().map(accuracy).unwrap_or_default(),
+        row.test.as_ref().map(|test| format!("{:.4}", test.loss)).unwrap_or_default(),
+        row.test.as_ref().map(accuracy).unwrap_or_default(),
+        format!("{:.1}", row.seconds),
+        state.to_string(),
+    ]
+}
+
+fn loss(score: &SplitScore) -> String {
+    // No space after the sign: a narrow column wraps before it.
+    format!("{:.4} ±{:.4}", score.loss, score.loss_standard_error)
+}
+
+fn accuracy(score: &SplitScore) -> String {
+    format!("{:.2} ±{:.2}", 100.0 * score.accuracy, 100.0 * score.accuracy_standard_error)
+}
+
+/// Whether the winner is better than the best ingredient, by how much, and what test says.
+fn verdict(results: &SweepResults) -> String {
+    let Some(winner) = winner(results) else { return "no task succeeded, so there is no winner\n".into() };
+    let name = results.best_ingredient().map_or("name unknown", |ingredient| ingredient.name.as_str());
+    let best = results.baselines.best.as_ref();
+    let to_beat = best.map(|best| best.scores.select).or(results.best_ingredient().and_then(|i| i.select));
+    let (Some(select), Some(to_beat)) = (winner.select, to_beat) else {
+        return format!("winner: {}; the best ingredient has no score to compare with\n", winner.task_id);
+    };
+    if winner.better_than_best_ingredient != Some(true) {
+        return format!(
+            "no soup is better than the best ingredient ({name}) on select: {}; the winner is {}\n",
+            standing(&to_beat),
+            winner.task_id
+        );
+    }
+    let mut text = format!(
+        "winner: {} is better than the best ingredient ({name}) on select: {}\n",
+        winner.task_id,
+        difference(&select, &to_beat)
+    );
+    if let Some((test, best)) = winner.test.zip(best.and_then(|best| best.scores.test)) {
+        let word = match results.metric.compare(&test, &best) {
+            std::cmp::Ordering::Less => "is better too",
+            std::cmp::Ordering::Equal => "is not better, but equal",
+            std::cmp::Ordering::Greater => "is not better",
+        };
+        let _ = writeln!(text, "on test, which chose nothing, it {word}: {}", difference(&test, &best));
+    }
+    text
+}
+
+fn standing(score: &SplitScore) -> String {
+    format!("loss {}, accuracy {} %", loss(score), accuracy(score))
+}
+
+/// How far `a` is from `b`. The standard errors are those of either score: on the same samples the difference itself varies less.
+fn difference(a: &SplitScore, b: &SplitScore) -> String {
+    let way = |difference: f64, digits: usize, unit: &str| {
+        let amount = format!("{:.digits$}", difference.abs());
+        match difference {
+            d if d < 0.0 => format!("{amount}{unit} lower"),
+            d if d > 0.0 => format!("{amount}{unit} higher"),
+            _ => "equal".to_string(),
+        }
+    };
+    format!(
+        "loss {} against {} ({}), accuracy {} % against {} % ({})",
+        loss(a),
+        loss(b),
+        way(a.loss - b.loss, 4, ""),
+        accuracy(a),
+        accuracy(b),
+        way(100.0 * (a.accuracy - b.accuracy), 2, " points"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::results::tests::results;
+    use super::*;
+
+    fn line<'a>(text: &'a str, beginning: &str) -> &'a str {
+        text.lines()
+            .find(|line| line.trim_start_matches(['│', ' ']).starts_with(beginning))
+            .unwrap_or_else(|| panic!("{text}"))
+    }
+
+    #[test]
+    fn a_winner_is_compared_with_the_best_ingredient() {
+        let text = render(&results("loss", &[("best", 0.5, 0.8), ("0001-mehl+", 0.4, 0.82)]), 200);
+        let row = line(&text, "1 ");
+        for part in ["0001-mehl+", "batch=1", "0.4000 ±0.0100", "82.00 ±2.00", "0.5000", "9.0", "done"] {
+            assert!(row.contains(part), "{part} in {row}");
+        }
+        assert!(line(&text, "2 ").contains("best *"));
+        assert_eq!(
+            line(&text, "winner"),
+            "winner: 0001-mehl+ is better than the best ingredient (dog) on select: loss 0.4000 ±0.0100 against 0.5000 ±0.0100 \
+             (0.1000 lower), accuracy 82.00 ±2.00 % against 80.00 ±2.00 % (2.00 points higher)"
+        );
+        assert!(line(&text, "on test").contains("it is better too: loss 0.5000"));
+        assert!(text.contains("0003-mehl+ failed: loss is NaN") && text.contains("note: select is a part of learn"));
+    }
+
+    #[test]
+    fn it_is_said_plainly_when_nothing_beats_the_best_ingredient() {
+        let text = render(&results("loss", &[("best", 0.5, 0.8), ("0001-mehl+", 0.6, 0.9)]), 200);
+        assert!(text.contains("no soup is better than the best ingredient (dog) on select"), "{text}");
+        assert!(!text.contains("winner: 0001"));
+        assert!(render(&results("loss", &[]), 200).contains("no task succeeded"));
+    }
+
+    #[test]
+    fn a_narrow_terminal_wraps_the_table() {
+        let text = render(&results("loss", &[("best", 0.5, 0.8)]), 100);
+        let table = text.split("\n* baseline").next().unwrap();
+        assert!(table.lines().all(|line| line.chars().count() <= 100), "{table}");
+    }
 }

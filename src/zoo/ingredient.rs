@@ -70,6 +70,8 @@ impl Ingredient {
             ingredient.open_folder()?;
         } else if ingredient.path.extension().is_some_and(|e| e == "safetensors") {
             ingredient.add_shard(&ingredient.path.clone())?;
+            // A model folder's file, named by itself, is that model still.
+            ingredient.read_config(crate::files::parent_of(&ingredient.path.clone()))?;
         } else {
             let reason = "expected a `.safetensors` file or a model folder, found another file".into();
             return Err(ZooError::NotAnIngredient { path: ingredient.path, reason });
@@ -94,6 +96,10 @@ impl Ingredient {
             let reason = format!("expected a folder with `{}` or `{}`, found neither", folder::SINGLE, folder::INDEX);
             return Err(ZooError::NotAnIngredient { path: folder, reason });
         }
+        self.read_config(&folder)
+    }
+
+    fn read_config(&mut self, folder: &Path) -> Result<(), ZooError> {
         let config = folder.join("config.json");
         match std::fs::read(&config) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
@@ -138,6 +144,15 @@ impl Ingredient {
                 let shard = self.shards[info.shard].path().display();
                 Err(malformed(format!("tensor `{name}`: expected in the index, found only in {shard}")))
             }
+        }
+    }
+
+    /// The folder that holds the model's configuration: the ingredient itself, or, for a file, the one it is in if that holds a `config.json`.
+    pub fn folder(&self) -> Option<&Path> {
+        if self.path.is_dir() {
+            Some(&self.path)
+        } else {
+            self.config.as_ref().map(|_| crate::files::parent_of(&self.path))
         }
     }
 

@@ -29,8 +29,10 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
     tch::set_num_threads(threads as i32);
     let config = VitConfig::from_json(&config()).map_err(anyhow::Error::msg)?;
     make_zoo(args, &config)?;
-    let bare = bare(args, &config)?;
-    let soup = soup(args, threads)?;
+    // What libtorch and this program take before any model is there; both loops are counted from it, as what one frees the next takes again.
+    let before = memory::anonymous();
+    let bare = bare(args, &config, before)?;
+    let soup = soup(args, threads, before)?;
     let elements: usize = config.tensors(CLASSES as i64).iter().map(|(_, s)| s.iter().product::<i64>() as usize).sum();
     report(args, threads, elements, &bare, &soup)
 }
@@ -118,8 +120,7 @@ fn write(path: &Path, tensors: &[(String, Vec<usize>, Vec<u8>)], dtype: Dtype) -
 }
 
 /// Forward, loss, backward, nothing else.
-fn bare(args: &BenchArgs, config: &VitConfig) -> anyhow::Result<Measured> {
-    let before = memory::anonymous();
+fn bare(args: &BenchArgs, config: &VitConfig, before: u64) -> anyhow::Result<Measured> {
     let mut parameters = BTreeMap::new();
     for (name, shape) in config.tensors(CLASSES as i64) {
         let scale = if name.contains("layernorm") && name.ends_with("weight") { 0.0 } else { 0.02 };
@@ -166,7 +167,7 @@ struct Watch {
 impl TaskHost for Watch {
     fn progress(&mut self, progress: &Progress) -> Directive {
         let now = Instant::now();
-        if let Some(last) = self.last.filter(|_| progress.iterations > WARM_UP as u64) {
+        if let Some(last) = self.last {
             self.seconds.push((now - last).as_secs_f64());
         }
         self.last = Some(now);
@@ -191,7 +192,7 @@ impl ScoresHost for Watch {
 }
 
 /// `mehl+` on the same model.
-fn soup(args: &BenchArgs, threads: usize) -> anyhow::Result<Measured> {
+fn soup(args: &BenchArgs, threads: usize, before: u64) -> anyhow::Result<Measured> {
     let spec_path = args.out.join("bench.toml");
     let text = format!(
         "[zoo]\ningredients = [\"zoo/*\"]\n[data]\nlearn = \"learn.safetensors\"\nselect = \"learn.safetensors\"\n\
@@ -204,7 +205,6 @@ fn soup(args: &BenchArgs, threads: usize) -> anyhow::Result<Measured> {
         .into_iter()
         .find(|task| task.soup.method.learns())
         .context("the sweep has its one task")?;
-    let before = memory::anonymous();
     let settings = Settings { device: Device::Cpu, kind: Kind::Float, threads, cache: None };
     let mut engine = LocalEngine::new(spec, settings);
     let mut watch = Watch { stop_at: (WARM_UP + args.iterations) as u64, last: None, seconds: vec![], peak: 0 };

@@ -4,7 +4,6 @@ mod bench;
 
 use std::path::PathBuf;
 
-use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use mehl_soup::cli::exit::Exit;
 use mehl_soup::cli::run::run_to_the_end;
@@ -12,7 +11,7 @@ use mehl_soup::cli::{DemoArgs, RunArgs};
 use mehl_soup::runner::engine::EngineError;
 use mehl_soup::sweep::spec::Spec;
 use mehl_soup::zoo::HashCache;
-use mehl_soup_worker::demo;
+use mehl_soup_worker::demo::{self, DemoError};
 use mehl_soup_worker::engine::{LocalEngine, Settings, device};
 use tch::Kind;
 
@@ -62,7 +61,8 @@ fn main() -> Exit {
         Command::Local(args) => run_to_the_end(&args, &engine),
         Command::Demo(args) => match make_demo(&args) {
             Ok(run) => run_to_the_end(&run, &engine),
-            Err(error) => Exit::Failed.say(format!("{error:#}")),
+            Err(error @ (DemoError::Io { .. } | DemoError::Other { .. })) => Exit::Usage.say(error),
+            Err(error) => Exit::Failed.say(error),
         },
         Command::Bench(args) => match bench::run(&args) {
             Ok(()) => Exit::Done,
@@ -74,14 +74,15 @@ fn main() -> Exit {
 /// An engine for one of the specification's devices.
 fn engine(spec: &Spec, slot: usize, cache: Option<HashCache>) -> Result<LocalEngine, EngineError> {
     let name = spec.compute.devices.get(slot).map_or("cpu", String::as_str);
-    let threads = spec.compute.threads.unwrap_or_else(|| device::cores() / spec.compute.devices.len().max(1)).max(1);
+    let slots = spec.compute.devices.len().max(1);
+    let threads = spec.compute.threads.unwrap_or_else(|| device::cores() / slots).max(1);
+    device::limit_threads(threads * slots);
     let settings = Settings { device: device::parse(name)?, kind: Kind::Float, threads, cache };
     Ok(LocalEngine::new(spec.clone(), settings))
 }
 
-fn make_demo(args: &DemoArgs) -> anyhow::Result<RunArgs> {
+fn make_demo(args: &DemoArgs) -> Result<RunArgs, DemoError> {
     tch::set_num_threads(device::cores() as i32);
-    let spec = demo::make(&args.out, args.seed, args.ingredients as usize, &mut |line| eprintln!("{line}"))
-        .with_context(|| format!("making the demo in {}", args.out.display()))?;
+    let spec = demo::make(&args.out, args.seed, args.ingredients as usize, &mut |line| eprintln!("{line}"))?;
     Ok(RunArgs { spec, out: args.out.join("run"), format: args.format, retry_failed: false })
 }

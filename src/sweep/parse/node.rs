@@ -1,200 +1,116 @@
-//! One tree for TOML, YAML and JSON, in which every value knows its place.
+//! A document of any format as one small tree that remembers where everything stood.
 
-use saphyr::{LoadableYamlNode, MarkedYaml, Scalar, YamlData};
-use toml::de::{DeTable, DeValue};
+use serde_json::Value as Json;
 
-/// Line and column, from 1; 0 where a value comes from no file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub struct Place {
-    /// Line.
-    pub line: usize,
-    /// Column, in characters.
-    pub column: usize,
+use super::fault::Place;
+
+/// A value and where it begins.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Node {
+    /// `None` for values that come from no text.
+    pub(super) place: Option<Place>,
+    pub(super) value: Value,
 }
 
-/// A value and its place.
+/// A value of TOML, YAML or JSON.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Node {
-    /// Value.
-    pub value: Value,
-    /// Where it stands.
-    pub place: Place,
-}
-
-/// A value.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Value {
-    /// Nothing.
+pub(super) enum Value {
     Null,
-    /// True or false.
-    Bool(bool),
-    /// A whole number.
-    Int(i64),
-    /// A number.
+    Boolean(bool),
+    Integer(i64),
     Float(f64),
-    /// Text.
     Text(String),
-    /// A list.
     List(Vec<Node>),
-    /// A table, in the file's order: key, the key's place, value.
-    Table(Vec<(String, Place, Node)>),
+    /// In the order of the file; keys are unique.
+    Table(Vec<Entry>),
+    /// Something that no key takes, in words: a date, for example.
+    Other(&'static str),
 }
 
-/// A file that is not even TOML, YAML or JSON.
-#[derive(Debug)]
-pub struct SyntaxError {
-    /// Where it stops being it.
-    pub place: Place,
-    /// What is wrong.
-    pub what: String,
+/// A key and its value.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Entry {
+    pub(super) key: String,
+    /// Where the key begins.
+    pub(super) place: Option<Place>,
+    pub(super) node: Node,
 }
 
 impl Node {
-    /// A value that comes from no file.
-    pub fn from_json(json: &serde_json::Value) -> Self {
-        let value = match json {
-            serde_json::Value::Null => Value::Null,
-            serde_json::Value::Bool(flag) => Value::Bool(*flag),
-            serde_json::Value::Number(number) => match number.as_i64() {
-                Some(whole) => Value::Int(whole),
-                None => Value::Float(number.as_f64().unwrap_or(f64::NAN)),
-            },
-            serde_json::Value::String(text) => Value::Text(text.clone()),
-            serde_json::Value::Array(items) => Value::List(items.iter().map(Self::from_json).collect()),
-            serde_json::Value::Object(fields) => Value::Table(
-                fields.iter().map(|(key, value)| (key.clone(), Place::default(), Self::from_json(value))).collect(),
-            ),
-        };
-        Self { value, place: Place::default() }
-    }
-
-    /// As JSON, without places.
-    pub fn to_json(&self) -> serde_json::Value {
+    /// The value in a fault's words.
+    pub(super) fn found(&self) -> String {
         match &self.value {
-            Value::Null => serde_json::Value::Null,
-            Value::Bool(flag) => (*flag).into(),
-            Value::Int(whole) => (*whole).into(),
-            Value::Float(number) => (*number).into(),
-            Value::Text(text) => text.clone().into(),
-            Value::List(items) => items.iter().map(Self::to_json).collect(),
-            Value::Table(fields) => fields
-                .iter()
-                .map(|(key, _, value)| (key.clone(), value.to_json()))
-                .collect::<serde_json::Map<_, _>>()
-                .into(),
-        }
-    }
-
-    /// In a few words, for messages.
-    pub fn shown(&self) -> String {
-        match &self.value {
-            Value::Null => "nothing".to_string(),
-            Value::Bool(flag) => flag.to_string(),
-            Value::Int(whole) => whole.to_string(),
-            Value::Float(number) => number.to_string(),
-            Value::Text(text) => format!("`{}`", text.chars().take(60).collect::<String>()),
+            Value::Null => "null".into(),
+            Value::Boolean(value) => value.to_string(),
+            Value::Integer(value) => value.to_string(),
+            // Debug keeps the point: 1.0 is not a whole number here.
+            Value::Float(value) => format!("{value:?}"),
+            Value::Text(value) => format!("`{}`", shortened(value)),
             Value::List(items) => format!("a list of {}", items.len()),
-            Value::Table(_) => "a table".to_string(),
+            Value::Table(_) => "a table".into(),
+            Value::Other(what) => (*what).into(),
         }
+    }
+
+    /// The value as JSON; `None` for lists, tables and what JSON cannot say.
+    pub(super) fn to_json(&self) -> Option<Json> {
+        match &self.value {
+            Value::Boolean(value) => Some(Json::from(*value)),
+            Value::Integer(value) => Some(Json::from(*value)),
+            Value::Float(value) => serde_json::Number::from_f64(*value).map(Json::Number),
+            Value::Text(value) => Some(Json::from(value.clone())),
+            Value::Null | Value::List(_) | Value::Table(_) | Value::Other(_) => None,
+        }
+    }
+
+    /// The reverse of [`Node::to_json`]: a value without a place.
+    pub(super) fn from_json(json: &Json) -> Self {
+        let value = match json {
+            Json::Null => Value::Null,
+            Json::Bool(value) => Value::Boolean(*value),
+            Json::Number(number) => match (number.as_i64(), number.as_f64()) {
+                (Some(value), _) => Value::Integer(value),
+                (None, Some(value)) => Value::Float(value),
+                (None, None) => Value::Other("a number out of range"),
+            },
+            Json::String(value) => Value::Text(value.clone()),
+            Json::Array(_) => Value::Other("a list"),
+            Json::Object(_) => Value::Other("a table"),
+        };
+        Self { place: None, value }
     }
 }
 
-/// Reads TOML.
-pub fn from_toml(text: &str) -> Result<Node, SyntaxError> {
-    let places = Places::new(text);
-    let table = DeTable::parse(text).map_err(|error| SyntaxError {
-        place: error.span().map_or_else(Place::default, |span| places.at(span.start)),
-        what: error.message().lines().collect::<Vec<_>>().join(", "),
-    })?;
-    let place = places.at(table.span().start);
-    Ok(Node { value: table_value(table.get_ref(), &places)?, place })
+/// A text as it fits into a message.
+fn shortened(text: &str) -> String {
+    const LONGEST: usize = 60;
+    let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(LONGEST).collect();
+    if text.chars().nth(LONGEST).is_some() { format!("{line}...") } else { line }
 }
 
-fn table_value(table: &DeTable<'_>, places: &Places<'_>) -> Result<Value, SyntaxError> {
-    let mut fields = Vec::new();
-    for (key, value) in table {
-        let place = places.at(key.span().start);
-        fields.push((key.get_ref().to_string(), place, toml_node(value, places)?));
-    }
-    // The parser sorts by key; order decides the order of a grid.
-    fields.sort_by_key(|(_, place, _)| *place);
-    Ok(Value::Table(fields))
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn toml_node(node: &toml::Spanned<DeValue<'_>>, places: &Places<'_>) -> Result<Node, SyntaxError> {
-    let place = places.at(node.span().start);
-    let too_large = || SyntaxError { place, what: "number is too large".to_string() };
-    let value = match node.get_ref() {
-        DeValue::String(text) => Value::Text(text.to_string()),
-        DeValue::Integer(number) => {
-            Value::Int(i64::from_str_radix(number.as_str(), number.radix()).map_err(|_| too_large())?)
+    #[test]
+    fn scalars_survive_json() {
+        for value in [
+            Value::Boolean(true),
+            Value::Integer(-3),
+            Value::Float(1.0),
+            Value::Float(1e-3),
+            Value::Text("auto".into()),
+        ] {
+            let node = Node { place: None, value };
+            let json = serde_json::to_string(&node.to_json().unwrap()).unwrap();
+            assert_eq!(Node::from_json(&serde_json::from_str(&json).unwrap()), node);
         }
-        DeValue::Float(number) => Value::Float(number.as_str().parse().map_err(|_| too_large())?),
-        DeValue::Boolean(flag) => Value::Bool(*flag),
-        DeValue::Datetime(time) => Value::Text(time.to_string()),
-        DeValue::Array(items) => {
-            Value::List(items.iter().map(|item| toml_node(item, places)).collect::<Result<_, _>>()?)
-        }
-        DeValue::Table(table) => table_value(table, places)?,
-    };
-    Ok(Node { value, place })
-}
-
-/// Reads YAML, and so JSON.
-pub fn from_yaml(text: &str) -> Result<Node, SyntaxError> {
-    let documents = MarkedYaml::load_from_str(text).map_err(|error| SyntaxError {
-        place: Place { line: error.marker().line(), column: error.marker().col() + 1 },
-        what: error.info().to_string(),
-    })?;
-    match documents.as_slice() {
-        [one] => yaml_node(one),
-        other => Err(SyntaxError {
-            place: Place { line: 1, column: 1 },
-            what: format!("expected one document, found {}", other.len()),
-        }),
-    }
-}
-
-fn yaml_node(node: &MarkedYaml<'_>) -> Result<Node, SyntaxError> {
-    let place = Place { line: node.span.start.line(), column: node.span.start.col() + 1 };
-    let fault = |what: &str| SyntaxError { place, what: what.to_string() };
-    let value = match &node.data {
-        YamlData::Value(Scalar::Null) => Value::Null,
-        YamlData::Value(Scalar::Boolean(flag)) => Value::Bool(*flag),
-        YamlData::Value(Scalar::Integer(whole)) => Value::Int(*whole),
-        YamlData::Value(Scalar::FloatingPoint(number)) => Value::Float(number.into_inner()),
-        YamlData::Value(Scalar::String(text)) => Value::Text(text.to_string()),
-        YamlData::Sequence(items) => Value::List(items.iter().map(yaml_node).collect::<Result<_, _>>()?),
-        YamlData::Mapping(fields) => {
-            let mut table = Vec::new();
-            for (key, value) in fields {
-                let key = yaml_node(key)?;
-                let Value::Text(name) = key.value else { return Err(fault("expected keys that are text")) };
-                table.push((name, key.place, yaml_node(value)?));
-            }
-            Value::Table(table)
-        }
-        _ => return Err(fault("expected plain values, without tags and aliases")),
-    };
-    Ok(Node { value, place })
-}
-
-/// Byte offsets to places.
-struct Places<'a> {
-    text: &'a str,
-    starts: Vec<usize>,
-}
-
-impl<'a> Places<'a> {
-    fn new(text: &'a str) -> Self {
-        let starts = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
-        Self { text, starts }
+        assert_eq!(Node { place: None, value: Value::Float(f64::NAN) }.to_json(), None);
     }
 
-    fn at(&self, offset: usize) -> Place {
-        let line = self.starts.partition_point(|start| *start <= offset).max(1);
-        let start = self.starts[line - 1];
-        let column = self.text.get(start..offset).map_or(0, |before| before.chars().count()) + 1;
-        Place { line, column }
+    #[test]
+    fn a_long_text_is_shortened_in_messages() {
+        let node = Node { place: None, value: Value::Text("ab\n".repeat(100)) };
+        assert!(node.found().len() < 80 && !node.found().contains('\n'));
     }
 }

@@ -1,206 +1,229 @@
-//! Reading a table of the specification: every key is asked for once, every fault is collected.
+//! Reads the keys of one table: each getter states what the key takes, and what does not fit becomes a fault with its place.
+//!
+//! Getters return `None` both for a key that is absent and for one that is at fault; the caller goes on with a default, and the
+//! collected faults decide in the end. So one pass finds all faults.
 
-use super::node::{Node, Place, Value};
+use std::ops::{Bound, RangeBounds, RangeInclusive};
 
-/// One fault of a specification.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fault {
-    /// Where.
-    pub place: Place,
-    /// Key path: `soup.learning_rate`.
-    pub key: String,
-    /// Expected and found.
-    pub what: String,
+use super::fault::{Faults, Place, Problem, nearest};
+use super::node::{Node, Value};
+
+/// Largest count that makes sense for epochs, batches and so on; products of a few of them stay within 64 bits.
+pub(super) const LARGEST_COUNT: i64 = 1_000_000;
+
+/// A key of a section with its value.
+#[derive(Debug, Clone)]
+pub(super) struct Field<'a> {
+    pub(super) key: String,
+    /// Where the key begins.
+    pub(super) place: Option<Place>,
+    /// Path of the key in the document.
+    pub(super) path: String,
+    pub(super) node: &'a Node,
 }
 
-/// All faults found so far.
-#[derive(Debug, Default)]
-pub struct Faults(pub Vec<Fault>);
-
-impl Faults {
-    /// Adds one.
-    pub fn add(&mut self, place: Place, key: impl Into<String>, what: impl Into<String>) {
-        self.0.push(Fault { place, key: key.into(), what: what.into() });
-    }
-}
-
-/// The nearest of some words, if one is near.
-pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    known
-        .into_iter()
-        .map(|known| (strsim::damerau_levenshtein(word, known), known))
-        .filter(|(distance, known)| *distance <= 2.max(known.len() / 3))
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, known)| known)
-}
-
-/// A table being read.
-pub struct Section<'a> {
-    path: String,
-    place: Place,
-    fields: &'a [(String, Place, Node)],
-    known: Vec<&'static str>,
+/// A table under reading.
+pub(super) struct Section<'a> {
+    pub(super) path: String,
+    place: Option<Place>,
+    fields: Vec<Field<'a>>,
+    asked: Vec<&'static str>,
+    faults: &'a Faults,
 }
 
 impl<'a> Section<'a> {
-    /// Begins a table; `None` counts as an empty one.
-    pub fn new(path: &str, node: Option<&'a Node>, faults: &mut Faults) -> Self {
-        let (place, fields): (Place, &[_]) = match node.map(|node| (node.place, &node.value)) {
-            Some((place, Value::Table(fields))) => (place, fields),
-            Some((place, _)) => {
-                faults.add(place, path, "expected a table");
-                (place, &[])
-            }
-            None => (Place::default(), &[]),
-        };
-        for (i, (key, place, _)) in fields.iter().enumerate() {
-            if fields[..i].iter().any(|(earlier, _, _)| earlier == key) {
-                faults.add(*place, join(path, key), "is given twice");
-            }
-        }
-        Self { path: path.to_string(), place, fields, known: vec![] }
+    /// A section over `fields`, for those that do not stand in one table of the document.
+    pub(super) fn of_fields(path: &str, place: Option<Place>, fields: Vec<Field<'a>>, faults: &'a Faults) -> Self {
+        Self { path: path.to_string(), place, fields, asked: Vec::new(), faults }
     }
 
-    /// Where the table stands.
-    pub fn place(&self) -> Place {
-        self.place
-    }
-
-    /// The path of a key.
-    pub fn key(&self, key: &str) -> String {
-        join(&self.path, key)
-    }
-
-    /// A value, if it is given.
-    pub fn get(&mut self, key: &'static str) -> Option<&'a Node> {
-        self.known.push(key);
-        self.fields.iter().find(|(name, _, _)| name == key).map(|(_, _, node)| node)
-    }
-
-    fn wrong(&self, node: &Node, key: &str, expected: &str, faults: &mut Faults) {
-        faults.add(node.place, self.key(key), format!("expected {expected}, found {}", node.shown()));
-    }
-
-    /// Text.
-    pub fn text(&mut self, key: &'static str, faults: &mut Faults) -> Option<&'a str> {
-        let node = self.get(key)?;
-        match &node.value {
-            Value::Text(text) if !text.is_empty() => Some(text),
-            _ => {
-                self.wrong(node, key, "text", faults);
-                None
-            }
-        }
-    }
-
-    /// One text or a list of texts.
-    pub fn texts(&mut self, key: &'static str, faults: &mut Faults) -> Option<Vec<String>> {
-        let node = self.get(key)?;
-        let items = match &node.value {
-            Value::Text(text) => vec![text.clone()],
-            Value::List(items) => items
+    /// The section of a table; a node that is none is a fault and reads as an empty table.
+    pub(super) fn of_node(path: &str, node: &'a Node, faults: &'a Faults) -> Self {
+        let fields = match &node.value {
+            Value::Table(entries) => entries
                 .iter()
-                .filter_map(|item| match &item.value {
-                    Value::Text(text) => Some(text.clone()),
-                    _ => {
-                        self.wrong(item, key, "text", faults);
-                        None
-                    }
+                .map(|entry| Field {
+                    key: entry.key.clone(),
+                    place: entry.place,
+                    path: if path.is_empty() { entry.key.clone() } else { format!("{path}.{}", entry.key) },
+                    node: &entry.node,
                 })
                 .collect(),
             _ => {
-                self.wrong(node, key, "a list of texts", faults);
-                return None;
+                faults.add(node.place, path, wrong("a table", node));
+                Vec::new()
             }
         };
-        if items.is_empty() {
-            self.wrong(node, key, "at least one", faults);
-            return None;
-        }
-        Some(items)
+        Self::of_fields(path, node.place, fields, faults)
     }
 
-    /// A number that fulfils `valid`, which `expected` says in words.
-    pub fn number(
-        &mut self,
-        key: &'static str,
-        valid: impl Fn(f64) -> bool,
-        expected: &str,
-        faults: &mut Faults,
-    ) -> Option<f64> {
-        let node = self.get(key)?;
-        let number = match node.value {
-            Value::Int(whole) => whole as f64,
-            Value::Float(number) => number,
-            _ => f64::NAN,
+    /// The fields, in the order of the file.
+    pub(super) fn fields(&self) -> &[Field<'a>] {
+        &self.fields
+    }
+
+    /// The field `key`, which from now on counts as known.
+    pub(super) fn field(&mut self, key: &'static str) -> Option<Field<'a>> {
+        self.asked.push(key);
+        self.fields.iter().find(|field| field.key == key).cloned()
+    }
+
+    /// The table `key`; an empty one if it is absent.
+    pub(super) fn section(&mut self, key: &'static str) -> Section<'a> {
+        match self.field(key) {
+            Some(field) => Section::of_node(&field.path, field.node, self.faults),
+            None => Section::of_fields(&self.path_of(key), self.place, Vec::new(), self.faults),
+        }
+    }
+
+    /// Path of a key in this section.
+    pub(super) fn path_of(&self, key: &str) -> String {
+        if self.path.is_empty() { key.to_string() } else { format!("{}.{key}", self.path) }
+    }
+
+    /// Adds a fault about a field's value.
+    pub(super) fn fault(&self, field: &Field<'_>, problem: Problem) {
+        self.faults.add(field.node.place, &field.path, problem);
+    }
+
+    /// Adds a fault about an item within a field's value.
+    pub(super) fn fault_at(&self, place: Option<Place>, path: &str, problem: Problem) {
+        self.faults.add(place, path, problem);
+    }
+
+    /// Adds a fault for a required key that is absent.
+    pub(super) fn missing(&self, key: &str, expected: &str) {
+        self.faults.add(self.place, &self.path_of(key), Problem::Missing(expected.to_string()));
+    }
+
+    /// `true` or `false`.
+    pub(super) fn boolean(&mut self, key: &'static str) -> Option<bool> {
+        let field = self.field(key)?;
+        match field.node.value {
+            Value::Boolean(value) => Some(value),
+            _ => self.refuse(&field, "true or false"),
+        }
+    }
+
+    /// A whole number within `range`.
+    pub(super) fn integer(&mut self, key: &'static str, range: RangeInclusive<i64>) -> Option<i64> {
+        let field = self.field(key)?;
+        match field.node.value {
+            Value::Integer(value) if range.contains(&value) => Some(value),
+            _ => self.refuse(&field, &integer_words(&range)),
+        }
+    }
+
+    /// A whole number from 1 to [`LARGEST_COUNT`].
+    pub(super) fn count(&mut self, key: &'static str) -> Option<usize> {
+        self.integer(key, 1..=LARGEST_COUNT).map(|value| value as usize)
+    }
+
+    /// A finite number within `range`.
+    pub(super) fn number(&mut self, key: &'static str, range: impl RangeBounds<f64>) -> Option<f64> {
+        let field = self.field(key)?;
+        let value = match field.node.value {
+            Value::Float(value) => Some(value),
+            Value::Integer(value) => Some(value as f64),
+            _ => None,
         };
-        if number.is_finite() && valid(number) {
-            return Some(number);
-        }
-        self.wrong(node, key, expected, faults);
-        None
-    }
-
-    /// A whole number of at least `least`.
-    pub fn whole(&mut self, key: &'static str, least: u64, faults: &mut Faults) -> Option<u64> {
-        let node = self.get(key)?;
-        match node.value {
-            Value::Int(whole) if u64::try_from(whole).is_ok_and(|whole| whole >= least) => Some(whole as u64),
-            _ => {
-                self.wrong(node, key, &format!("a whole number of at least {least}"), faults);
-                None
-            }
+        match value {
+            Some(value) if value.is_finite() && range.contains(&value) => Some(value),
+            _ => self.refuse(&field, &number_words(&range)),
         }
     }
 
-    /// True or false.
-    pub fn flag(&mut self, key: &'static str, faults: &mut Faults) -> Option<bool> {
-        let node = self.get(key)?;
-        match node.value {
-            Value::Bool(flag) => Some(flag),
-            _ => {
-                self.wrong(node, key, "true or false", faults);
-                None
-            }
+    /// A text that is not empty.
+    pub(super) fn text(&mut self, key: &'static str, what: &str) -> Option<String> {
+        let field = self.field(key)?;
+        match &field.node.value {
+            Value::Text(value) if !value.is_empty() => Some(value.clone()),
+            _ => self.refuse(&field, what),
         }
+    }
+
+    /// A list of at least one text that is not empty; one text stands for a list of one.
+    pub(super) fn texts(&mut self, key: &'static str, what: &str) -> Option<Vec<String>> {
+        let field = self.field(key)?;
+        let mut texts = Vec::new();
+        match &field.node.value {
+            Value::Text(value) if !value.is_empty() => texts.push(value.clone()),
+            Value::List(items) if !items.is_empty() => {
+                for (i, item) in items.iter().enumerate() {
+                    match &item.value {
+                        Value::Text(value) if !value.is_empty() => texts.push(value.clone()),
+                        _ => self.faults.add(item.place, &format!("{}[{i}]", field.path), wrong(what, item)),
+                    }
+                }
+            }
+            _ => return self.refuse(&field, &format!("{what}, or a list of them that is not empty")),
+        }
+        (!texts.is_empty()).then_some(texts)
     }
 
     /// One of some words.
-    pub fn word<T: Copy>(&mut self, key: &'static str, words: &[(&'static str, T)], faults: &mut Faults) -> Option<T> {
-        let node = self.get(key)?;
-        let Value::Text(text) = &node.value else {
-            self.wrong(node, key, "a word", faults);
-            return None;
+    pub(super) fn word<T: Copy>(&mut self, key: &'static str, words: &[(&str, T)]) -> Option<T> {
+        let field = self.field(key)?;
+        let Value::Text(text) = &field.node.value else {
+            return self.refuse(&field, &words_words(words.iter().map(|(word, _)| *word)));
         };
-        if let Some((_, value)) = words.iter().find(|(word, _)| word == text) {
-            return Some(*value);
+        let known = words.iter().find(|(word, _)| word == text);
+        if known.is_none() {
+            let all = || words.iter().map(|(word, _)| *word);
+            let problem = Problem::Value {
+                expected: words_words(all()),
+                found: field.node.found(),
+                nearest: nearest(text, all()).map(str::to_string),
+            };
+            self.fault(&field, problem);
         }
-        let list: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
-        let hint = nearest(text, list.iter().copied()).map(|word| format!("; did you mean `{word}`?"));
-        let what = format!("expected one of {}, found `{text}`{}", list.join(", "), hint.unwrap_or_default());
-        faults.add(node.place, self.key(key), what);
-        None
+        known.map(|(_, value)| *value)
     }
 
-    /// Says that a key must be given.
-    pub fn missing(&self, key: &str, faults: &mut Faults) {
-        faults.add(self.place, self.key(key), "is missing");
-    }
-
-    /// Ends the table: all keys that were not asked for are faults.
-    pub fn finish(self, faults: &mut Faults) {
-        for (key, place, _) in self.fields {
-            if !self.known.contains(&key.as_str()) {
-                let hint = nearest(key, self.known.iter().copied()).map_or_else(
-                    || format!("known keys are {}", self.known.join(", ")),
-                    |near| format!("did you mean `{near}`?"),
-                );
-                faults.add(*place, self.key(key), format!("is not known; {hint}"));
+    /// Ends the reading: keys that nobody asked for are faults.
+    pub(super) fn finish(self) {
+        for field in &self.fields {
+            if !self.asked.contains(&field.key.as_str()) {
+                let nearest = nearest(&field.key, self.asked.iter().copied()).unwrap_or_default().to_string();
+                self.faults.add(field.place, &field.path, Problem::UnknownKey { nearest });
             }
         }
     }
+
+    /// Adds the fault that `field` is not `expected`.
+    pub(super) fn refuse<T>(&self, field: &Field<'_>, expected: &str) -> Option<T> {
+        self.fault(field, wrong(expected, field.node));
+        None
+    }
 }
 
-fn join(path: &str, key: &str) -> String {
-    if path.is_empty() { key.to_string() } else { format!("{path}.{key}") }
+/// A value that is not what is expected.
+pub(super) fn wrong(expected: &str, found: &Node) -> Problem {
+    Problem::Value { expected: expected.to_string(), found: found.found(), nearest: None }
+}
+
+fn integer_words(range: &RangeInclusive<i64>) -> String {
+    match (*range.start(), *range.end()) {
+        (low, i64::MAX) => format!("a whole number of at least {low}"),
+        (low, high) => format!("a whole number from {low} to {high}"),
+    }
+}
+
+fn number_words(range: &impl RangeBounds<f64>) -> String {
+    let low = match range.start_bound() {
+        Bound::Included(low) => Some(format!("at least {low}")),
+        Bound::Excluded(low) => Some(format!("above {low}")),
+        Bound::Unbounded => None,
+    };
+    let high = match range.end_bound() {
+        Bound::Included(high) => Some(format!("at most {high}")),
+        Bound::Excluded(high) => Some(format!("below {high}")),
+        Bound::Unbounded => None,
+    };
+    let bounds: Vec<String> = low.into_iter().chain(high).collect();
+    format!("a finite number {}", bounds.join(" and ")).trim_end().to_string()
+}
+
+fn words_words<'a>(words: impl Iterator<Item = &'a str>) -> String {
+    format!("one of {}", words.map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", "))
 }

@@ -1,11 +1,12 @@
-//! `[soup]`, with or without searched values in place of what is given.
+//! `[soup]`: one task's hyperparameters, read from the file, from a searched value in its place, or from stored overrides.
 
-use super::node::{Node, Place, Value};
-use super::section::{Faults, Section};
+use super::fault::{Faults, Problem, SpecError};
+use super::node::Node;
+use super::section::{Field, Section};
 use crate::sweep::spec::{Auto, Grouping, Init, MethodName, ModelBatch, Overrides, SoupSpec};
 
-/// Keys of `[soup]`.
-pub const FIELDS: [&str; 14] = [
+/// Every key of `[soup]`.
+pub(super) const KEYS: [&str; 14] = [
     "method",
     "layer_groups",
     "model_batch",
@@ -22,71 +23,153 @@ pub const FIELDS: [&str; 14] = [
     "seed",
 ];
 
-/// Reads `[soup]`; what is not given has its default, which may depend on the method.
-///
-/// `searched`: some field is searched. Then a `layer_groups` that does not go with a method is no fault, and does not count for it.
-pub fn read(node: Option<&Node>, seed: u64, searched: bool, faults: &mut Faults) -> SoupSpec {
-    let mut section = Section::new("soup", node, faults);
-    let words: Vec<(&'static str, MethodName)> = MethodName::ALL.iter().map(|m| (m.as_str(), *m)).collect();
-    let method = section.word("method", &words, faults).unwrap_or(MethodName::MehlPlus);
-    let groups_place = section.get("layer_groups").map(|node| node.place);
-    let words = [("model", Grouping::Model), ("block", Grouping::Block), ("tensor", Grouping::Tensor)];
-    let stated = section.word("layer_groups", &words, faults);
-    let layer_groups = match (stated, method.is_layer_wise()) {
-        (None | Some(Grouping::Model), false) => Grouping::Model,
-        (None, true) => Grouping::Tensor,
-        (Some(stated @ (Grouping::Tensor | Grouping::Block)), true) => stated,
-        (Some(_), layer_wise) => {
-            if !searched {
-                let expected = if layer_wise { "block or tensor" } else { "model" };
-                let what = format!("expected {expected} with method `{method}`, which is told by the plus sign");
-                faults.add(groups_place.unwrap_or_default(), "soup.layer_groups", what);
-            }
-            if layer_wise { Grouping::Tensor } else { Grouping::Model }
-        }
-    };
-    let model_batch = match section.get("model_batch").map(|node| (node, &node.value)) {
-        None => ModelBatch::Auto(Auto::Auto),
-        Some((_, Value::Text(text))) if text == "auto" => ModelBatch::Auto(Auto::Auto),
-        Some((_, Value::Int(b))) if *b >= 1 => ModelBatch::Fixed(*b as usize),
-        Some((node, _)) => {
-            let what = format!("expected auto or a whole number of at least 1, found {}", node.shown());
-            faults.add(node.place, "soup.model_batch", what);
-            ModelBatch::Auto(Auto::Auto)
-        }
-    };
-    let default_rate = if matches!(method, MethodName::Learned | MethodName::LearnedPlus) { 0.05 } else { 0.01 };
-    let words =
-        [("batch-mean", Init::BatchMean), ("uniform", Init::Uniform), ("best", Init::Best), ("greedy", Init::Greedy)];
-    let soup = SoupSpec {
+/// The override of `zoo.top`, which is the one searchable value outside `[soup]`.
+pub(in crate::sweep) const TOP: &str = "zoo.top";
+
+/// What a `layer_groups` that contradicts the method is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Contradiction {
+    /// A fault: both were meant for each other.
+    Fault,
+    /// Nothing to speak of: the method is searched, and `layer_groups` was written for the methods that it suits. Others take their default.
+    Tolerated,
+}
+
+/// Reads the hyperparameters; `seed` is the default of `soup.seed`. Does not finish the section.
+pub(super) fn read(section: &mut Section<'_>, seed: u64, contradiction: Contradiction) -> SoupSpec {
+    let methods = MethodName::ALL.map(|method| (method.as_str(), method));
+    let method = section.word("method", &methods).unwrap_or(MethodName::MehlPlus);
+    let learned = matches!(method, MethodName::Learned | MethodName::LearnedPlus);
+    SoupSpec {
         method,
-        layer_groups,
-        model_batch,
-        inner_epochs: section.whole("inner_epochs", 1, faults).unwrap_or(5) as usize,
-        outer_epochs: section.whole("outer_epochs", 1, faults).unwrap_or(1) as usize,
-        batch: section.whole("batch", 1, faults).unwrap_or(128) as usize,
-        learning_rate: section.number("learning_rate", |v| v > 0.0, "a number above 0", faults).unwrap_or(default_rate),
-        weight_decay: section.number("weight_decay", |v| v >= 0.0, "a number of at least 0", faults).unwrap_or(0.0),
-        warmup: section.number("warmup", |v| (0.0..=1.0).contains(&v), "a number from 0 to 1", faults).unwrap_or(0.2),
-        gradient_clip: section.number("gradient_clip", |v| v > 0.0, "a number above 0", faults).unwrap_or(1.0),
-        init: section.word("init", &words, faults).unwrap_or(Init::BatchMean),
-        early_stopping: section.flag("early_stopping", faults).unwrap_or(true),
-        patience: section.whole("patience", 1, faults).unwrap_or(3) as usize,
-        seed: section.whole("seed", 0, faults).unwrap_or(seed),
-    };
-    section.finish(faults);
-    soup
+        layer_groups: layer_groups(section, method, contradiction),
+        model_batch: model_batch(section),
+        inner_epochs: section.count("inner_epochs").unwrap_or(5),
+        outer_epochs: section.count("outer_epochs").unwrap_or(1),
+        batch: section.count("batch").unwrap_or(128),
+        learning_rate: section.number("learning_rate", above(0.0)).unwrap_or(if learned { 0.05 } else { 0.01 }),
+        weight_decay: section.number("weight_decay", 0.0..).unwrap_or(0.0),
+        warmup: section.number("warmup", 0.0..=1.0).unwrap_or(0.2),
+        gradient_clip: section.number("gradient_clip", above(0.0)).unwrap_or(1.0),
+        init: section
+            .word(
+                "init",
+                &[
+                    ("batch-mean", Init::BatchMean),
+                    ("uniform", Init::Uniform),
+                    ("best", Init::Best),
+                    ("greedy", Init::Greedy),
+                ],
+            )
+            .unwrap_or(Init::BatchMean),
+        early_stopping: section.boolean("early_stopping").unwrap_or(true),
+        patience: section.count("patience").unwrap_or(3),
+        seed: section.integer("seed", 0..=i64::MAX).map_or(seed, |seed| seed as u64),
+    }
 }
 
-/// The given fields of `[soup]` with some replaced.
-pub fn with_overrides(given: &Overrides, overrides: &Overrides) -> Node {
-    let mut fields = given.clone();
-    fields.extend(overrides.iter().filter(|(key, _)| *key != "zoo.top").map(|(k, v)| (k.clone(), v.clone())));
-    let fields = fields.iter().map(|(key, value)| (key.clone(), Place::default(), Node::from_json(value))).collect();
-    Node { value: Value::Table(fields), place: Place::default() }
+fn above(low: f64) -> (std::ops::Bound<f64>, std::ops::Bound<f64>) {
+    (std::ops::Bound::Excluded(low), std::ops::Bound::Unbounded)
 }
 
-/// The hyperparameters of a task whose values were found valid one by one.
-pub fn resolve(given: &Overrides, overrides: &Overrides, seed: u64) -> SoupSpec {
-    read(Some(&with_overrides(given, overrides)), seed, true, &mut Faults::default())
+fn layer_groups(section: &mut Section<'_>, method: MethodName, contradiction: Contradiction) -> Grouping {
+    let default = if method.is_layer_wise() { Grouping::Tensor } else { Grouping::Model };
+    let words = [("model", Grouping::Model), ("block", Grouping::Block), ("tensor", Grouping::Tensor)];
+    let Some(groups) = section.word("layer_groups", &words) else { return default };
+    if (groups == Grouping::Model) != method.is_layer_wise() {
+        return groups;
+    }
+    if contradiction == Contradiction::Fault
+        && let Some(field) = section.field("layer_groups")
+    {
+        let takes = if method.is_layer_wise() { "`block` or `tensor`" } else { "`model`" };
+        let problem = Problem::Value {
+            expected: format!("{takes} with method `{method}`"),
+            found: field.node.found(),
+            nearest: None,
+        };
+        section.fault(&field, problem);
+    }
+    default
+}
+
+fn model_batch(section: &mut Section<'_>) -> ModelBatch {
+    let auto = ModelBatch::Auto(Auto::Auto);
+    match section.field("model_batch") {
+        None => auto,
+        Some(field) => match &field.node.value {
+            super::node::Value::Text(word) if word == "auto" => auto,
+            super::node::Value::Integer(_) => section.count("model_batch").map_or(auto, ModelBatch::Fixed),
+            _ => section.refuse(&field, "`auto` or a whole number of at least 1").unwrap_or(auto),
+        },
+    }
+}
+
+/// The hyperparameters that follow from the values `given` in `[soup]` with `overrides` in their place; defaults are taken last,
+/// so that they follow the overridden method. `seed` is the default of `soup.seed`; the override [`zoo.top`](crate::task::Task::top) is left alone.
+///
+/// # Errors
+/// If a key or a value is not one of `[soup]`. What [`parse_spec`](super::parse_spec) returned, and what is drawn from its space, always resolves.
+pub fn resolve_soup(given: &Overrides, overrides: &Overrides, seed: u64) -> Result<SoupSpec, SpecError> {
+    let nodes: Vec<(&String, Node)> = given
+        .iter()
+        .filter(|(key, _)| !overrides.contains_key(*key))
+        .chain(overrides)
+        .filter(|(key, _)| *key != TOP)
+        .map(|(key, value)| (key, Node::from_json(value)))
+        .collect();
+    let fields = nodes
+        .iter()
+        .map(|(key, node)| Field { key: (*key).clone(), place: None, path: format!("soup.{key}"), node })
+        .collect();
+    let faults = Faults::default();
+    let mut section = Section::of_fields("soup", None, fields, &faults);
+    let soup = read(&mut section, seed, Contradiction::Tolerated);
+    section.finish();
+    faults.into_result("task")?;
+    Ok(soup)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn overrides(pairs: &[(&str, serde_json::Value)]) -> Overrides {
+        pairs.iter().map(|(key, value)| (key.to_string(), value.clone())).collect()
+    }
+
+    #[test]
+    fn the_keys_are_the_fields_of_the_type_and_those_that_are_read() {
+        let soup = resolve_soup(&Overrides::new(), &Overrides::new(), 0).unwrap();
+        let json = serde_json::to_value(&soup).unwrap();
+        let mut fields: Vec<&str> = json.as_object().unwrap().keys().map(String::as_str).collect();
+        let mut keys = KEYS.to_vec();
+        fields.sort_unstable();
+        keys.sort_unstable();
+        assert_eq!(fields, keys);
+        // A resolved soup given back as overrides is itself: every key is read, and every value is valid as it is written.
+        let all: Overrides = json.as_object().unwrap().clone().into_iter().collect();
+        assert_eq!(resolve_soup(&Overrides::new(), &all, 9).unwrap(), soup);
+    }
+
+    #[test]
+    fn defaults_follow_the_overridden_method() {
+        let given = overrides(&[("layer_groups", json!("block"))]);
+        let soup = |method: &str| resolve_soup(&given, &overrides(&[("method", json!(method))]), 3).unwrap();
+        assert_eq!((soup("learned").learning_rate, soup("learned").layer_groups), (0.05, Grouping::Model));
+        assert_eq!((soup("mehl").learning_rate, soup("mehl").layer_groups), (0.01, Grouping::Model));
+        assert_eq!((soup("hl+").learning_rate, soup("hl+").layer_groups), (0.01, Grouping::Block));
+        assert_eq!(soup("mehl+").seed, 3);
+        let given = overrides(&[("learning_rate", json!(0.3)), ("method", json!("mehl"))]);
+        assert_eq!(resolve_soup(&given, &Overrides::new(), 0).unwrap().learning_rate, 0.3);
+    }
+
+    #[test]
+    fn stored_overrides_are_validated_again() {
+        let error = resolve_soup(&Overrides::new(), &overrides(&[("batch", json!(0)), ("lr", json!(1))]), 0);
+        let text = error.unwrap_err().to_string();
+        assert!(text.contains("task: soup.batch: expected a whole number from 1 to 1000000, found 0"), "{text}");
+        assert!(text.contains("task: soup.lr: unknown key"), "{text}");
+    }
 }

@@ -1,189 +1,412 @@
-use std::path::Path;
+//! Whole specifications: what they mean, and how their faults read.
+
+use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
+use serde_json::json;
 
 use super::*;
-use crate::sweep::expand::expand;
-use crate::sweep::spec::{Grouping, MethodName, ModelBatch};
+use crate::sweep::spec::{
+    Auto, Distribution, Family, Grouping, Init, MethodName, Metric, ModelBatch, SoupSpec, Strategy as Draw,
+};
 
-const MINIMAL: &str = "[zoo]\ningredients = 'zoo/*'\n[data]\nlearn = 'learn.safetensors'\n";
+const LEAST: &str = "zoo.ingredients = 'zoo/*'\ndata.learn = 'learn.safetensors'\n";
 
-fn toml(text: &str) -> Result<Spec, Vec<Fault>> {
-    parse_spec_text(text, Syntax::Toml, Path::new("/work"), "sweep")
+fn toml(text: &str) -> Result<Spec, SpecError> {
+    parse_spec_text(text, Format::Toml, Path::new("/base"))
 }
 
-fn good(rest: &str) -> Spec {
-    toml(&format!("{MINIMAL}{rest}")).unwrap_or_else(|faults| panic!("{faults:?}"))
+/// The specification of the least text with `rest`.
+fn with(rest: &str) -> Spec {
+    toml(&format!("{LEAST}{rest}")).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// The one fault of the minimal specification with more text: line within that text, column, key, words.
-fn fault(rest: &str) -> (usize, usize, String, String) {
-    let faults = toml(&format!("{MINIMAL}{rest}")).expect_err(rest);
-    assert_eq!(faults.len(), 1, "{rest}: {faults:?}");
-    let fault = &faults[0];
-    (fault.place.line.saturating_sub(4), fault.place.column, fault.key.clone(), fault.what.clone())
+/// The faults of the least text with `rest`, whose first line is line 3.
+fn faults(rest: &str) -> Vec<String> {
+    let error = toml(&format!("{LEAST}{rest}")).expect_err(rest);
+    error.to_string().lines().map(str::to_string).collect()
 }
 
-#[test]
-fn defaults_are_those_of_the_documentation() {
-    let spec = good("");
-    assert_eq!(spec.soup.method, MethodName::MehlPlus);
-    assert_eq!(spec.soup.layer_groups, Grouping::Tensor);
-    assert!(matches!(spec.soup.model_batch, ModelBatch::Auto(_)));
-    assert_eq!((spec.soup.inner_epochs, spec.soup.outer_epochs, spec.soup.batch), (5, 1, 128));
-    assert_eq!((spec.soup.learning_rate, spec.soup.weight_decay), (0.01, 0.0));
-    assert_eq!(spec.zoo.ingredients, ["/work/zoo/*"]);
-    assert_eq!(spec.data.learn, Path::new("/work/learn.safetensors"));
-    assert_eq!((spec.name.as_str(), spec.data.select_fraction), ("sweep", 0.3));
-    assert_eq!(good("[soup]\nmethod = 'learned'").soup.learning_rate, 0.05);
-    assert_eq!(good("[soup]\nmethod = 'mehl'").soup.layer_groups, Grouping::Model);
-    assert_eq!(good("[compute]\nmemory = '1.5 GiB'").compute.memory_bytes, Some(3 << 29));
+#[track_caller]
+fn one_fault(rest: &str, expected: &str) {
+    assert_eq!(faults(rest), [expected], "{rest}");
 }
 
 #[test]
-fn a_fault_names_its_place_and_the_nearest_word() {
-    let (line, column, key, what) = fault("[soup]\nlearning_rat = 0.1\n");
-    assert_eq!((line, column, key.as_str()), (2, 1, "soup.learning_rat"));
-    assert!(what.contains("did you mean `learning_rate`?"), "{what}");
-    let (line, column, key, what) = fault("[soup]\nmethod = 'mehl++'\n");
-    assert_eq!((line, column, key.as_str()), (2, 10, "soup.method"));
-    assert!(what.contains("found `mehl++`; did you mean `mehl+`?"), "{what}");
-    assert!(fault("[sopu]\nx = 1\n").3.contains("did you mean `soup`?"));
-    assert!(fault("[soup]\nbatch = 0\n").3.contains("expected a whole number of at least 1, found 0"));
-    assert!(fault("[soup]\nwarmup = 1.5\n").3.contains("from 0 to 1"));
-    assert!(fault("[soup]\nlearning_rate = nan\n").3.contains("above 0"));
-    assert!(
-        fault("[soup]\nmethod = 'mehl'\nlayer_groups = 'tensor'\n").3.contains("expected model with method `mehl`")
+fn defaults() {
+    let spec = with("seed = 7");
+    let soup = SoupSpec {
+        method: MethodName::MehlPlus,
+        layer_groups: Grouping::Tensor,
+        model_batch: ModelBatch::Auto(Auto::Auto),
+        inner_epochs: 5,
+        outer_epochs: 1,
+        batch: 128,
+        learning_rate: 0.01,
+        weight_decay: 0.0,
+        warmup: 0.2,
+        gradient_clip: 1.0,
+        init: Init::BatchMean,
+        early_stopping: true,
+        patience: 3,
+        seed: 7,
+    };
+    assert_eq!(spec.soup, soup);
+    assert_eq!((spec.name.as_str(), spec.seed), ("sweep", 7));
+    assert_eq!(
+        (spec.zoo.ingredients.as_slice(), spec.zoo.family, spec.zoo.top),
+        (["/base/zoo/*".to_string()].as_slice(), None, None)
     );
-    assert!(fault("[compute]\ndevices = ['gpu']\n").3.contains("expected cpu, cuda or cuda:N, found `gpu`"));
-    assert!(fault("[compute]\nmemory = '8 GG'\n").3.contains("8GiB"));
-    assert_eq!(fault("[soup\n").0, 1);
+    assert_eq!(spec.data.learn, PathBuf::from("/base/learn.safetensors"));
+    assert_eq!((&spec.data.select, spec.data.select_fraction, spec.data.metric), (&None, 0.3, Metric::Loss));
+    assert_eq!((spec.data.inputs.as_slice(), spec.data.labels.as_str()), (["inputs".to_string()].as_slice(), "labels"));
+    assert_eq!((spec.search.strategy, spec.search.tasks, spec.search.greedy_baseline), (Draw::Grid, 0, false));
+    assert_eq!((spec.compute.devices.as_slice(), spec.compute.threads), (["cpu".to_string()].as_slice(), None));
+    assert_eq!((spec.compute.checkpoint_seconds, spec.compute.score_batch), (10.0, 256));
 }
 
 #[test]
-fn all_faults_are_told_at_once_in_order() {
-    let text = "[zoo]\nfamily = 'vti'\n[data]\nlern = 'x'\n[soup]\npatience = -1\ninit = 3\n";
-    let faults = toml(text).unwrap_err();
-    let keys: Vec<&str> = faults.iter().map(|fault| fault.key.as_str()).collect();
-    assert_eq!(keys, ["zoo.ingredients", "zoo.family", "data.learn", "data.lern", "soup.patience", "soup.init"]);
+fn every_key_is_read_and_the_three_formats_agree() {
+    let json = json!({
+        "name": "all", "seed": 3,
+        "zoo": {"ingredients": ["a.safetensors", "/abs/*"], "family": "torchscript", "architecture": "m.pt", "top": 4},
+        "data": {"learn": "l", "select": "s", "test": "/t", "inputs": ["ids", "mask"], "labels": "y",
+                 "select_fraction": 0.5, "metric": "accuracy"},
+        "soup": {"method": "mehl+", "layer_groups": "block", "model_batch": 2, "inner_epochs": 6, "outer_epochs": 2,
+                 "batch": 64, "learning_rate": 1, "weight_decay": 0.1, "warmup": 0, "gradient_clip": 2.5,
+                 "init": "greedy", "early_stopping": false, "patience": 9, "seed": 8},
+        "search": {"strategy": "random", "tasks": 5, "points": [{"method": "hl", "zoo": {"top": 2}}, {"zoo.top": 3}],
+                   "space": {"zoo": {"top": {"int": [1, 4]}}, "learning_rate": {"log_uniform": [0.001, 0.1]},
+                             "warmup": {"uniform": [0, 1]}, "method": ["mehl", "mehl+"], "init": {"choice": ["best"]}},
+                   "max_seconds": 60, "greedy_baseline": true},
+        "compute": {"devices": ["cpu", "cuda:1"], "threads": 2, "memory": "8GiB", "checkpoint_seconds": 0, "score_batch": 16}
+    });
+    let text = serde_json::to_string_pretty(&json).unwrap();
+    let spec = parse_spec_text(&text, Format::Json, Path::new("/base")).unwrap();
+    assert_eq!(spec.zoo.family, Some(Family::Torchscript));
+    assert_eq!(spec.zoo.architecture, Some(PathBuf::from("/base/m.pt")));
+    assert_eq!(spec.zoo.ingredients, ["/base/a.safetensors", "/abs/*"]);
+    assert_eq!((spec.data.inputs.len(), spec.data.metric), (2, Metric::Accuracy));
+    let soup = &spec.soup;
+    assert_eq!((soup.layer_groups, soup.model_batch, soup.learning_rate), (Grouping::Block, ModelBatch::Fixed(2), 1.0));
+    assert_eq!((soup.inner_epochs, soup.outer_epochs, soup.batch, soup.patience, soup.seed), (6, 2, 64, 9, 8));
+    assert_eq!((soup.weight_decay, soup.warmup, soup.gradient_clip, soup.init), (0.1, 0.0, 2.5, Init::Greedy));
+    assert!(!soup.early_stopping && spec.search.greedy_baseline);
+    assert_eq!(spec.search.points[0]["zoo.top"], json!(2));
+    assert_eq!(spec.search.points[1]["zoo.top"], json!(3));
+    let space: std::collections::BTreeMap<_, _> = spec.search.space.iter().cloned().collect();
+    assert_eq!(space["zoo.top"], Distribution::Int(1, 4));
+    assert_eq!(space["learning_rate"], Distribution::LogUniform(1e-3, 1e-1));
+    assert_eq!(space["warmup"], Distribution::Uniform(0.0, 1.0));
+    assert_eq!(space["method"], Distribution::Choice(vec![json!("mehl"), json!("mehl+")]));
+    assert_eq!((spec.search.max_seconds, spec.search.tasks), (Some(60.0), 5));
+    assert_eq!((spec.compute.memory_bytes, spec.compute.threads), (Some(8 << 30), Some(2)));
+    // JSON is YAML.
+    assert_eq!(parse_spec_text(&text, Format::Yaml, Path::new("/base")).unwrap(), spec);
+    let as_toml = ::toml::to_string(&json).unwrap();
+    // The writer puts tables last, so only the order of the space differs.
+    let sorted = |mut spec: Spec| {
+        spec.search.space.sort_by(|a, b| a.0.cmp(&b.0));
+        spec
+    };
+    assert_eq!(sorted(toml(&as_toml).unwrap()), sorted(spec));
 }
 
 #[test]
-fn searched_values_are_checked_like_given_ones() {
-    assert!(fault("[search.space]\nlearnig_rate = [0.1]\n").3.contains("did you mean `learning_rate`?"));
-    assert!(fault("[search.space]\nlearning_rate = [0.1, -1]\n").3.contains("above 0, found -1"));
-    assert!(fault("[search.space]\nmethod = { choice = ['mehl', 'meld'] }\n").3.contains("did you mean `mehl`?"));
-    assert!(fault("[search.space]\nlearning_rate = { log_uniform = [1e-3, 1e-1] }\n").3.contains("random"));
-    assert!(fault("[search]\nstrategy = 'random'\n[search.space]\nbatch = { int = [1, 9] }\n").3.contains("missing"));
-    assert!(fault("[search.space]\nbatch = { int = [1, 1000] }\nseed = { int = [1, 1000] }\n").3.contains("1000000"));
-    assert!(
-        fault("[search.space]\nlearning_rate = { log_unifrom = [1, 2] }\n").3.contains("did you mean `log_uniform`?")
+fn the_space_keeps_the_order_of_the_file() {
+    let spec = with("[search.space]\nwarmup = [0]\nbatch = [1, 2]\nzoo.top = [3]\ninit = ['best']");
+    let keys: Vec<&str> = spec.search.space.iter().map(|(key, _)| key.as_str()).collect();
+    assert_eq!(keys, ["warmup", "batch", "zoo.top", "init"]);
+}
+
+#[test]
+fn all_faults_are_told_at_once_with_their_places() {
+    let found = faults(
+        "zoos = 1\n[soup]\nmethod = 'mehl++'\ninner_epoch = 3\nbatch = 0\nwarmup = 1.5\nlearning_rate = '1e-3'\n[compute]\nthreads = 2.0",
     );
-    assert!(fault("[[search.points]]\npatience = 0\n").3.contains("at least 1"));
-    assert!(fault("[search.space]\nzoo.top = [0]\n").3.contains("at least 1, found 0"));
-    assert!(fault("[search]\nstrategy = 'asha'\n").3.contains("grid, random"));
-}
-
-#[test]
-fn yaml_and_json_mean_the_same_as_toml() {
-    let rest = "name = 'n'\nseed = 3\n[zoo]\ningredients = ['a', 'b']\n[data]\nlearn = 'l'\n[soup]\nlearning_rate = 0.5\n[search.space]\nmethod = ['hl', 'mehl']\n";
-    let spec = toml(rest).unwrap();
-    let yaml = "name: n\nseed: 3\nzoo:\n  ingredients: [a, b]\ndata: {learn: l}\nsoup:\n  learning_rate: 0.5\nsearch:\n  space:\n    method: [hl, mehl]\n";
-    let json = r#"{"name": "n", "seed": 3, "zoo": {"ingredients": ["a", "b"]}, "data": {"learn": "l"},
-                  "soup": {"learning_rate": 0.5}, "search": {"space": {"method": ["hl", "mehl"]}}}"#;
-    for text in [yaml, json] {
-        assert_eq!(parse_spec_text(text, Syntax::Yaml, Path::new("/work"), "x").unwrap(), spec);
-    }
-    let faults = parse_spec_text(
-        "zoo:\n  ingredients: x\ndata:\n  learn: y\nsoup:\n  batch: none\n",
-        Syntax::Yaml,
-        Path::new("/"),
-        "x",
-    );
-    let fault = &faults.unwrap_err()[0];
-    assert_eq!((fault.place.line, fault.place.column, fault.key.as_str()), (6, 10, "soup.batch"));
-}
-
-#[test]
-fn the_identity_is_that_of_what_decides_results() {
-    let base = good("").identity();
-    assert_eq!(base, good("[compute]\nthreads = 1\n[search]\nmax_seconds = 5\n").identity());
-    assert_ne!(base, good("[soup]\nbatch = 64\n").identity());
-    assert_ne!(base, good("[search]\ngreedy_baseline = true\n").identity());
-}
-
-#[test]
-fn tasks_come_in_order_and_no_task_twice() {
-    let spec = good(
-        "[search]\nstrategy = 'grid'\n[[search.points]]\nmethod = 'hl'\nlearning_rate = 0.5\n\
-         [search.space]\nmethod = ['best', 'greedy', 'mehl', 'learned']\nzoo.top = [2, 3]\nseed = { int = [1, 2] }\n",
-    );
-    let ids: Vec<String> = expand(&spec).into_iter().map(|task| format!("{} {:?}", task.id, task.top)).collect();
     let expected = [
-        "best None",
-        "uniform None",
-        "greedy None",
-        "0001-hl None",
-        "0002-best Some(2)",
-        "0003-best Some(3)",
-        "0004-greedy Some(2)",
-        "0005-greedy Some(3)",
-        "0006-mehl Some(2)",
-        "0007-mehl Some(2)",
-        "0008-mehl Some(3)",
-        "0009-mehl Some(3)",
-        "0010-learned Some(2)",
-        "0011-learned Some(2)",
-        "0012-learned Some(3)",
-        "0013-learned Some(3)",
+        "sweep:3:1: zoos: unknown key, the nearest known one is `zoo`",
+        "sweep:5:10: soup.method: expected one of `best`, `uniform`, `greedy`, `learned`, `learned+`, `hl`, `hl+`, `mehl`, `mehl+`, \
+         found `mehl++`, the nearest is `mehl+`",
+        "sweep:6:1: soup.inner_epoch: unknown key, the nearest known one is `inner_epochs`",
+        "sweep:7:9: soup.batch: expected a whole number from 1 to 1000000, found 0",
+        "sweep:8:10: soup.warmup: expected a finite number at least 0 and at most 1, found 1.5",
+        "sweep:9:17: soup.learning_rate: expected a finite number above 0, found `1e-3`",
+        "sweep:11:11: compute.threads: expected a whole number from 1 to 4096, found 2.0",
     ];
-    assert_eq!(ids, expected);
-    let tasks = expand(&spec);
-    assert_eq!((tasks[8].soup.learning_rate, tasks[12].soup.learning_rate), (0.01, 0.05));
-    assert_eq!(tasks[8].soup.layer_groups, Grouping::Model);
-    assert_eq!(expand(&good("")).last().unwrap().id, "0001-mehl+");
+    assert_eq!(found, expected);
 }
 
 #[test]
-fn a_searched_method_takes_the_groups_that_go_with_it() {
-    let spec = good("[soup]\nlayer_groups = 'block'\n[search.space]\nmethod = ['mehl', 'mehl+']\n");
-    let groups: Vec<Grouping> = expand(&spec).iter().map(|task| task.soup.layer_groups).collect();
-    assert_eq!(groups[2..], [Grouping::Model, Grouping::Block]);
+fn what_is_required_is_missed() {
+    let error = toml("soup = 3").unwrap_err().to_string();
+    let expected = "sweep:1:1: zoo.ingredients: missing, expected a list of paths or globs\n\
+                    sweep:1:1: data.learn: missing, expected a path\n\
+                    sweep:1:8: soup: expected a table, found 3";
+    assert_eq!(error, expected);
+    one_fault(
+        "zoo.family = 'torchscript'",
+        "sweep:1:1: zoo.architecture: missing, expected a path, with family `torchscript`",
+    );
+    one_fault(
+        "search.strategy = 'random'",
+        "sweep:3:1: search.tasks: missing, expected a number from 1 to 100000, with strategy `random`",
+    );
+}
+
+#[test]
+fn bad_zoo_data_and_compute() {
+    one_fault("zoo.architecture = 'm.pt'", "sweep:3:20: zoo.architecture: is for family `torchscript` only");
+    one_fault(
+        "zoo.family = 'vitt'",
+        "sweep:3:14: zoo.family: expected one of `auto`, `vit`, `torchscript`, found `vitt`, the nearest is `vit`",
+    );
+    one_fault("zoo.top = 0", "sweep:3:11: zoo.top: expected a whole number from 1 to 1000000, found 0");
+    one_fault(
+        "data.select_fraction = 1",
+        "sweep:3:24: data.select_fraction: expected a finite number above 0 and below 1, found 1",
+    );
+    one_fault(
+        "data.inputs = ['labels']",
+        "sweep:3:15: data.inputs: tensor `labels` is named twice among inputs and labels",
+    );
+    one_fault("data.inputs = ['a', 3]", "sweep:3:21: data.inputs[1]: expected a tensor's name, found 3");
+    one_fault(
+        "compute.devices = ['cpu', 'gpu']",
+        "sweep:3:27: compute.devices[1]: expected `cpu`, `cuda` or `cuda:` and a number, found `gpu`",
+    );
+    one_fault(
+        "compute.memory = '8 loaves'",
+        "sweep:3:18: compute.memory: expected a number of bytes, or a size such as `8GiB` or `8GB`, found `8 loaves`",
+    );
+    assert_eq!(with("compute.memory = '8GB'").compute.memory_bytes, Some(8_000_000_000));
+    assert_eq!(with("compute.memory = 123").compute.memory_bytes, Some(123));
+    one_fault(
+        "compute.checkpoint_seconds = nan",
+        "sweep:3:30: compute.checkpoint_seconds: expected a finite number at least 0 and at most 1000000000, found NaN",
+    );
+}
+
+#[test]
+fn searched_values_are_checked_where_they_stand() {
+    let found = faults(
+        "[search]\npoints = [{ batch = 1 }, { batch = -1, methods = 'hl' }]\n[search.space]\nbatch = [1, 0]\n\
+         warmup = { int = [0, 2] }\nmethod = { choice = ['mehl', 'asha'] }\nzoo.top = [0]\nzoo.tops = [1]\npatience = 3",
+    );
+    let expected = [
+        "sweep:4:36: search.points[1].batch: expected a whole number from 1 to 1000000, found -1",
+        "sweep:4:40: search.points[1].methods: unknown key, the nearest known one is `method`",
+        "sweep:6:13: search.space.batch[1]: expected a whole number from 1 to 1000000, found 0",
+        "sweep:7:22: search.space.warmup.int[1]: expected a finite number at least 0 and at most 1, found 2",
+        "sweep:8:30: search.space.method.choice[1]: expected one of `best`, `uniform`, `greedy`, `learned`, `learned+`, `hl`, `hl+`, \
+         `mehl`, `mehl+`, found `asha`, the nearest is `mehl`",
+        "sweep:9:12: search.space.zoo.top[0]: expected a whole number from 1 to 1000000, found 0",
+        "sweep:10:5: search.space.zoo.tops: unknown key, the nearest known one is `zoo.top`",
+        "sweep:11:12: search.space.patience: expected a list of values, or a table with one of `choice`, `uniform`, `log_uniform`, `int`, found 3",
+    ];
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn a_fault_of_the_base_is_told_once_however_many_values_are_put_into_it() {
+    one_fault(
+        "soup.batch = 0\nsearch.space.warmup = [0, 0.1, 0.2]\nsearch.points = [{ seed = 1 }]",
+        "sweep:3:14: soup.batch: expected a whole number from 1 to 1000000, found 0",
+    );
+}
+
+#[test]
+fn distributions_must_make_sense() {
+    let random = |space: &str| format!("[search]\nstrategy = 'random'\ntasks = 2\nspace.{space}");
+    let fault = |space: &str, expected: &str| one_fault(&random(space), &format!("sweep:6:{expected}"));
+    fault("batch = []", "15: search.space.batch: expected a list of values that is not empty, found a list of 0");
+    fault(
+        "batch = { int = [2] }",
+        "23: search.space.batch.int: expected [low, high], both whole numbers, found a list of 1",
+    );
+    fault(
+        "batch = { int = [2, 1] }",
+        "23: search.space.batch.int: expected [low, high] with low below high, found [2, 1]",
+    );
+    fault(
+        "warmup = { uniform = [0, inf] }",
+        "28: search.space.warmup.uniform: expected [low, high], both finite numbers, found a list of 2",
+    );
+    fault(
+        "weight_decay = { log_uniform = [0, 1] }",
+        "38: search.space.weight_decay.log_uniform: expected ends above 0, for the logarithm, found 0",
+    );
+    fault(
+        "warmup = { unifrom = [0, 1] }",
+        "18: search.space.warmup.unifrom: unknown key, the nearest known one is `uniform`",
+    );
+    // Whole ends, but what lies between would not be whole.
+    let found = faults(&random("batch = { uniform = [1, 3] }"));
+    assert_eq!(
+        found[0],
+        "sweep:6:28: search.space.batch.uniform[0]: expected a whole number from 1 to 1000000, found 1.0"
+    );
+    one_fault(
+        "search.space.warmup = { uniform = [0, 1] }",
+        "sweep:3:23: search.space.warmup: expected `choice` or `int`, of which a grid can be made, found `uniform`",
+    );
+    one_fault(
+        "search.tasks = 3",
+        "sweep:3:16: search.tasks: is for strategy `random` only, a grid has as many tasks as it spans",
+    );
+    one_fault(
+        "search.strategy = 'asha'\nsearch.tasks = 3",
+        "sweep:3:19: search.strategy: expected one of `grid`, `random`, found `asha`, the nearest is `random`",
+    );
+    one_fault(
+        "search.space = { seed = { int = [0, 999] }, batch = { int = [1, 101] } }",
+        "sweep:3:16: search.space: expected a grid of at most 100000 tasks, found one of 101000",
+    );
+}
+
+#[test]
+fn layer_groups_and_method_must_suit_each_other_where_they_are_meant_for_each_other() {
+    let fault = |place: &str, takes: &str, method: &str, found: &str| {
+        format!("sweep:{place}: expected {takes} with method `{method}`, found `{found}`")
+    };
+    one_fault(
+        "soup = { method = 'mehl', layer_groups = 'block' }",
+        &fault("3:42: soup.layer_groups", "`model`", "mehl", "block"),
+    );
+    one_fault(
+        "soup.layer_groups = 'model'",
+        &fault("3:21: soup.layer_groups", "`block` or `tensor`", "mehl+", "model"),
+    );
+    one_fault(
+        "search.points = [{ method = 'hl', layer_groups = 'tensor' }]",
+        &fault("3:50: search.points[0].layer_groups", "`model`", "hl", "tensor"),
+    );
+    one_fault(
+        "search.space.layer_groups = ['block', 'model']",
+        &fault("3:39: search.space.layer_groups[1]", "`block` or `tensor`", "mehl+", "model"),
+    );
+    with("soup.layer_groups = 'block'\nsearch.space.method = ['mehl', 'mehl+']");
+    with("soup.layer_groups = 'block'\nsearch.points = [{ method = 'hl' }]");
+    with("search.space = { method = ['mehl', 'mehl+'], layer_groups = ['block', 'tensor'] }");
+}
+
+#[test]
+fn the_identity_is_that_of_what_determines_results() {
+    let base = with("seed = 1").identity();
+    assert_eq!(with("seed = 1\nname = 'other'\nsearch.max_seconds = 3\ncompute.devices = 'cuda'").identity(), base);
+    for other in [
+        "seed = 2",
+        "seed = 1\nsoup.batch = 1",
+        "seed = 1\nsearch.space.batch = [1]",
+        "seed = 1\ndata.test = 't'",
+        "seed = 1\nzoo.top = 2",
+    ] {
+        assert_ne!(with(other).identity(), base, "{other}");
+    }
+}
+
+#[test]
+fn files_name_themselves_and_their_faults() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("di[g]its.toml");
+    let missing = parse_spec(&path).unwrap_err().to_string();
+    assert!(missing.contains("di[g]its.toml: cannot read the specification"), "{missing}");
+    std::fs::write(&path, LEAST).unwrap();
+    let spec = parse_spec(&path).unwrap();
+    assert_eq!((spec.name.as_str(), spec.data.learn), ("di[g]its", folder.path().join("learn.safetensors")));
+    std::fs::write(&path, "[zoo").unwrap();
+    assert!(parse_spec(&path).unwrap_err().to_string().contains("di[g]its.toml:1:"));
+    std::fs::write(&path, b"name = '\xff'").unwrap();
+    assert!(parse_spec(&path).unwrap_err().to_string().contains("cannot read"));
+    #[cfg(unix)]
+    {
+        let odd = folder.path().join(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(b"\xff.toml"));
+        std::fs::write(&odd, LEAST).unwrap();
+        assert!(parse_spec(&odd).unwrap_err().to_string().contains("path is not UTF-8"));
+    }
+    let other = parse_spec(&folder.path().join("sweep.ini")).unwrap_err().to_string();
+    assert!(other.contains("expected a file that ends in .toml"), "{other}");
+}
+
+#[test]
+fn a_folder_with_glob_characters_in_its_name_is_meant_literally() {
+    let spec = parse_spec_text(LEAST, Format::Toml, Path::new("/b[a]se*")).unwrap();
+    assert!(glob::Pattern::new(&spec.zoo.ingredients[0]).unwrap().matches("/b[a]se*/zoo/x"));
+    assert!(!glob::Pattern::new(&spec.zoo.ingredients[0]).unwrap().matches("/base1/zoo/x"));
+}
+
+/// Texts that come near to specifications, so that the readers behind the parsers are reached.
+fn almost_a_spec() -> impl Strategy<Value = String> {
+    let words = prop_oneof![
+        Just("zoo"),
+        Just("data"),
+        Just("soup"),
+        Just("search"),
+        Just("space"),
+        Just("points"),
+        Just("ingredients"),
+        Just("learn"),
+        Just("method"),
+        Just("batch"),
+        Just("top"),
+        Just("zoo.top"),
+        Just("layer_groups"),
+        Just("int"),
+        Just("choice"),
+        Just("log_uniform"),
+        Just("strategy"),
+        Just("'random'"),
+        Just("'mehl'"),
+        Just("1"),
+        Just("-1"),
+        Just("0.5"),
+        Just("nan"),
+        Just("1e999"),
+        Just("9223372036854775807"),
+        Just("= "),
+        Just(": "),
+        Just("- "),
+        Just("["),
+        Just("]"),
+        Just("{"),
+        Just("}"),
+        Just(", "),
+        Just("\n"),
+        Just("\n  "),
+        Just("."),
+        Just("\""),
+        Just("é"),
+        Just("&a "),
+        Just("*a"),
+    ];
+    prop::collection::vec(words, 0..60).prop_map(|words| words.concat())
 }
 
 proptest! {
     #[test]
-    fn any_text_gives_a_specification_or_faults(text in ".{0,400}") {
-        let _ = toml(&text);
-        let _ = parse_spec_text(&text, Syntax::Yaml, Path::new("/"), "x");
-    }
-
-    #[test]
-    fn any_words_in_the_right_form_give_a_specification_or_faults(
-        key in "[a-z_]{1,12}", value in "(-?[0-9]{1,20}(\\.[0-9]{1,3})?|'[a-z+]{0,8}'|\\[[0-9, ]{0,8}\\]|\\{[a-z]{1,6} = \\[[0-9, .]{0,8}\\]\\})",
-        table in prop::sample::select(vec!["zoo", "data", "soup", "search", "compute", "search.space", "search.points"]),
-    ) {
-        if let Err(faults) = toml(&format!("{MINIMAL}[{table}]\n{key} = {value}\n")) {
-            prop_assert!(!faults.is_empty());
+    fn no_text_makes_the_parser_panic(text in prop_oneof![any::<String>(), almost_a_spec()]) {
+        for format in [Format::Toml, Format::Yaml, Format::Json] {
+            if let Err(error) = parse_spec_text(&text, format, Path::new("/base")) {
+                prop_assert!(!error.faults.is_empty());
+                prop_assert_eq!(error.to_string().lines().count(), error.faults.len());
+            }
         }
     }
 
     #[test]
-    fn samples_stay_in_their_ranges_and_do_not_depend_on_their_number(
-        seed in any::<u32>(), low in 1e-4f64..1.0, factor in 1.0f64..100.0, tasks in 2usize..40,
-    ) {
-        let text = |tasks: usize| format!(
-            "seed = {seed}\n{MINIMAL}[search]\nstrategy = 'random'\ntasks = {tasks}\n[search.space]\n\
-             learning_rate = {{ log_uniform = [{low:?}, {:?}] }}\nbatch = {{ int = [3, 7] }}\nwarmup = {{ uniform = [0.25, 0.5] }}\n",
-            low * factor
-        );
-        let all = expand(&toml(&text(tasks)).unwrap());
-        prop_assert_eq!(all.len(), tasks + 2);
-        for task in &all[2..] {
-            prop_assert!((low..=low * factor).contains(&task.soup.learning_rate));
-            prop_assert!((3..=7).contains(&task.soup.batch) && (0.25..=0.5).contains(&task.soup.warmup));
+    fn every_value_of_a_valid_space_gives_a_valid_task(seed: u32, low in 1i64..50, more in 0i64..50) {
+        let spec = with(&format!(
+            "seed = {seed}\n[search]\nstrategy = 'random'\ntasks = 20\n[search.space]\nbatch = {{ int = [{low}, {}] }}\n\
+             learning_rate = {{ log_uniform = [1e-4, 1] }}\nwarmup = {{ uniform = [0, 1] }}\nmethod = ['learned', 'mehl', 'hl+']\n\
+             layer_groups = ['model', 'block']\nmodel_batch = ['auto', 2]\nzoo.top = {{ int = [1, 3] }}",
+            low + more
+        ));
+        for task in crate::sweep::expand::expand(&spec).iter().skip(2) {
+            let batch = task.soup.batch as i64;
+            prop_assert!(low <= batch && batch <= low + more);
+            prop_assert!((1e-4..=1.0).contains(&task.soup.learning_rate) && (0.0..=1.0).contains(&task.soup.warmup));
+            prop_assert_eq!(task.soup.layer_groups == Grouping::Model, !task.soup.method.is_layer_wise());
+            prop_assert!((1..=3).contains(&task.top.unwrap()));
         }
-        let fewer = expand(&toml(&text(tasks - 1)).unwrap());
-        prop_assert_eq!(&fewer[..], &all[..all.len() - 1]);
     }
 }

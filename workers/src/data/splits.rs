@@ -108,14 +108,14 @@ impl Data {
     ///
     /// # Errors
     /// Naming the split's file, the largest label and the number of classes.
-    pub fn check_labels(&self, classes: i64) -> Result<(), DataError> {
+    pub fn check_labels(&self, name: &str, classes: i64) -> Result<(), DataError> {
         let splits = [Some(&self.learn), Some(&self.select), self.test.as_ref()];
         for (split, entry) in splits.into_iter().flatten().zip(&self.entries) {
             let largest = split.labels.f_max()?.f_int64_value(&[])?;
             if largest >= classes {
                 return Err(DataError::Content {
                     file: entry.path.display().to_string(),
-                    what: format!("labels: expected classes 0 to {}, found {largest}", classes - 1),
+                    what: format!("tensor `{name}`: expected classes 0 to {}, found {largest}", classes - 1),
                 });
             }
         }

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::path::Path;
 
 use memmap2::Mmap;
+use rayon::prelude::*;
 use safetensors::{Dtype, SafeTensors};
 use tch::{Kind, Tensor};
 
@@ -56,7 +57,7 @@ pub fn load(path: &Path, inputs: &[String], labels: &str) -> Result<Loaded, Data
     if smallest < 0 {
         return Err(content(format!("tensor `{labels}`: expected classes from 0, found {smallest}")));
     }
-    let mut rows = vec![blake3::Hasher::new(); n];
+    let mut views = Vec::new();
     let mut input_tensors = Vec::new();
     for name in inputs {
         let view = find(name)?;
@@ -69,22 +70,28 @@ pub fn load(path: &Path, inputs: &[String], labels: &str) -> Result<Loaded, Data
         if view.data().is_empty() {
             return Err(content(format!("tensor `{name}`: expected values, found shape {:?}", view.shape())));
         }
-        for (hasher, row) in rows.iter_mut().zip(view.data().chunks(view.data().len() / n)) {
-            hasher.update(row);
-        }
         let tensor = to_tensor(view.dtype(), view.shape(), view.data())
             .ok_or_else(|| content(format!("tensor `{name}`: dtype {:?} is not supported", view.dtype())))?;
         if tensor.is_floating_point() && !tensor.f_isfinite()?.f_all()?.f_int64_value(&[]).is_ok_and(|v| v == 1) {
             return Err(content(format!("tensor `{name}`: expected finite values, found NaN or infinity")));
         }
         input_tensors.push(tensor);
+        views.push(view);
     }
+    let row = |i: usize| {
+        let mut hasher = blake3::Hasher::new();
+        for view in &views {
+            let width = view.data().len() / n;
+            hasher.update(&view.data()[i * width..(i + 1) * width]);
+        }
+        hasher.finalize()
+    };
     let mut hasher = blake3::Hasher::new();
     hasher.update_rayon(&map);
     Ok(Loaded {
         split: Split { inputs: input_tensors, labels: label_tensor },
         hash: hasher.finalize().to_hex().to_string(),
-        rows: rows.iter().map(blake3::Hasher::finalize).collect(),
+        rows: (0..n).into_par_iter().map(row).collect(),
     })
 }
 

@@ -74,7 +74,7 @@ impl Digits {
         self.labels.is_empty()
     }
 
-    /// Cuts all images in parts by a seeded shuffle: 250 base, 400 train, 400 learn, 300 select, the other 447 test.
+    /// Cuts all images in parts by a seeded shuffle: 450 base, 400 train, 350 learn, 250 select, the other 347 test.
     pub fn parts(&self, seed: u64) -> Parts {
         let order = permutation(seed, "digits", &[], self.len());
         let take = |from: usize, to: usize| {
@@ -86,11 +86,11 @@ impl Digits {
             part
         };
         Parts {
-            base: take(0, 250),
-            train: take(250, 650),
-            learn: take(650, 1050),
-            select: take(1050, 1350),
-            test: take(1350, self.len()),
+            base: take(0, 450),
+            train: take(450, 850),
+            learn: take(850, 1200),
+            select: take(1200, 1450),
+            test: take(1450, self.len()),
         }
     }
 
@@ -133,7 +133,7 @@ mod tests {
         assert!(all.labels.iter().all(|label| (0..10).contains(label)));
         let parts = all.parts(3);
         let sizes = [&parts.base, &parts.train, &parts.learn, &parts.select, &parts.test].map(Digits::len);
-        assert_eq!(sizes, [250, 400, 400, 300, 447]);
+        assert_eq!(sizes, [450, 400, 350, 250, 347]);
         assert_ne!(parts.test.pixels, all.parts(4).test.pixels);
     }
 }

@@ -66,11 +66,11 @@ impl Recipe {
         Self {
             learning_rate: 2e-3,
             weight_decay: 0.05,
-            epochs: 60,
+            epochs: 100,
             batch: 50,
             label_smoothing: 0.0,
             shift: 0.5,
-            noise: 0.1,
+            noise: 0.2,
             seed,
         }
     }
@@ -80,9 +80,9 @@ impl Recipe {
         let mut rng: ChaCha8Rng = generator(seed, "recipe", &[index]);
         let log_uniform = |rng: &mut ChaCha8Rng, low: f64, high: f64| low * (high / low).powf(unit(rng));
         Self {
-            learning_rate: log_uniform(&mut rng, 1e-4, 5e-3),
+            learning_rate: log_uniform(&mut rng, 2e-4, 4e-3),
             weight_decay: log_uniform(&mut rng, 1e-4, 0.3),
-            epochs: 6 + below(&mut rng, 19) as usize,
+            epochs: 10 + below(&mut rng, 21) as usize,
             batch: [25, 50, 100][below(&mut rng, 3) as usize],
             label_smoothing: 0.2 * unit(&mut rng),
             shift: 0.8 * unit(&mut rng),

@@ -14,8 +14,8 @@ use tch::TchError;
 pub use digits::{Digits, Parts};
 pub use fine_tune::{Recipe, Trainee};
 
-/// Fine-tuning runs of the demo's zoo.
-pub const INGREDIENTS: usize = 28;
+/// Changes whenever the demo makes another zoo of the same seed.
+const VERSION: u32 = 1;
 
 /// Why the demo cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +23,16 @@ pub enum DemoError {
     /// The shipped data is damaged.
     #[error("digits: {0}")]
     Data(String),
+    /// The folder holds another demo.
+    #[error("{folder} holds another demo: expected {expected}found {found}choose another --out, or remove it")]
+    Other {
+        /// The folder.
+        folder: String,
+        /// What was asked for.
+        expected: String,
+        /// What is there.
+        found: String,
+    },
     /// A file cannot be written.
     #[error("{path}: {source}")]
     Io {
@@ -48,6 +58,7 @@ pub enum DemoError {
 /// If something cannot be written.
 pub fn make(folder: &Path, seed: u64, ingredients: usize, tell: &mut dyn FnMut(&str)) -> Result<PathBuf, DemoError> {
     let spec = folder.join("sweep.toml");
+    claim(folder, seed, ingredients)?;
     let parts = Digits::all()?.parts(seed);
     for (name, part) in [("learn", &parts.learn), ("select", &parts.select), ("test", &parts.test)] {
         let path = folder.join("data").join(format!("{name}.safetensors"));
@@ -63,7 +74,9 @@ pub fn make(folder: &Path, seed: u64, ingredients: usize, tell: &mut dyn FnMut(&
         base.train(&parts.base.to_split()?, &Recipe::base(seed))?;
         let score = base.score(&select)?;
         tell(&format!("base: select loss {:.4}, accuracy {:.4}", score.loss, score.accuracy));
-        write_model(&folder.join("base"), &base, None)?;
+        if !folder.join("base").exists() {
+            write_model(&folder.join("base"), &base, None)?;
+        }
         for i in missing {
             let recipe = Recipe::random(seed, i);
             let mut model = base.fork()?;
@@ -104,13 +117,27 @@ greedy_baseline = true
 method = { choice = ["best", "uniform", "greedy", "learned", "learned+", "hl", "hl+", "mehl", "mehl+"] }
 "#;
 
+/// Zoos of two seeds or versions do not belong in one folder: one's test images are the other's training images.
+fn claim(folder: &Path, seed: u64, ingredients: usize) -> Result<(), DemoError> {
+    let path = folder.join("demo.json");
+    let own = format!("{:#}\n", serde_json::json!({ "version": VERSION, "seed": seed, "ingredients": ingredients }));
+    match fs::read_to_string(&path) {
+        Ok(found) if found == own => Ok(()),
+        Ok(found) => Err(DemoError::Other { folder: folder.display().to_string(), expected: own, found }),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => write(&path, own.as_bytes()),
+        Err(source) => Err(DemoError::Io { path: path.display().to_string(), source }),
+    }
+}
+
 fn ingredient(folder: &Path, index: usize) -> PathBuf {
     folder.join("zoo").join(format!("run-{index:02}"))
 }
 
 /// Writes a Hugging Face folder; it appears whole or not at all.
 fn write_model(path: &Path, model: &Trainee, recipe: Option<&Recipe>) -> Result<(), DemoError> {
-    let temporary = path.with_extension("partial");
+    // Hidden from the sweep's glob until it is whole.
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = path.with_file_name(format!(".{name}.partial"));
     let io = |source| DemoError::Io { path: path.display().to_string(), source };
     if temporary.exists() {
         fs::remove_dir_all(&temporary).map_err(io)?;

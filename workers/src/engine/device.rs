@@ -8,6 +8,13 @@ pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
+/// Bounds the threads of everything outside libtorch (reading, mixing, projecting), over all devices of this process together.
+/// Only the first call counts.
+pub fn limit_threads(threads: usize) {
+    // That there is a pool already is what later calls find.
+    drop(rayon::ThreadPoolBuilder::new().num_threads(threads).build_global());
+}
+
 /// `cpu`, `cuda` or `cuda:N`.
 ///
 /// # Errors

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use mehl_soup::sweep::manifest::{IngredientEntry, Manifest};
 use mehl_soup::sweep::spec::{Family, Spec};
 use mehl_soup::zoo::{HashCache, Layout, Zoo};
+use safetensors::Dtype;
 use tch::{Device, Kind, Tensor};
 
 use super::errors::{data_error, family_error, torch_error, zoo_error};
@@ -83,8 +84,9 @@ impl Inputs {
         let fault = |what: String| EngineError::Input(format!("{}: {what}", spec.data.learn.display()));
         let samples = self.data.learn.samples().min(2);
         let (inputs, _) = self.data.learn.range(0, samples, self.device).map_err(torch_error)?;
-        let logits = tch::no_grad(|| self.model.logits(&inputs))
-            .map_err(|e| fault(format!("the model does not take inputs {:?} of this file: {e}", spec.data.inputs)))?;
+        let logits = tch::no_grad(|| self.model.logits(&inputs)).map_err(|e| {
+            fault(format!("the model does not take inputs {:?} of this file: {}", spec.data.inputs, torch_error(e)))
+        })?;
         let shape = logits.size();
         let [n, classes] = shape[..] else {
             return Err(fault(format!("expected logits [N, classes] of the model, found {shape:?}")));
@@ -92,7 +94,7 @@ impl Inputs {
         if n != samples as i64 {
             return Err(fault(format!("expected {samples} rows of logits, found {shape:?}")));
         }
-        self.data.check_labels(self.model.classes().unwrap_or(classes)).map_err(data_error)
+        self.data.check_labels(&spec.data.labels, self.model.classes().unwrap_or(classes)).map_err(data_error)
     }
 
     /// Writes one ingredient, as it is, to the model.
@@ -115,6 +117,18 @@ impl Inputs {
             .ok_or_else(|| EngineError::Internal("a mixed tensor is no parameter of the model".to_string()))
     }
 
+    /// What a person should know of this zoo and data.
+    fn notes(&self) -> Vec<String> {
+        let mut notes = self.data.notes.clone();
+        if let Some(tensor) = self.layout.mixed().find(|tensor| !matches!(tensor.dtype, Dtype::F32 | Dtype::F64)) {
+            notes.push(format!(
+                "scores are those of the f32 mix; a model written in the ingredients' {:?} is rounded after that (materialize --dtype f32 is not)",
+                tensor.dtype
+            ));
+        }
+        notes
+    }
+
     /// A manifest without scores.
     pub fn manifest(&self) -> Manifest {
         let ingredients = self
@@ -132,9 +146,10 @@ impl Inputs {
         Manifest {
             version: Manifest::VERSION,
             family: self.family,
+            architecture: self.model.fingerprint(),
             ingredients,
             data: self.data.entries.clone(),
-            notes: self.data.notes.clone(),
+            notes: self.notes(),
         }
     }
 
@@ -147,9 +162,15 @@ impl Inputs {
         if own.inputs_hash() == manifest.inputs_hash() {
             return Ok(());
         }
+        if own.architecture != manifest.architecture {
+            return Err(EngineError::Input(format!(
+                "zoo changed: expected architecture {}, found {}; choose another output folder",
+                manifest.architecture, own.architecture
+            )));
+        }
         if own.ingredients.len() != manifest.ingredients.len() {
             return Err(EngineError::Input(format!(
-                "zoo changed: expected {} ingredients, found {}",
+                "zoo changed: expected {} ingredients, found {}; choose another output folder",
                 manifest.ingredients.len(),
                 own.ingredients.len()
             )));
@@ -157,7 +178,7 @@ impl Inputs {
         for (now, then) in own.ingredients.iter().zip(&manifest.ingredients) {
             if (&now.name, &now.hash) != (&then.name, &then.hash) {
                 return Err(EngineError::Input(format!(
-                    "zoo changed: expected {} with content {}, found {} with {}",
+                    "zoo changed: expected {} with content {}, found {} with {}; choose another output folder",
                     then.path.display(),
                     then.hash,
                     now.path.display(),
@@ -165,7 +186,10 @@ impl Inputs {
                 )));
             }
         }
-        Err(EngineError::Input("data changed: the splits are not those that the sweep began with".to_string()))
+        Err(EngineError::Input(
+            "data changed: the splits are not those that the sweep began with; choose another output folder"
+                .to_string(),
+        ))
     }
 
     /// Score of what the model now holds.

@@ -14,7 +14,6 @@ use mehl_soup::checkpoint::{Checkpoint, Totals};
 use mehl_soup::coefficients::{About, Coefficients, CoefficientsFile, IngredientRef};
 use mehl_soup::runner::engine::{Completion, Directive, EngineError, Scores, ScoresHost, SoupEngine, TaskHost};
 use mehl_soup::sweep::manifest::Manifest;
-use mehl_soup::sweep::results::{is_better, rank};
 use mehl_soup::sweep::spec::{ModelBatch, Spec};
 use mehl_soup::task::Task;
 use mehl_soup::zoo::{HashCache, LayerGroups};
@@ -80,7 +79,7 @@ impl LocalEngine {
                 );
             }
             let metric = self.spec.data.metric;
-            ranked.sort_by(|&a, &b| rank(metric, &scores[a], &scores[b]).then(a.cmp(&b)));
+            ranked.sort_by(|&a, &b| metric.compare(&scores[a], &scores[b]).then(a.cmp(&b)));
             ranked.truncate(top.max(1));
             ranked.sort_unstable();
         }
@@ -126,7 +125,16 @@ impl LocalEngine {
         let model_batch = match task.soup.model_batch {
             ModelBatch::Fixed(b) => b.clamp(1, members.len()),
             ModelBatch::Auto(_) => {
-                let budget = self.spec.compute.memory_bytes.unwrap_or_else(|| memory::available() / 5 * 4);
+                let slots = self.spec.compute.devices.len().max(1) as u64;
+                let budget = match (self.spec.compute.memory_bytes, self.settings.device) {
+                    (Some(bytes), _) => bytes,
+                    (None, Device::Cpu) => memory::available() / 5 * 4 / slots,
+                    (None, _) => {
+                        return Err(EngineError::Input(
+                            "soup.model_batch = \"auto\" needs compute.memory on a GPU, whose free memory is not read yet".to_string(),
+                        ));
+                    }
+                };
                 memory::largest_model_batch(budget, mixed.elements(), bytes, members.len())
             }
         };
@@ -163,9 +171,13 @@ impl SoupEngine for LocalEngine {
         for note in &manifest.notes {
             host.note(note);
         }
-        // Scores of the same contents on the same data still hold.
-        if let Some(known) = known.filter(|known| known.inputs_hash() == manifest.inputs_hash()) {
-            manifest = known;
+        if let Some(known) = known {
+            if known.inputs_hash() == manifest.inputs_hash() {
+                manifest = known;
+            } else if known.ingredients.iter().all(|entry| entry.select.is_some()) {
+                // Tasks may have run on what was there then; results of two zoos do not belong in one table.
+                inputs.check(&known)?;
+            }
         }
         let total = manifest.ingredients.len();
         for k in 0..total {
@@ -214,6 +226,8 @@ impl SoupEngine for LocalEngine {
             state,
             host,
         );
+        // What was resolved at the first claim is kept before anything is computed with it.
+        run.save()?;
         let found = if run.mixed.names.is_empty() {
             run.host.note(&format!("task {}: all ingredients are equal, there is nothing to mix", task.id));
             Ok(Coefficients::mean_of(inputs.zoo.len(), groups.len(), &run.members))
@@ -225,10 +239,11 @@ impl SoupEngine for LocalEngine {
         let scores = run.score_exact(&coefficients)?;
         run.update_effort();
 
-        let (effort, exact, model_batch) = (run.state.totals.effort, run.state.exact, run.state.model_batch);
+        let (totals, exact, model_batch) = (run.state.totals, run.state.exact, run.state.model_batch);
+        let (effort, attempts) = (totals.effort, totals.attempts);
         let about = about(&self.spec, task, manifest, &groups, &scores, exact);
         let file = CoefficientsFile { coefficients, about };
-        Ok(Completion { coefficients: file.to_bytes(), scores, effort, exact, model_batch })
+        Ok(Completion { coefficients: file.to_bytes(), scores, effort, exact, model_batch, attempts })
     }
 }
 
@@ -237,7 +252,7 @@ fn about(spec: &Spec, task: &Task, manifest: &Manifest, groups: &LayerGroups, sc
         .ingredients
         .iter()
         .filter_map(|entry| entry.select)
-        .reduce(|a, b| if is_better(spec.data.metric, &b, &a) { b } else { a });
+        .reduce(|a, b| if spec.data.metric.compare(&b, &a).is_lt() { b } else { a });
     let mut notes = manifest.notes.clone();
     if !exact {
         notes.push("resumed with another build or on a GPU: within tolerance, not bit-exact".to_string());
@@ -264,6 +279,6 @@ fn about(spec: &Spec, task: &Task, manifest: &Manifest, groups: &LayerGroups, sc
         scores: Some(scores.clone()),
         notes,
         data: manifest.data.clone(),
-        better_than_best_ingredient: best.map(|best| is_better(spec.data.metric, &scores.select, &best)),
+        better_than_best_ingredient: best.map(|best| spec.data.metric.compare(&scores.select, &best).is_lt()),
     }
 }

@@ -6,7 +6,6 @@ use mehl_soup::checkpoint::Checkpoint;
 use mehl_soup::coefficients::Coefficients;
 use mehl_soup::runner::engine::{Directive, EngineError, Progress, Scores, TaskHost};
 use mehl_soup::sweep::manifest::{Manifest, SplitScore};
-use mehl_soup::sweep::results::is_better;
 use mehl_soup::sweep::spec::Metric;
 use mehl_soup::task::Task;
 
@@ -38,6 +37,7 @@ pub struct TaskRun<'a> {
     pub planned_iterations: u64,
     /// Seconds by phase, of this attempt.
     pub phases: Phases,
+    last_select: Option<SplitScore>,
     /// The host.
     pub host: &'a mut dyn TaskHost,
     began: Instant,
@@ -71,6 +71,7 @@ impl<'a> TaskRun<'a> {
             state,
             planned_iterations: 0,
             phases: Phases::default(),
+            last_select: None,
             host,
             began: Instant::now(),
             seconds_before,
@@ -86,7 +87,7 @@ impl<'a> TaskRun<'a> {
             iterations: self.state.totals.effort.iterations,
             planned_iterations: self.planned_iterations,
             learn_loss,
-            select_loss: self.state.select.map(|score| score.loss),
+            select_loss: self.last_select.or(self.state.select).map(|score| score.loss),
             samples_per_second,
             host_bytes: memory::resident(),
             device_bytes: None,
@@ -117,8 +118,10 @@ impl<'a> TaskRun<'a> {
     }
 
     /// Score on select of what the model now holds.
-    pub fn score_select(&self) -> Result<SplitScore, EngineError> {
-        self.inputs.score(&self.inputs.data.select, self.score_batch)
+    pub fn score_select(&mut self) -> Result<SplitScore, EngineError> {
+        let score = self.inputs.score(&self.inputs.data.select, self.score_batch)?;
+        self.last_select = Some(score);
+        Ok(score)
     }
 
     /// Writes the exact soup, the f32 mix of the original files, to the model.
@@ -153,7 +156,7 @@ impl<'a> TaskRun<'a> {
     pub fn best_member(&self) -> Result<usize, EngineError> {
         let mut best = self.members[0];
         for &k in &self.members[1..] {
-            if is_better(self.metric, &self.ingredient_score(k)?, &self.ingredient_score(best)?) {
+            if self.metric.compare(&self.ingredient_score(k)?, &self.ingredient_score(best)?).is_lt() {
                 best = k;
             }
         }

@@ -7,7 +7,6 @@ use std::time::Instant;
 
 use mehl_soup::checkpoint::{BestSoFar, Current, EpochRecord};
 use mehl_soup::runner::engine::EngineError;
-use mehl_soup::sweep::results::is_better;
 use tch::{Kind, Reduction, TchError, Tensor};
 
 use super::errors::torch_error;
@@ -26,6 +25,10 @@ pub trait Parametrization {
     fn gradient(&self, parameters: &[f64], projection: &Projection, temperature_gradient: f64) -> Vec<f64>;
     /// Whether a parameter stays as it is.
     fn is_masked(&self, index: usize) -> bool;
+    /// Whether weight decay applies to a parameter: it is meant for coefficients.
+    fn decays(&self, _index: usize) -> bool {
+        true
+    }
     /// Learning rate at a step, from 0, of `total`.
     fn learning_rate(&self, step: usize, total: usize) -> f64;
 }
@@ -61,7 +64,7 @@ pub fn learn(
     let learn = &run.inputs.data.learn;
     let samples = learn.samples();
     let iterations = iterations_per_epoch(samples, soup.batch);
-    let total = soup.inner_epochs * iterations;
+    let total = soup.inner_epochs.saturating_mul(iterations);
     let leaves = run.inputs.leaves(&run.mixed.names)?;
     if soup.early_stopping && current(run)?.best.is_none() {
         // Standing still is a candidate too: a model batch never ends worse, by select, than it began.
@@ -108,7 +111,7 @@ pub fn learn(
                 (&mut current.first_moments, &mut current.second_moments),
                 current.step,
                 rate,
-                soup.weight_decay,
+                |i| if parametrization.decays(i) { soup.weight_decay } else { 0.0 },
                 |i| parametrization.is_masked(i),
             );
             current.iteration += 1;
@@ -137,7 +140,7 @@ pub fn learn(
         current.iteration = 0;
         current.epoch_loss = (0.0, 0);
         if let (Some(score), Some(best)) = (select, &mut current.best) {
-            if is_better(metric, &score, &best.select) {
+            if metric.compare(&score, &best.select).is_lt() {
                 *best = BestSoFar { parameters: current.parameters.clone(), select: score };
                 current.since_best = 0;
             } else {

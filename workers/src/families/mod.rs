@@ -36,6 +36,9 @@ pub trait Model {
         false
     }
 
+    /// What computes the logits, besides the family's code and the parameters: part of what a result depends on.
+    fn fingerprint(&self) -> String;
+
     /// Shape of one sample of each input, where the family knows it.
     fn input_shapes(&self) -> Option<Vec<Vec<i64>>> {
         None
@@ -107,7 +110,7 @@ pub fn detect(stated: Option<Family>, zoo: &Zoo) -> Result<Family, FamilyError> 
     }
 }
 
-/// Builds the model of a zoo on a device. Parameters hold the first ingredient's values; mixed ones require gradients.
+/// Builds the model of a zoo on a device. What its parameters hold is up to the caller; mixed ones require gradients.
 ///
 /// # Errors
 /// If the ingredients' tensors or configuration do not fit the family.

@@ -2,10 +2,10 @@
 //!
 //! Parameters are matched to the ingredients' tensors by name after a common prefix on either side. Buffers are the module's own and stay as they are.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use mehl_soup::zoo::{Layout, TensorClass, Zoo};
+use mehl_soup::zoo::{Layout, LayoutTensor, TensorClass, Zoo};
 use tch::{CModule, Device, Kind, TchError, Tensor};
 
 use super::{FamilyError, Model, is_mixed, list};
@@ -13,6 +13,7 @@ use super::{FamilyError, Model, is_mixed, list};
 /// A TorchScript module.
 pub struct TorchScript {
     module: CModule,
+    hash: String,
     parameters: BTreeMap<String, Tensor>,
 }
 
@@ -32,7 +33,6 @@ impl TorchScript {
         tch::jit::f_set_tensor_expr_fuser_enabled(false).map_err(torch)?;
         tch::jit::f_set_graph_executor_optimize(false).map_err(torch)?;
         let mut module = CModule::load_on_device(path, device).map_err(torch)?;
-        module.to(device, kind, false);
         module.f_set_eval().map_err(torch)?;
         let own = module.named_parameters().map_err(torch)?;
         let first = &zoo.ingredients()[0];
@@ -45,9 +45,12 @@ impl TorchScript {
         };
         let matching = Matching::best(&names, &on_disk);
         let mut faults = Vec::new();
-        let mut parameters = BTreeMap::new();
+        let mut parameters: BTreeMap<String, Tensor> = BTreeMap::new();
+        let mut matched = BTreeSet::new();
         for (name, tensor) in own {
             let disk = matching.disk_name(&name);
+            let own_name = disk.clone();
+            matched.insert(disk.clone());
             let Some(info) = first.info(&disk) else {
                 faults.push(format!("{disk}: expected shape {:?}, found no such tensor", tensor.size()));
                 continue;
@@ -56,19 +59,40 @@ impl TorchScript {
                 faults.push(format!("{disk}: expected shape {:?}, found {:?}", tensor.size(), info.shape));
                 continue;
             }
-            let tensor = tensor.f_set_requires_grad(is_mixed(layout, &disk)).map_err(torch)?;
-            parameters.insert(disk, tensor);
+            // One tensor under two names: the first has it, and the soup keeps the two equal if all ingredients do.
+            if let Some((first, _)) = parameters.iter().find(|(_, p): &(_, &Tensor)| p.data_ptr() == tensor.data_ptr())
+            {
+                let tied = |t: &LayoutTensor| t.name == disk && (t.tied_to.is_some() || t.class != TensorClass::Mixed);
+                let first_tied = |t: &LayoutTensor| t.name == *first && t.tied_to.as_deref() == Some(&disk);
+                if !layout.tensors.iter().any(|t| tied(t) || first_tied(t)) {
+                    faults.push(format!(
+                        "{disk}: expected the values of {first}, with which the module ties it, found others"
+                    ));
+                }
+                continue;
+            }
+            parameters.insert(disk, leaf(tensor, kind, is_mixed(layout, &own_name)).map_err(torch)?);
         }
-        for tensor in layout.tensors.iter().filter(|t| t.class == TensorClass::Mixed) {
-            if !parameters.contains_key(&tensor.name) {
+        for tensor in layout.tensors.iter().filter(|t| t.class != TensorClass::Copied) {
+            if !matched.contains(&tensor.name) {
                 faults.push(format!(
-                    "{}: expected no such tensor, found one that differs between ingredients and is no parameter of the module",
+                    "{}: expected no such tensor, found one that is no parameter of the module (buffers are the module's own: leave them out)",
                     tensor.name
                 ));
             }
         }
-        if faults.is_empty() { Ok(Self { module, parameters }) } else { Err(fault(faults)) }
+        let bytes = std::fs::read(path)
+            .map_err(|source| FamilyError::Torch { file: path.display().to_string(), source: TchError::Io(source) })?;
+        let hash = format!("torchscript {}", blake3::hash(&bytes).to_hex());
+        if faults.is_empty() { Ok(Self { module, hash, parameters }) } else { Err(fault(faults)) }
     }
+}
+
+/// A parameter as the engine needs it: contiguous, in the dtype that is computed in. The module sees the change, as it is the same tensor.
+fn leaf(mut tensor: Tensor, kind: Kind, moves: bool) -> Result<Tensor, TchError> {
+    let data = tch::no_grad(|| tensor.f_detach()?.f_to_kind(kind)?.f_contiguous())?;
+    tensor.f_set_data(&data)?;
+    tensor.f_set_requires_grad(moves)
 }
 
 impl Model for TorchScript {
@@ -78,6 +102,10 @@ impl Model for TorchScript {
 
     fn logits(&self, inputs: &[Tensor]) -> Result<Tensor, TchError> {
         self.module.forward_ts(inputs)
+    }
+
+    fn fingerprint(&self) -> String {
+        self.hash.clone()
     }
 }
 

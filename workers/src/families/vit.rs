@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use mehl_soup::zoo::{Layout, Zoo};
 use tch::{Device, Kind, TchError, Tensor};
 
-use super::vit_config::{Head, VitConfig};
+use super::vit_config::{self, Head, VitConfig};
 use super::{FamilyError, Model, is_mixed, list};
 
 /// A ViT or DeiT whose parameters are plain tensors.
@@ -27,12 +27,23 @@ impl Vit {
     /// From a zoo whose ingredients are Hugging Face folders.
     pub(super) fn from_zoo(zoo: &Zoo, layout: &Layout, device: Device, kind: Kind) -> Result<Self, FamilyError> {
         let first = &zoo.ingredients()[0];
-        let file = || first.path().join("config.json").display().to_string();
+        let file = || first.folder().unwrap_or(first.path()).join("config.json").display().to_string();
         let json = first.config().ok_or_else(|| FamilyError::Config {
             file: file(),
             what: "expected the configuration of a ViT or DeiT, found none".to_string(),
         })?;
         let config = VitConfig::from_json(json).map_err(|what| FamilyError::Config { file: file(), what })?;
+        for other in &zoo.ingredients()[1..] {
+            let file = || other.folder().unwrap_or(other.path()).join("config.json").display().to_string();
+            let own = other.config().ok_or_else(|| FamilyError::Config {
+                file: file(),
+                what: format!("expected a configuration as in {}, found none", first.path().display()),
+            })?;
+            if let Some(what) = vit_config::difference(json, own) {
+                let what = format!("{what}, as in {}", first.path().display());
+                return Err(FamilyError::Config { file: file(), what });
+            }
+        }
         let head = format!("{}.weight", config.heads_names()[0]);
         let classes = first.info(&head).and_then(|info| info.shape.first().copied()).unwrap_or(0) as i64;
         let expected = config.tensors(classes);
@@ -164,6 +175,10 @@ impl Model for Vit {
     /// A key's bias adds the same to all of a query's attention logits, and softmax ignores that.
     fn gradient_free(&self, name: &str) -> bool {
         name.ends_with(".attention.attention.key.bias")
+    }
+
+    fn fingerprint(&self) -> String {
+        format!("{:?}", self.config)
     }
 
     fn input_shapes(&self) -> Option<Vec<Vec<i64>>> {

@@ -9,7 +9,7 @@ const EPSILON: f64 = 1e-8;
 
 /// One optimizer step on `parameters`, in place; the arithmetic order is that of `torch.optim.AdamW`.
 ///
-/// `step` counts from 1. Entries of `masked` stay as they are, and so do their moments.
+/// `step` counts from 1. Entries of `masked` stay as they are, and so do their moments; `weight_decay` is asked for each entry.
 ///
 /// # Panics
 /// If lengths differ.
@@ -19,7 +19,7 @@ pub fn step(
     moments: (&mut [f64], &mut [f64]),
     step: usize,
     learning_rate: f64,
-    weight_decay: f64,
+    weight_decay: impl Fn(usize) -> f64,
     masked: impl Fn(usize) -> bool,
 ) {
     let (first, second) = moments;
@@ -31,7 +31,7 @@ pub fn step(
             continue;
         }
         let g = gradient[i];
-        parameters[i] *= 1.0 - learning_rate * weight_decay;
+        parameters[i] *= 1.0 - learning_rate * weight_decay(i);
         first[i] += (g - first[i]) * (1.0 - BETA1);
         second[i] = second[i] * BETA2 + (1.0 - BETA2) * g * g;
         let denominator = second[i].sqrt() / correction2 + EPSILON;
@@ -55,7 +55,7 @@ mod tests {
         let mut p = [1.0, -2.0];
         let (mut m, mut v) = ([0.0; 2], [0.0; 2]);
         for (t, g) in [[0.5, -1.0], [0.25, 3.0], [-1.0, 0.125]].iter().enumerate() {
-            step(&mut p, g, (&mut m, &mut v), t + 1, 0.1, 0.01, |_| false);
+            step(&mut p, g, (&mut m, &mut v), t + 1, 0.1, |_| 0.01, |_| false);
         }
         assert!((p[0] - PYTORCH[0]).abs() < 1e-15 && (p[1] - PYTORCH[1]).abs() < 1e-15, "{p:?}");
     }
@@ -65,7 +65,7 @@ mod tests {
     #[test]
     fn a_masked_entry_stays() {
         let (mut p, mut m, mut v) = ([0.0; 2], [0.0; 2], [0.0; 2]);
-        step(&mut p, &[1e-7, 1e-7], (&mut m, &mut v), 1, 0.1, 0.0, |i| i == 0);
+        step(&mut p, &[1e-7, 1e-7], (&mut m, &mut v), 1, 0.1, |_| 0.0, |i| i == 0);
         assert_eq!((p[0], m[0], v[0]), (0.0, 0.0, 0.0));
         // What the mask is for: rounding noise is blown up to a full step.
         assert!(p[1] < -0.05);

@@ -6,7 +6,7 @@
 use rayon::prelude::*;
 
 /// Elements that one thread works on at a time: 256 kB of f32, so that the slice of the soup stays in the second-level cache
-/// while the rows of the model batch pass by.
+/// while the rows of the model batch pass by, four at a time.
 const CHUNK: usize = 1 << 16;
 
 /// Elements over which a dot product is summed in the value's own type before it goes on in f64: bounds its rounding error
@@ -91,22 +91,51 @@ pub fn mix<T: Float>(jobs: Vec<MixJob<'_, T>>) {
         }
     }
     pieces.into_par_iter().for_each(|(start, n, out, base, rows, x)| {
-        // The slice of `out` stays in the first-level cache while the rows pass by.
-        for (i, out) in out.chunks_mut(BLOCK).enumerate() {
-            let start = start + i * BLOCK;
-            match base {
-                Base::Zero => out.fill(T::default()),
-                Base::From(base) => out.copy_from_slice(&base[start..start + out.len()]),
-                Base::InPlace => {}
-            }
-            for (k, &coordinate) in x.iter().enumerate() {
-                let row = &rows[k * n + start..k * n + start + out.len()];
-                for (o, &r) in out.iter_mut().zip(row) {
-                    *o += coordinate * r;
-                }
-            }
+        let length = out.len();
+        let row = |k: usize| &rows[k * n + start..k * n + start + length];
+        let mut k = 0;
+        let mut fresh = match base {
+            Base::Zero => Some(None),
+            Base::From(base) => Some(Some(&base[start..start + length])),
+            Base::InPlace => None,
+        };
+        // Four rows a pass over `out`: fewer passes than rows, and few enough streams for the hardware to read ahead on each.
+        while x.len() - k >= 4 {
+            let rows = [row(k), row(k + 1), row(k + 2), row(k + 3)];
+            add_rows(out, fresh.take(), rows, [x[k], x[k + 1], x[k + 2], x[k + 3]]);
+            k += 4;
+        }
+        match x.len() - k {
+            3 => add_rows(out, fresh, [row(k), row(k + 1), row(k + 2)], [x[k], x[k + 1], x[k + 2]]),
+            2 => add_rows(out, fresh, [row(k), row(k + 1)], [x[k], x[k + 1]]),
+            1 => add_rows(out, fresh, [row(k)], [x[k]]),
+            _ => match fresh {
+                Some(Some(base)) => out.copy_from_slice(base),
+                Some(None) => out.fill(T::default()),
+                None => {}
+            },
         }
     });
+}
+
+/// `out = start + sum_k x[k] rows[k]`, k ascending; `start` is what `out` holds (`None`), zeros (`Some(None)`), or other values.
+fn add_rows<T: Float, const R: usize>(out: &mut [T], start: Option<Option<&[T]>>, rows: [&[T]; R], x: [T; R]) {
+    let n = out.len();
+    let rows = rows.map(|row| &row[..n]);
+    let sum = |mut value: T, i: usize| {
+        for k in 0..R {
+            value += x[k] * rows[k][i];
+        }
+        value
+    };
+    match start {
+        None => (0..n).for_each(|i| out[i] = sum(out[i], i)),
+        Some(None) => (0..n).for_each(|i| out[i] = sum(T::default(), i)),
+        Some(Some(base)) => {
+            let base = &base[..n];
+            (0..n).for_each(|i| out[i] = sum(base[i], i));
+        }
+    }
 }
 
 /// Inner products of `b` rows with one vector, and that vector's squared norm.

@@ -32,7 +32,8 @@ impl MixedTensors {
             group_count: groups.len(),
             masked: vec![true; groups.len()],
         };
-        for tensor in layout.mixed() {
+        // A tensor that the model ties to another has no leaf of its own; the layout ties the two as well.
+        for tensor in layout.mixed().filter(|tensor| model.parameters().contains_key(&tensor.name)) {
             let group = groups.of(&tensor.name).expect("every mixed tensor has a layer group");
             mixed.masked[group] &= model.gradient_free(&tensor.name);
             mixed.names.push(tensor.name.clone());

@@ -38,24 +38,30 @@ impl Method for Hyperplane {
         let soup = run.task.soup.clone();
         let b = if self.all_in_one { run.members.len() } else { run.state.model_batch.min(run.members.len()) };
         run.state.model_batch = b;
-        let batches: Vec<(Position, Vec<usize>)> = (0..soup.outer_epochs)
-            .flat_map(|outer| {
-                model_batches(soup.seed, outer, &run.members, b)
-                    .into_iter()
-                    .enumerate()
-                    .map(move |(batch, members)| (Position { outer, batch }, members))
-            })
-            .collect();
+        let per_outer = run.members.len().div_ceil(b);
+        let total = per_outer * soup.outer_epochs;
+        let members = run.members.clone();
+        let batch_at = |index: usize| {
+            let position = Position { outer: index / per_outer, batch: index % per_outer };
+            (position, model_batches(soup.seed, position.outer, &members, b).swap_remove(position.batch))
+        };
         let per_epoch = train::iterations_per_epoch(run.inputs.data.learn.samples(), soup.batch);
-        run.planned_iterations = (batches.len() * soup.inner_epochs * per_epoch) as u64;
+        run.planned_iterations =
+            (total as u64).saturating_mul(soup.inner_epochs as u64).saturating_mul(per_epoch as u64);
 
-        let start = start(run, &batches[0].1, b)?;
+        let start = start(run, &batch_at(0).1, b)?;
         let stored = std::mem::replace(&mut run.state.coefficients, start);
         let finished = std::mem::take(&mut run.state.finished);
         let mut centre = Some(centre_of(run)?);
         // The canonical centre is the chain of folds: a resumed task replays it from the recorded coordinates.
         let resumed = !finished.is_empty();
-        for batch in finished {
+        for (index, batch) in finished.into_iter().enumerate() {
+            if index >= total || batch_at(index).1 != batch.members {
+                return Err(EngineError::ForeignCheckpoint(format!(
+                    "its model batch {index} has ingredients {:?}, which this task does not have",
+                    batch.members
+                )));
+            }
             let directions = directions(run, &batch.members, &mut centre)?;
             fold(run, batch, directions, &mut centre)?;
         }
@@ -67,7 +73,8 @@ impl Method for Hyperplane {
                 run.task.id
             ));
         }
-        for (position, members) in batches.into_iter().skip(run.state.finished.len()) {
+        for index in run.state.finished.len()..total {
+            let (position, members) = batch_at(index);
             let directions = directions(run, &members, &mut centre)?;
             begin(run, &members, &directions);
             let coordinates = Coordinates { soup: &soup, norms: &directions.norms, masked: run.mixed.masked.clone() };

@@ -22,7 +22,7 @@ impl Method for Learned {
         let soup = run.task.soup.clone();
         run.state.model_batch = k;
         let per_epoch = train::iterations_per_epoch(run.inputs.data.learn.samples(), soup.batch);
-        run.planned_iterations = (soup.inner_epochs * per_epoch) as u64;
+        run.planned_iterations = (soup.inner_epochs as u64).saturating_mul(per_epoch as u64);
         let span = Span::of_ingredients(&run.inputs.zoo, &run.members, &run.mixed, run.inputs.device, run.inputs.kind)
             .map_err(span_error)?;
         if run.state.current.is_none() {
@@ -106,6 +106,10 @@ impl Parametrization for Softmax {
 
     fn is_masked(&self, index: usize) -> bool {
         index < self.members * self.groups && self.masked[index % self.groups]
+    }
+
+    fn decays(&self, index: usize) -> bool {
+        index < self.members * self.groups
     }
 
     fn learning_rate(&self, _: usize, _: usize) -> f64 {

@@ -1,0 +1,61 @@
+//! `[compute]`.
+
+use bytesize::ByteSize;
+
+use super::node::Value;
+use super::section::{Section, wrong};
+use crate::sweep::spec::ComputeSpec;
+
+/// Longest time that is taken, in seconds (30 years): still a `Duration`.
+pub(super) const LONGEST_SECONDS: f64 = 1e9;
+
+/// Reads `[compute]`.
+pub(super) fn compute(mut section: Section<'_>) -> ComputeSpec {
+    let spec = ComputeSpec {
+        devices: devices(&mut section),
+        threads: section.integer("threads", 1..=4096).map(|threads| threads as usize),
+        memory_bytes: memory(&mut section),
+        checkpoint_seconds: section.number("checkpoint_seconds", 0.0..=LONGEST_SECONDS).unwrap_or(10.0),
+        score_batch: section.count("score_batch").unwrap_or(256),
+    };
+    section.finish();
+    spec
+}
+
+fn devices(section: &mut Section<'_>) -> Vec<String> {
+    const DEVICE: &str = "`cpu`, `cuda` or `cuda:` and a number";
+    let Some(devices) = section.texts("devices", DEVICE) else { return vec!["cpu".into()] };
+    if let Some(field) = section.field("devices") {
+        let items = match &field.node.value {
+            Value::List(items) => items.as_slice(),
+            _ => std::slice::from_ref(field.node),
+        };
+        for (i, item) in items.iter().enumerate() {
+            if let Value::Text(device) = &item.value
+                && !is_device(device)
+            {
+                section.fault_at(item.place, &format!("{}[{i}]", field.path), wrong(DEVICE, item));
+            }
+        }
+    }
+    devices
+}
+
+fn is_device(device: &str) -> bool {
+    let number = |n: &str| n.len() <= 3 && !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit());
+    matches!(device, "cpu" | "cuda") || device.strip_prefix("cuda:").is_some_and(number)
+}
+
+/// Bytes, as a whole number or in words like `8GiB`.
+fn memory(section: &mut Section<'_>) -> Option<u64> {
+    let field = section.field("memory")?;
+    let bytes = match &field.node.value {
+        Value::Integer(bytes) => u64::try_from(*bytes).ok(),
+        Value::Text(text) => text.parse::<ByteSize>().ok().map(|size| size.as_u64()),
+        _ => None,
+    };
+    match bytes {
+        Some(bytes) if bytes > 0 => Some(bytes),
+        _ => section.refuse(&field, "a number of bytes, or a size such as `8GiB` or `8GB`"),
+    }
+}

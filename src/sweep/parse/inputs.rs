@@ -1,0 +1,83 @@
+//! `[zoo]` and `[data]`.
+
+use std::path::{Path, PathBuf};
+
+use super::fault::Problem;
+use super::section::Section;
+use crate::sweep::spec::{DataSpec, Family, Metric, ZooSpec};
+
+/// Reads `[zoo]`; paths and globs become absolute against `base`.
+pub(super) fn zoo(mut section: Section<'_>, base: &Path) -> ZooSpec {
+    const INGREDIENTS: &str = "a path or glob";
+    if section.field("ingredients").is_none() {
+        section.missing("ingredients", "a list of paths or globs");
+    }
+    let ingredients = section.texts("ingredients", INGREDIENTS).unwrap_or_default();
+    let words = [("auto", None), ("vit", Some(Family::Vit)), ("torchscript", Some(Family::Torchscript))];
+    let family = section.word("family", &words);
+    let architecture = section.text("architecture", "a path").map(|path| base.join(path));
+    // A family that is itself at fault says nothing about the architecture.
+    if section.field("family").is_none() || family.is_some() {
+        let torchscript = family == Some(Some(Family::Torchscript));
+        match section.field("architecture") {
+            None if torchscript => section.missing("architecture", "a path, with family `torchscript`"),
+            Some(field) if !torchscript => {
+                section.fault(&field, Problem::Conflict("is for family `torchscript` only".into()));
+            }
+            _ => {}
+        }
+    }
+    let spec = ZooSpec {
+        ingredients: ingredients.iter().map(|pattern| absolute_glob(base, pattern)).collect(),
+        family: family.flatten(),
+        architecture,
+        top: top(&mut section),
+    };
+    section.finish();
+    spec
+}
+
+/// Reads `top`.
+pub(super) fn top(section: &mut Section<'_>) -> Option<usize> {
+    section.count("top")
+}
+
+/// A glob that means the same whatever the working folder is; glob characters in the folder's own name stay literal.
+fn absolute_glob(base: &Path, pattern: &str) -> String {
+    if Path::new(pattern).is_absolute() {
+        return pattern.to_string();
+    }
+    let base = glob::Pattern::escape(&base.to_string_lossy());
+    Path::new(&base).join(pattern).to_string_lossy().into_owned()
+}
+
+/// Reads `[data]`; paths become absolute against `base`.
+pub(super) fn data(mut section: Section<'_>, base: &Path) -> DataSpec {
+    let mut path = |key| section.text(key, "a path").map(|path| base.join(path));
+    let (learn, select, test) = (path("learn"), path("select"), path("test"));
+    if section.field("learn").is_none() {
+        section.missing("learn", "a path");
+    }
+    let inputs = section.texts("inputs", "a tensor's name").unwrap_or_else(|| vec!["inputs".into()]);
+    let labels = section.text("labels", "a tensor's name").unwrap_or_else(|| "labels".into());
+    if let Some(field) = section.field("inputs") {
+        let twice = inputs.iter().enumerate().find(|(i, name)| **name == labels || inputs[..*i].contains(*name));
+        if let Some((_, name)) = twice {
+            section.fault(&field, Problem::Conflict(format!("tensor `{name}` is named twice among inputs and labels")));
+        }
+    }
+    let open = (std::ops::Bound::Excluded(0.0), std::ops::Bound::Excluded(1.0));
+    let spec = DataSpec {
+        learn: learn.unwrap_or_else(PathBuf::new),
+        select,
+        test,
+        inputs,
+        labels,
+        select_fraction: section.number("select_fraction", open).unwrap_or(0.3),
+        metric: section
+            .word("metric", &[("loss", Metric::Loss), ("accuracy", Metric::Accuracy)])
+            .unwrap_or(Metric::Loss),
+    };
+    section.finish();
+    spec
+}
