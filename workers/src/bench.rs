@@ -3,13 +3,15 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::Path;
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use mehl_soup::checkpoint::Checkpoint;
 use mehl_soup::runner::engine::{Directive, EngineError, HostError, Progress, ScoresHost, SoupEngine, TaskHost};
 use mehl_soup::sweep::manifest::Manifest;
 use mehl_soup::sweep::parse::parse_spec;
+use mehl_soup::zoo::HashCache;
 use mehl_soup_worker::engine::{LocalEngine, Settings, device, memory};
 use mehl_soup_worker::families::{Model, Vit, VitConfig};
 use mehl_soup_worker::rng;
@@ -20,21 +22,28 @@ use tch::{Device, Kind, Reduction, Tensor};
 use super::BenchArgs;
 
 const CLASSES: usize = 1000;
-/// Iterations before counting begins.
+/// Turns that each loop has.
+const ROUNDS: usize = 3;
+/// Iterations before counting begins, in each turn.
 const WARM_UP: usize = 2;
 
 /// Makes a zoo of random ViT-B/32 if there is none, then measures.
 pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
     let threads = args.threads.unwrap_or_else(device::cores);
     tch::set_num_threads(threads as i32);
+    device::limit_threads(threads);
     let config = VitConfig::from_json(&config()).map_err(anyhow::Error::msg)?;
     make_zoo(args, &config)?;
     // What libtorch and this program take before any model is there; both loops are counted from it, as what one frees the next takes again.
     let before = memory::anonymous();
-    let bare = bare(args, &config, before)?;
-    let soup = soup(args, threads, before)?;
+    // In turns, so that whatever else the machine does meets both.
+    let (mut bare_loop, mut soup_loop) = (Measured::default(), Measured::default());
+    for _ in 0..ROUNDS {
+        bare(args, &config, before, &mut bare_loop)?;
+        soup(args, threads, before, &mut soup_loop)?;
+    }
     let elements: usize = config.tensors(CLASSES as i64).iter().map(|(_, s)| s.iter().product::<i64>() as usize).sum();
-    report(args, threads, elements, &bare, &soup)
+    report(args, threads, elements, &bare_loop, &soup_loop)
 }
 
 fn config() -> serde_json::Value {
@@ -44,14 +53,47 @@ fn config() -> serde_json::Value {
     })
 }
 
-/// What one loop took.
+/// What one loop took, over all rounds.
+#[derive(Default)]
 struct Measured {
-    /// Median seconds of an iteration.
-    seconds: f64,
-    /// Mean seconds by phase.
+    /// Seconds of each iteration.
+    seconds: Vec<f64>,
+    /// Sums of seconds by phase.
     phases: Vec<(&'static str, f64)>,
-    /// Largest resident memory minus what was there before, and minus file maps.
+    /// Iterations that the phases are sums over.
+    iterations: u64,
+    /// Largest anonymous memory, without what was there before any model.
     anonymous: u64,
+}
+
+impl Measured {
+    fn add_phases(&mut self, phases: &[(&'static str, f64)], iterations: u64) {
+        for (name, seconds) in phases {
+            match self.phases.iter_mut().find(|(known, _)| known == name) {
+                Some((_, sum)) => *sum += seconds,
+                None => self.phases.push((name, *seconds)),
+            }
+        }
+        self.iterations += iterations;
+    }
+}
+
+/// The largest anonymous memory while some work runs, looked at every few milliseconds by another thread.
+fn peak_while<R>(work: impl FnOnce() -> R) -> (R, u64) {
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let watcher = scope.spawn(|| {
+            let mut peak = 0;
+            while !done.load(Ordering::Relaxed) {
+                peak = peak.max(memory::anonymous());
+                std::thread::sleep(Duration::from_millis(3));
+            }
+            peak
+        });
+        let result = work();
+        done.store(true, Ordering::Relaxed);
+        (result, watcher.join().unwrap_or(0))
+    })
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
@@ -120,7 +162,7 @@ fn write(path: &Path, tensors: &[(String, Vec<usize>, Vec<u8>)], dtype: Dtype) -
 }
 
 /// Forward, loss, backward, nothing else.
-fn bare(args: &BenchArgs, config: &VitConfig, before: u64) -> anyhow::Result<Measured> {
+fn bare(args: &BenchArgs, config: &VitConfig, before: u64, measured: &mut Measured) -> anyhow::Result<()> {
     let mut parameters = BTreeMap::new();
     for (name, shape) in config.tensors(CLASSES as i64) {
         let scale = if name.contains("layernorm") && name.ends_with("weight") { 0.0 } else { 0.02 };
@@ -133,35 +175,33 @@ fn bare(args: &BenchArgs, config: &VitConfig, before: u64) -> anyhow::Result<Mea
     let batch = args.batch as i64;
     let images = Tensor::f_randn([batch, 3, 224, 224], (Kind::Float, Device::Cpu))?;
     let labels = Tensor::f_arange(batch, (Kind::Int64, Device::Cpu))?;
-    let (mut seconds, mut forward, mut backward, mut peak) = (Vec::new(), 0.0, 0.0, 0);
-    for i in 0..WARM_UP + args.iterations {
-        let began = Instant::now();
-        let logits = model.logits(&[images.shallow_clone()])?;
-        let loss = logits.f_cross_entropy_loss::<Tensor>(&labels, None, Reduction::Mean, -100, 0.0)?;
-        let middle = Instant::now();
-        let gradients = Tensor::f_run_backward(&[&loss], &leaves, false, false)?;
-        let end = Instant::now();
-        peak = peak.max(memory::anonymous());
-        drop(gradients);
-        if i >= WARM_UP {
-            seconds.push((end - began).as_secs_f64());
-            forward += (middle - began).as_secs_f64() / args.iterations as f64;
-            backward += (end - middle).as_secs_f64() / args.iterations as f64;
+    let (ran, peak) = peak_while(|| -> anyhow::Result<()> {
+        for i in 0..WARM_UP + args.iterations {
+            let began = Instant::now();
+            let logits = model.logits(&[images.shallow_clone()])?;
+            let loss = logits.f_cross_entropy_loss::<Tensor>(&labels, None, Reduction::Mean, -100, 0.0)?;
+            let middle = Instant::now();
+            let gradients = Tensor::f_run_backward(&[&loss], &leaves, false, false)?;
+            let end = Instant::now();
+            drop(gradients);
+            if i >= WARM_UP {
+                measured.seconds.push((end - began).as_secs_f64());
+                let phases = [("forward", (middle - began).as_secs_f64()), ("backward", (end - middle).as_secs_f64())];
+                measured.add_phases(&phases, 1);
+            }
         }
-    }
-    Ok(Measured {
-        seconds: median(seconds),
-        phases: vec![("forward", forward), ("backward", backward)],
-        anonymous: peak.saturating_sub(before),
-    })
+        Ok(())
+    });
+    ran?;
+    measured.anonymous = measured.anonymous.max(peak.saturating_sub(before));
+    Ok(())
 }
 
-/// Stops a task after so many iterations, and watches memory.
+/// Stops a task after so many iterations.
 struct Watch {
     stop_at: u64,
     last: Option<Instant>,
     seconds: Vec<f64>,
-    peak: u64,
 }
 
 impl TaskHost for Watch {
@@ -171,7 +211,6 @@ impl TaskHost for Watch {
             self.seconds.push((now - last).as_secs_f64());
         }
         self.last = Some(now);
-        self.peak = self.peak.max(memory::anonymous());
         if progress.iterations >= self.stop_at { Directive::Stop } else { Directive::Continue }
     }
     fn save(&mut self, _: &Checkpoint) -> Result<(), HostError> {
@@ -192,7 +231,7 @@ impl ScoresHost for Watch {
 }
 
 /// `mehl+` on the same model.
-fn soup(args: &BenchArgs, threads: usize, before: u64) -> anyhow::Result<Measured> {
+fn soup(args: &BenchArgs, threads: usize, before: u64, measured: &mut Measured) -> anyhow::Result<()> {
     let spec_path = args.out.join("bench.toml");
     let text = format!(
         "[zoo]\ningredients = [\"zoo/*\"]\n[data]\nlearn = \"learn.safetensors\"\nselect = \"learn.safetensors\"\n\
@@ -205,38 +244,44 @@ fn soup(args: &BenchArgs, threads: usize, before: u64) -> anyhow::Result<Measure
         .into_iter()
         .find(|task| task.soup.method.learns())
         .context("the sweep has its one task")?;
-    let settings = Settings { device: Device::Cpu, kind: Kind::Float, threads, cache: None };
+    let settings = Settings { device: Device::Cpu, kind: Kind::Float, threads, cache: HashCache::from_environment() };
     let mut engine = LocalEngine::new(spec, settings);
-    let mut watch = Watch { stop_at: (WARM_UP + args.iterations) as u64, last: None, seconds: vec![], peak: 0 };
+    let mut watch = Watch { stop_at: 0, last: None, seconds: vec![] };
     let manifest = engine.scores(None, &mut watch)?;
-    match engine.run(&task, &manifest, None, &mut watch) {
-        Err(EngineError::Stopped) => {}
-        Err(error) => return Err(error.into()),
-        Ok(_) => bail!("the task ended before the benchmark did"),
+    // A short attempt to warm up, then one that counts.
+    for iterations in [WARM_UP, args.iterations + 1] {
+        watch = Watch { stop_at: iterations as u64, last: None, seconds: vec![] };
+        let (ran, peak) = peak_while(|| engine.run(&task, &manifest, None, &mut watch));
+        match ran {
+            Err(EngineError::Stopped) => {}
+            Err(error) => return Err(error.into()),
+            Ok(_) => bail!("the task ended before the benchmark did"),
+        }
+        measured.anonymous = measured.anonymous.max(peak.saturating_sub(before));
     }
-    let phases = engine.phases;
-    Ok(Measured {
-        seconds: median(watch.seconds),
-        phases: phases
-            .named()
-            .into_iter()
-            .map(|(name, seconds)| (name, seconds / phases.iterations.max(1) as f64))
-            .collect(),
-        anonymous: watch.peak.saturating_sub(before),
-    })
+    measured.seconds.extend(watch.seconds);
+    measured.add_phases(&engine.phases.named(), engine.phases.iterations);
+    Ok(())
 }
 
 fn report(args: &BenchArgs, threads: usize, elements: usize, bare: &Measured, soup: &Measured) -> anyhow::Result<()> {
     println!(
-        "ViT-B/32, 224 px, f32, {} ingredients, model batch {}, batch {}, {threads} threads, {} iterations after {WARM_UP}",
+        "ViT-B/32, 224 px, f32, {} ingredients, model batch {}, batch {}, {threads} threads, {ROUNDS} rounds of {} iterations after {WARM_UP}",
         args.ingredients, args.model_batch, args.batch, args.iterations
     );
     for (name, measured) in [("bare", bare), ("mehl+", soup)] {
-        let phases: Vec<String> =
-            measured.phases.iter().map(|(phase, seconds)| format!("{phase} {seconds:.4}")).collect();
-        println!("{name:6} {:.4} s/iteration (median); mean by phase: {}", measured.seconds, phases.join(", "));
+        let phases: Vec<String> = measured
+            .phases
+            .iter()
+            .map(|(phase, sum)| format!("{phase} {:.4}", sum / measured.iterations as f64))
+            .collect();
+        let seconds = median(measured.seconds.clone());
+        println!("{name:6} {seconds:.4} s/iteration (median); mean by phase: {}", phases.join(", "));
     }
-    println!("time, mehl+ over bare: {:.3} (target at most 1.10)", soup.seconds / bare.seconds);
+    println!(
+        "time, mehl+ over bare: {:.3} (target at most 1.10)",
+        median(soup.seconds.clone()) / median(bare.seconds.clone())
+    );
     let model = (elements * 4) as f64;
     let above = soup.anonymous as f64 - bare.anonymous as f64;
     println!(

@@ -48,8 +48,8 @@ pub struct BenchArgs {
     /// Samples an iteration
     #[arg(long, default_value_t = 16)]
     pub batch: usize,
-    /// Counted iterations
-    #[arg(long, default_value_t = 12)]
+    /// Counted iterations, in each of three rounds
+    #[arg(long, default_value_t = 6)]
     pub iterations: usize,
     /// Threads; all cores by default
     #[arg(long)]
