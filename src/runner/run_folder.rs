@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::files::write_atomic;
+use crate::files::{NewFolder, remove_temporary_files, write_atomic};
 use crate::sweep::manifest::Manifest;
 use crate::sweep::results::{SweepResults, TaskOutcome};
 
@@ -136,7 +136,27 @@ impl RunFolder {
                 })?;
             }
         }
+        folder.remove_leftovers().map_err(not_writable)?;
         Ok(folder)
+    }
+
+    /// Removes what killed runs left half-written; under the lock nobody else writes here.
+    fn remove_leftovers(&self) -> io::Result<()> {
+        NewFolder::remove_leftovers(&self.best())?;
+        remove_temporary_files(&self.root)?;
+        match fs::read_dir(self.root.join("tasks")) {
+            Ok(tasks) => {
+                for task in tasks {
+                    let task = task?;
+                    if task.file_type()?.is_dir() {
+                        remove_temporary_files(&task.path())?;
+                    }
+                }
+                Ok(())
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// The folder.
@@ -258,6 +278,23 @@ mod tests {
         drop(first);
         assert!(matches!(RunFolder::open(&root, "b", "two"), Err(FolderError::OtherSpec { .. })));
         RunFolder::open(&root, "a", "renamed").unwrap();
+    }
+
+    #[test]
+    fn what_killed_runs_left_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("run");
+        let folder = RunFolder::open(&root, "a", "one").unwrap();
+        folder.write_checkpoint("task", b"kept").unwrap();
+        drop(folder);
+        fs::write(root.join(".tmp-1"), "half").unwrap();
+        fs::write(root.join("tasks/task/.tmp-2"), "half").unwrap();
+        fs::create_dir_all(root.join(".best.tmp-3/deep")).unwrap();
+        let folder = RunFolder::open(&root, "a", "one").unwrap();
+        let names = |path: &Path| fs::read_dir(path).unwrap().map(|e| e.unwrap().file_name()).collect::<Vec<_>>();
+        assert_eq!(names(&root.join("tasks/task")), ["checkpoint.safetensors"]);
+        assert_eq!(names(&root).len(), 3, "the lock, sweep.json and tasks: {:?}", names(&root));
+        assert_eq!(folder.checkpoint("task").unwrap().as_deref(), Some(b"kept".as_slice()));
     }
 
     #[test]
