@@ -165,6 +165,19 @@ impl Inputs {
                 )));
             }
         }
+        for (now, then) in own.data.iter().zip(&manifest.data) {
+            if (&now.hash, now.samples) != (&then.hash, then.samples) {
+                return Err(EngineError::Input(format!(
+                    "data changed: {}: expected {} {} samples with content {}, found {} with {}",
+                    now.path.display(),
+                    then.samples,
+                    then.split,
+                    then.hash,
+                    now.samples,
+                    now.hash
+                )));
+            }
+        }
         Err(EngineError::Input("data changed: the splits are not those that the sweep began with".to_string()))
     }
 

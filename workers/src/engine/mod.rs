@@ -163,9 +163,14 @@ impl SoupEngine for LocalEngine {
         for note in &manifest.notes {
             host.note(note);
         }
-        // Scores of the same contents on the same data still hold.
-        if let Some(known) = known.filter(|known| known.inputs_hash() == manifest.inputs_hash()) {
-            manifest = known;
+        if let Some(known) = known {
+            if known.inputs_hash() == manifest.inputs_hash() {
+                // Scores of the same contents on the same data still hold.
+                manifest = known;
+            } else if known.ingredients.iter().all(|entry| entry.select.is_some()) {
+                // Tasks may have been computed on what it says: their results and new ones would not be comparable.
+                inputs.check(&known)?;
+            }
         }
         let total = manifest.ingredients.len();
         for k in 0..total {
