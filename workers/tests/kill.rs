@@ -1,5 +1,7 @@
 //! A sweep that is killed at many moments ends as one that never was.
 
+#![allow(clippy::unwrap_used, reason = "a test that fails by unwrapping says all that is needed")]
+
 mod support;
 
 use std::collections::BTreeMap;
@@ -82,58 +84,64 @@ fn killed_at_many_moments() {
 
     let mut random = ChaCha8Rng::seed_from_u64(7);
     let mut below = |n: u64| random.next_u64() % n;
-    let mut before = BTreeMap::new();
-    let (mut kills, mut in_a_task) = (0, 0);
-    loop {
-        let mut run = place.start("sweep.toml", "killed");
-        if kills % 3 == 0 {
-            // Anywhere: in the loader, in the scores task, between two tasks.
-            std::thread::sleep(Duration::from_millis(below(600)));
-        } else {
-            // Within a task's work, some checkpoints further on, and then some microseconds: in the middle of a write.
-            let (mut seen, mut changes, goal) = (kept(&place, "killed"), 0, 1 + below(40));
-            run.watch(|| {
-                let now = kept(&place, "killed");
-                changes += u64::from(now != seen);
-                seen = now;
-                changes >= goal
-            });
-            std::thread::sleep(Duration::from_micros(below(3000)));
+    let (mut kills, mut in_a_task, mut round) = (0, 0, 0);
+    // A fast machine is done after fewer kills, and begins another time.
+    while kills < 30 || in_a_task < 15 {
+        round += 1;
+        let out = &format!("killed-{round}");
+        let mut before = BTreeMap::new();
+        loop {
+            let mut run = place.start("sweep.toml", out);
+            if kills % 3 == 0 {
+                // Anywhere: in the loader, in the scores task, between two tasks.
+                std::thread::sleep(Duration::from_millis(below(600)));
+            } else {
+                // Within a task's work, some checkpoints further on, and then some microseconds: in the middle of a write.
+                let (mut seen, mut changes, goal) = (kept(&place, out), 0, 1 + below(40));
+                run.watch(|| {
+                    let now = kept(&place, out);
+                    changes += u64::from(now != seen);
+                    seen = now;
+                    changes >= goal
+                });
+                std::thread::sleep(Duration::from_micros(below(3000)));
+            }
+            let ended = run.kill();
+            assert!(!ended.stderr.contains("refused"), "{}", ended.stderr);
+            if ended.code.is_some() {
+                assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+                break;
+            }
+            kills += 1;
+            let now = kept(&place, out);
+            in_a_task += usize::from(!now.is_empty());
+            for (task, iterations) in &now {
+                // With a checkpoint an iteration, what a kill costs is at most the iteration it falls into.
+                assert!(before.get(task).is_none_or(|kept| kept <= iterations), "{task} went back: {before:?} {now:?}");
+            }
+            before = now;
         }
-        let ended = run.kill();
-        assert!(!ended.stderr.contains("refused"), "{}", ended.stderr);
-        if ended.code.is_some() {
-            assert_eq!(ended.code, Some(0), "{}", ended.stderr);
-            break;
-        }
-        kills += 1;
-        let now = kept(&place, "killed");
-        in_a_task += usize::from(!now.is_empty());
-        for (task, iterations) in &now {
-            // With a checkpoint an iteration, what a kill costs is at most the iteration it falls into.
-            assert!(before.get(task).is_none_or(|kept| kept <= iterations), "{task} went back: {before:?} {now:?}");
-        }
-        before = now;
+        assert_same(&place, "whole", out);
     }
-    assert!(kills >= 25 && in_a_task >= 15, "killed {kills} times, {in_a_task} of them within a task");
-    assert_same(&place, "whole", "killed");
 
     // A finished sweep is not harmed either.
     for delay in [50, 300] {
-        let run = place.start("sweep.toml", "killed");
+        let run = place.start("sweep.toml", "killed-1");
         std::thread::sleep(Duration::from_millis(delay));
         run.kill();
     }
-    place.run("sweep.toml", "killed").expect(0);
-    assert_same(&place, "whole", "killed");
+    place.run("sweep.toml", "killed-1").expect(0);
+    assert_same(&place, "whole", "killed-1");
 }
 
 #[test]
 fn stopped_by_hand() {
     let place = undisturbed();
-    for (signal, iterations) in [(libc::SIGINT, 3), (libc::SIGTERM, 40), (libc::SIGINT, 60)] {
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGINT] {
+        let iterations = || kept(&place, "stopped").values().sum::<u64>();
+        let before = iterations();
         let mut run = place.start("sweep.toml", "stopped");
-        assert!(run.watch(|| kept(&place, "stopped").values().any(|kept| *kept >= iterations)), "over too early");
+        assert!(run.watch(|| iterations() >= before + 5), "over too early");
         run.signal(signal);
         let ended = run.wait().expect(130).says(&["run the same command again"]);
         assert_eq!(ended.stdout, "", "no table of a sweep that is not done");
