@@ -1,7 +1,7 @@
 //! Writing files and folders so that no reader ever sees half of one: everything is built under a temporary name beside
 //! its target, flushed to the disk, and renamed.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, FlockOperation, RenameFlags};
 
-/// How the names of temporary files begin.
-pub const TEMPORARY: &str = ".tmp-";
+/// Begins the names of files that are being written.
+const TEMPORARY_FILE: &str = ".tmp-";
 
 /// Writes `bytes` to `path`: temporary file beside it, fsync, rename, fsync of the folder. An existing file is replaced.
 ///
@@ -19,7 +19,7 @@ pub const TEMPORARY: &str = ".tmp-";
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = parent_of(path);
     let mut temporary = tempfile::Builder::new()
-        .prefix(TEMPORARY)
+        .prefix(TEMPORARY_FILE)
         // Temporary files are private by default; this one becomes the file itself, so the umask decides.
         .permissions(fs::Permissions::from_mode(0o666))
         .tempfile_in(folder)?;
@@ -27,6 +27,21 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> io::Result<()> {
     temporary.as_file().sync_all()?;
     temporary.persist(path).map_err(|e| e.error)?;
     sync_folder(folder)
+}
+
+/// Removes the temporary files that killed processes left of [`write_atomic`] in a folder that nobody else writes to now.
+///
+/// # Errors
+/// Of the file system.
+pub fn remove_temporary_files(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let is_ours = entry.file_name().as_encoded_bytes().starts_with(TEMPORARY_FILE.as_bytes());
+        if is_ours && entry.file_type()?.is_file() {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// Flushes a folder's entries to the disk: without it a rename may be lost with the power.
@@ -69,22 +84,46 @@ impl NewFolder {
     /// # Errors
     /// Of the file system, or if `target` has no name of its own (`/`, `..`).
     pub fn begin(target: &Path) -> io::Result<Self> {
-        let name = target
-            .file_name()
-            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the path does not end in a folder's name"))?;
         let parent = parent_of(target);
         fs::create_dir_all(parent)?;
-        let mut prefix = OsString::from(".");
-        prefix.push(name);
-        prefix.push(".tmp-");
-        remove_leftovers(parent, &prefix)?;
-        let mut own = prefix;
+        Self::remove_leftovers(target)?;
+        let mut own = Self::prefix(target)?;
         own.push(std::process::id().to_string());
         let temporary = parent.join(own);
         fs::create_dir(&temporary)?;
         let lock = File::open(&temporary)?;
         rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
         Ok(Self { temporary, target: target.to_path_buf(), _lock: lock })
+    }
+
+    /// Removes what killed processes left beside `target`, a folder in the making or the old one that it replaced.
+    ///
+    /// # Errors
+    /// As [`begin`](Self::begin).
+    pub fn remove_leftovers(target: &Path) -> io::Result<()> {
+        let prefix = Self::prefix(target)?;
+        for entry in fs::read_dir(parent_of(target))? {
+            let entry = entry?;
+            let is_ours = entry.file_name().as_encoded_bytes().starts_with(prefix.as_encoded_bytes());
+            if !is_ours || !entry.file_type()?.is_dir() {
+                continue;
+            }
+            let Ok(folder) = File::open(entry.path()) else { continue };
+            if rustix::fs::flock(&folder, FlockOperation::NonBlockingLockExclusive).is_ok() {
+                fs::remove_dir_all(entry.path())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn prefix(target: &Path) -> io::Result<OsString> {
+        let name = target
+            .file_name()
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the path does not end in a folder's name"))?;
+        let mut prefix = OsString::from(".");
+        prefix.push(name);
+        prefix.push(".tmp-");
+        Ok(prefix)
     }
 
     /// Where to write until [`commit`](Self::commit).
@@ -137,22 +176,6 @@ impl Drop for NewFolder {
     }
 }
 
-fn remove_leftovers(parent: &Path, prefix: &OsStr) -> io::Result<()> {
-    for entry in fs::read_dir(parent)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        let is_leftover = name.as_encoded_bytes().starts_with(prefix.as_encoded_bytes()) && entry.file_type()?.is_dir();
-        if !is_leftover {
-            continue;
-        }
-        let Ok(folder) = File::open(entry.path()) else { continue };
-        if rustix::fs::flock(&folder, FlockOperation::NonBlockingLockExclusive).is_ok() {
-            fs::remove_dir_all(entry.path())?;
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -172,6 +195,17 @@ mod tests {
         write_atomic(&path, b"two").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"two");
         assert_eq!(names(folder.path()), ["file"]);
+    }
+
+    #[test]
+    fn temporary_files_of_the_dead_are_removed_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in [".tmp-abc", ".lock", "tmp-file"] {
+            fs::write(folder.path().join(name), "x").unwrap();
+        }
+        fs::create_dir(folder.path().join(".tmp-folder")).unwrap();
+        remove_temporary_files(folder.path()).unwrap();
+        assert_eq!(names(folder.path()), [".lock", ".tmp-folder", "tmp-file"]);
     }
 
     #[test]

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::files::{TEMPORARY, write_atomic};
+use crate::files::{NewFolder, remove_temporary_files, write_atomic};
 use crate::sweep::manifest::Manifest;
 use crate::sweep::results::{SweepResults, TaskOutcome};
 
@@ -121,7 +121,6 @@ impl RunFolder {
         }
         let folder =
             Self { root: root.to_path_buf(), identity: identity.to_string(), name: name.to_string(), _lock: lock };
-        folder.remove_leftovers().map_err(not_writable)?;
         match folder.read_json::<SweepFile>(&sweep_file)? {
             Some(found) if found.identity == identity => {}
             Some(found) => {
@@ -135,7 +134,27 @@ impl RunFolder {
             // Bound with the first manifest, when the specification's inputs were found good: a typo does not claim the folder.
             None => {}
         }
+        folder.remove_leftovers().map_err(not_writable)?;
         Ok(folder)
+    }
+
+    /// Removes what killed runs left half-written; under the lock nobody else writes here.
+    fn remove_leftovers(&self) -> io::Result<()> {
+        NewFolder::remove_leftovers(&self.best())?;
+        remove_temporary_files(&self.root)?;
+        match fs::read_dir(self.root.join("tasks")) {
+            Ok(tasks) => {
+                for task in tasks {
+                    let task = task?;
+                    if task.file_type()?.is_dir() {
+                        remove_temporary_files(&task.path())?;
+                    }
+                }
+                Ok(())
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// The folder.
@@ -223,23 +242,6 @@ impl RunFolder {
         }
     }
 
-    /// Removes the temporary files of a process that was killed while it wrote.
-    fn remove_leftovers(&self) -> io::Result<()> {
-        let mut folders = vec![self.root.clone()];
-        if let Ok(tasks) = fs::read_dir(self.root.join("tasks")) {
-            folders.extend(tasks.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| path.is_dir()));
-        }
-        for folder in folders {
-            for entry in fs::read_dir(folder)? {
-                let entry = entry?;
-                if entry.file_name().to_string_lossy().starts_with(TEMPORARY) && entry.file_type()?.is_file() {
-                    fs::remove_file(entry.path())?;
-                }
-            }
-        }
-        Ok(())
-    }
-
     fn task_file(&self, task: &str, file: &str) -> PathBuf {
         self.root.join("tasks").join(task).join(file)
     }
@@ -275,12 +277,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("run");
         let first = RunFolder::open(&root, "a", "one").unwrap();
-        fs::write(root.join(".tmp-1"), "half").unwrap();
         assert!(matches!(RunFolder::open(&root, "a", "one"), Err(FolderError::InUse { .. })));
         drop(first);
         // Nothing was found good yet: another specification may have the folder.
         let second = RunFolder::open(&root, "b", "two").unwrap();
-        assert!(!root.join(".tmp-1").exists(), "what a killed process left is gone");
         second.write_manifest(&manifest()).unwrap();
         drop(second);
         assert!(matches!(RunFolder::open(&root, "a", "one"), Err(FolderError::OtherSpec { .. })));
@@ -297,6 +297,23 @@ mod tests {
             data: vec![],
             notes: vec![],
         }
+    }
+
+    #[test]
+    fn what_killed_runs_left_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("run");
+        let folder = RunFolder::open(&root, "a", "one").unwrap();
+        folder.write_checkpoint("task", b"kept").unwrap();
+        drop(folder);
+        fs::write(root.join(".tmp-1"), "half").unwrap();
+        fs::write(root.join("tasks/task/.tmp-2"), "half").unwrap();
+        fs::create_dir_all(root.join(".best.tmp-3/deep")).unwrap();
+        let folder = RunFolder::open(&root, "a", "one").unwrap();
+        let names = |path: &Path| fs::read_dir(path).unwrap().map(|e| e.unwrap().file_name()).collect::<Vec<_>>();
+        assert_eq!(names(&root.join("tasks/task")), ["checkpoint.safetensors"]);
+        assert_eq!(names(&root).len(), 2, "the lock and tasks: {:?}", names(&root));
+        assert_eq!(folder.checkpoint("task").unwrap().as_deref(), Some(b"kept".as_slice()));
     }
 
     #[test]

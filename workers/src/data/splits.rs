@@ -136,11 +136,11 @@ impl Data {
             )));
         }
         for ((name, tensor), shape) in spec.inputs.iter().zip(&self.learn.inputs).zip(expected) {
-            if tensor.size()[1..] != shape[..] {
+            // Of one sample: part of the file's rows may have been set aside for select.
+            let found = &tensor.size()[1..];
+            if found != &shape[..] {
                 return Err(fault(format!(
-                    "tensor `{name}`: expected [N, {}] as the model takes, found {:?}",
-                    shape.iter().map(i64::to_string).collect::<Vec<_>>().join(", "),
-                    tensor.size()
+                    "tensor `{name}`: expected {shape:?} a sample as the model takes, found {found:?}"
                 )));
             }
             if !tensor.is_floating_point() {

@@ -186,6 +186,19 @@ impl Inputs {
                 )));
             }
         }
+        for (now, then) in own.data.iter().zip(&manifest.data) {
+            if (&now.hash, now.samples) != (&then.hash, then.samples) {
+                return Err(EngineError::Input(format!(
+                    "data changed: {}: expected {} {} samples with content {}, found {} with {}; choose another output folder",
+                    now.path.display(),
+                    then.samples,
+                    then.split,
+                    then.hash,
+                    now.samples,
+                    now.hash
+                )));
+            }
+        }
         Err(EngineError::Input(
             "data changed: the splits are not those that the sweep began with; choose another output folder"
                 .to_string(),

@@ -173,9 +173,10 @@ impl SoupEngine for LocalEngine {
         }
         if let Some(known) = known {
             if known.inputs_hash() == manifest.inputs_hash() {
+                // Scores of the same contents on the same data still hold.
                 manifest = known;
             } else if known.ingredients.iter().all(|entry| entry.select.is_some()) {
-                // Tasks may have run on what was there then; results of two zoos do not belong in one table.
+                // Tasks may have been computed on what it says: their results and new ones would not be comparable.
                 inputs.check(&known)?;
             }
         }
