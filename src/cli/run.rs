@@ -29,11 +29,11 @@ pub(super) fn check_and_start(args: &RunArgs) -> Exit {
     worker::start(&arguments)
 }
 
+/// Makes the engine of one of a specification's devices.
+pub type EngineFactory<'a, E> = dyn Fn(&Spec, usize, Option<HashCache>) -> Result<E, EngineError> + Sync + 'a;
+
 /// Runs a sweep to its end with engines made by `engine`, prints its table, writes the winner's model.
-pub fn run_to_the_end<E: SoupEngine>(
-    args: &RunArgs,
-    engine: &(dyn Fn(&Spec, usize, Option<HashCache>) -> Result<E, EngineError> + Sync),
-) -> Exit {
+pub fn run_to_the_end<E: SoupEngine>(args: &RunArgs, engine: &EngineFactory<'_, E>) -> Exit {
     let spec = match parse_spec(&args.spec) {
         Ok(spec) => spec,
         Err(error) => return Exit::Usage.say(error),

@@ -240,8 +240,8 @@ fn specifications() {
     refused_spec(&with("method = 'mehl++'", ""), &["soup.method", "`mehl++`", "nearest is `mehl+`"]);
     refused_spec(&with("", "[serach]"), &["serach", "nearest known one is `search`"]);
     refused_spec(&with("learning_rate = -1.0", ""), &["soup.learning_rate", "above 0", "found -1"]);
-    refused_spec(&with("inner_epochs = 0", ""), &["soup.inner_epochs", "at least 1", "found 0"]);
-    refused_spec(&with("warmup = 2", ""), &["soup.warmup", "from 0 to 1", "found 2"]);
+    refused_spec(&with("inner_epochs = 0", ""), &["soup.inner_epochs", "from 1 to", "found 0"]);
+    refused_spec(&with("warmup = 2", ""), &["soup.warmup", "at most 1", "found 2"]);
     refused_spec(&with("", "[compute]\ndevices = ['tpu']"), &["compute.devices", "tpu"]);
     refused_spec(
         &with("", "[search]\nspace = { learning_rat = [1e-3] }"),

@@ -1,5 +1,7 @@
 //! A task that was stopped and goes on ends with the same bits as one that was not.
 
+#![allow(clippy::unwrap_used, reason = "a test that fails by unwrapping says all that is needed")]
+
 mod support;
 
 use mehl_soup::checkpoint::Checkpoint;

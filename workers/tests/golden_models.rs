@@ -1,5 +1,7 @@
 //! Logits and parameter gradients equal to transformers' and PyTorch's, on miniature models (recipes: `fixtures/make_*.py`).
 
+#![allow(clippy::unwrap_used, reason = "a test that fails by unwrapping says all that is needed")]
+
 mod support;
 
 use std::path::Path;
@@ -69,7 +71,7 @@ fn tensor(path: &Path, name: &str, kind: Kind) -> Tensor {
 fn vit(case: &str) {
     let folder = fixture("vit").join(case);
     let golden = folder.join("golden.safetensors");
-    let model = load(&[folder.clone()], None, None);
+    let model = load(std::slice::from_ref(&folder), None, None);
     let pixels = tensor(&golden, "pixel_values", Kind::Double);
     check(model.as_ref(), &[pixels], &tensor(&golden, "labels", Kind::Int64), &golden, "");
 }

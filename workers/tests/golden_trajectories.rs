@@ -1,6 +1,8 @@
 //! Twenty full-batch iterations of every learning method, against a PyTorch script written from the equations
 //! (recipe: `fixtures/make_trajectories.py`).
 
+#![allow(clippy::unwrap_used, reason = "a test that fails by unwrapping says all that is needed")]
+
 mod support;
 
 use mehl_soup::checkpoint::Checkpoint;

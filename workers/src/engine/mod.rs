@@ -24,6 +24,7 @@ pub use errors::{span_error, torch_error};
 pub use inputs::Inputs;
 pub use phases::{Phases, timed};
 pub use scoring::score;
+use task_run::Claim;
 pub use task_run::TaskRun;
 
 use crate::hyperplane::MixedTensors;
@@ -86,16 +87,15 @@ impl LocalEngine {
         Ok(ranked)
     }
 
+    /// The state that an attempt begins from: a checkpoint's, or a new one.
     fn begin(
         &self,
-        inputs: &Inputs,
-        identity: String,
+        claim: &Claim<'_>,
         resume: Option<Checkpoint>,
-        task: &Task,
-        mixed: &MixedTensors,
-        members: &[usize],
         note: &mut dyn FnMut(&str),
     ) -> Result<Checkpoint, EngineError> {
+        let Claim { inputs, task, mixed, members, .. } = claim;
+        let identity = identity(task, claim.manifest, self.settings.kind);
         let build = build(self.settings.device, self.settings.threads);
         if let Some(mut state) = resume {
             if state.identity != identity {
@@ -212,21 +212,19 @@ impl SoupEngine for LocalEngine {
         let groups = LayerGroups::new(task.soup.layer_groups, &inputs.layout);
         let mixed = MixedTensors::new(&inputs.layout, &groups, inputs.model.as_ref());
         let members = self.members(task, manifest)?;
-        let identity = identity(task, manifest, self.settings.kind);
-        let state = self.begin(inputs, identity, resume, task, &mixed, &members, &mut |message| host.note(message))?;
-        // Tensors that no soup moves are written once.
-        inputs.write_ingredient(0)?;
-        let mut run = TaskRun::new(
+        let claim = Claim {
             inputs,
             task,
             manifest,
             mixed,
             members,
-            self.spec.data.metric,
-            self.spec.compute.score_batch,
-            state,
-            host,
-        );
+            metric: self.spec.data.metric,
+            score_batch: self.spec.compute.score_batch,
+        };
+        let state = self.begin(&claim, resume, &mut |message| host.note(message))?;
+        // Tensors that no soup moves are written once.
+        inputs.write_ingredient(0)?;
+        let mut run = TaskRun::new(claim, state, host);
         // What was resolved at the first claim is kept before anything is computed with it.
         run.save()?;
         let found = if run.mixed.names.is_empty() {

@@ -44,22 +44,30 @@ pub struct TaskRun<'a> {
     seconds_before: f64,
 }
 
+/// A task with everything that it is computed from.
+pub struct Claim<'a> {
+    /// Zoo, data, model.
+    pub inputs: &'a Inputs,
+    /// The task.
+    pub task: &'a Task,
+    /// Scores of the ingredients.
+    pub manifest: &'a Manifest,
+    /// Tensors that the soup moves, in the task's layer groups.
+    pub mixed: MixedTensors,
+    /// Ingredients of this task, ascending.
+    pub members: Vec<usize>,
+    /// What "better" means.
+    pub metric: Metric,
+    /// Samples a batch when scoring.
+    pub score_batch: usize,
+}
+
 impl<'a> TaskRun<'a> {
     /// Begins an attempt.
-    #[allow(clippy::too_many_arguments)]
-    pub fn new(
-        inputs: &'a Inputs,
-        task: &'a Task,
-        manifest: &'a Manifest,
-        mixed: MixedTensors,
-        members: Vec<usize>,
-        metric: Metric,
-        score_batch: usize,
-        state: Checkpoint,
-        host: &'a mut dyn TaskHost,
-    ) -> Self {
+    pub fn new(claim: Claim<'a>, state: Checkpoint, host: &'a mut dyn TaskHost) -> Self {
         memory::reset_peak();
         let seconds_before = state.totals.effort.seconds;
+        let Claim { inputs, task, manifest, mixed, members, metric, score_batch } = claim;
         Self {
             inputs,
             task,
