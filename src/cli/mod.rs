@@ -59,7 +59,7 @@ pub struct DemoArgs {
     #[arg(long, value_name = "DIR", default_value = "target/demo")]
     pub out: PathBuf,
     /// Seed of the data's split, the base model and the fine-tuning runs
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 7)]
     pub seed: u64,
     /// Fine-tuning runs
     #[arg(long, default_value_t = 28, value_parser = clap::value_parser!(u64).range(1..=10_000))]

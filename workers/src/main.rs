@@ -12,7 +12,7 @@ use mehl_soup::runner::engine::EngineError;
 use mehl_soup::sweep::spec::Spec;
 use mehl_soup::zoo::HashCache;
 use mehl_soup_worker::demo::{self, DemoError};
-use mehl_soup_worker::engine::{LocalEngine, Settings, device};
+use mehl_soup_worker::engine::{LocalEngine, Settings, device, memory};
 use tch::Kind;
 
 /// The data plane of mehl-soup: computes soups on this machine's devices.
@@ -57,6 +57,7 @@ pub struct BenchArgs {
 }
 
 fn main() -> Exit {
+    memory::keep_freed_pages();
     match Cli::parse().command {
         Command::Local(args) => run_to_the_end(&args, &engine),
         Command::Demo(args) => match make_demo(&args) {

@@ -98,7 +98,8 @@ pub fn make(folder: &Path, seed: u64, ingredients: usize, tell: &mut dyn FnMut(&
     Ok(spec)
 }
 
-const SPEC: &str = r#"# The demo's sweep: every method once, with its defaults.
+const SPEC: &str = r#"# The demo's sweep: every method once. Batch, inner epochs and model batch suit a few hundred learn samples; they were chosen by select loss on
+# zoos of other seeds.
 name = "digits"
 
 [zoo]
@@ -108,6 +109,11 @@ ingredients = ["zoo/*"]
 learn = "data/learn.safetensors"
 select = "data/select.safetensors"
 test = "data/test.safetensors"
+
+[soup]
+model_batch = 7
+batch = 32
+inner_epochs = 15
 
 [search]
 strategy = "grid"

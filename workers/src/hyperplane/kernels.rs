@@ -119,7 +119,23 @@ pub fn mix<T: Float>(jobs: Vec<MixJob<'_, T>>) {
 }
 
 /// `out = start + sum_k x[k] rows[k]`, k ascending; `start` is what `out` holds (`None`), zeros (`Some(None)`), or other values.
+///
+/// Wider vector instructions only do more of the same operations at once: the bits are those of any other processor.
 fn add_rows<T: Float, const R: usize>(out: &mut [T], start: Option<Option<&[T]>>, rows: [&[T]; R], x: [T; R]) {
+    #[cfg(target_arch = "x86_64")]
+    if std::is_x86_feature_detected!("avx2") {
+        #[target_feature(enable = "avx2")]
+        fn wide<T: Float, const R: usize>(out: &mut [T], start: Option<Option<&[T]>>, rows: [&[T]; R], x: [T; R]) {
+            add_rows_plain(out, start, rows, x);
+        }
+        // SAFETY: the processor has the instructions, as was just asked.
+        return unsafe { wide(out, start, rows, x) };
+    }
+    add_rows_plain(out, start, rows, x);
+}
+
+#[inline(always)]
+fn add_rows_plain<T: Float, const R: usize>(out: &mut [T], start: Option<Option<&[T]>>, rows: [&[T]; R], x: [T; R]) {
     let n = out.len();
     let rows = rows.map(|row| &row[..n]);
     let sum = |mut value: T, i: usize| {
@@ -184,8 +200,22 @@ pub fn project<T: Float>(jobs: &[ProjectJob<'_, T>]) -> Vec<(Vec<f64>, f64)> {
     results
 }
 
-/// Dot product of at most [`BLOCK`] values.
+/// Dot product of at most [`BLOCK`] values; the bits are those of any other processor, as in [`add_rows`].
 fn dot<T: Float>(a: &[T], b: &[T]) -> f64 {
+    #[cfg(target_arch = "x86_64")]
+    if std::is_x86_feature_detected!("avx2") {
+        #[target_feature(enable = "avx2")]
+        fn wide<T: Float>(a: &[T], b: &[T]) -> f64 {
+            dot_plain(a, b)
+        }
+        // SAFETY: the processor has the instructions, as was just asked.
+        return unsafe { wide(a, b) };
+    }
+    dot_plain(a, b)
+}
+
+#[inline(always)]
+fn dot_plain<T: Float>(a: &[T], b: &[T]) -> f64 {
     let mut lanes = [T::default(); LANES];
     let (a_head, a_tail) = a.as_chunks::<LANES>();
     let (b_head, b_tail) = b.as_chunks::<LANES>();
@@ -281,6 +311,18 @@ mod tests {
             assert!((one[0].0[k] - expected).abs() < 1e-6 * (n as f64).sqrt(), "{} {expected}", one[0].0[k]);
         }
         assert!((one[0].1 / exact(&gradient) - 1.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn wide_instructions_give_the_same_bits() {
+        let n = BLOCK - 5;
+        let (a, b, rows) = (values(n, 7), values(n, 8), values(2 * n, 9));
+        assert_eq!(dot(&a, &b).to_bits(), dot_plain(&a, &b).to_bits());
+        let (mut wide, mut plain) = (a.clone(), a);
+        let rows = [&rows[..n], &rows[n..]];
+        add_rows(&mut wide, None, rows, [0.3, -1.7]);
+        add_rows_plain(&mut plain, None, rows, [0.3, -1.7]);
+        assert_eq!(wide, plain);
     }
 
     #[test]
