@@ -14,6 +14,7 @@ use mehl_soup::checkpoint::{Checkpoint, Totals};
 use mehl_soup::coefficients::{About, Coefficients, CoefficientsFile, IngredientRef};
 use mehl_soup::runner::engine::{Completion, Directive, EngineError, Scores, ScoresHost, SoupEngine, TaskHost};
 use mehl_soup::sweep::manifest::Manifest;
+use mehl_soup::sweep::results::Hyperparameters;
 use mehl_soup::sweep::spec::{ModelBatch, Spec};
 use mehl_soup::task::Task;
 use mehl_soup::zoo::{HashCache, LayerGroups};
@@ -262,7 +263,8 @@ fn about(spec: &Spec, task: &Task, manifest: &Manifest, groups: &LayerGroups, sc
         sweep: spec.name.clone(),
         task_id: task.id.clone(),
         method: task.soup.method.to_string(),
-        hyperparameters: serde_json::json!({ "soup": task.soup, "zoo.top": task.top }),
+        hyperparameters: serde_json::to_value(Hyperparameters { soup: task.soup.clone(), top: task.top })
+            .unwrap_or_default(),
         seed: task.soup.seed,
         family: serde_json::to_value(manifest.family)
             .ok()
