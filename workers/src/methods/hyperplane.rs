@@ -138,19 +138,7 @@ fn begin(run: &mut TaskRun<'_>, members: &[usize], directions: &Directions) {
         return;
     }
     let zeros = vec![0.0; directions.norms.len()];
-    run.state.current = Some(Current {
-        members: members.to_vec(),
-        parameters: zeros.clone(),
-        first_moments: zeros.clone(),
-        second_moments: zeros,
-        norms: directions.norms.clone(),
-        step: 0,
-        inner_epoch: 0,
-        iteration: 0,
-        epoch_loss: (0.0, 0),
-        best: None,
-        since_best: 0,
-    });
+    run.state.current = Some(Current::new(members.to_vec(), zeros, directions.norms.clone()));
 }
 
 /// Step 5 of a model batch: on the centre in its own dtype, on `A` in f64 with `beta = x / n`.

@@ -26,20 +26,7 @@ impl Method for Learned {
         let span = Span::of_ingredients(&run.inputs.zoo, &run.members, &run.mixed, run.inputs.device, run.inputs.kind)
             .map_err(span_error)?;
         if run.state.current.is_none() {
-            let parameters = vec![1.0; k * l + 1];
-            run.state.current = Some(Current {
-                members: run.members.clone(),
-                first_moments: vec![0.0; parameters.len()],
-                second_moments: vec![0.0; parameters.len()],
-                parameters,
-                norms: vec![],
-                step: 0,
-                inner_epoch: 0,
-                iteration: 0,
-                epoch_loss: (0.0, 0),
-                best: None,
-                since_best: 0,
-            });
+            run.state.current = Some(Current::new(run.members.clone(), vec![1.0; k * l + 1], vec![]));
         }
         let softmax =
             Softmax { members: k, groups: l, masked: run.mixed.masked.clone(), learning_rate: soup.learning_rate };
