@@ -116,3 +116,18 @@ fn a_scripted_text_classifier_with_two_inputs_equals_pytorch() {
         "model.",
     );
 }
+
+#[test]
+fn a_module_with_an_integer_buffer_a_tied_parameter_and_another_memory_order_equals_pytorch() {
+    let zoo: Vec<_> = ["a", "b"].iter().map(|k| fixture(&format!("awkward/zoo/{k}.safetensors"))).collect();
+    let model = load(&zoo, Some(Family::Torchscript), Some(&fixture("awkward/model.pt")));
+    let learn = fixture("awkward/learn.safetensors");
+    let inputs = tensor(&learn, "inputs", Kind::Double);
+    check(
+        model.as_ref(),
+        &[inputs],
+        &tensor(&learn, "labels", Kind::Int64),
+        &fixture("awkward/golden.safetensors"),
+        "",
+    );
+}

@@ -258,3 +258,20 @@ fn tensors_without_gradient_keep_their_coefficients() {
     assert!(file.coefficients.column(other).iter().any(|a| (a - 1.0 / 3.0).abs() > 1e-3));
     assert!(!file.about.tensors.contains_key("vit.embeddings.cls_token"), "frozen tensors have no coefficient");
 }
+
+#[test]
+fn tied_parameters_of_a_module_stay_equal_in_the_soup() {
+    let folder = tempfile::tempdir().unwrap();
+    let awkward = fixture("awkward");
+    let text = format!(
+        "[zoo]\ningredients = ['{a}/zoo/*']\nfamily = 'torchscript'\narchitecture = '{a}/model.pt'\n\
+         [data]\nlearn = '{a}/learn.safetensors'\nselect = '{a}/learn.safetensors'\n[soup]\nmethod = 'hl+'\ninner_epochs = 4\nbatch = 6\n",
+        a = awkward.display()
+    );
+    let (completion, _) = run(folder.path(), &text, Kind::Float).unwrap();
+    let file = mehl_soup::coefficients::CoefficientsFile::from_bytes(&completion.coefficients).unwrap();
+    assert_eq!(file.about.tensors["embed.weight"], file.about.tensors["output.weight"]);
+    finite_and_on_the_hyperplane(&file.coefficients);
+    let moved = file.coefficients.column(file.about.tensors["embed.weight"]);
+    assert!(moved.iter().any(|a| (a - 0.5).abs() > 1e-4), "the tied parameter is learned: {moved:?}");
+}
