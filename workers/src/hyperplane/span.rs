@@ -123,6 +123,10 @@ impl Span {
 
     /// Step 5 of a model batch, on the centre: `c += sum_k x[k,l] d[k,l]`, k ascending, in the centre's dtype; gives the centre back.
     ///
+    /// The chain of folds and the mix that `A` stands for differ by rounding alone. In f32, elementwise and relative to the largest `|theta|` of the
+    /// tensor: at most `folds (4 b + 8) 2^-24 s g`, with s the largest `sum_k |A[k,l]|` seen and g the product of `max(1, |1 - sum_k beta[k,l]|)` over the
+    /// folds (shown by a property test).
+    ///
     /// # Panics
     /// If the span has no base.
     pub fn fold(self, x: &[f64]) -> Result<Vec<Tensor>, TchError> {
