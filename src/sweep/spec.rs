@@ -57,8 +57,34 @@ pub struct ZooSpec {
     pub family: Option<Family>,
     /// TorchScript module, for `family = "torchscript"`; absolute after reading.
     pub architecture: Option<PathBuf>,
+    /// Attention heads of a transformer, where files do not tell; `None`: as the family finds it.
+    pub heads: Option<usize>,
+    /// Activation function, by its name in Hugging Face configurations, where files do not tell; `None`: as the family finds it.
+    pub activation: Option<String>,
     /// Use only the best this many ingredients by select; `None` for all.
     pub top: Option<usize>,
+}
+
+impl Family {
+    /// Every family, by the name used in specifications.
+    pub const NAMED: [(&str, Family); 5] = [
+        ("vit", Family::Vit),
+        ("clip-vit", Family::ClipVit),
+        ("timm-vit", Family::TimmVit),
+        ("resnet", Family::Resnet),
+        ("torchscript", Family::Torchscript),
+    ];
+
+    /// The name used in specifications.
+    pub fn as_str(self) -> &'static str {
+        Self::NAMED.iter().find(|(_, family)| *family == self).map_or("", |(name, _)| name)
+    }
+}
+
+impl std::fmt::Display for Family {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
 }
 
 /// Model families, by the names used in specifications.
@@ -67,6 +93,12 @@ pub struct ZooSpec {
 pub enum Family {
     /// Hugging Face ViT and DeiT for image classification.
     Vit,
+    /// OpenAI CLIP's visual tower with a classification head, and Hugging Face `CLIPForImageClassification`.
+    ClipVit,
+    /// timm's ViT and DeiT.
+    TimmVit,
+    /// torchvision's and timm's ResNet.
+    Resnet,
     /// Any module saved by `torch.jit`.
     Torchscript,
 }

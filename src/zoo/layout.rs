@@ -17,7 +17,11 @@ pub enum TensorClass {
     Mixed,
     /// Float and byte-equal in all of several ingredients: copied, never summed.
     Frozen,
-    /// Of a dtype that cannot be mixed, equal in all ingredients: copied.
+    /// A running statistic of batch normalisation (`*.running_mean`, `*.running_var`) in a zoo where these differ: it describes what its own
+    /// ingredient's layers saw, a soup has its own, and a mix of variances can be negative. Never mixed, computed anew for each soup.
+    Statistic,
+    /// Of a dtype that cannot be mixed, equal in all ingredients: copied. Counters of batches (`*.num_batches_tracked`), which no
+    /// forward pass reads, may differ: the first ingredient's is copied.
     Copied,
 }
 
@@ -64,16 +68,22 @@ impl Layout {
         let [first, others @ ..] = zoo.ingredients() else { return Err(ZooError::Empty) };
         let mut tensors = Vec::new();
         let mut differing = Vec::new();
+        let statistics_differ = first.tensor_names().filter(|name| is_statistic(name)).any(|name| {
+            let mut of = hashes.ingredients.iter().map(|i| &i.tensors[name]);
+            let one = of.next();
+            zoo.len() == 1 || of.any(|hash| Some(hash) != one)
+        });
         let mut seen: BTreeMap<(Dtype, &[usize], Vec<&str>), &str> = BTreeMap::new();
         for (name, info) in first.tensors() {
             let of: Vec<&str> = hashes.ingredients.iter().map(|i| i.tensors[name].as_str()).collect();
             let equal = of.iter().all(|hash| *hash == of[0]);
             let class = match (is_mixable(info.dtype), equal) {
+                (true, _) if statistics_differ && is_statistic(name) => TensorClass::Statistic,
                 (true, true) if zoo.len() > 1 => TensorClass::Frozen,
                 (true, _) => TensorClass::Mixed,
                 (false, _) => TensorClass::Copied,
             };
-            if class == TensorClass::Copied {
+            if class == TensorClass::Copied && !name.ends_with(".num_batches_tracked") {
                 let differ = |(other, hash): (&Ingredient, &&str)| {
                     (*hash != of[0]).then(|| Mismatch {
                         path: other.path().to_path_buf(),
@@ -108,6 +118,11 @@ impl Layout {
     pub fn get(&self, name: &str) -> Option<&LayoutTensor> {
         self.tensors.binary_search_by(|tensor| tensor.name.as_str().cmp(name)).ok().map(|i| &self.tensors[i])
     }
+}
+
+/// Whether a tensor is, by its name, a running statistic of batch normalisation as PyTorch names them.
+fn is_statistic(name: &str) -> bool {
+    name.ends_with(".running_mean") || name.ends_with(".running_var")
 }
 
 #[cfg(test)]

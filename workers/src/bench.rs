@@ -13,7 +13,7 @@ use mehl_soup::sweep::manifest::Manifest;
 use mehl_soup::sweep::parse::parse_spec;
 use mehl_soup::zoo::HashCache;
 use mehl_soup_worker::engine::{LocalEngine, Settings, device, memory};
-use mehl_soup_worker::families::{Model, Vit, VitConfig};
+use mehl_soup_worker::families::{Model, Pass, Vit, VitConfig};
 use mehl_soup_worker::rng;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
@@ -183,7 +183,7 @@ fn bare(args: &BenchArgs, config: &VitConfig, before: u64, measured: &mut Measur
     let (ran, peak) = peak_while(|| -> anyhow::Result<()> {
         for i in 0..WARM_UP + args.iterations {
             let began = Instant::now();
-            let logits = model.logits(&[images.shallow_clone()])?;
+            let logits = model.logits(&[images.shallow_clone()], Pass::Learn)?;
             let loss = logits.f_cross_entropy_loss::<Tensor>(&labels, None, Reduction::Mean, -100, 0.0)?;
             let middle = Instant::now();
             let gradients = Tensor::f_run_backward(&[&loss], &leaves, false, false)?;

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use mehl_soup::sweep::spec::Family;
 use mehl_soup::zoo::{Layout, Zoo};
-use mehl_soup_worker::families::{self, Model};
+use mehl_soup_worker::families::{self, Model, Pass};
 use support::{fixture, read_floats};
 use tch::{Device, Kind, Reduction, Tensor};
 
@@ -40,7 +40,7 @@ fn close(what: &str, found: &Tensor, expected: &[f64]) {
 
 fn check(model: &dyn Model, inputs: &[Tensor], labels: &Tensor, golden: &Path, disk_prefix: &str) {
     let golden = read_floats(golden);
-    let logits = model.logits(inputs).unwrap();
+    let logits = model.logits(inputs, Pass::Learn).unwrap();
     close("logits", &logits.detach(), &golden["logits64"]);
     let loss = logits.cross_entropy_loss::<Tensor>(labels, None, Reduction::Mean, -100, 0.0);
     close("loss", &loss.detach(), &golden["loss64"]);

@@ -13,7 +13,8 @@ pub(super) fn zoo(mut section: Section<'_>, base: &Path) -> ZooSpec {
         section.missing("ingredients", "a list of paths or globs");
     }
     let ingredients = section.texts("ingredients", INGREDIENTS).unwrap_or_default();
-    let words = [("auto", None), ("vit", Some(Family::Vit)), ("torchscript", Some(Family::Torchscript))];
+    let named = Family::NAMED.iter().map(|&(word, family)| (word, Some(family)));
+    let words: Vec<_> = std::iter::once(("auto", None)).chain(named).collect();
     let family = section.word("family", &words);
     let architecture = section.text("architecture", "a path").map(|path| base.join(path));
     // A family that is itself at fault says nothing about the architecture.
@@ -31,6 +32,8 @@ pub(super) fn zoo(mut section: Section<'_>, base: &Path) -> ZooSpec {
         ingredients: ingredients.iter().map(|pattern| absolute_glob(base, pattern)).collect(),
         family: family.flatten(),
         architecture,
+        heads: section.count("heads"),
+        activation: section.text("activation", "an activation's name, such as `gelu` or `quick_gelu`"),
         top: top(&mut section),
     };
     section.finish();

@@ -11,7 +11,7 @@ use tch::{Device, Kind, Tensor};
 use super::errors::{data_error, family_error, torch_error, zoo_error};
 use super::scoring;
 use crate::data::Data;
-use crate::families::{self, Model};
+use crate::families::{self, Model, Pass};
 use mehl_soup::runner::engine::EngineError;
 
 /// The opened inputs of a sweep, on one device.
@@ -84,7 +84,7 @@ impl Inputs {
         let fault = |what: String| EngineError::Input(format!("{}: {what}", spec.data.learn.display()));
         let samples = self.data.learn.samples().min(2);
         let (inputs, _) = self.data.learn.range(0, samples, self.device).map_err(torch_error)?;
-        let logits = tch::no_grad(|| self.model.logits(&inputs)).map_err(|e| {
+        let logits = tch::no_grad(|| self.model.logits(&inputs, Pass::Learn)).map_err(|e| {
             fault(format!("the model does not take inputs {:?} of this file: {}", spec.data.inputs, torch_error(e)))
         })?;
         let shape = logits.size();

@@ -6,7 +6,7 @@ use tch::{Device, Kind, Reduction, TchError, Tensor};
 
 use super::errors::torch_error;
 use crate::data::Split;
-use crate::families::Model;
+use crate::families::{Model, Pass};
 
 /// Mean cross-entropy and accuracy over a split, with standard errors; sums in f64.
 ///
@@ -47,7 +47,7 @@ fn sums(
     device: Device,
 ) -> Result<(f64, f64, i64), TchError> {
     let (inputs, labels) = split.range(start, end, device)?;
-    let logits = model.logits(&inputs)?;
+    let logits = model.logits(&inputs, Pass::Score)?;
     let losses =
         logits.f_cross_entropy_loss::<Tensor>(&labels, None, Reduction::None, -100, 0.0)?.f_to_kind(Kind::Double)?;
     let right = logits.f_argmax(-1, false)?.f_eq_tensor(&labels)?.f_sum(Kind::Int64)?;

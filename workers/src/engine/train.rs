@@ -12,6 +12,7 @@ use tch::{Kind, Reduction, TchError, Tensor};
 use super::errors::torch_error;
 use super::phases::timed;
 use super::task_run::TaskRun;
+use crate::families::Pass;
 use crate::hyperplane::{Projection, Span, adamw};
 use crate::rng::permutation;
 
@@ -198,7 +199,7 @@ fn gradient(
                     .f_set_requires_grad(true)
             })
             .transpose()?;
-        let mut logits = inputs.model.logits(&batch)?;
+        let mut logits = inputs.model.logits(&batch, Pass::Learn)?;
         if let Some(temperature) = &temperature {
             logits = logits.f_mul(temperature)?;
         }

@@ -25,11 +25,18 @@ pub trait Model {
 
     /// Logits `[N, classes]` of a batch; `inputs` in the order of `data.inputs`, first dimension N.
     ///
-    /// Deterministic on the CPU for a given number of threads; without dropout.
+    /// Deterministic on the CPU for a given number of threads; without dropout. `pass` matters only to families with [running
+    /// statistics](Model::statistics).
     ///
     /// # Errors
     /// What libtorch reports, shapes included.
-    fn logits(&self, inputs: &[Tensor]) -> Result<Tensor, TchError>;
+    fn logits(&self, inputs: &[Tensor], pass: Pass) -> Result<Tensor, TchError>;
+
+    /// Running statistics (the means and variances of batch normalisation) that belong to a soup and not to its ingredients, by their names
+    /// on disk: contiguous tensors without gradient, in the layout those of class [`TensorClass::Statistic`]. `None` for families without.
+    fn statistics(&self) -> Option<&BTreeMap<String, Tensor>> {
+        None
+    }
 
     /// Whether a parameter cannot change the loss, so that its gradient is pure rounding noise. Such a tensor's coordinates stay 0.
     fn gradient_free(&self, _name: &str) -> bool {
@@ -48,6 +55,20 @@ pub trait Model {
     fn classes(&self) -> Option<i64> {
         None
     }
+}
+
+/// How layers with running statistics normalise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pass {
+    /// With the statistics of the batch; running ones are neither read nor written. While learning.
+    Learn,
+    /// With the running statistics.
+    Score,
+    /// With the statistics of the batch, and the running ones become the mean over this and the `seen` batches before it.
+    Collect {
+        /// Batches before this one.
+        seen: usize,
+    },
 }
 
 /// Why a zoo does not make a model.
@@ -123,6 +144,9 @@ pub fn load(
     kind: Kind,
 ) -> Result<Box<dyn Model>, FamilyError> {
     match family {
+        Family::ClipVit | Family::TimmVit | Family::Resnet => {
+            Err(FamilyError::Unknown(format!("family `{family}` cannot be computed yet")))
+        }
         Family::Vit => Ok(Box::new(Vit::from_zoo(zoo, layout, device, kind)?)),
         Family::Torchscript => {
             let path = architecture.ok_or_else(|| {

@@ -8,7 +8,7 @@ use std::path::Path;
 use mehl_soup::zoo::{Layout, LayoutTensor, TensorClass, Zoo};
 use tch::{CModule, Device, Kind, TchError, Tensor};
 
-use super::{FamilyError, Model, is_mixed, list};
+use super::{FamilyError, Model, Pass, is_mixed, list};
 
 /// A TorchScript module.
 pub struct TorchScript {
@@ -100,7 +100,7 @@ impl Model for TorchScript {
         &self.parameters
     }
 
-    fn logits(&self, inputs: &[Tensor]) -> Result<Tensor, TchError> {
+    fn logits(&self, inputs: &[Tensor], _: Pass) -> Result<Tensor, TchError> {
         self.module.forward_ts(inputs)
     }
 

@@ -9,7 +9,7 @@ use mehl_soup::zoo::{Layout, Zoo};
 use tch::{Device, Kind, TchError, Tensor};
 
 use super::vit_config::{self, Head, VitConfig};
-use super::{FamilyError, Model, is_mixed, list};
+use super::{FamilyError, Model, Pass, is_mixed, list};
 
 /// A ViT or DeiT whose parameters are plain tensors.
 pub struct Vit {
@@ -145,7 +145,7 @@ impl Model for Vit {
         &self.parameters
     }
 
-    fn logits(&self, inputs: &[Tensor]) -> Result<Tensor, TchError> {
+    fn logits(&self, inputs: &[Tensor], _: Pass) -> Result<Tensor, TchError> {
         let c = &self.config;
         let [pixels] = inputs else {
             return Err(TchError::Shape(format!("a ViT takes one input, found {}", inputs.len())));
