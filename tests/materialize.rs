@@ -10,8 +10,8 @@ use std::process::Command;
 
 use half::{bf16, f16};
 use mehl_soup::coefficients::{
-    About, Coefficients, CoefficientsFile, IngredientRef, MaterializeError, MaterializeReport, Options, materialize,
-    mix_tensor,
+    About, Coefficients, CoefficientsFile, IngredientRef, MaterializeError, MaterializeReport, Options, Statistic,
+    materialize, mix_tensor,
 };
 use mehl_soup::sweep::spec::Grouping;
 use mehl_soup::zoo::{LayerGroups, Layout, Zoo};
@@ -37,10 +37,14 @@ struct Setup {
 
 impl Setup {
     fn new(dtype: Dtype, sharded: bool) -> Self {
+        Self::of(|k| model(k, dtype, sharded))
+    }
+
+    fn of(shards: impl Fn(usize) -> Vec<Vec<Tensor>>) -> Self {
         let root = tempfile::tempdir().unwrap();
         let paths: Vec<PathBuf> = (0..3).map(|k| root.path().join(format!("zoo/m{k}"))).collect();
         for (k, path) in paths.iter().enumerate() {
-            write_model(path, &model(k, dtype, sharded));
+            write_model(path, &shards(k));
         }
         let zoo = Zoo::open(&paths).unwrap();
         let hashes = zoo.hash(None, &mut |_, _| {}).unwrap();
@@ -68,7 +72,7 @@ impl Setup {
             better_than_best_ingredient: None,
         };
         let coefficients = Coefficients::from_values(3, 2, vec![1.25, 0.1, -0.5, 0.2, 0.25, 0.7]).unwrap();
-        Self { root, paths, file: CoefficientsFile { coefficients, about } }
+        Self { root, paths, file: CoefficientsFile { coefficients, statistics: Default::default(), about } }
     }
 
     fn out(&self) -> PathBuf {
@@ -138,6 +142,39 @@ fn the_model_is_the_f32_soup_in_the_ingredients_dtype() {
         // What is written is a sound ingredient.
         Zoo::open(&[setup.out()]).unwrap().hash(None, &mut |_, _| {}).unwrap();
     }
+}
+
+/// Model k with batch normalisation whose statistics differ.
+fn with_statistics(k: usize) -> Vec<Vec<Tensor>> {
+    let mut shards = model(k, Dtype::F32, false);
+    shards[0].push(floats("bn.running_mean", Dtype::F32, &[2], &[k as f64, 1.0]));
+    shards[0].push(floats("bn.running_var", Dtype::F16, &[2], &[1.0 + k as f64, 2.0]));
+    shards[0].push(counter("bn.num_batches_tracked", k as i64));
+    shards
+}
+
+#[test]
+fn running_statistics_are_the_soups_own_and_nobody_elses() {
+    let mut setup = Setup::of(with_statistics);
+    let refused = |setup: &Setup, expected: &str| {
+        let error = setup.write(&setup.options()).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+        setup.assert_nothing_left();
+    };
+    refused(&setup, "tensor `bn.running_mean`: expected a running statistic of the soup in the coefficients file");
+    let statistic = |values: &[f32]| Statistic { shape: vec![values.len()], values: values.to_vec() };
+    setup.file.statistics.insert("bn.running_mean".into(), statistic(&[0.25, -3.0]));
+    setup.file.statistics.insert("bn.running_var".into(), statistic(&[0.5]));
+    refused(&setup, "tensor `bn.running_var`: expected a running statistic of the ingredients' shape");
+    setup.file.statistics.insert("bn.running_var".into(), statistic(&[0.5, 8.0]));
+    setup.file.statistics.insert("a".into(), statistic(&[0.5]));
+    refused(&setup, "tensor `a`: expected a running statistic that differs");
+    setup.file.statistics.remove("a");
+    setup.write(&setup.options()).unwrap();
+    let written = all_tensors(&setup.out());
+    assert_eq!(written["bn.running_mean"], floats("bn.running_mean", Dtype::F32, &[2], &[0.25, -3.0]));
+    assert_eq!(written["bn.running_var"], floats("bn.running_var", Dtype::F16, &[2], &[0.5, 8.0]));
+    assert_eq!(written["bn.num_batches_tracked"], counter("bn.num_batches_tracked", 0));
 }
 
 #[test]

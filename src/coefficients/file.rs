@@ -1,14 +1,16 @@
 //! The coefficients file: what a soup is stored as.
 //!
-//! One safetensors blob: tensor `A`, F64, shape `[K, L]`; everything else as JSON in the blob's metadata.
+//! One safetensors blob: tensor `A`, F64, shape `[K, L]`; the soup's running statistics, if its model has any, as `buffers.<name on disk>`, F32;
+//! everything else as JSON in the blob's metadata.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 
-use safetensors::tensor::{Dtype, TensorView};
+use safetensors::tensor::{Dtype, TensorInfo, TensorView};
 use serde::{Deserialize, Serialize};
 
 use super::Coefficients;
+use super::statistics::{PREFIX, Statistic, Statistics};
 use crate::runner::engine::Scores;
 use crate::sweep::manifest::DataEntry;
 use crate::zoo::parse_header;
@@ -23,6 +25,8 @@ const SUM_TOLERANCE: f64 = 1e-6;
 pub struct CoefficientsFile {
     /// `A`, `[K, L]`, finite, columns sum to 1.
     pub coefficients: Coefficients,
+    /// Running means and variances of the soup's batch normalisation, by name on disk; empty for models without.
+    pub statistics: Statistics,
     /// Where it comes from and what it is for.
     pub about: About,
 }
@@ -100,7 +104,7 @@ pub enum CoefficientsError {
 
 #[derive(Serialize, Deserialize)]
 struct Meta<A> {
-    /// blake3 over the bytes of `A`, hexadecimal.
+    /// blake3 over the bytes of `A` and of all statistics, sorted by name; hexadecimal.
     digest: String,
     about: A,
 }
@@ -109,11 +113,20 @@ impl CoefficientsFile {
     /// The file's content. The same value gives the same bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
         let data: Vec<u8> = self.coefficients.values().iter().flat_map(|v| v.to_le_bytes()).collect();
-        let meta = Meta { digest: blake3::hash(&data).to_hex().to_string(), about: &self.about };
+        let statistics: Vec<(String, &Statistic, Vec<u8>)> =
+            self.statistics.iter().map(|(name, s)| (format!("{PREFIX}{name}"), s, s.to_bytes())).collect();
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&data);
+        for (_, _, bytes) in &statistics {
+            hasher.update(bytes);
+        }
+        let meta = Meta { digest: hasher.finalize().to_hex().to_string(), about: &self.about };
         let json = serde_json::to_string(&meta).expect("plain data serializes");
         let shape = vec![self.coefficients.ingredients(), self.coefficients.groups()];
         let view = TensorView::new(Dtype::F64, shape, &data).expect("length is that of the shape");
-        safetensors::serialize([(TENSOR, view)], Some(HashMap::from([(META_KEY.to_string(), json)])))
+        let mut views = vec![(TENSOR, view)];
+        views.extend(statistics.iter().map(|(name, statistic, bytes)| (name.as_str(), statistic.view(bytes))));
+        safetensors::serialize(views, Some(HashMap::from([(META_KEY.to_string(), json)])))
             .expect("well-formed tensors serialize")
     }
 
@@ -138,30 +151,36 @@ impl CoefficientsFile {
         }
         let Meta { digest, about }: Meta<About> = serde_json::from_str(json).map_err(|e| Damaged(e.to_string()))?;
 
-        let names = metadata.offset_keys();
-        let info = match names.as_slice() {
-            [only] if only == TENSOR => metadata.info(only).expect("a name of the same header"),
-            _ => return Err(Invalid(format!("expected one tensor `{TENSOR}`, found {names:?}"))),
-        };
         let data = &bytes[start..];
+        // Written widest elements first, then by name: the data lies in the order in which it was digested.
         if blake3::hash(data).to_hex().as_str() != digest {
-            return Err(Damaged(format!("tensor `{TENSOR}` does not match its digest")));
+            return Err(Damaged("the tensors do not match their digest".into()));
+        }
+        let tensors: BTreeMap<String, &TensorInfo> = metadata.tensors().into_iter().collect();
+        let info = tensors.get(TENSOR).ok_or_else(|| Invalid(format!("expected a tensor `{TENSOR}`, found none")))?;
+        let mut statistics = Statistics::new();
+        for (name, info) in tensors.iter().filter(|(name, _)| *name != TENSOR) {
+            let own = name
+                .strip_prefix(PREFIX)
+                .ok_or_else(|| Invalid(format!("expected `{TENSOR}` and `{PREFIX}` tensors, found `{name}`")))?;
+            statistics.insert(own.to_string(), Statistic::read(own, info, data).map_err(Invalid)?);
         }
         let expected = [about.ingredients.len(), about.groups.len()];
         if info.dtype != Dtype::F64 || info.shape != expected {
             let (dtype, shape) = (info.dtype, &info.shape);
             return Err(Invalid(format!("tensor `{TENSOR}`: expected F64 {expected:?}, found {dtype} {shape:?}")));
         }
-        let values = data.as_chunks::<8>().0.iter().map(|c| f64::from_le_bytes(*c)).collect();
+        let (begin, end) = info.data_offsets;
+        let values = data[begin..end].as_chunks::<8>().0.iter().map(|c| f64::from_le_bytes(*c)).collect();
         let coefficients =
             Coefficients::from_values(expected[0], expected[1], values).expect("length is that of the shape");
-        let file = Self { coefficients, about };
+        let file = Self { coefficients, statistics, about };
         file.check().map_err(Invalid)?;
         Ok(file)
     }
 
     fn check(&self) -> Result<(), String> {
-        let Self { coefficients, about } = self;
+        let Self { coefficients, about, .. } = self;
         if about.ingredients.is_empty() || about.groups.is_empty() {
             return Err("expected at least one ingredient and one layer group".into());
         }
@@ -195,7 +214,33 @@ mod tests {
     fn example() -> CoefficientsFile {
         CoefficientsFile {
             coefficients: Coefficients::from_values(2, 2, vec![0.1, 1.5, 0.9, -0.5]).unwrap(),
+            statistics: Statistics::new(),
             about: about(&["a", "b"], &["g", "h"], &[("w", 0), ("v", 1)]),
+        }
+    }
+
+    fn with_statistics(variance: f32) -> CoefficientsFile {
+        let of = |values: &[f32]| Statistic { shape: vec![values.len()], values: values.to_vec() };
+        let statistics = Statistics::from([
+            ("bn.running_var".into(), of(&[variance])),
+            ("bn.running_mean".into(), of(&[-2.0, 0.5])),
+        ]);
+        CoefficientsFile { statistics, ..example() }
+    }
+
+    #[test]
+    fn statistics_come_back_and_are_digested() {
+        let file = with_statistics(0.25);
+        let bytes = file.to_bytes();
+        assert_eq!(CoefficientsFile::from_bytes(&bytes).unwrap(), file);
+        for position in bytes.len() - 12..bytes.len() {
+            let mut bad = bytes.clone();
+            bad[position] ^= 1;
+            assert!(matches!(CoefficientsFile::from_bytes(&bad), Err(CoefficientsError::Damaged(_))), "{position}");
+        }
+        for bad in [-1.0, f32::NAN, f32::INFINITY] {
+            let error = CoefficientsFile::from_bytes(&with_statistics(bad).to_bytes()).unwrap_err();
+            assert!(matches!(error, CoefficientsError::Invalid(_)), "{bad}: {error}");
         }
     }
 

@@ -137,7 +137,7 @@ pub enum MaterializeError {
 /// configuration and tokenizer files, a model card, and the coefficients.
 ///
 /// Sums are in f64 and rounded to f32, then to F16 or BF16 where asked (ties to even): in F32 the tensors are exactly those of
-/// [`mix_tensor`](super::mix_tensor). Frozen and non-float tensors are the ingredients' own.
+/// [`mix_tensor`](super::mix_tensor). Frozen and non-float tensors are the ingredients' own; running statistics are the coefficients file's.
 /// The folder appears under its name when it is complete, or not at all.
 /// `progress` hears (bytes done, bytes in all) of verified ingredients and written tensors.
 ///
@@ -301,6 +301,19 @@ fn check_tensors(file: &CoefficientsFile, layout: &Layout) -> Result<(), Materia
             None => return wrong(name, "a tensor to mix", "none of that name"),
         }
     }
+    for tensor in layout.tensors.iter().filter(|tensor| tensor.class == TensorClass::Statistic) {
+        match file.statistics.get(&tensor.name) {
+            Some(statistic) if statistic.shape == tensor.shape => {}
+            Some(_) => {
+                return wrong(&tensor.name, "a running statistic of the ingredients' shape", "one of another shape");
+            }
+            None => return wrong(&tensor.name, "a running statistic of the soup in the coefficients file", "none"),
+        }
+    }
+    let is_statistic = |name: &str| layout.get(name).is_some_and(|tensor| tensor.class == TensorClass::Statistic);
+    if let Some(name) = file.statistics.keys().find(|name| !is_statistic(name)) {
+        return wrong(name, "a running statistic that differs between ingredients", "none of that name");
+    }
     match layout.mixed().find(|tensor| !groups.contains_key(&tensor.name)) {
         None => Ok(()),
         Some(tensor) => wrong(&tensor.name, "no tensor to mix", "one that differs between ingredients"),
@@ -358,6 +371,11 @@ impl Soup<'_> {
         advance: &mut dyn FnMut(u64),
     ) -> Result<(), MaterializeError> {
         let own = self.layout.get(&tensor.name).expect("the plan is of the first ingredient's tensors");
+        if own.class == TensorClass::Statistic {
+            let statistic = self.file.statistics.get(&tensor.name).expect("the file was checked against the layout");
+            let values: Vec<f64> = statistic.values.iter().copied().map(f64::from).collect();
+            return write_values(tensor, 0, &values, out, path, advance);
+        }
         if own.class != TensorClass::Mixed && own.dtype == tensor.dtype {
             for slab in self.zoo.ingredients()[0].bytes(&tensor.name)?.chunks(8 * SLAB) {
                 out.write_all(slab).map_err(io_error(path))?;
@@ -372,20 +390,32 @@ impl Soup<'_> {
         };
         let numel = own.numel();
         let mut sums = vec![0.0; numel.min(SLAB)];
-        let mut bytes = Vec::new();
         for start in (0..numel).step_by(SLAB) {
             let sums = &mut sums[..(numel - start).min(SLAB)];
             mix_range(self.zoo, &tensor.name, &weights, start, sums)?;
-            bytes.clear();
-            encode(sums, tensor.dtype, &mut bytes).map_err(|at| MaterializeError::Overflow {
-                tensor: tensor.name.clone(),
-                element: start + at,
-                value: sums[at],
-                dtype: tensor.dtype,
-            })?;
-            out.write_all(&bytes).map_err(io_error(path))?;
-            advance(bytes.len() as u64);
+            write_values(tensor, start, sums, out, path, advance)?;
         }
         Ok(())
     }
+}
+
+/// Writes the values of `tensor` from element `start` on, in its dtype.
+fn write_values(
+    tensor: &PlannedTensor,
+    start: usize,
+    values: &[f64],
+    out: &mut impl Write,
+    path: &Path,
+    advance: &mut dyn FnMut(u64),
+) -> Result<(), MaterializeError> {
+    let mut bytes = Vec::new();
+    encode(values, tensor.dtype, &mut bytes).map_err(|at| MaterializeError::Overflow {
+        tensor: tensor.name.clone(),
+        element: start + at,
+        value: values[at],
+        dtype: tensor.dtype,
+    })?;
+    out.write_all(&bytes).map_err(io_error(path))?;
+    advance(bytes.len() as u64);
+    Ok(())
 }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `table` | the coefficients `A` |
 //! | `file` | the coefficients file |
+//! | `statistics` | running means and variances that belong to a soup |
 //! | `mix` | the exact weighted sum of one tensor |
 //! | `materialize` | from a coefficients file to a model folder |
 //! | `shards`, `companions`, `model_card` | that folder's weights, configuration files, and README |
@@ -14,6 +15,7 @@ mod materialize;
 mod mix;
 mod model_card;
 mod shards;
+mod statistics;
 mod table;
 #[cfg(test)]
 mod testing;
@@ -21,4 +23,5 @@ mod testing;
 pub use file::{About, CoefficientsError, CoefficientsFile, IngredientRef};
 pub use materialize::{MaterializeError, MaterializeReport, Options, materialize};
 pub use mix::mix_tensor;
+pub use statistics::{Statistic, Statistics};
 pub use table::Coefficients;

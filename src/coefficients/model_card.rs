@@ -165,7 +165,11 @@ mod tests {
             samples: 500,
         }];
         about.better_than_best_ingredient = Some(false);
-        CoefficientsFile { coefficients: Coefficients::from_values(2, 2, vec![1.5, 0.5, -0.5, 0.5]).unwrap(), about }
+        CoefficientsFile {
+            coefficients: Coefficients::from_values(2, 2, vec![1.5, 0.5, -0.5, 0.5]).unwrap(),
+            statistics: Default::default(),
+            about,
+        }
     }
 
     #[test]

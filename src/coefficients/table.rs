@@ -59,6 +59,14 @@ impl Coefficients {
         (0..self.ingredients).map(|k| self.get(k, l)).collect()
     }
 
+    /// The ingredient that the soup consists of, if there is one: 1 in its row, 0 elsewhere.
+    pub fn single_ingredient(&self) -> Option<usize> {
+        let row = |k: usize| &self.values[k * self.groups..(k + 1) * self.groups];
+        let single = (0..self.ingredients).find(|&k| row(k).iter().all(|&value| value == 1.0))?;
+        let others_vanish = (0..self.ingredients).filter(|&k| k != single).all(|k| row(k).iter().all(|&v| v == 0.0));
+        others_vanish.then_some(single)
+    }
+
     /// The fold that follows a model batch whose soup moved by `sum_k beta[k,l] (theta[k,l] - c[l])`:
     /// `A[:,l] *= 1 - sum_k beta[k,l]`, then `A[k,l] += beta[k,l]` (arXiv 2407.03641, algorithm 1, in terms of all ingredients).
     ///
@@ -82,5 +90,20 @@ impl Coefficients {
     /// Largest distance of a column's sum from 1.
     pub fn sum_error(&self) -> f64 {
         (0..self.groups).map(|l| (self.column(l).iter().sum::<f64>() - 1.0).abs()).fold(0.0, f64::max)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Coefficients;
+
+    #[test]
+    fn a_soup_of_one_ingredient_is_known() {
+        assert_eq!(Coefficients::mean_of(3, 2, &[1]).single_ingredient(), Some(1));
+        assert_eq!(Coefficients::mean_of(3, 2, &[0, 1]).single_ingredient(), None);
+        let of = |values: &[f64]| Coefficients::from_values(2, 2, values.to_vec()).unwrap().single_ingredient();
+        assert_eq!(of(&[1.0, 0.0, 0.0, 1.0]), None);
+        assert_eq!(of(&[1.0, 1.0, 0.5, -0.5]), None);
+        assert_eq!(of(&[0.0, 0.0, 1.0, 1.0]), Some(1));
     }
 }

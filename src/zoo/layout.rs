@@ -184,6 +184,28 @@ mod tests {
     }
 
     #[test]
+    fn running_statistics_are_never_mixed_and_their_counters_may_differ() {
+        use TensorClass::*;
+        let model = |mean: f32, variance: f32, batches: u8| {
+            vec![
+                f32s("bn.running_mean", &[1], &[mean]),
+                f32s("bn.running_var", &[1], &[variance]),
+                bytes("bn.num_batches_tracked", Dtype::I64, &[], vec![batches, 0, 0, 0, 0, 0, 0, 0]),
+                f32s("bn.weight", &[1], &[mean]),
+            ]
+        };
+        let classes = |models: &[Vec<crate::zoo::testing::Tensor>]| {
+            let (_root, zoo) = open_zoo(models);
+            layout(&zoo).unwrap().tensors.iter().map(|t| t.class).collect::<Vec<_>>()
+        };
+        // Sorted by name: counter, mean, variance, weight. All of them as soon as one differs.
+        assert_eq!(classes(&[model(1.0, 2.0, 7), model(3.0, 2.0, 8)]), [Copied, Statistic, Statistic, Mixed]);
+        assert_eq!(classes(&[model(1.0, 2.0, 7)]), [Copied, Statistic, Statistic, Mixed]);
+        // Equal in all ingredients: they were fine-tuned with these, as constants.
+        assert_eq!(classes(&[model(1.0, 2.0, 7), model(1.0, 2.0, 7)]), [Copied, Frozen, Frozen, Frozen]);
+    }
+
+    #[test]
     fn tensors_that_cannot_be_mixed_must_be_equal() {
         let (_root, zoo) = open_zoo(&[model(1.0, 7), model(2.0, 7), model(3.0, 8)]);
         let ZooError::Mismatch(found) = layout(&zoo).unwrap_err() else { panic!("another error") };

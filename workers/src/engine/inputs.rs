@@ -9,7 +9,7 @@ use safetensors::Dtype;
 use tch::{Device, Kind, Tensor};
 
 use super::errors::{data_error, family_error, torch_error, zoo_error};
-use super::scoring;
+use super::{scoring, statistics};
 use crate::data::Data;
 use crate::families::{self, Model, Pass};
 use mehl_soup::runner::engine::EngineError;
@@ -30,6 +30,8 @@ pub struct Inputs {
     pub device: Device,
     /// Dtype of parameters and float inputs: f32, or f64 for checks.
     pub kind: Kind,
+    /// Seed of the learn samples that running statistics are collected on.
+    seed: u64,
     hashes: Vec<String>,
 }
 
@@ -73,6 +75,7 @@ impl Inputs {
             data,
             device,
             kind,
+            seed: spec.seed,
         };
         inputs.write_ingredient(0)?;
         inputs.check_model(spec)?;
@@ -97,14 +100,20 @@ impl Inputs {
         self.data.check_labels(&spec.data.labels, self.model.classes().unwrap_or(classes)).map_err(data_error)
     }
 
-    /// Writes one ingredient, as it is, to the model.
+    /// Writes one ingredient, as it is, to the model: with its own running statistics.
     pub fn write_ingredient(&self, k: usize) -> Result<(), EngineError> {
-        let mut one_hot = vec![0.0; self.zoo.len()];
-        one_hot[k] = 1.0;
-        for (name, tensor) in self.model.parameters() {
-            crate::hyperplane::write_soup(&self.zoo, name, &one_hot, tensor).map_err(super::errors::span_error)?;
-        }
-        Ok(())
+        statistics::write_tensors(&self.zoo, k, self.model.parameters())?;
+        self.restore_statistics(k)
+    }
+
+    /// Writes one ingredient's own running statistics to the model. Nothing is done for models without.
+    pub fn restore_statistics(&self, k: usize) -> Result<(), EngineError> {
+        self.model.statistics().map_or(Ok(()), |own| statistics::write_tensors(&self.zoo, k, own))
+    }
+
+    /// Computes the model's running statistics anew for the weights that it now holds. Nothing is done for models without.
+    pub fn collect_statistics(&self) -> Result<(), EngineError> {
+        statistics::collect(self.model.as_ref(), &self.data.learn, self.seed, self.device)
     }
 
     /// The leaves that a mix writes, in the order of `names`.

@@ -7,6 +7,7 @@ mod inputs;
 pub mod memory;
 mod phases;
 mod scoring;
+mod statistics;
 mod task_run;
 pub mod train;
 
@@ -242,7 +243,8 @@ impl SoupEngine for LocalEngine {
         let (totals, exact, model_batch) = (run.state.totals, run.state.exact, run.state.model_batch);
         let (effort, attempts) = (totals.effort, totals.attempts);
         let about = about(&self.spec, task, manifest, &groups, &scores, exact);
-        let file = CoefficientsFile { coefficients, about };
+        let statistics = statistics::read(inputs.model.as_ref())?;
+        let file = CoefficientsFile { coefficients, statistics, about };
         Ok(Completion { coefficients: file.to_bytes(), scores, effort, exact, model_batch, attempts })
     }
 }

@@ -125,8 +125,9 @@ impl<'a> TaskRun<'a> {
         effort.peak_host_bytes = effort.peak_host_bytes.max(memory::peak_resident());
     }
 
-    /// Score on select of what the model now holds.
+    /// Score on select of the soup that the model now holds, with running statistics of its own.
     pub fn score_select(&mut self) -> Result<SplitScore, EngineError> {
+        self.inputs.collect_statistics()?;
         let score = self.inputs.score(&self.inputs.data.select, self.score_batch)?;
         self.last_select = Some(score);
         Ok(score)
@@ -142,9 +143,14 @@ impl<'a> TaskRun<'a> {
         Ok(())
     }
 
-    /// Scores of the exact soup on all splits.
+    /// Scores of the exact soup on all splits. Leaves the soup in the model, running statistics included: those of the ingredient
+    /// where the soup is one ingredient, so that it is that model and no other; else computed anew.
     pub fn score_exact(&self, coefficients: &Coefficients) -> Result<Scores, EngineError> {
         self.write_exact(coefficients)?;
+        match coefficients.single_ingredient() {
+            Some(k) => self.inputs.restore_statistics(k)?,
+            None => self.inputs.collect_statistics()?,
+        }
         let data = &self.inputs.data;
         Ok(Scores {
             learn: self.inputs.score(&data.learn, self.score_batch)?,
