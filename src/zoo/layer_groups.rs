@@ -15,7 +15,7 @@ const BLOCKS: [&str; 6] = ["layer", "layers", "blocks", "resblocks", "h", "block
 /// |---|---|
 /// | model | `model` |
 /// | tensor | the tensor's name |
-/// | block | the name up to the number of the first `layer.N`, `layers.N`, `blocks.N`, `resblocks.N`, `h.N` or `block.N` in it; for a tensor outside of blocks the shortest beginning of its name, in whole components, that is not the beginning of a block's name too: beside `vit.encoder.layer.N` there are `vit.embeddings`, `vit.layernorm` and `classifier` |
+/// | block | the name up to the number of the first `layer.N`, `layers.N`, `blocks.N`, `resblocks.N`, `h.N`, `block.N` or, in ResNet, `layerM.N` in it; for a tensor outside of blocks the shortest beginning of its name, in whole components, that is not the beginning of a block's name too: beside `vit.encoder.layer.N` there are `vit.embeddings`, `vit.layernorm` and `classifier` |
 ///
 /// A tied tensor is in the group of the one it is tied to. If nothing is mixed there is one group without tensors, so that
 /// coefficients still have a column.
@@ -77,13 +77,19 @@ fn block_of(name: &str) -> Option<&str> {
     for component in name.split('.') {
         end += component.len();
         let is_number = !component.is_empty() && component.bytes().all(|b| b.is_ascii_digit());
-        if is_number && BLOCKS.contains(&before) {
+        if is_number && (BLOCKS.contains(&before) || is_stage(before)) {
             return Some(&name[..end]);
         }
         before = component;
         end += 1;
     }
     None
+}
+
+/// `layer1` and so on: ResNet numbers its stages too, in the same component.
+fn is_stage(component: &str) -> bool {
+    let number = component.strip_prefix("layer").unwrap_or_default();
+    !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit())
 }
 
 /// The shortest beginning of `name` that no block's name begins with.
@@ -175,6 +181,20 @@ mod tests {
         );
         assert_eq!(names(&["encoder.block.1.layer.0.w", "encoder.block.1.layer.1.w"]), ["encoder.block.1"]);
         assert_eq!(names(&["h.1.w", "ln.b", "layer.norm.w"]), ["h.1", "layer", "ln"]);
+        assert_eq!(
+            names(&[
+                "bn1.weight",
+                "conv1.weight",
+                "fc.bias",
+                "layer1.0.conv1.weight",
+                "layer1.0.downsample.0.weight",
+                "layer1.1.bn2.bias",
+                "layer4.10.conv1.weight",
+                "layer4.2.conv1.weight",
+            ]),
+            ["bn1", "conv1", "fc", "layer1.0", "layer1.1", "layer4.2", "layer4.10"]
+        );
+        assert_eq!(names(&["layer1.weight", "layer_1.0.weight"]), ["layer1", "layer_1"]);
         assert_eq!(names(&["fc1.weight", "fc2.weight", "fc10.weight"]), ["fc1", "fc2", "fc10"]);
     }
 

@@ -8,10 +8,12 @@
 //! | `mismatch` | differences between ingredients |
 //! | `hash`, `hash_cache` | content hashes, and where they are remembered |
 //! | `layout`, `layer_groups` | which tensors are mixed, and which share a coefficient |
+//! | `family` | which family a model is of |
 //! | `inspect` | a report from headers |
 
 mod element;
 mod error;
+mod family;
 mod folder;
 mod hash;
 mod hash_cache;
@@ -31,6 +33,7 @@ use std::path::{Path, PathBuf};
 pub(crate) use element::encode;
 pub use element::{Element, is_mixable};
 pub use error::ZooError;
+pub use family::{FamilyUnknown, detect};
 pub(crate) use folder::{INDEX, SINGLE, own_file};
 pub(crate) use hash::hash_ingredient;
 pub use hash::{IngredientHashes, ZooHashes};

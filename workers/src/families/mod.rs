@@ -4,14 +4,15 @@
 //! [`Model`] and one line in [`load`]. Everything else (mixing, learning, scoring, writing) works on names and tensors alone.
 
 mod activation;
+mod expected;
+mod layers;
 mod torchscript;
 mod vit;
 mod vit_config;
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
-use mehl_soup::sweep::spec::Family;
+use mehl_soup::sweep::spec::{Family, ZooSpec};
 use mehl_soup::zoo::{Layout, TensorClass, Zoo};
 use tch::{Device, Kind, TchError, Tensor};
 
@@ -105,29 +106,14 @@ pub enum FamilyError {
     },
 }
 
-/// The family of a zoo: what the specification says, or what `config.json` of the first ingredient says.
+/// The family of a zoo: what the specification says, or what the first ingredient's configuration and tensor names say.
 ///
 /// # Errors
 /// [`FamilyError::Unknown`] with what was looked at.
 pub fn detect(stated: Option<Family>, zoo: &Zoo) -> Result<Family, FamilyError> {
-    if let Some(family) = stated {
-        return Ok(family);
-    }
-    let first = &zoo.ingredients()[0];
-    let config = first.config().ok_or_else(|| {
-        FamilyError::Unknown(format!(
-            "{} has no config.json; name `zoo.family` (and, for `torchscript`, `zoo.architecture`)",
-            first.path().display()
-        ))
-    })?;
-    let model_type = config.get("model_type").and_then(|v| v.as_str()).unwrap_or("");
-    match model_type {
-        "vit" | "deit" => Ok(Family::Vit),
-        other => Err(FamilyError::Unknown(format!(
-            "{}/config.json: model_type is `{other}`, expected `vit` or `deit`; any differentiable module can be used with \
-             `zoo.family = \"torchscript\"`",
-            first.path().display()
-        ))),
+    match stated {
+        Some(family) => Ok(family),
+        None => mehl_soup::zoo::detect(&zoo.ingredients()[0]).map_err(|e| FamilyError::Unknown(e.to_string())),
     }
 }
 
@@ -137,7 +123,7 @@ pub fn detect(stated: Option<Family>, zoo: &Zoo) -> Result<Family, FamilyError> 
 /// If the ingredients' tensors or configuration do not fit the family.
 pub fn load(
     family: Family,
-    architecture: Option<&Path>,
+    spec: &ZooSpec,
     zoo: &Zoo,
     layout: &Layout,
     device: Device,
@@ -147,9 +133,9 @@ pub fn load(
         Family::ClipVit | Family::TimmVit | Family::Resnet => {
             Err(FamilyError::Unknown(format!("family `{family}` cannot be computed yet")))
         }
-        Family::Vit => Ok(Box::new(Vit::from_zoo(zoo, layout, device, kind)?)),
+        Family::Vit => Ok(Box::new(Vit::from_zoo(spec, zoo, layout, device, kind)?)),
         Family::Torchscript => {
-            let path = architecture.ok_or_else(|| {
+            let path = spec.architecture.as_deref().ok_or_else(|| {
                 FamilyError::Unknown("`zoo.family = \"torchscript\"` needs `zoo.architecture`".to_string())
             })?;
             Ok(Box::new(torchscript::TorchScript::load(path, zoo, layout, device, kind)?))

@@ -33,34 +33,23 @@ pub struct VitConfig {
     pub qkv_bias: bool,
 }
 
-/// Fields of `config.json` that decide what a model computes, or what its classes mean.
-const DECISIVE: [&str; 14] = [
-    "model_type",
-    "architectures",
-    "hidden_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "intermediate_size",
-    "hidden_act",
-    "layer_norm_eps",
-    "image_size",
-    "patch_size",
-    "num_channels",
-    "qkv_bias",
-    "label2id",
-    "id2label",
+/// Fields of `config.json` that decide what a model computes, or what its classes mean, as JSON pointers.
+pub(super) const DECISIVE: [&str; 14] = [
+    "/model_type",
+    "/architectures",
+    "/hidden_size",
+    "/num_hidden_layers",
+    "/num_attention_heads",
+    "/intermediate_size",
+    "/hidden_act",
+    "/layer_norm_eps",
+    "/image_size",
+    "/patch_size",
+    "/num_channels",
+    "/qkv_bias",
+    "/label2id",
+    "/id2label",
 ];
-
-/// The first decisive field in which two configurations differ, expected (the first's) and found, if there is one.
-pub fn difference(expected: &Value, found: &Value) -> Option<String> {
-    DECISIVE.iter().find(|key| expected.get(**key) != found.get(**key)).map(|key| {
-        let shown = |json: &Value| {
-            let text = json.get(*key).map_or("nothing".to_string(), Value::to_string);
-            text.chars().take(120).collect::<String>()
-        };
-        format!("{key}: expected {}, found {}", shown(expected), shown(found))
-    })
-}
 
 /// The classification head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,0 +1,221 @@
+//! What a family expects of the ingredients' tensors and configurations, and what it finds.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use mehl_soup::sweep::spec::ZooSpec;
+use mehl_soup::zoo::{Ingredient, Layout, Zoo};
+use serde_json::Value;
+use tch::{Device, Kind, TchError, Tensor};
+
+use super::{FamilyError, is_mixed, list};
+
+/// Name on disk and shape of each tensor of a model.
+pub(super) type Tensors = Vec<(String, Vec<i64>)>;
+
+/// Whether an ingredient has the expected tensors, in their shapes, and no others. `Err` has all differences.
+///
+/// `idle` knows the names that may be there without taking part in the logits.
+pub(super) fn compare(expected: &Tensors, found: &Ingredient, idle: impl Fn(&str) -> bool) -> Result<(), Vec<String>> {
+    let mut faults = Vec::new();
+    for (name, shape) in expected {
+        match found.info(name) {
+            None => faults.push(format!("{name}: expected shape {shape:?}, found no such tensor")),
+            Some(info) if info.shape.iter().map(|&d| d as i64).ne(shape.iter().copied()) => {
+                faults.push(format!("{name}: expected shape {shape:?}, found {:?}", info.shape));
+            }
+            Some(_) => {}
+        }
+    }
+    let names: BTreeSet<&str> = expected.iter().map(|(name, _)| name.as_str()).collect();
+    let others = found.tensor_names().filter(|name| !names.contains(name) && !idle(name));
+    faults.extend(others.map(|name| format!("{name}: expected no such tensor, found it")));
+    if faults.is_empty() { Ok(()) } else { Err(faults) }
+}
+
+/// To be used in `map_err`: differences as an error.
+pub(super) fn tensor_faults(family: &'static str, ingredient: &Ingredient) -> impl Fn(Vec<String>) -> FamilyError {
+    let ingredient = ingredient.path().display().to_string();
+    move |faults| FamilyError::Tensors { ingredient: ingredient.clone(), family, faults: list(&faults) }
+}
+
+/// A leaf of zeros for each tensor; mixed ones require gradients.
+pub(super) fn leaves(
+    expected: &Tensors,
+    layout: &Layout,
+    device: Device,
+    kind: Kind,
+) -> Result<BTreeMap<String, Tensor>, TchError> {
+    let leaf = |(name, shape): &(String, Vec<i64>)| {
+        let tensor = Tensor::f_zeros(shape, (kind, device))?.f_set_requires_grad(is_mixed(layout, name))?;
+        Ok((name.clone(), tensor))
+    };
+    expected.iter().map(leaf).collect()
+}
+
+/// Sizes of a tensor that has N dimensions.
+///
+/// # Errors
+/// What is found instead, in words.
+pub(super) fn sizes<const N: usize>(ingredient: &Ingredient, name: &str) -> Result<[i64; N], String> {
+    let info = ingredient.info(name).ok_or_else(|| format!("{name}: expected {N} dimensions, found no such tensor"))?;
+    let shape: Vec<i64> = info.shape.iter().map(|&d| d as i64).collect();
+    match <[i64; N]>::try_from(shape) {
+        Ok(sizes) if sizes.iter().all(|&size| size > 0) => Ok(sizes),
+        _ => Err(format!("{name}: expected {N} dimensions above 0, found {:?}", info.shape)),
+    }
+}
+
+/// How many `{prefix}.0`, `{prefix}.1`, .. follow one another.
+pub(super) fn count(ingredient: &Ingredient, prefix: &str) -> i64 {
+    let numbers: BTreeSet<i64> = ingredient
+        .tensor_names()
+        .filter_map(|name| name.strip_prefix(prefix)?.strip_prefix('.')?.split('.').next()?.parse().ok())
+        .collect();
+    (0..).take_while(|n| numbers.contains(n)).count() as i64
+}
+
+/// What wrappers put before each name: the longest sequence of `module.` and `model.` with which the first of `names` that is there begins.
+pub(super) fn root(ingredient: &Ingredient, name: &str) -> String {
+    let wrapped = |found: &&str| found.strip_suffix(name).is_some_and(is_wrapper);
+    ingredient
+        .tensor_names()
+        .find(wrapped)
+        .and_then(|found| found.strip_suffix(name))
+        .unwrap_or_default()
+        .to_string()
+}
+
+/// Whether a beginning of names says nothing but that the model was wrapped.
+fn is_wrapper(beginning: &str) -> bool {
+    let mut rest = beginning;
+    while let Some(inner) = rest.strip_prefix("module.").or_else(|| rest.strip_prefix("model.")) {
+        rest = inner;
+    }
+    rest.is_empty()
+}
+
+/// The configuration's file, for messages.
+pub(super) fn config_file(ingredient: &Ingredient) -> String {
+    ingredient.folder().unwrap_or(ingredient.path()).join("config.json").display().to_string()
+}
+
+/// To be used in `map_err`: what is wrong with an ingredient's configuration.
+pub(super) fn config_fault(ingredient: &Ingredient) -> impl Fn(String) -> FamilyError {
+    let file = config_file(ingredient);
+    move |what| FamilyError::Config { file: file.clone(), what }
+}
+
+/// That all ingredients have the first's values in the fields that decide what a model computes or what its classes mean; or no
+/// configuration, all of them. Fields are JSON pointers.
+pub(super) fn agree(zoo: &Zoo, decisive: &[&str]) -> Result<(), FamilyError> {
+    let first = &zoo.ingredients()[0];
+    for other in &zoo.ingredients()[1..] {
+        let as_in_first = |what: String| config_fault(other)(format!("{what}, as in {}", first.path().display()));
+        match (first.config(), other.config()) {
+            (None, None) => {}
+            (Some(_), None) => return Err(as_in_first("expected a configuration, found none".to_string())),
+            (None, Some(_)) => return Err(as_in_first("expected no configuration, found one".to_string())),
+            (Some(expected), Some(found)) => {
+                if let Some(what) = difference(expected, found, decisive) {
+                    return Err(as_in_first(what));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The first decisive field in which two configurations differ, expected (the first's) and found, if there is one.
+fn difference(expected: &Value, found: &Value, decisive: &[&str]) -> Option<String> {
+    decisive.iter().find(|field| expected.pointer(field) != found.pointer(field)).map(|field| {
+        let shown = |json: &Value| {
+            let text = json.pointer(field).map_or("nothing".to_string(), Value::to_string);
+            text.chars().take(120).collect::<String>()
+        };
+        let name = field.trim_start_matches('/').replace('/', ".");
+        format!("{name}: expected {}, found {}", shown(expected), shown(found))
+    })
+}
+
+/// A value from the specification or the configuration, which must agree where both have one.
+pub(super) fn stated<T: PartialEq + std::fmt::Display>(
+    field: &str,
+    specification: Option<T>,
+    configuration: Option<T>,
+) -> Result<Option<T>, String> {
+    match (specification, configuration) {
+        (Some(ours), Some(theirs)) if ours != theirs => {
+            Err(format!("{field}: found {theirs}, but the specification says {ours}; leave that out"))
+        }
+        (ours, theirs) => Ok(theirs.or(ours)),
+    }
+}
+
+/// A Hugging Face configuration, with what the specification says in the fields that it leaves out.
+pub(super) fn completed(json: &Value, spec: &ZooSpec) -> Result<Value, String> {
+    let mut json = json.clone();
+    let theirs = json.get("num_attention_heads").and_then(Value::as_u64);
+    if let Some(heads) = stated("num_attention_heads", spec.heads.map(|h| h as u64), theirs)? {
+        json["num_attention_heads"] = heads.into();
+    }
+    let theirs = json.get("hidden_act").and_then(Value::as_str).map(str::to_string);
+    if let Some(activation) = stated("hidden_act", spec.activation.clone(), theirs)? {
+        json["hidden_act"] = activation.into();
+    }
+    Ok(json)
+}
+
+/// Widths whose attention heads are not 64 wide in well-known models, so that shapes alone do not tell their number.
+const OTHER_HEADS: [i64; 5] = [1152, 1280, 1408, 1536, 1664];
+
+/// Heads of 64, as in all ViTs of up to 1024 but for miniatures.
+///
+/// # Errors
+/// What to state, where that is a guess.
+pub(super) fn heads_by_width(width: i64) -> Result<i64, String> {
+    if width % 64 == 0 && !OTHER_HEADS.contains(&width) {
+        return Ok(width / 64);
+    }
+    Err(format!("a width of {width} does not tell the number of attention heads: state it as `zoo.heads`"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wrappers_are_told_from_names() {
+        for wrapper in ["", "module.", "model.", "module.model.", "model.module."] {
+            assert!(is_wrapper(wrapper), "{wrapper}");
+        }
+        for other in ["visual.", "model", "module.visual.", "my_model."] {
+            assert!(!is_wrapper(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_statement_must_not_contradict_the_configuration() {
+        assert_eq!(stated("heads", Some(2), None), Ok(Some(2)));
+        assert_eq!(stated("heads", None, Some(3)), Ok(Some(3)));
+        assert_eq!(stated("heads", Some(3), Some(3)), Ok(Some(3)));
+        assert_eq!(stated::<i64>("heads", None, None), Ok(None));
+        let fault = stated("heads", Some(2), Some(3)).unwrap_err();
+        assert!(fault.contains("found 3") && fault.contains("says 2"), "{fault}");
+    }
+
+    #[test]
+    fn heads_are_not_guessed_where_models_differ() {
+        assert_eq!(heads_by_width(768), Ok(12));
+        assert_eq!(heads_by_width(1024), Ok(16));
+        for width in [1280, 1664, 16, 100] {
+            assert!(heads_by_width(width).unwrap_err().contains("zoo.heads"), "{width}");
+        }
+    }
+
+    #[test]
+    fn the_first_decisive_difference_is_named() {
+        let (a, b) = (serde_json::json!({"v": {"h": 1}, "x": 1}), serde_json::json!({"v": {"h": 2}, "x": 2}));
+        assert_eq!(difference(&a, &b, &["/y", "/v/h"]), Some("v.h: expected 1, found 2".to_string()));
+        assert_eq!(difference(&a, &b, &["/y"]), None);
+    }
+}

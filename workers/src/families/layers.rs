@@ -1,0 +1,102 @@
+//! Layers that families are made of, on tensors named as on disk.
+
+use std::collections::BTreeMap;
+
+use tch::{TchError, Tensor};
+
+/// A model's tensors by their names on disk; layers are named without the root that all of them share.
+pub(super) struct Weights {
+    root: String,
+    tensors: BTreeMap<String, Tensor>,
+}
+
+impl Weights {
+    /// `root` is empty or ends with a dot.
+    pub(super) fn new(root: impl Into<String>, tensors: BTreeMap<String, Tensor>) -> Self {
+        Self { root: root.into(), tensors }
+    }
+
+    /// All tensors, by their whole names.
+    pub(super) fn all(&self) -> &BTreeMap<String, Tensor> {
+        &self.tensors
+    }
+
+    /// A tensor that may be absent.
+    pub(super) fn find(&self, name: &str) -> Option<&Tensor> {
+        self.tensors.get(&format!("{}{name}", self.root))
+    }
+
+    /// A tensor.
+    pub(super) fn get(&self, name: &str) -> Result<&Tensor, TchError> {
+        self.find(name).ok_or_else(|| TchError::FileFormat(format!("the model has no tensor {}{name}", self.root)))
+    }
+
+    /// `x W^T + b`: `[.., out]` of `[.., in]`, without b where there is none.
+    pub(super) fn linear(&self, x: &Tensor, name: &str) -> Result<Tensor, TchError> {
+        x.f_linear(self.get(&format!("{name}.weight"))?, self.find(&format!("{name}.bias")))
+    }
+
+    /// Layer norm over the last dimension.
+    pub(super) fn layer_norm(&self, x: &Tensor, name: &str, eps: f64) -> Result<Tensor, TchError> {
+        let (weight, bias) = (self.get(&format!("{name}.weight"))?, self.get(&format!("{name}.bias"))?);
+        x.f_layer_norm(weight.size(), Some(weight), Some(bias), eps, false)
+    }
+
+    /// `[N, tokens, width]` of images `[N, channels, height, width]`: a convolution `[width, channels, height, width]` whose stride is its
+    /// kernel, on the patches that fit.
+    pub(super) fn patches(&self, pixels: &Tensor, name: &str) -> Result<Tensor, TchError> {
+        let weight = self.get(&format!("{name}.weight"))?;
+        let (kernel, image) = (weight.size(), pixels.size());
+        let ([_, channels, height, width], [n, _, rows, columns]) = (kernel[..], image[..]) else {
+            return Err(TchError::Shape(format!("expected images [N, channels, height, width], found {image:?}")));
+        };
+        // Cut patches, then multiply: the same sum, and no layout change on the way back.
+        let (down, across) = (rows / height, columns / width);
+        let patches = pixels
+            .f_slice(2, 0, down * height, 1)?
+            .f_slice(3, 0, across * width, 1)?
+            .f_reshape([n, channels, down, height, across, width])?
+            .f_permute([0, 2, 4, 1, 3, 5])?
+            .f_reshape([n, down * across, channels * height * width])?;
+        patches.f_linear(&weight.f_flatten(1, -1)?, self.find(&format!("{name}.bias")))
+    }
+
+    /// Tokens `[N, k, width]` of a parameter of k tokens, the same for each of N samples.
+    pub(super) fn tokens(&self, n: i64, name: &str) -> Result<Tensor, TchError> {
+        let token = self.get(name)?;
+        let width = token.size().last().copied().unwrap_or(0);
+        token.f_view([1, -1, width])?.f_expand([n, -1, width], false)
+    }
+}
+
+/// `[N, tokens, width]` as `[N, heads, tokens, width / heads]`.
+pub(super) fn split_heads(x: &Tensor, heads: i64) -> Result<Tensor, TchError> {
+    let (n, tokens, width) = x.size3()?;
+    x.f_view([n, tokens, heads, width / heads])?.f_transpose(1, 2)
+}
+
+/// Query, key and value, each `[N, heads, tokens, width / heads]`, of their projections side by side, `[N, tokens, 3 width]`.
+pub(super) fn split_fused(x: &Tensor, heads: i64) -> Result<[Tensor; 3], TchError> {
+    let (n, tokens, width) = x.size3()?;
+    let parts = x.f_view([n, tokens, 3, heads, width / 3 / heads])?.f_permute([2, 0, 3, 1, 4])?;
+    Ok([parts.f_select(0, 0)?, parts.f_select(0, 1)?, parts.f_select(0, 2)?])
+}
+
+/// `softmax(q k^T / sqrt(d)) v` (Vaswani et al. 2017, equation 1): `[N, tokens, heads d]` of three `[N, heads, tokens, d]`.
+pub(super) fn attention(query: &Tensor, key: &Tensor, value: &Tensor) -> Result<Tensor, TchError> {
+    let mixed = Tensor::f_scaled_dot_product_attention::<Tensor>(query, key, value, None, 0.0, false, None::<f64>, false)?;
+    let (n, heads, tokens, d) = mixed.size4()?;
+    mixed.f_transpose(1, 2)?.f_reshape([n, tokens, heads * d])
+}
+
+/// The one input of a family that looks at images, `[N, channels, height, width]`.
+pub(super) fn only_input<'a>(inputs: &'a [Tensor], family: &str) -> Result<&'a Tensor, TchError> {
+    let [pixels] = inputs else {
+        return Err(TchError::Shape(format!("{family} takes one input, found {}", inputs.len())));
+    };
+    if pixels.dim() != 4 {
+        let found = pixels.size();
+        return Err(TchError::Shape(format!("{family} takes images [N, channels, height, width], found {found:?}")));
+    }
+    Ok(pixels)
+}
