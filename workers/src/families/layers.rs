@@ -47,7 +47,7 @@ impl Weights {
     pub(super) fn patches(&self, pixels: &Tensor, name: &str) -> Result<Tensor, TchError> {
         let weight = self.get(&format!("{name}.weight"))?;
         let (kernel, image) = (weight.size(), pixels.size());
-        let ([_, channels, height, width], [n, _, rows, columns]) = (kernel[..], image[..]) else {
+        let (&[_, channels, height, width], &[n, _, rows, columns]) = (&kernel[..], &image[..]) else {
             return Err(TchError::Shape(format!("expected images [N, channels, height, width], found {image:?}")));
         };
         // Cut patches, then multiply: the same sum, and no layout change on the way back.

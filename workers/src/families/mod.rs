@@ -4,6 +4,8 @@
 //! [`Model`] and one line in [`load`]. Everything else (mixing, learning, scoring, writing) works on names and tensors alone.
 
 mod activation;
+mod clip_config;
+mod clip_vit;
 mod expected;
 mod layers;
 mod torchscript;
@@ -130,9 +132,10 @@ pub fn load(
     kind: Kind,
 ) -> Result<Box<dyn Model>, FamilyError> {
     match family {
-        Family::ClipVit | Family::TimmVit | Family::Resnet => {
+        Family::TimmVit | Family::Resnet => {
             Err(FamilyError::Unknown(format!("family `{family}` cannot be computed yet")))
         }
+        Family::ClipVit => Ok(Box::new(clip_vit::ClipVit::from_zoo(spec, zoo, layout, device, kind)?)),
         Family::Vit => Ok(Box::new(Vit::from_zoo(spec, zoo, layout, device, kind)?)),
         Family::Torchscript => {
             let path = spec.architecture.as_deref().ok_or_else(|| {

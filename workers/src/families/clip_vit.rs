@@ -1,0 +1,109 @@
+//! CLIP's visual tower as an image classifier, by OpenAI's names or Hugging Face's.
+//!
+//! Follows Radford et al. 2021 (arXiv 2103.00020): pre-norm blocks behind a norm of the embeddings, QuickGELU. OpenAI's features, the
+//! projected class token, are divided by their Euclidean norm before the head, as in the wrapper of mlfoundations/model-soups.
+//! `CLIPForImageClassification` takes the mean of the patches' last tokens instead.
+
+use std::collections::BTreeMap;
+
+use mehl_soup::sweep::spec::ZooSpec;
+use mehl_soup::zoo::{Layout, Zoo};
+use tch::{Device, Kind, TchError, Tensor};
+
+use super::clip_config::ClipConfig;
+use super::layers::{self, Weights};
+use super::{FamilyError, Model, Pass, expected};
+
+/// A CLIP image classifier.
+pub(super) struct ClipVit {
+    config: ClipConfig,
+    weights: Weights,
+}
+
+impl ClipVit {
+    /// From a zoo of safetensors files by OpenAI's names, or of Hugging Face folders.
+    pub(super) fn from_zoo(
+        spec: &ZooSpec,
+        zoo: &Zoo,
+        layout: &Layout,
+        device: Device,
+        kind: Kind,
+    ) -> Result<Self, FamilyError> {
+        let config = ClipConfig::from_zoo(spec, zoo)?;
+        let file = zoo.ingredients()[0].path().display().to_string();
+        let parameters = expected::leaves(&config.tensors(), layout, device, kind)
+            .map_err(|source| FamilyError::Torch { file, source })?;
+        Ok(Self { config, weights: Weights::new("", parameters) })
+    }
+
+    fn embed(&self, pixels: &Tensor) -> Result<Tensor, TchError> {
+        let (c, w) = (&self.config, &self.weights);
+        let name = |layer: &str| format!("{}{layer}", c.tower);
+        let patches = w.patches(pixels, &name(c.naming.patches))?;
+        let class = w.tokens(pixels.size()[0], &name(c.naming.class))?;
+        let tokens = Tensor::f_cat(&[class, patches], 1)?.f_add(w.get(&name(c.naming.positions))?)?;
+        w.layer_norm(&tokens, &name(c.naming.before), c.eps)
+    }
+
+    fn attention(&self, x: &Tensor, block: &str) -> Result<Tensor, TchError> {
+        let (c, w) = (&self.config, &self.weights);
+        let [query, key, value] = if c.is_openai() {
+            let (weight, bias) = (format!("{block}.attn.in_proj_weight"), format!("{block}.attn.in_proj_bias"));
+            layers::split_fused(&x.f_linear(w.get(&weight)?, Some(w.get(&bias)?))?, c.heads)?
+        } else {
+            let split = |part: &str| layers::split_heads(&w.linear(x, &format!("{block}.self_attn.{part}"))?, c.heads);
+            [split("q_proj")?, split("k_proj")?, split("v_proj")?]
+        };
+        w.linear(&layers::attention(&query, &key, &value)?, &format!("{block}.{}", c.naming.out))
+    }
+
+    /// `[N, features]` of the last tokens.
+    fn features(&self, x: &Tensor) -> Result<Tensor, TchError> {
+        let (c, w) = (&self.config, &self.weights);
+        if !c.is_openai() {
+            return x.f_slice(1, 1, None, 1)?.f_mean_dim(1, false, None::<Kind>);
+        }
+        let class = w.layer_norm(&x.f_select(1, 0)?, &format!("{}ln_post", c.tower), c.eps)?;
+        let features = class.f_matmul(w.get(&format!("{}proj", c.tower))?)?;
+        features.f_div(&features.f_norm_scalaropt_dim(2.0, -1, true)?)
+    }
+}
+
+impl Model for ClipVit {
+    fn parameters(&self) -> &BTreeMap<String, Tensor> {
+        self.weights.all()
+    }
+
+    fn logits(&self, inputs: &[Tensor], _: Pass) -> Result<Tensor, TchError> {
+        let (c, w) = (&self.config, &self.weights);
+        let mut x = self.embed(layers::only_input(inputs, "a CLIP ViT")?)?;
+        let [first, second] = c.naming.norms;
+        let [up, down] = c.naming.perceptron;
+        for block in 0..c.layers {
+            let block = format!("{}{}.{block}", c.tower, c.naming.blocks);
+            let normed = w.layer_norm(&x, &format!("{block}.{first}"), c.eps)?;
+            x = x.f_add(&self.attention(&normed, &block)?)?;
+            let normed = w.layer_norm(&x, &format!("{block}.{second}"), c.eps)?;
+            let hidden = c.activation.apply(&w.linear(&normed, &format!("{block}.{up}"))?)?;
+            x = x.f_add(&w.linear(&hidden, &format!("{block}.{down}"))?)?;
+        }
+        w.linear(&self.features(&x)?, &c.head)
+    }
+
+    /// A key's bias adds the same to all of a query's attention logits, and softmax ignores that. OpenAI's is a part of a tensor that counts.
+    fn gradient_free(&self, name: &str) -> bool {
+        name.ends_with(".self_attn.k_proj.bias")
+    }
+
+    fn fingerprint(&self) -> String {
+        format!("{:?}", self.config)
+    }
+
+    fn input_shapes(&self) -> Option<Vec<Vec<i64>>> {
+        Some(vec![vec![self.config.channels, self.config.image, self.config.image]])
+    }
+
+    fn classes(&self) -> Option<i64> {
+        Some(self.config.classes)
+    }
+}
