@@ -8,6 +8,10 @@ mod clip_config;
 mod clip_vit;
 mod expected;
 mod layers;
+mod timm_arguments;
+mod timm_config;
+mod timm_names;
+mod timm_vit;
 mod torchscript;
 mod vit;
 mod vit_config;
@@ -132,10 +136,11 @@ pub fn load(
     kind: Kind,
 ) -> Result<Box<dyn Model>, FamilyError> {
     match family {
-        Family::TimmVit | Family::Resnet => {
+        Family::Resnet => {
             Err(FamilyError::Unknown(format!("family `{family}` cannot be computed yet")))
         }
         Family::ClipVit => Ok(Box::new(clip_vit::ClipVit::from_zoo(spec, zoo, layout, device, kind)?)),
+        Family::TimmVit => Ok(Box::new(timm_vit::TimmVit::from_zoo(spec, zoo, layout, device, kind)?)),
         Family::Vit => Ok(Box::new(Vit::from_zoo(spec, zoo, layout, device, kind)?)),
         Family::Torchscript => {
             let path = spec.architecture.as_deref().ok_or_else(|| {
