@@ -31,7 +31,7 @@ const SIGNATURES: [(Family, &[&str]); 6] = [
 ];
 
 /// timm's architectures that ResNet computes: torchvision's, whose groups and widths shapes tell.
-const RESNETS: [&str; 13] = [
+pub const RESNETS: [&str; 13] = [
     "resnet18",
     "resnet34",
     "resnet50",
@@ -153,7 +153,7 @@ fn stated(config: Option<&Value>) -> (Statement, String) {
             Statement::Family(Family::ClipVit)
         }
         (Some(_), _, _) => Statement::Other,
-        (None, _, Some(name)) if RESNETS.contains(&name) => Statement::Family(Family::Resnet),
+        (None, _, Some(name)) if RESNETS.contains(&untagged(name)) => Statement::Family(Family::Resnet),
         (None, _, Some(name)) if TIMM_VITS.iter().any(|beginning| name.starts_with(beginning)) => {
             Statement::Family(Family::TimmVit)
         }
@@ -161,6 +161,11 @@ fn stated(config: Option<&Value>) -> (Statement, String) {
         (None, _, None) => Statement::Nothing,
     };
     (statement, said.join(", "))
+}
+
+/// timm's architecture, without the tag of its weights after a dot.
+fn untagged(architecture: &str) -> &str {
+    architecture.split('.').next().unwrap_or_default()
 }
 
 /// A name without wrappers' prefixes.

@@ -33,7 +33,7 @@ use std::path::{Path, PathBuf};
 pub(crate) use element::encode;
 pub use element::{Element, is_mixable};
 pub use error::ZooError;
-pub use family::{FamilyUnknown, detect};
+pub use family::{FamilyUnknown, RESNETS, detect};
 pub(crate) use folder::{INDEX, SINGLE, own_file};
 pub(crate) use hash::hash_ingredient;
 pub use hash::{IngredientHashes, ZooHashes};

@@ -8,6 +8,8 @@ mod clip_config;
 mod clip_vit;
 mod expected;
 mod layers;
+mod resnet;
+mod resnet_config;
 mod timm_arguments;
 mod timm_config;
 mod timm_names;
@@ -136,9 +138,7 @@ pub fn load(
     kind: Kind,
 ) -> Result<Box<dyn Model>, FamilyError> {
     match family {
-        Family::Resnet => {
-            Err(FamilyError::Unknown(format!("family `{family}` cannot be computed yet")))
-        }
+        Family::Resnet => Ok(Box::new(resnet::Resnet::from_zoo(spec, zoo, layout, device, kind)?)),
         Family::ClipVit => Ok(Box::new(clip_vit::ClipVit::from_zoo(spec, zoo, layout, device, kind)?)),
         Family::TimmVit => Ok(Box::new(timm_vit::TimmVit::from_zoo(spec, zoo, layout, device, kind)?)),
         Family::Vit => Ok(Box::new(Vit::from_zoo(spec, zoo, layout, device, kind)?)),
