@@ -74,7 +74,10 @@ impl fmt::Display for FamilyUnknown {
                 writeln!(f, "  tensor names of {family}: not found {}", missing.join(", "))?;
             }
         }
-        write!(f, "  name `zoo.family`, which with `torchscript` and `zoo.architecture` can be any differentiable module")
+        write!(
+            f,
+            "  name `zoo.family`, which with `torchscript` and `zoo.architecture` can be any differentiable module"
+        )
     }
 }
 
@@ -240,7 +243,9 @@ mod tests {
     #[test]
     fn contradictions_name_both_sides() {
         let fault = found(SIGNATURES[4].1, Some(serde_json::json!({"model_type": "vit"}))).unwrap_err().to_string();
-        for part in ["config.json says family `vit`", "tensor names say `timm-vit`", "model_type `vit`", "no architecture"] {
+        for part in
+            ["config.json says family `vit`", "tensor names say `timm-vit`", "model_type `vit`", "no architecture"]
+        {
             assert!(fault.contains(part), "{part} in {fault}");
         }
         let config = serde_json::json!({"architecture": "convnext_tiny"});

@@ -61,8 +61,7 @@ impl Inputs {
             .map_err(zoo_error)?;
         let layout = Layout::new(&zoo, &hashes).map_err(zoo_error)?;
         let family = families::detect(spec.zoo.family, &zoo).map_err(family_error)?;
-        let model =
-            families::load(family, &spec.zoo, &zoo, &layout, device, kind).map_err(family_error)?;
+        let model = families::load(family, &spec.zoo, &zoo, &layout, device, kind).map_err(family_error)?;
         if let Some(shapes) = model.input_shapes() {
             data.check_shapes(&spec.data, &shapes).map_err(data_error)?;
         }

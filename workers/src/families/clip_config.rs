@@ -4,9 +4,9 @@ use mehl_soup::sweep::spec::ZooSpec;
 use mehl_soup::zoo::{Ingredient, Zoo};
 use serde_json::Value;
 
+use super::FamilyError;
 use super::activation::Activation;
 use super::expected::{self, Tensors};
-use super::FamilyError;
 
 /// What OpenAI and Hugging Face call the same layers.
 #[derive(Debug, PartialEq)]

@@ -77,12 +77,7 @@ pub(super) fn count(ingredient: &Ingredient, prefix: &str) -> i64 {
 /// What wrappers put before each name: the longest sequence of `module.` and `model.` with which the first of `names` that is there begins.
 pub(super) fn root(ingredient: &Ingredient, name: &str) -> String {
     let wrapped = |found: &&str| found.strip_suffix(name).is_some_and(is_wrapper);
-    ingredient
-        .tensor_names()
-        .find(wrapped)
-        .and_then(|found| found.strip_suffix(name))
-        .unwrap_or_default()
-        .to_string()
+    ingredient.tensor_names().find(wrapped).and_then(|found| found.strip_suffix(name)).unwrap_or_default().to_string()
 }
 
 /// Whether a beginning of names says nothing but that the model was wrapped.

@@ -84,7 +84,8 @@ pub(super) fn split_fused(x: &Tensor, heads: i64) -> Result<[Tensor; 3], TchErro
 
 /// `softmax(q k^T / sqrt(d)) v` (Vaswani et al. 2017, equation 1): `[N, tokens, heads d]` of three `[N, heads, tokens, d]`.
 pub(super) fn attention(query: &Tensor, key: &Tensor, value: &Tensor) -> Result<Tensor, TchError> {
-    let mixed = Tensor::f_scaled_dot_product_attention::<Tensor>(query, key, value, None, 0.0, false, None::<f64>, false)?;
+    let mixed =
+        Tensor::f_scaled_dot_product_attention::<Tensor>(query, key, value, None, 0.0, false, None::<f64>, false)?;
     let (n, heads, tokens, d) = mixed.size4()?;
     mixed.f_transpose(1, 2)?.f_reshape([n, tokens, heads * d])
 }

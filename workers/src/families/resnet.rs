@@ -77,7 +77,8 @@ impl Resnet {
         };
         let size = x.size();
         if of_batch && size.iter().product::<i64>() == size[1] {
-            let what = format!("{name}: expected more than one value a channel for statistics of a batch, found {size:?}");
+            let what =
+                format!("{name}: expected more than one value a channel for statistics of a batch, found {size:?}");
             return Err(TchError::Shape(what));
         }
         let (mean, variance) = statistics.unzip();

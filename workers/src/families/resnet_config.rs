@@ -89,7 +89,9 @@ impl ResnetConfig {
         let stem_name = format!("{root}conv1.weight");
         let [stem, channels, high, wide] = expected::sizes(found, &stem_name)?;
         if [high, wide] != [7, 7] {
-            return Err(format!("{stem_name}: expected a stem of 7x7, found {high}x{wide}, which the family does not compute"));
+            return Err(format!(
+                "{stem_name}: expected a stem of 7x7, found {high}x{wide}, which the family does not compute"
+            ));
         }
         let mut blocks = Vec::new();
         let mut width = stem;
@@ -165,15 +167,16 @@ fn block(found: &Ingredient, name: String, stride: i64, width: i64) -> Result<Bl
     let (convolutions, groups) = if found.info(&last).is_some() {
         let [out, _, _, _] = expected::sizes(found, &last)?;
         if mid % per_group != 0 {
-            return Err(format!("{name}conv2.weight: expected groups of a divisor of {mid} channels, found {per_group}"));
+            return Err(format!(
+                "{name}conv2.weight: expected groups of a divisor of {mid} channels, found {per_group}"
+            ));
         }
         (vec![[mid, width], [second, mid], [out, second]], mid / per_group)
     } else {
         (vec![[mid, width], [second, mid]], 1)
     };
     let out = convolutions.last().map_or(width, |[out, _]| *out);
-    let downsample =
-        stride != 1 || out != width || found.info(&format!("{name}downsample.0.weight")).is_some();
+    let downsample = stride != 1 || out != width || found.info(&format!("{name}downsample.0.weight")).is_some();
     Ok(Block { name, convolutions, groups, stride, downsample })
 }
 

@@ -75,12 +75,14 @@ impl Arguments {
         };
         if let Some(given) = config.get("model_args").and_then(Value::as_object) {
             for (name, value) in given.iter().filter(|(_, value)| !value.is_null()) {
-                arguments.take(name, value).map_err(|expected| {
-                    format!("model_args.{name}: expected {expected}, found {value}")
-                })?;
+                arguments
+                    .take(name, value)
+                    .map_err(|expected| format!("model_args.{name}: expected {expected}, found {value}"))?;
             }
         }
-        if let Some([_, size @ ..]) = config.pointer("/pretrained_cfg/input_size").and_then(Value::as_array).map(Vec::as_slice) {
+        if let Some([_, size @ ..]) =
+            config.pointer("/pretrained_cfg/input_size").and_then(Value::as_array).map(Vec::as_slice)
+        {
             arguments.images.extend(image(&Value::Array(size.to_vec())));
         }
         Ok(arguments)

@@ -87,7 +87,8 @@ impl TimmConfig {
         let first = &zoo.ingredients()[0];
         let faults = expected::tensor_faults("timm-vit", first);
         expected::agree(zoo, &DECISIVE)?;
-        let refused = |name: &str| Some(format!("{name}: {}, which the family does not compute", timm_names::refused(name)?));
+        let refused =
+            |name: &str| Some(format!("{name}: {}, which the family does not compute", timm_names::refused(name)?));
         let refused: Vec<String> = first.tensor_names().filter_map(refused).collect();
         if !refused.is_empty() {
             return Err(faults(refused));
@@ -114,7 +115,9 @@ impl TimmConfig {
         }
         let [classes, _] = sizes(found, &root, "head.weight")?;
         if let Some(stated) = arguments.classes.filter(|stated| *stated != classes) {
-            return Err(Fault::Config(format!("num_classes: expected {classes}, the rows of head.weight, found {stated}")));
+            return Err(Fault::Config(format!(
+                "num_classes: expected {classes}, the rows of head.weight, found {stated}"
+            )));
         }
         let [_, positions, _] = sizes(found, &root, "pos_embed")?;
         let mut special = Vec::new();
@@ -215,7 +218,8 @@ impl TimmConfig {
         let left_out = left_out.iter().filter(|(part, _)| is_there(&format!("blocks.0.{part}")));
         let block: Vec<_> = required.iter().chain(left_out).collect();
         for n in 0..self.layers {
-            tensors.extend(block.iter().map(|(part, shape)| (format!("{}blocks.{n}.{part}", self.root), shape.to_vec())));
+            tensors
+                .extend(block.iter().map(|(part, shape)| (format!("{}blocks.{n}.{part}", self.root), shape.to_vec())));
         }
         tensors
     }
@@ -266,7 +270,10 @@ fn pool(arguments: &Arguments, distilled: bool, has_class: bool, norm_after: boo
 fn place(arguments: &Arguments, patch: [i64; 2], positions: i64, special: i64) -> Result<([i64; 2], bool), String> {
     // Without special tokens the two are one.
     let ways: &[bool] = if special == 0 { &[false] } else { &[false, true] };
-    let ways = ways.iter().copied().filter(|way| arguments.positions_of_patches.is_none_or(|only| only == *way || special == 0));
+    let ways = ways
+        .iter()
+        .copied()
+        .filter(|way| arguments.positions_of_patches.is_none_or(|only| only == *way || special == 0));
     let patches = |only: bool| positions - if only { 0 } else { special };
     for image in &arguments.images {
         let fits = |only: &bool| (image[0] / patch[0]) * (image[1] / patch[1]) == patches(*only);

@@ -104,7 +104,10 @@ mod tests {
     #[test]
     fn names_tell_what_tensors_do_not() {
         let of = |name| named(name).unwrap();
-        assert_eq!(of("vit_base_patch16_224.augreg_in1k"), Named { heads: None, activation: Activation::Gelu, eps: EPS });
+        assert_eq!(
+            of("vit_base_patch16_224.augreg_in1k"),
+            Named { heads: None, activation: Activation::Gelu, eps: EPS }
+        );
         assert_eq!(of("deit3_huge_patch14_224").heads, Some(16));
         assert_eq!(of("vit_base_patch16_gap_224").heads, Some(16));
         let clip = of("vit_large_patch14_clip_quickgelu_224");

@@ -44,7 +44,8 @@ impl Vit {
         let root = expected::root(first, &format!("{}.embeddings.cls_token", config.prefix));
         let head = format!("{root}{}.weight", config.heads_names()[0]);
         let classes = first.info(&head).and_then(|info| info.shape.first().copied()).unwrap_or(0) as i64;
-        let tensors = config.tensors(classes).into_iter().map(|(name, shape)| (format!("{root}{name}"), shape)).collect();
+        let tensors =
+            config.tensors(classes).into_iter().map(|(name, shape)| (format!("{root}{name}"), shape)).collect();
         expected::compare(&tensors, first, |_| false).map_err(expected::tensor_faults("vit", first))?;
         let parameters = expected::leaves(&tensors, layout, device, kind)
             .map_err(|source| FamilyError::Torch { file: first.path().display().to_string(), source })?;
