@@ -44,7 +44,8 @@ fn open(grouping: Grouping) -> Opened {
     let hashes = zoo.hash(None, &mut |_, _| {}).unwrap();
     let layout = Layout::new(&zoo, &hashes).unwrap();
     let family = families::detect(None, &zoo).unwrap();
-    let model = families::load(family, None, &zoo, &layout, Device::Cpu, Kind::Float).unwrap();
+    let spec = support::golden::zoo_spec(None);
+    let model = families::load(family, &spec, &zoo, &layout, Device::Cpu, Kind::Float).unwrap();
     let mixed = MixedTensors::new(&layout, &LayerGroups::new(grouping, &layout), model.as_ref());
     Opened { zoo, mixed }
 }

@@ -43,9 +43,16 @@ pub struct Position {
     pub batch: usize,
 }
 
-/// Iterations of one inner epoch.
-pub fn iterations_per_epoch(samples: usize, batch: usize) -> usize {
-    samples.div_ceil(batch)
+/// Iterations of one inner epoch of a task.
+pub fn iterations_per_epoch(run: &TaskRun<'_>) -> usize {
+    iterations(run.inputs.data.learn.samples(), run.task.soup.batch, run.inputs.model.statistics().is_some())
+}
+
+/// Batches of `batch` samples, the last with what is left. Where one sample is left and the model normalises with the statistics of a batch, which
+/// one sample may not have, it goes with the batch before.
+fn iterations(samples: usize, batch: usize, needs_statistics: bool) -> usize {
+    let joins = needs_statistics && batch > 1 && samples > batch && samples % batch == 1;
+    samples.div_ceil(batch) - usize::from(joins)
 }
 
 /// Learns the current model batch of `run.state` to its end, from wherever it stands, and returns its final parameters: the best by select if
@@ -64,7 +71,7 @@ pub fn learn(
     let soup = run.task.soup.clone();
     let learn = &run.inputs.data.learn;
     let samples = learn.samples();
-    let iterations = iterations_per_epoch(samples, soup.batch);
+    let iterations = iterations_per_epoch(run);
     let total = soup.inner_epochs.saturating_mul(iterations);
     let leaves = run.inputs.leaves(&run.mixed.names)?;
     if soup.early_stopping && current(run)?.best.is_none() {
@@ -86,7 +93,8 @@ pub fn learn(
         while current(run)?.iteration < iterations {
             let began = Instant::now();
             let iteration = current(run)?.iteration;
-            let indices = &order[iteration * soup.batch..samples.min((iteration + 1) * soup.batch)];
+            let end = if iteration + 1 == iterations { samples } else { (iteration + 1) * soup.batch };
+            let indices = &order[iteration * soup.batch..end];
             mix(run, span, parametrization, &leaves)?;
             let parameters = current(run)?.parameters.clone();
             let temperature = parametrization.inverse_temperature(&parameters);
@@ -218,4 +226,16 @@ fn gradient(
         Ok((loss, temperature_gradient, gradients))
     };
     compute().map_err(torch_error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::iterations;
+
+    #[test]
+    fn one_sample_alone_joins_the_batch_before_where_it_has_no_statistics() {
+        assert_eq!((iterations(10, 5, true), iterations(11, 5, true), iterations(12, 5, true)), (2, 2, 3));
+        assert_eq!(iterations(11, 5, false), 3);
+        assert_eq!((iterations(1, 5, true), iterations(3, 1, true)), (1, 3));
+    }
 }

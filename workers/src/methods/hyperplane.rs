@@ -45,7 +45,7 @@ impl Method for Hyperplane {
             let position = Position { outer: index / per_outer, batch: index % per_outer };
             (position, model_batches(soup.seed, position.outer, &members, b).swap_remove(position.batch))
         };
-        let per_epoch = train::iterations_per_epoch(run.inputs.data.learn.samples(), soup.batch);
+        let per_epoch = train::iterations_per_epoch(run);
         run.planned_iterations =
             (total as u64).saturating_mul(soup.inner_epochs as u64).saturating_mul(per_epoch as u64);
 

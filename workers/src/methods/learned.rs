@@ -21,7 +21,7 @@ impl Method for Learned {
         let (k, l) = (run.members.len(), run.mixed.group_count);
         let soup = run.task.soup.clone();
         run.state.model_batch = k;
-        let per_epoch = train::iterations_per_epoch(run.inputs.data.learn.samples(), soup.batch);
+        let per_epoch = train::iterations_per_epoch(run);
         run.planned_iterations = (soup.inner_epochs as u64).saturating_mul(per_epoch as u64);
         let span = Span::of_ingredients(&run.inputs.zoo, &run.members, &run.mixed, run.inputs.device, run.inputs.kind)
             .map_err(span_error)?;
