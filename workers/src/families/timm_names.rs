@@ -98,6 +98,7 @@ pub(super) fn refused(tensor: &str) -> Option<&'static str> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that fails by unwrapping says all that is needed")]
 mod tests {
     use super::*;
 
@@ -116,6 +117,29 @@ mod tests {
         assert_eq!(of("vit_so400m_patch14_siglip_gap_224").activation, Activation::Gelu);
         let fault = named("vit_base_patch16_rpn_224").unwrap_err();
         assert!(fault.contains("norms after attention"), "{fault}");
+    }
+
+    /// All architectures of timm's plain ViT and DeiT classes (recipe: `tests/fixtures/make_timm.py`).
+    #[test]
+    fn names_tell_what_timm_builds() {
+        type Told = Option<(i64, i64, String, f64)>;
+        let timm: std::collections::BTreeMap<String, Told> =
+            serde_json::from_str(include_str!("../../tests/fixtures/timm/architectures.json")).unwrap();
+        let mut computed = 0;
+        for (name, told) in &timm {
+            let Some((width, heads, activation, eps)) = told else { continue };
+            let named = named(name).unwrap_or_else(|fault| panic!("{fault}"));
+            assert_eq!((named.heads.unwrap_or(width / 64), named.eps), (*heads, *eps), "{name}");
+            let expected = match activation.as_str() {
+                "GELU" => Activation::Gelu,
+                "GELUTanh" => Activation::GeluTanh,
+                "QuickGELU" => Activation::QuickGelu,
+                other => panic!("{name}: {other}"),
+            };
+            assert_eq!(named.activation, expected, "{name}");
+            computed += 1;
+        }
+        assert!(computed > 100, "{computed}");
     }
 
     #[test]
