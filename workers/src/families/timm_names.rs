@@ -54,6 +54,7 @@ pub(super) fn named(architecture: &str) -> Result<Named, String> {
     let heads = match name {
         "test_vit" | "test_vit2" => Some(2),
         "test_vit3" | "test_vit4" => Some(3),
+        _ if name.contains("_giant_patch16_radio_") => Some(24),
         _ => SIXTEEN_HEADS.iter().any(|part| name.contains(part)).then_some(16),
     };
     let activation = if name.contains("_quickgelu_") {
