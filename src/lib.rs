@@ -8,6 +8,7 @@
 //! | [`coefficients`] | the table `A`, its file, the exact mix, the written model |
 //! | [`checkpoint`] | a task's saved state |
 //! | [`files`] | writing files and folders so that no reader sees half of one |
+//! | [`untrusted`] | reading files that somebody else made, within limits |
 //! | [`runner`] | the engine's boundary, and the sweep on one machine |
 //! | [`cli`] | the command line |
 //!
@@ -20,4 +21,5 @@ pub mod files;
 pub mod runner;
 pub mod sweep;
 pub mod task;
+pub mod untrusted;
 pub mod zoo;

@@ -3,6 +3,7 @@
 use std::process::{ExitCode, Termination};
 
 use crate::runner::local::RunError;
+use crate::untrusted::printable;
 
 /// How the process ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +32,7 @@ impl Exit {
 
     /// Says a fault on stderr and gives its code.
     pub fn say(self, message: impl std::fmt::Display) -> Self {
-        eprintln!("error: {message}");
+        eprintln!("error: {}", printable(&message.to_string()));
         self
     }
 }

@@ -8,6 +8,7 @@ use safetensors::Dtype;
 
 use super::exit::{Exit, say};
 use crate::coefficients::{CoefficientsFile, Options, materialize as write_model};
+use crate::untrusted::{self, LARGEST_COEFFICIENTS};
 use crate::zoo::{HashCache, Zoo};
 
 /// Flags of `materialize`.
@@ -41,7 +42,7 @@ enum FloatType {
 
 pub(super) fn materialize(args: &MaterializeArgs) -> Exit {
     let path = args.coefficients.display();
-    let bytes = match std::fs::read(&args.coefficients) {
+    let bytes = match untrusted::read(&args.coefficients, LARGEST_COEFFICIENTS) {
         Ok(bytes) => bytes,
         Err(error) => return Exit::Usage.say(format!("{path}: {error}")),
     };

@@ -6,6 +6,7 @@ use std::path::Path;
 use safetensors::Dtype;
 use serde_json::Value;
 
+use crate::untrusted::{self, LARGEST_COMPANION, LARGEST_CONFIG};
 use crate::zoo::own_file;
 
 /// Files that are copied, by exact name.
@@ -41,9 +42,9 @@ pub(super) fn copy(from: &Path, to: &Path, dtype: Option<Dtype>) -> io::Result<V
         let Some(source) = own_file(from, &name).ok().flatten() else { continue };
         let target = to.join(&name);
         match dtype.filter(|_| name == "config.json") {
-            Some(dtype) => std::fs::write(&target, with_dtype(&std::fs::read(source)?, dtype)?)?,
+            Some(dtype) => std::fs::write(&target, with_dtype(&untrusted::read(&source, LARGEST_CONFIG)?, dtype)?)?,
             // Contents only, not modes: the copy must be writable and of the user's umask.
-            None => drop(io::copy(&mut std::fs::File::open(source)?, &mut std::fs::File::create(&target)?)?),
+            None => std::fs::write(&target, untrusted::read(&source, LARGEST_COMPANION)?)?,
         }
         std::fs::File::open(&target)?.sync_all()?;
         copied.push(name);

@@ -195,6 +195,7 @@ pub fn materialize(
         let copied = companions::copy(own, folder.path(), options.dtype).map_err(io_error(own))?;
         files.extend(copied);
     }
+    zoo.check_unchanged()?;
     folder.commit().map_err(io_error(&options.out))?;
     files.sort();
     Ok(MaterializeReport {
@@ -377,7 +378,10 @@ impl Soup<'_> {
             return write_values(tensor, 0, &values, out, path, advance);
         }
         if own.class != TensorClass::Mixed && own.dtype == tensor.dtype {
-            for slab in self.zoo.ingredients()[0].bytes(&tensor.name)?.chunks(8 * SLAB) {
+            let mut buffer = vec![0; tensor.bytes.min(SLAB)];
+            for start in (0..tensor.bytes).step_by(SLAB) {
+                let slab = &mut buffer[..(tensor.bytes - start).min(SLAB)];
+                self.zoo.ingredients()[0].read_bytes(&tensor.name, start, slab)?;
                 out.write_all(slab).map_err(io_error(path))?;
                 advance(slab.len() as u64);
             }

@@ -6,6 +6,8 @@ use std::path::Path;
 
 use super::CoefficientsFile;
 use crate::sweep::manifest::SplitScore;
+use crate::untrusted::{self, LARGEST_CARD};
+use crate::zoo::own_file;
 
 /// Name under which the coefficients lie beside the weights.
 pub(super) const COEFFICIENTS_NAME: &str = "coefficients.safetensors";
@@ -100,7 +102,8 @@ fn front_matter(licences: &[Option<String>], hashes: &[&str]) -> String {
 ///
 /// Read line by line: a YAML parser would expand whatever a stranger's card refers to.
 pub(super) fn licence_of(ingredient: &Path) -> Option<String> {
-    let text = std::fs::read_to_string(ingredient.join("README.md")).ok()?;
+    let card = own_file(ingredient, "README.md").ok()??;
+    let text = String::from_utf8(untrusted::read(&card, LARGEST_CARD).ok()?).ok()?;
     let mut lines = text.trim_start_matches('\u{feff}').lines();
     if lines.next()?.trim_end() != "---" {
         return None;

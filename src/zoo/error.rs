@@ -58,6 +58,14 @@ pub enum ZooError {
         /// What was expected and what was found.
         reason: String,
     },
+    /// A file is no longer what it was when it was opened: its contents cannot be trusted any more.
+    #[error("zoo changed: {}: {reason} while it was in use", file.display())]
+    Changed {
+        /// The file.
+        file: PathBuf,
+        /// How it is seen.
+        reason: String,
+    },
     /// A shard index names a file that is not in its folder.
     #[error("{}: shard `{shard}` is not a file of this folder", index.display())]
     ShardOutside {

@@ -6,6 +6,8 @@ use std::path::{Component, Path, PathBuf};
 use serde::Deserialize;
 
 use super::error::ZooError;
+use super::header::NameMap;
+use crate::untrusted::{self, LARGEST_INDEX, MOST_SHARDS};
 
 /// Weights in one file.
 pub(crate) const SINGLE: &str = "model.safetensors";
@@ -28,14 +30,9 @@ pub(crate) struct ShardIndex {
 
 /// Reads [`INDEX`]. Every shard must be a plain file name in the folder itself.
 pub(crate) fn read_index(folder: &Path) -> Result<ShardIndex, ZooError> {
-    #[derive(Deserialize)]
-    struct Index {
-        weight_map: BTreeMap<String, String>,
-    }
     let index = folder.join(INDEX);
-    let text = std::fs::read(&index).map_err(ZooError::io(&index))?;
-    let Index { weight_map: tensors } = serde_json::from_slice(&text)
-        .map_err(|e| ZooError::Malformed { file: index.clone(), reason: format!("not a shard index: {e}") })?;
+    let text = untrusted::read(&index, LARGEST_INDEX).map_err(ZooError::io(&index))?;
+    let tensors = parse_index(&text).map_err(|reason| ZooError::Malformed { file: index.clone(), reason })?;
     let mut shards = BTreeMap::new();
     for shard in tensors.values().collect::<BTreeSet<_>>() {
         let path = own_file(folder, shard)
@@ -44,6 +41,24 @@ pub(crate) fn read_index(folder: &Path) -> Result<ShardIndex, ZooError> {
         shards.insert(shard.clone(), path);
     }
     Ok(ShardIndex { shards, tensors })
+}
+
+/// Tensor to shard file name, of an index's text. Whether the names are of files is not looked at.
+///
+/// # Errors
+/// If it is no index, names a tensor twice, or more than [`MOST_SHARDS`] files.
+pub(crate) fn parse_index(text: &[u8]) -> Result<BTreeMap<String, String>, String> {
+    #[derive(Deserialize)]
+    struct Index {
+        weight_map: NameMap,
+    }
+    let Index { weight_map } = serde_json::from_slice(text).map_err(|e| format!("not a shard index: {e}"))?;
+    let tensors: BTreeMap<String, String> = weight_map.0.into_iter().collect();
+    let shards = tensors.values().collect::<BTreeSet<_>>().len();
+    if shards > MOST_SHARDS {
+        return Err(format!("expected at most {MOST_SHARDS} files, found {shards}"));
+    }
+    Ok(tensors)
 }
 
 /// The path of `folder/name` if it is a regular file that belongs to the folder: a plain name, and a link only where it

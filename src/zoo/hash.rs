@@ -11,7 +11,7 @@ use super::hash_cache::HashCache;
 use super::ingredient::{Ingredient, TensorInfo};
 
 /// Bytes that are hashed and then checked while they are still in the processor's cache; a multiple of every element's size.
-const BLOCK: usize = 1 << 20;
+const BLOCK: usize = 1 << 18;
 /// Bytes between two calls of `progress`.
 const BATCH: usize = 256 << 20;
 
@@ -53,8 +53,24 @@ pub(crate) fn hash_ingredient(
 ) -> Result<IngredientHashes, ZooError> {
     if let Some(known) = cache.and_then(|cache| cache.load(ingredient)) {
         advance(ingredient.total_bytes());
+        ingredient.remember_hash(&known.total);
         return Ok(known);
     }
+    let hashes = hash_contents(ingredient, advance)?;
+    ingredient.remember_hash(&hashes.total);
+    // Of a file that is being written the hash is of no state that it ever had.
+    ingredient.check_unchanged()?;
+    if let Some(cache) = cache {
+        cache.store(ingredient, &hashes);
+    }
+    Ok(hashes)
+}
+
+/// Reads everything.
+pub(super) fn hash_contents(
+    ingredient: &Ingredient,
+    advance: &mut dyn FnMut(u64),
+) -> Result<IngredientHashes, ZooError> {
     let mut ordered: Vec<(&str, &TensorInfo)> = ingredient.tensors().collect();
     ordered.sort_by_key(|(_, info)| info.position());
     let mut hashes = BTreeMap::new();
@@ -77,16 +93,15 @@ pub(crate) fn hash_ingredient(
             advance(info.bytes() as u64);
         }
     }
-    let hashes = IngredientHashes::new(ingredient, hashes);
-    if let Some(cache) = cache {
-        cache.store(ingredient, &hashes);
-    }
-    Ok(hashes)
+    Ok(IngredientHashes::new(ingredient, hashes))
 }
 
 fn hash_tensor(ingredient: &Ingredient, name: &str, info: &TensorInfo) -> Result<String, ZooError> {
     let mut hasher = blake3::Hasher::new();
-    for (i, block) in ingredient.bytes(name)?.chunks(BLOCK).enumerate() {
+    let mut buffer = vec![0; info.bytes().min(BLOCK)];
+    for (i, start) in (0..info.bytes()).step_by(BLOCK).enumerate() {
+        let block = &mut buffer[..(info.bytes() - start).min(BLOCK)];
+        ingredient.read_bytes(name, start, block)?;
         hasher.update_rayon(block);
         if let Some((at, value)) = first_not_finite(info.dtype, block) {
             let element = i * (BLOCK * 8 / info.dtype.bitsize()) + at;

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::hash::IngredientHashes;
 use super::ingredient::Ingredient;
+use super::shard::FileState;
 use crate::files::write_atomic;
 
 /// Names the folder that holds caches, instead of the system's place for them.
@@ -59,7 +60,7 @@ impl HashCache {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64);
         let settled = ingredient.shards().iter().all(|shard| {
             let stamp = shard.stamp();
-            stamp.still_holds() && stamp.changed.0 < now - 1
+            stamp.state() == FileState::Same && stamp.changed.0 < now - 1
         });
         if !settled {
             return;

@@ -1,8 +1,10 @@
 //! One fine-tuned model's weights on disk.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use rayon::prelude::*;
 use safetensors::Dtype;
@@ -10,15 +12,19 @@ use safetensors::Dtype;
 use super::element::{Element, decode, is_mixable};
 use super::error::ZooError;
 use super::folder;
-use super::shard::Shard;
+use super::hash::hash_contents;
+use super::shard::{FileState, Shard};
+use crate::untrusted::{self, LARGEST_CONFIG};
 
 /// Elements that one thread converts at a time.
 pub(crate) const CHUNK: usize = 1 << 15;
+/// Elements that are read at a time: their bytes stay in the processor's nearest cache until they are decoded.
+const RUN: usize = 1 << 13;
 
 /// One fine-tuned model's weights: a `.safetensors` file, or a Hugging Face folder (single file or sharded).
 ///
-/// Files are mapped, not read: nothing is in memory until it is asked for, and the system may drop it again.
-/// They must not be shortened while an `Ingredient` is open.
+/// Nothing but headers is in memory until it is asked for. Files that change while an `Ingredient` is open give errors, not
+/// wrong numbers: see [`check_unchanged`](Self::check_unchanged).
 #[derive(Debug)]
 pub struct Ingredient {
     name: String,
@@ -26,6 +32,8 @@ pub struct Ingredient {
     shards: Vec<Shard>,
     tensors: BTreeMap<String, TensorInfo>,
     config: Option<serde_json::Value>,
+    /// Its content hash, once known.
+    hash: OnceLock<String>,
 }
 
 /// A tensor's header entry.
@@ -65,7 +73,8 @@ impl Ingredient {
         let path = std::path::absolute(path).map_err(ZooError::io(path))?;
         let metadata = std::fs::metadata(&path).map_err(ZooError::io(&path))?;
         let name = path.file_name().map_or_else(|| path.to_string_lossy(), |n| n.to_string_lossy()).into_owned();
-        let mut ingredient = Self { name, path, shards: Vec::new(), tensors: BTreeMap::new(), config: None };
+        let mut ingredient =
+            Self { name, path, shards: Vec::new(), tensors: BTreeMap::new(), config: None, hash: OnceLock::new() };
         if metadata.is_dir() {
             ingredient.open_folder()?;
         } else if ingredient.path.extension().is_some_and(|e| e == "safetensors") {
@@ -101,7 +110,7 @@ impl Ingredient {
 
     fn read_config(&mut self, folder: &Path) -> Result<(), ZooError> {
         let config = folder.join("config.json");
-        match std::fs::read(&config) {
+        match untrusted::read(&config, LARGEST_CONFIG) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
             Err(e) => return Err(ZooError::Io { path: config, source: e }),
             Ok(text) => {
@@ -114,7 +123,7 @@ impl Ingredient {
     }
 
     fn add_shard(&mut self, path: &Path) -> Result<(), ZooError> {
-        let (shard, infos) = Shard::open(path)?;
+        let (shard, infos) = Shard::open_with_header(path)?;
         for (name, info) in infos {
             let (start, end) = info.data_offsets;
             let info = TensorInfo { dtype: info.dtype, shape: info.shape, shard: self.shards.len(), range: start..end };
@@ -190,14 +199,24 @@ impl Ingredient {
         self.tensors.get(name).map_or(&self.path, |info| self.shards[info.shard].path())
     }
 
-    /// A tensor's bytes as they are on disk: little-endian, row-major, of any alignment.
+    /// A tensor's bytes as they are on disk: little-endian, row-major.
     ///
     /// # Errors
-    /// [`ZooError::NoTensor`].
-    pub fn bytes(&self, name: &str) -> Result<&[u8], ZooError> {
+    /// [`ZooError::NoTensor`], or if the file cannot be read or was shortened.
+    pub fn bytes(&self, name: &str) -> Result<Vec<u8>, ZooError> {
+        let mut bytes = vec![0; self.required(name)?.bytes()];
+        self.read_bytes(name, 0, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Like [`bytes`](Self::bytes), for those from `start` on that fit in `out`.
+    ///
+    /// # Panics
+    /// If there are fewer.
+    pub(crate) fn read_bytes(&self, name: &str, start: usize, out: &mut [u8]) -> Result<(), ZooError> {
         let info = self.required(name)?;
-        // In range: the header was checked against the file's length when it was mapped.
-        Ok(&self.shards[info.shard].data()[info.range.clone()])
+        assert!(start + out.len() <= info.bytes(), "the bytes are the tensor's own");
+        self.shards[info.shard].read_at(info.range.start + start, out)
     }
 
     /// Reads a float tensor into `out`, converting from F32, F16, BF16 (exact) or F64 (rounded to nearest even for `f32`).
@@ -227,9 +246,57 @@ impl Ingredient {
         if !is_mixable(dtype) {
             return Err(ZooError::WrongDtype { file: self.file_of(name).into(), tensor: name.into(), found: dtype });
         }
+        thread_local! {
+            /// What this thread reads into.
+            static RAW: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+        }
         let size = dtype.bitsize() / 8;
-        decode(dtype, &self.bytes(name)?[start * size..(start + out.len()) * size], out);
+        RAW.with_borrow_mut(|raw| {
+            for (i, part) in out.chunks_mut(RUN).enumerate() {
+                let bytes = part.len() * size;
+                if raw.len() < bytes {
+                    raw.resize(bytes, 0);
+                }
+                self.read_bytes(name, (start + i * RUN) * size, &mut raw[..bytes])?;
+                decode(dtype, &raw[..bytes], part);
+            }
+            Ok(())
+        })
+    }
+
+    /// That the files are what they were when they were opened. Looks at sizes, times and inodes, and reads contents again only
+    /// where nothing but the inode's own time differs, if they were hashed before. To be called after reading what must be right.
+    ///
+    /// Not noticed: a write within the resolution of the file system's clock (some milliseconds) after opening, and one whose
+    /// contents were put back.
+    ///
+    /// # Errors
+    /// [`ZooError::Changed`] with the file.
+    pub fn check_unchanged(&self) -> Result<(), ZooError> {
+        let mut touched = Vec::new();
+        for shard in &self.shards {
+            match shard.stamp().state() {
+                FileState::Same => {}
+                FileState::Touched(now) => touched.push((shard, now)),
+                FileState::Changed(reason) => return Err(shard.changed(reason)),
+            }
+        }
+        let Some((first, _)) = touched.first() else { return Ok(()) };
+        if let Some(known) = self.hash.get()
+            && *known != hash_contents(self, &mut |_| {})?.total
+        {
+            return Err(first.changed("it was written to".into()));
+        }
+        for (shard, now) in touched {
+            shard.renew_stamp(now);
+        }
         Ok(())
+    }
+
+    /// Remembers what [`check_unchanged`](Self::check_unchanged) compares with.
+    pub(super) fn remember_hash(&self, total: &str) {
+        // The first one stays: it is the one that was reported.
+        let _ = self.hash.set(total.to_string());
     }
 
     /// The folder's `config.json`; `None` for a file, or a folder without one.

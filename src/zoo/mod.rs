@@ -3,7 +3,8 @@
 //! | file | holds |
 //! |---|---|
 //! | `resolve` | patterns to paths |
-//! | `shard`, `folder`, `ingredient` | a mapped file, a Hugging Face folder's rules, one model's weights |
+//! | `header`, `shard` | a safetensors header, an open file |
+//! | `folder`, `ingredient` | a Hugging Face folder's rules, one model's weights |
 //! | `element` | float dtypes on disk and in memory |
 //! | `mismatch` | differences between ingredients |
 //! | `hash`, `hash_cache` | content hashes, and where they are remembered |
@@ -17,6 +18,7 @@ mod family;
 mod folder;
 mod hash;
 mod hash_cache;
+pub(crate) mod header;
 mod ingredient;
 mod inspect;
 mod layer_groups;
@@ -38,6 +40,7 @@ pub(crate) use folder::{INDEX, SINGLE, own_file};
 pub(crate) use hash::hash_ingredient;
 pub use hash::{IngredientHashes, ZooHashes};
 pub use hash_cache::HashCache;
+pub(crate) use header::parse_header;
 pub(crate) use ingredient::CHUNK;
 pub use ingredient::{Ingredient, TensorInfo};
 pub use inspect::{Inspection, InspectionEntry, inspect, render};
@@ -45,7 +48,6 @@ pub use layer_groups::LayerGroups;
 pub use layout::{Layout, LayoutTensor, TensorClass};
 pub use mismatch::{Difference, Mismatch, Mismatches};
 pub use shard::Shard;
-pub(crate) use shard::parse_header;
 
 /// The K ingredients of a sweep, K >= 1: same tensor names, shapes and dtypes in all of them, unique short names.
 #[derive(Debug)]
@@ -114,6 +116,14 @@ impl Zoo {
         };
         let hashes = self.ingredients.iter().map(|i| hash_ingredient(i, cache, &mut advance));
         Ok(ZooHashes { ingredients: hashes.collect::<Result<_, _>>()? })
+    }
+
+    /// That no ingredient's files have changed since they were opened: see [`Ingredient::check_unchanged`].
+    ///
+    /// # Errors
+    /// [`ZooError::Changed`] with the first file that did.
+    pub fn check_unchanged(&self) -> Result<(), ZooError> {
+        self.ingredients.iter().try_for_each(Ingredient::check_unchanged)
     }
 }
 

@@ -9,6 +9,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::fault::{Faults, Place, Problem};
 use super::node::{Entry, Node, Value};
+use crate::untrusted::LARGEST_SPEC;
 
 /// Format of a specification's text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,16 +34,13 @@ impl Format {
     }
 }
 
-/// Largest text that is read, in bytes. Specifications are written by hand; what is larger is something else.
-const LARGEST_TEXT: usize = 1 << 20;
-
 /// Deepest nesting of lists and tables. Trees are walked and dropped by recursion, so hostile depth would overflow the stack.
 const DEEPEST: usize = 64;
 
 /// Reads a text; `None` if it cannot be, with the reasons added to `faults`.
 pub(super) fn read(text: &str, format: Format, faults: &Faults) -> Option<Node> {
-    if text.len() > LARGEST_TEXT {
-        let why = format!("expected at most {LARGEST_TEXT} bytes, found {}", text.len());
+    if text.len() as u64 > LARGEST_SPEC {
+        let why = format!("expected at most {LARGEST_SPEC} bytes, found {}", text.len());
         faults.add(None, "", Problem::Unreadable(why));
         return None;
     }
@@ -287,6 +285,6 @@ mod tests {
         let path = format!("a{}", ".a".repeat(70));
         let text = format!("[{path}]\n{}1{}", format!("{path} = {{").repeat(70).trim_end_matches('{'), "}".repeat(69));
         tree(&text, Format::Toml);
-        assert!(refusal(&" ".repeat(LARGEST_TEXT + 1), Format::Toml).contains("bytes"));
+        assert!(refusal(&" ".repeat(LARGEST_SPEC as usize + 1), Format::Toml).contains("bytes"));
     }
 }

@@ -26,6 +26,7 @@ use self::fault::Faults;
 use self::section::Section;
 use self::soup::Contradiction;
 use super::spec::{Overrides, Spec};
+use crate::untrusted::{self, LARGEST_SPEC};
 
 pub use self::document::Format;
 pub use self::fault::{Fault, Place, Problem, SpecError};
@@ -53,7 +54,9 @@ pub fn parse_spec(path: &Path) -> Result<Spec, SpecError> {
         // Results and stored specifications hold paths as text.
         return Err(refused(Problem::Unreadable("cannot use a specification whose path is not UTF-8".into())));
     }
-    let text = std::fs::read_to_string(&absolute).map_err(unreadable)?;
+    let text = untrusted::read(&absolute, LARGEST_SPEC).map_err(unreadable)?;
+    let text = String::from_utf8(text)
+        .map_err(|e| refused(Problem::Unreadable(format!("cannot read the specification: not UTF-8: {e}"))))?;
     let stem = absolute.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     parse(&text, format, absolute.parent().unwrap_or(&absolute), &name, &stem)
 }
