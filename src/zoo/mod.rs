@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `resolve` | patterns to paths |
 //! | `header`, `shard` | a safetensors header, an open file |
+//! | `tensor_file` | any one safetensors file |
 //! | `folder`, `ingredient` | a Hugging Face folder's rules, one model's weights |
 //! | `element` | float dtypes on disk and in memory |
 //! | `mismatch` | differences between ingredients |
@@ -26,6 +27,7 @@ mod layout;
 mod mismatch;
 mod resolve;
 mod shard;
+mod tensor_file;
 #[cfg(test)]
 pub(crate) mod testing;
 
@@ -48,6 +50,7 @@ pub use layer_groups::LayerGroups;
 pub use layout::{Layout, LayoutTensor, TensorClass};
 pub use mismatch::{Difference, Mismatch, Mismatches};
 pub use shard::Shard;
+pub use tensor_file::TensorFile;
 
 /// The K ingredients of a sweep, K >= 1: same tensor names, shapes and dtypes in all of them, unique short names.
 #[derive(Debug)]

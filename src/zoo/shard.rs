@@ -13,6 +13,9 @@ use super::error::ZooError;
 use super::header;
 use crate::untrusted;
 
+/// Bytes that are read and hashed at a time.
+const HASH_BLOCK: usize = 1 << 20;
+
 /// One safetensors file of an ingredient, open for reading.
 ///
 /// It is read, not mapped: a file that another program shortens then gives an error, where a map would end the process.
@@ -131,11 +134,30 @@ impl Shard {
 
     /// Fills `out` with the data from byte `start` on.
     pub(super) fn read_at(&self, start: usize, out: &mut [u8]) -> Result<(), ZooError> {
-        self.file.read_exact_at(out, self.data + start as u64).map_err(|e| match e.kind() {
+        self.read_from_file(self.data + start as u64, out)
+    }
+
+    fn read_from_file(&self, at: u64, out: &mut [u8]) -> Result<(), ZooError> {
+        self.file.read_exact_at(out, at).map_err(|e| match e.kind() {
             // The header fits the file's size when it was opened.
             io::ErrorKind::UnexpectedEof => self.changed("it was shortened".into()),
             _ => ZooError::io(&self.path)(e),
         })
+    }
+
+    /// blake3 of the whole file, header too, as long as it was when it was opened; hexadecimal.
+    pub(super) fn hash_file(&self) -> Result<String, ZooError> {
+        let bytes = self.stamp().bytes;
+        let mut hasher = blake3::Hasher::new();
+        let mut buffer = vec![0; HASH_BLOCK];
+        let mut at = 0;
+        while at < bytes {
+            let block = &mut buffer[..usize::try_from(bytes - at).map_or(HASH_BLOCK, |left| left.min(HASH_BLOCK))];
+            self.read_from_file(at, block)?;
+            hasher.update_rayon(block);
+            at += block.len() as u64;
+        }
+        Ok(hasher.finalize().to_hex().to_string())
     }
 
     pub(super) fn changed(&self, reason: String) -> ZooError {

@@ -83,3 +83,23 @@ pub fn entries(folder: &Path) -> Vec<String> {
     names.sort();
     names
 }
+
+/// A file of this header text and so many zero bytes of data.
+pub fn raw(header: impl AsRef<[u8]>, data: usize) -> Vec<u8> {
+    let header = header.as_ref();
+    let mut file = (header.len() as u64).to_le_bytes().to_vec();
+    file.extend(header);
+    file.resize(file.len() + data, 0);
+    file
+}
+
+/// A header's entry of an U8 tensor.
+pub fn entry(name: &str, shape: &str, from: u64, to: u64) -> String {
+    format!(r#""{name}":{{"dtype":"U8","shape":{shape},"data_offsets":[{from},{to}]}}"#)
+}
+
+/// A pipe: to open it for reading waits until somebody writes.
+pub fn make_pipe(path: &Path) {
+    let made = std::process::Command::new("mkfifo").arg(path).status().unwrap();
+    assert!(made.success(), "mkfifo {}", path.display());
+}

@@ -1,11 +1,10 @@
 //! A split in one safetensors file: input tensors `[N, ...]` and labels `[N]`.
 
-use std::fs::File;
 use std::path::Path;
 
-use memmap2::Mmap;
+use mehl_soup::zoo::{TensorFile, ZooError};
 use rayon::prelude::*;
-use safetensors::{Dtype, SafeTensors};
+use safetensors::Dtype;
 use tch::{Kind, Tensor};
 
 use super::{DataError, Split};
@@ -25,73 +24,66 @@ pub struct Loaded {
 /// # Errors
 /// If the file is missing or malformed, a tensor is missing or has another dtype or first dimension, a label is negative, or there is no sample.
 pub fn load(path: &Path, inputs: &[String], labels: &str) -> Result<Loaded, DataError> {
-    let io = |source| DataError::Io { file: path.display().to_string(), source };
     let content = |what: String| DataError::Content { file: path.display().to_string(), what };
-    let file = File::open(path).map_err(io)?;
-    // SAFETY: the map is read-only and lives only in this function; another program that truncates the file meanwhile ends the process, as with any map.
-    let map = unsafe { Mmap::map(&file) }.map_err(io)?;
-    let tensors = SafeTensors::deserialize(&map).map_err(|e| content(format!("not a safetensors file: {e}")))?;
-    let names = || {
-        let mut names = tensors.names();
-        names.sort_unstable();
-        names.join(", ")
+    let refused = |error: ZooError| match error {
+        ZooError::Io { source, .. } => DataError::Io { file: path.display().to_string(), source },
+        ZooError::Malformed { reason, .. } | ZooError::NotAnIngredient { reason, .. } => content(reason),
+        ZooError::Changed { reason, .. } => content(format!("{reason} while it was read")),
+        other => content(other.to_string()),
     };
+    let file = TensorFile::open(path).map_err(refused)?;
     let find = |name: &str| {
-        tensors.tensor(name).map_err(|_| content(format!("tensor `{name}`: expected it, found only {}", names())))
+        let names = || file.names().collect::<Vec<_>>().join(", ");
+        file.info(name).ok_or_else(|| content(format!("tensor `{name}`: expected it, found only {}", names())))
     };
-    let label_view = find(labels)?;
-    let [n] = label_view.shape() else {
-        return Err(content(format!("tensor `{labels}`: expected shape [N], found {:?}", label_view.shape())));
+    let label_info = find(labels)?;
+    let [n] = label_info.shape[..] else {
+        return Err(content(format!("tensor `{labels}`: expected shape [N], found {:?}", label_info.shape)));
     };
-    let n = *n;
     if n == 0 {
         return Err(content("expected samples, found none".to_string()));
     }
-    if !matches!(label_view.dtype(), Dtype::I64 | Dtype::I32 | Dtype::I16 | Dtype::U8 | Dtype::I8) {
-        return Err(content(format!("tensor `{labels}`: expected whole numbers, found {:?}", label_view.dtype())));
+    if !matches!(label_info.dtype, Dtype::I64 | Dtype::I32 | Dtype::I16 | Dtype::U8 | Dtype::I8) {
+        return Err(content(format!("tensor `{labels}`: expected whole numbers, found {:?}", label_info.dtype)));
     }
-    let label_tensor = to_tensor(label_view.dtype(), label_view.shape(), label_view.data())
-        .ok_or_else(|| content(format!("tensor `{labels}`: dtype {:?} is not supported", label_view.dtype())))?
+    let label_tensor = to_tensor(label_info.dtype, &label_info.shape, &file.read(labels).map_err(refused)?)
+        .ok_or_else(|| content(format!("tensor `{labels}`: dtype {:?} is not supported", label_info.dtype)))?
         .f_to_kind(Kind::Int64)?;
     let smallest = label_tensor.f_min()?.f_int64_value(&[])?;
     if smallest < 0 {
         return Err(content(format!("tensor `{labels}`: expected classes from 0, found {smallest}")));
     }
-    let mut views = Vec::new();
     let mut input_tensors = Vec::new();
+    let mut rows = vec![blake3::hash(&[]); n];
     for name in inputs {
-        let view = find(name)?;
-        if view.shape().first() != Some(&n) {
+        let info = find(name)?;
+        if info.shape.first() != Some(&n) {
             return Err(content(format!(
                 "tensor `{name}`: expected first dimension {n} as `{labels}` has, found shape {:?}",
-                view.shape()
+                info.shape
             )));
         }
-        if view.data().is_empty() {
-            return Err(content(format!("tensor `{name}`: expected values, found shape {:?}", view.shape())));
+        let data = file.read(name).map_err(refused)?;
+        if data.is_empty() {
+            return Err(content(format!("tensor `{name}`: expected values, found shape {:?}", info.shape)));
         }
-        let tensor = to_tensor(view.dtype(), view.shape(), view.data())
-            .ok_or_else(|| content(format!("tensor `{name}`: dtype {:?} is not supported", view.dtype())))?;
+        let tensor = to_tensor(info.dtype, &info.shape, &data)
+            .ok_or_else(|| content(format!("tensor `{name}`: dtype {:?} is not supported", info.dtype)))?;
         if tensor.is_floating_point() && !tensor.f_isfinite()?.f_all()?.f_int64_value(&[]).is_ok_and(|v| v == 1) {
             return Err(content(format!("tensor `{name}`: expected finite values, found NaN or infinity")));
         }
         input_tensors.push(tensor);
-        views.push(view);
+        // Whole bytes a sample: libtorch has no smaller elements.
+        rows.par_iter_mut().zip(data.par_chunks(data.len() / n)).for_each(|(hash, row)| {
+            let mut hasher = blake3::Hasher::new();
+            *hash = hasher.update(hash.as_bytes()).update(row).finalize();
+        });
     }
-    let row = |i: usize| {
-        let mut hasher = blake3::Hasher::new();
-        for view in &views {
-            let width = view.data().len() / n;
-            hasher.update(&view.data()[i * width..(i + 1) * width]);
-        }
-        hasher.finalize()
-    };
-    let mut hasher = blake3::Hasher::new();
-    hasher.update_rayon(&map);
     Ok(Loaded {
         split: Split { inputs: input_tensors, labels: label_tensor },
-        hash: hasher.finalize().to_hex().to_string(),
-        rows: (0..n).into_par_iter().map(row).collect(),
+        // Last: a file that changed meanwhile is noticed here.
+        hash: file.hash().map_err(refused)?,
+        rows,
     })
 }
 

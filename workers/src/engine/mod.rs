@@ -22,6 +22,7 @@ use mehl_soup::zoo::{HashCache, LayerGroups};
 use tch::{Device, Kind};
 
 pub use build_info::build;
+use errors::zoo_error;
 pub use errors::{span_error, torch_error};
 pub use inputs::Inputs;
 pub use phases::{Phases, timed};
@@ -192,6 +193,7 @@ impl SoupEngine for LocalEngine {
                     }
                     other => other,
                 })?;
+                inputs.zoo.ingredients()[k].check_unchanged().map_err(zoo_error)?;
                 manifest.ingredients[k].select = Some(score);
             }
             if host.scored(&manifest, k + 1, total)? == Directive::Stop {
@@ -238,6 +240,8 @@ impl SoupEngine for LocalEngine {
         self.phases = run.phases;
         let coefficients = found?;
         let scores = run.score_exact(&coefficients)?;
+        // Every weight of this attempt has been read: a result of changed files would be nobody's.
+        inputs.zoo.check_unchanged().map_err(zoo_error)?;
         run.update_effort();
 
         let (totals, exact, model_batch) = (run.state.totals, run.state.exact, run.state.model_batch);

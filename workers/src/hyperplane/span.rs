@@ -106,6 +106,7 @@ impl Span {
         for (name, &n) in mixed.names.iter().zip(&mixed.sizes) {
             rows.push(by_kind!(kind, load_rows(zoo, members, name, n))?.f_to_device(device)?);
         }
+        check_members(zoo, members)?;
         Ok(Self {
             kind,
             members: members.len(),
@@ -182,6 +183,7 @@ impl Directions {
             }
             rows.push(row);
         }
+        check_members(zoo, members)?;
         let norms: Vec<f64> = (0..b * l)
             .map(|i| {
                 let n = difference[i].sqrt();
@@ -208,6 +210,11 @@ pub enum SpanError {
     /// libtorch refused, for want of memory most likely.
     #[error(transparent)]
     Torch(#[from] TchError),
+}
+
+/// After reading: a file that changed meanwhile would give directions that belong to no ingredient.
+fn check_members(zoo: &Zoo, members: &[usize]) -> Result<(), ZooError> {
+    members.iter().try_for_each(|&k| zoo.ingredients()[k].check_unchanged())
 }
 
 fn load_rows<T: Float + Element>(zoo: &Zoo, members: &[usize], name: &str, n: usize) -> Result<Tensor, SpanError> {
