@@ -72,24 +72,44 @@ fn too_deep() -> Problem {
     Problem::Syntax(format!("lists and tables are nested more than {DEEPEST} deep"))
 }
 
-/// Byte offsets to lines and columns.
+/// Bytes between two counted places of a text.
+const STRIDE: usize = 256;
+
+/// Byte offsets to lines and columns. In a text of one line, as hostile ones are, a place costs no more than in any other.
 struct Lines<'a> {
-    text: &'a str,
+    text: &'a [u8],
     starts: Vec<usize>,
+    /// Characters before every [`STRIDE`]th byte.
+    characters: Vec<usize>,
 }
 
 impl<'a> Lines<'a> {
     fn of(text: &'a str) -> Self {
         let starts = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
-        Self { text, starts }
+        let text = text.as_bytes();
+        let mut characters = vec![0];
+        for stride in text.chunks(STRIDE) {
+            characters.push(characters[characters.len() - 1] + begun_characters(stride));
+        }
+        Self { text, starts, characters }
     }
 
     fn place(&self, offset: usize) -> Place {
+        let offset = offset.min(self.text.len());
         let line = self.starts.partition_point(|&start| start <= offset);
-        let start = self.starts[line - 1];
-        let column = self.text[start..].char_indices().take_while(|(at, _)| start + at < offset).count() + 1;
+        let column = self.characters_before(offset) - self.characters_before(self.starts[line - 1]) + 1;
         Place { line, column }
     }
+
+    fn characters_before(&self, offset: usize) -> usize {
+        let stride = offset / STRIDE;
+        self.characters[stride] + begun_characters(&self.text[stride * STRIDE..offset])
+    }
+}
+
+/// Characters whose first byte is among these: all but continuation bytes.
+fn begun_characters(bytes: &[u8]) -> usize {
+    bytes.iter().filter(|byte| **byte & 0xc0 != 0x80).count()
 }
 
 fn read_toml(text: &str, faults: &Faults) -> Option<Node> {
@@ -260,6 +280,19 @@ mod tests {
         let mut found = Vec::new();
         outline(&tree("{\"zz\": [1, 5e-1],\n\t\"é\": {\"é\": \"x\", \"a\": true}}", Format::Json), &mut found);
         assert_eq!(found.join(" "), "1:2 zz 1:9 1 1:12 0.5 2:2 é 2:8 é 2:13 `x` 2:18 a 2:23 true");
+    }
+
+    #[test]
+    fn places_count_characters_in_lines_of_any_length() {
+        let text = format!("{}\n\n{}x\r\n{}", "é".repeat(1000), "a€".repeat(700), "😀b".repeat(300));
+        let lines = Lines::of(&text);
+        let (mut line, mut column) = (1, 1);
+        for (offset, c) in text.char_indices() {
+            assert_eq!(lines.place(offset), Place { line, column }, "byte {offset}");
+            (line, column) = if c == '\n' { (line + 1, 1) } else { (line, column + 1) };
+        }
+        assert_eq!(lines.place(text.len()), Place { line, column });
+        assert_eq!(lines.place(text.len() + 9), Place { line, column });
     }
 
     #[test]

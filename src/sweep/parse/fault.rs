@@ -77,14 +77,27 @@ impl fmt::Display for Problem {
     }
 }
 
+/// Faults that are told; the rest is counted.
+const LINES: usize = 50;
+/// Longest key that is told whole, in characters.
+const LONGEST_KEY: usize = 200;
+
 /// One line a fault: `file:line:column: key: problem`.
 fn lines(file: &str, faults: &[Fault]) -> String {
     let line = |fault: &Fault| {
         let place = fault.place.map(|p| format!(":{}:{}", p.line, p.column)).unwrap_or_default();
-        let key = if fault.key.is_empty() { String::new() } else { format!("{}: ", fault.key) };
+        let key = match fault.key.char_indices().nth(LONGEST_KEY) {
+            _ if fault.key.is_empty() => String::new(),
+            None => format!("{}: ", fault.key),
+            Some((end, _)) => format!("{}...: ", &fault.key[..end]),
+        };
         format!("{file}{place}: {key}{}", fault.problem)
     };
-    faults.iter().map(line).collect::<Vec<_>>().join("\n")
+    let mut told: Vec<String> = faults.iter().take(LINES).map(line).collect();
+    if faults.len() > LINES {
+        told.push(format!("{file}: and {} more faults", faults.len() - LINES));
+    }
+    told.join("\n")
 }
 
 /// Collects faults while a document is read, so that all of them can be told at once.
@@ -114,8 +127,10 @@ impl Faults {
     }
 }
 
-/// The candidate most like `word`.
+/// The candidate most like `word`, of whose beginning only so much is looked at: the comparison takes the product of both lengths.
 pub(super) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    const LONGEST: usize = 100;
+    let word = word.char_indices().nth(LONGEST).map_or(word, |(end, _)| &word[..end]);
     let likeness = |candidate: &str| {
         // Edits first; the common beginning decides among equals (`inner` is nearer to `inner_epochs` than to `init`).
         strsim::normalized_damerau_levenshtein(word, candidate) + strsim::jaro_winkler(word, candidate)
