@@ -14,7 +14,7 @@ use mehl_soup::coefficients::{
     materialize, mix_tensor,
 };
 use mehl_soup::sweep::spec::Grouping;
-use mehl_soup::zoo::{LayerGroups, Layout, Zoo};
+use mehl_soup::zoo::{LayerGroups, Layout, Zoo, ZooError};
 use safetensors::Dtype;
 use support::{Tensor, counter, entries, floats, read_file, write_model};
 
@@ -341,4 +341,46 @@ fn a_write_that_fails_midway_leaves_nothing() {
     assert!(child.status.success() && said.contains("1 passed"), "{said}");
     fs::remove_file(soup).unwrap();
     setup.assert_nothing_left();
+}
+
+/// Once all ingredients are verified and tensors are being written.
+#[test]
+fn an_ingredient_that_changes_while_the_model_is_written_leaves_nothing() {
+    type Change = fn(&Path);
+    let changes: [(&str, Change); 4] = [
+        ("it was shortened", |path| fs::File::options().write(true).open(path).unwrap().set_len(100).unwrap()),
+        ("it was written to", |path| {
+            let bytes = fs::read(path).unwrap();
+            fs::write(path, bytes).unwrap();
+        }),
+        ("another file", |path| {
+            fs::copy(path, path.with_extension("new")).unwrap();
+            fs::rename(path.with_extension("new"), path).unwrap();
+        }),
+        ("No such file", |path| fs::remove_file(path).unwrap()),
+    ];
+    for (how, change) in changes {
+        let setup = Setup::new(Dtype::F32, false);
+        let weights: Vec<PathBuf> = setup.paths.iter().map(|path| path.join("model.safetensors")).collect();
+        let hour_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(3600);
+        let mut verified = 0;
+        for path in &weights {
+            let file = fs::File::options().append(true).open(path).unwrap();
+            file.set_modified(hour_ago).unwrap();
+            verified += 16 * 4 + 2 * 4 + 8;
+        }
+        let mut changed = false;
+        let error = materialize(&setup.file, &setup.options(), None, &mut |done, _| {
+            if done > verified && !changed {
+                change(&weights[2]);
+                changed = true;
+            }
+        });
+        let error = error.unwrap_err();
+        assert!(changed);
+        let MaterializeError::Zoo(ZooError::Changed { file, .. }) = &error else { panic!("{how}: {error}") };
+        assert_eq!(*file, weights[2]);
+        assert!(error.to_string().contains(how), "expected `{how}` in: {error}");
+        setup.assert_nothing_left();
+    }
 }

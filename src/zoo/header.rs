@@ -79,8 +79,11 @@ fn check(info: &TensorInfo, start: usize, data: u64) -> Result<(), String> {
         let how = if *from > start { "leaves a gap" } else { "overlaps another tensor" };
         return Err(format!("expected it to begin at byte {start}, found {from}: it {how}"));
     }
-    if to < from || *to as u64 > data {
-        return Err(format!("expected it to end between bytes {from} and {data}, found {to}"));
+    if to < from {
+        return Err(format!("expected it to end at byte {from} or later, found {to}"));
+    }
+    if *to as u64 > data {
+        return Err(format!("truncated or damaged: expected it to end at byte {to}, found only {data} bytes of data"));
     }
     if shape.len() > MOST_DIMENSIONS {
         return Err(format!("expected at most {MOST_DIMENSIONS} dimensions, found {}", shape.len()));

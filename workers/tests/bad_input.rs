@@ -200,7 +200,7 @@ fn a_split_that_is_no_file_or_cut_off() {
     fs::write(place.path("cut.safetensors"), &whole[..whole.len() - 7]).unwrap();
     let zoo = fixture("trajectories/zoo/*");
     place.spec("cut.toml", &vit_spec(zoo.to_str().unwrap(), Path::new("cut.safetensors"), "", ""));
-    place.run("cut.toml", "other").expect(2).says(&["cut.safetensors", "not a safetensors file"]);
+    place.run("cut.toml", "other").expect(2).says(&["cut.safetensors", "truncated or damaged"]);
 }
 
 #[test]
