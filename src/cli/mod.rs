@@ -30,7 +30,7 @@ enum Command {
     Run(RunArgs),
     /// Train a small zoo on UCI digits, learn soups of it with every method, print the table
     Demo(DemoArgs),
-    /// Show what a zoo holds, from file headers: tensors, dtypes, and what differs from the first ingredient
+    /// Show what a zoo holds: tensors, dtypes, what differs from the first ingredient, and who stands out
     Inspect(inspect::InspectArgs),
     /// Write the model that a coefficients file stands for
     Materialize(materialize::MaterializeArgs),

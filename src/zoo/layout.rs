@@ -109,6 +109,22 @@ impl Layout {
         }
     }
 
+    /// What headers alone tell: every float tensor counts as mixed but running statistics, and none as frozen or tied.
+    pub fn of_headers(zoo: &Zoo) -> Self {
+        let tensor = |(name, info): (&str, &super::TensorInfo)| LayoutTensor {
+            name: name.to_string(),
+            dtype: info.dtype,
+            shape: info.shape.clone(),
+            class: match is_mixable(info.dtype) {
+                true if is_statistic(name) => TensorClass::Statistic,
+                true => TensorClass::Mixed,
+                false => TensorClass::Copied,
+            },
+            tied_to: None,
+        };
+        Self { tensors: zoo.ingredients()[0].tensors().map(tensor).collect() }
+    }
+
     /// The mixed tensors, sorted by name.
     pub fn mixed(&self) -> impl Iterator<Item = &LayoutTensor> {
         self.tensors.iter().filter(|tensor| tensor.class == TensorClass::Mixed)

@@ -53,13 +53,18 @@ pub enum Difference {
 
 impl fmt::Display for Mismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: tensor `{}`: ", self.path.display(), self.tensor)?;
-        match &self.difference {
-            Difference::Missing => write!(f, "expected one, found none"),
-            Difference::Extra => write!(f, "expected none, found one"),
-            Difference::Shape { expected, found } => write!(f, "expected shape {expected:?}, found {found:?}"),
-            Difference::Dtype { expected, found } => write!(f, "expected dtype {expected}, found {found}"),
-            Difference::Contents { dtype } => {
+        write!(f, "{}: tensor `{}`: {}", self.path.display(), self.tensor, self.difference)
+    }
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing => write!(f, "expected one, found none"),
+            Self::Extra => write!(f, "expected none, found one"),
+            Self::Shape { expected, found } => write!(f, "expected shape {expected:?}, found {found:?}"),
+            Self::Dtype { expected, found } => write!(f, "expected dtype {expected}, found {found}"),
+            Self::Contents { dtype } => {
                 write!(f, "expected the same contents, found others ({dtype} is copied, never mixed)")
             }
         }

@@ -11,8 +11,10 @@
 //! | `hash`, `hash_cache` | content hashes, and where they are remembered |
 //! | `layout`, `layer_groups` | which tensors are mixed, and which share a coefficient |
 //! | `family` | which family a model is of |
-//! | `inspect` | a report from headers |
+//! | `distances` | how far ingredients are from their mean, and which stand out |
+//! | `inspect` | the report of all that, faults included |
 
+mod distances;
 mod element;
 mod error;
 mod family;
@@ -34,6 +36,7 @@ pub(crate) mod testing;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+pub use distances::{Distance, Distances, IngredientDistances, distances};
 pub(crate) use element::encode;
 pub use element::{Element, is_mixable};
 pub use error::ZooError;
@@ -45,7 +48,7 @@ pub use hash_cache::HashCache;
 pub(crate) use header::parse_header;
 pub(crate) use ingredient::CHUNK;
 pub use ingredient::{Ingredient, TensorInfo};
-pub use inspect::{Inspection, InspectionEntry, inspect, render};
+pub use inspect::{Contents, Depth, FamilyOf, Inspection, InspectionEntry, NotFinite, TensorContents, inspect, render};
 pub use layer_groups::LayerGroups;
 pub use layout::{Layout, LayoutTensor, TensorClass};
 pub use mismatch::{Difference, Mismatch, Mismatches};

@@ -1,0 +1,274 @@
+//! What there is to know about a zoo, faults included: the report of `mehl-soup inspect`.
+//!
+//! Headers are always read; contents only where asked for, by hashing or by distances. `table` shows the report to people.
+
+mod table;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::distances::{Distances, distances};
+use super::error::ZooError;
+use super::hash::{IngredientHashes, ZooHashes, hash_ingredient};
+use super::hash_cache::HashCache;
+use super::ingredient::Ingredient;
+use super::layout::{Layout, TensorClass};
+use super::mismatch::{Mismatch, compare};
+use super::{Zoo, short_names};
+use crate::sweep::spec::Grouping;
+
+pub use table::render;
+
+/// The report. Its JSON form is an interface: fields are added, never renamed, while [`Inspection::VERSION`] stays.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Inspection {
+    /// [`Inspection::VERSION`].
+    pub version: u32,
+    /// Model family of the first ingredient that could be opened; `None` if none is known.
+    pub family: Option<String>,
+    /// In the order given.
+    pub ingredients: Vec<InspectionEntry>,
+    /// Every difference from the first ingredient that could be opened. Contents are compared only where they were read.
+    pub mismatches: Vec<Mismatch>,
+    /// What contents tell; `None` unless they were read.
+    pub contents: Option<Contents>,
+    /// Distances from the mean; `None` unless asked for, and where there are none: then `distances_fault` says why.
+    pub distances: Option<Distances>,
+    /// Why there are no distances although they were asked for.
+    pub distances_fault: Option<String>,
+}
+
+/// One ingredient of the report.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct InspectionEntry {
+    /// Short name, unique in the zoo.
+    pub name: String,
+    /// File or folder.
+    pub path: PathBuf,
+    /// Why it cannot be opened or read, or `None`. Numbers of what cannot be opened are zero.
+    pub fault: Option<String>,
+    /// Number of weights files.
+    pub files: usize,
+    /// Number of tensors.
+    pub tensors: usize,
+    /// Elements of all tensors.
+    pub parameters: u64,
+    /// Bytes of all tensors.
+    pub bytes: u64,
+    /// Elements by dtype.
+    pub dtypes: BTreeMap<String, u64>,
+    /// Content hash (blake3, hexadecimal); `None` unless contents were read and all float values are finite.
+    pub hash: Option<String>,
+}
+
+/// What hashes tell.
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+pub struct Contents {
+    /// Names of ingredients with the same contents, two or more a group.
+    pub equal: Vec<Vec<String>>,
+    /// The first value that is not finite, of each ingredient that has one.
+    pub not_finite: Vec<NotFinite>,
+    /// What becomes of tensors; `None` where ingredients differ, cannot be read or are not finite.
+    pub tensors: Option<TensorContents>,
+}
+
+/// Tensors by what their contents make of them.
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+pub struct TensorContents {
+    /// Float tensors that are summed.
+    pub mixed: usize,
+    /// Float tensors that are equal in all ingredients.
+    pub frozen: Vec<String>,
+    /// Tensors that are one parameter with an earlier one, and which.
+    pub tied: BTreeMap<String, String>,
+    /// Running statistics that differ: a soup's are computed anew.
+    pub statistics: Vec<String>,
+    /// Tensors of a dtype that is copied.
+    pub copied: Vec<String>,
+}
+
+/// A value that is not finite.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct NotFinite {
+    /// Short name of the ingredient.
+    pub ingredient: String,
+    /// The tensor.
+    pub tensor: String,
+    /// Flat index.
+    pub element: usize,
+    /// `NaN`, `inf` or `-inf`: JSON has no numbers for them.
+    pub value: String,
+}
+
+/// Tells the family of a model.
+pub type FamilyOf<'a> = dyn Fn(&Ingredient) -> Option<String> + 'a;
+
+/// What is read besides headers.
+pub struct Depth<'a> {
+    /// Contents are hashed, with this cache.
+    pub hash: Option<Option<&'a HashCache>>,
+    /// Distances, by these groups.
+    pub distances: Option<Grouping>,
+}
+
+/// Opens each ingredient, compares it with the first, and reads what `depth` asks for. Faults become part of the report.
+/// `progress` hears what is being done and (bytes done, bytes in all).
+pub fn inspect(
+    paths: &[PathBuf],
+    depth: &Depth<'_>,
+    family: &FamilyOf<'_>,
+    progress: &mut dyn FnMut(&'static str, u64, u64),
+) -> Inspection {
+    let names = short_names(&paths.iter().map(PathBuf::as_path).collect::<Vec<_>>())
+        .unwrap_or_else(|_| paths.iter().map(|path| path.display().to_string()).collect());
+    let mut report = Inspection {
+        version: Inspection::VERSION,
+        family: None,
+        ingredients: Vec::new(),
+        mismatches: Vec::new(),
+        contents: None,
+        distances: None,
+        distances_fault: None,
+    };
+    // With their index in the report.
+    let mut opened: Vec<(usize, Ingredient)> = Vec::new();
+    for (i, (path, name)) in paths.iter().zip(names).enumerate() {
+        let mut entry = InspectionEntry::new(name, path);
+        match Ingredient::open(path) {
+            Err(error) => entry.fault = Some(error.to_string()),
+            Ok(ingredient) => {
+                entry.describe(&ingredient);
+                match opened.first() {
+                    None => report.family = family(&ingredient),
+                    Some((_, first)) => report.mismatches.extend(compare(first, &ingredient)),
+                }
+                opened.push((i, ingredient));
+            }
+        }
+        report.ingredients.push(entry);
+    }
+    let hashes = depth.hash.map(|cache| report.hash(&opened, cache, &mut |done, all| progress("hashing", done, all)));
+    if depth.hash.is_none() && depth.distances.is_none() {
+        return report;
+    }
+    // Unsound by its headers, or named twice: nothing that compares contents tensor by tensor can be said.
+    let of_all = opened.len() == paths.len();
+    let zoo = Zoo::of(opened.into_iter().map(|(_, ingredient)| ingredient).collect()).ok().filter(|_| of_all);
+    if let (Some(zoo), Some(Some(hashes))) = (&zoo, &hashes) {
+        report.add_tensors(zoo, hashes);
+    }
+    if let Some(grouping) = depth.distances {
+        match zoo.map(|zoo| distances(&zoo, grouping, &mut |done, all| progress("distances", done, all))) {
+            Some(Ok(found)) => report.distances = Some(found),
+            Some(Err(error)) => report.distances_fault = Some(error.to_string()),
+            None => {
+                report.distances_fault =
+                    Some("ingredients with faults or differences have no mean to be distant from".to_string());
+            }
+        }
+    }
+    report
+}
+
+impl InspectionEntry {
+    fn new(name: String, path: &Path) -> Self {
+        Self {
+            name,
+            path: path.to_path_buf(),
+            fault: None,
+            files: 0,
+            tensors: 0,
+            parameters: 0,
+            bytes: 0,
+            dtypes: BTreeMap::new(),
+            hash: None,
+        }
+    }
+
+    fn describe(&mut self, ingredient: &Ingredient) {
+        for (_, info) in ingredient.tensors() {
+            self.tensors += 1;
+            self.parameters += info.numel() as u64;
+            *self.dtypes.entry(info.dtype.to_string()).or_default() += info.numel() as u64;
+        }
+        self.bytes = ingredient.total_bytes();
+        self.files = ingredient.shards().len();
+    }
+}
+
+impl Inspection {
+    /// Of the JSON form.
+    pub const VERSION: u32 = 1;
+
+    /// Whether all ingredients can be opened, agree, and are, as far as was looked at, finite.
+    pub fn is_sound(&self) -> bool {
+        !self.ingredients.is_empty()
+            && self.mismatches.is_empty()
+            && self.ingredients.iter().all(|i| i.fault.is_none())
+            && self.contents.as_ref().is_none_or(|contents| contents.not_finite.is_empty())
+            && self.distances_fault.is_none()
+    }
+
+    /// Hashes what was opened; gives the hashes if there are some of all.
+    fn hash(
+        &mut self,
+        opened: &[(usize, Ingredient)],
+        cache: Option<&HashCache>,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Option<ZooHashes> {
+        let total = opened.iter().map(|(_, ingredient)| ingredient.total_bytes()).sum();
+        let mut contents = Contents::default();
+        let mut hashes: Vec<IngredientHashes> = Vec::new();
+        let mut same: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        let mut done = 0;
+        for (i, ingredient) in opened {
+            let entry = &mut self.ingredients[*i];
+            let begun = done;
+            let found = hash_ingredient(ingredient, cache, &mut |bytes| {
+                done += bytes;
+                progress(done, total);
+            });
+            // One that is not finite is left where that is found.
+            done = begun + ingredient.total_bytes();
+            match found {
+                Ok(found) => {
+                    entry.hash = Some(found.total.clone());
+                    same.entry(found.total.clone()).or_default().push(entry.name.clone());
+                    hashes.push(found);
+                }
+                Err(ZooError::NotFinite { tensor, element, value, .. }) => {
+                    let (ingredient, value) = (entry.name.clone(), value.to_string());
+                    contents.not_finite.push(NotFinite { ingredient, tensor, element, value });
+                }
+                Err(error) => entry.fault = Some(error.to_string()),
+            }
+        }
+        contents.equal = same.into_values().filter(|names| names.len() > 1).collect();
+        contents.equal.sort();
+        self.contents = Some(contents);
+        (hashes.len() == self.ingredients.len()).then_some(ZooHashes { ingredients: hashes })
+    }
+
+    fn add_tensors(&mut self, zoo: &Zoo, hashes: &ZooHashes) {
+        let layout = match Layout::new(zoo, hashes) {
+            Ok(layout) => layout,
+            Err(ZooError::Mismatch(differing)) => return self.mismatches.extend(differing.list),
+            // It has no other error for a zoo that is not empty.
+            Err(_) => return,
+        };
+        let of = |class| {
+            let tensors = layout.tensors.iter().filter(move |tensor| tensor.class == class);
+            tensors.map(|tensor| tensor.name.clone()).collect::<Vec<_>>()
+        };
+        let tensors = TensorContents {
+            mixed: layout.mixed().count(),
+            frozen: of(TensorClass::Frozen),
+            tied: layout.tensors.iter().filter_map(|t| Some((t.name.clone(), t.tied_to.clone()?))).collect(),
+            statistics: of(TensorClass::Statistic),
+            copied: of(TensorClass::Copied),
+        };
+        self.contents.get_or_insert_default().tensors = Some(tensors);
+    }
+}
