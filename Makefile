@@ -17,7 +17,7 @@ DEMO_DATA := --test $(DEMO)/data/test.safetensors --select $(DEMO)/data/select.s
 # One profile for all of it: torch-sys takes minutes to compile, and its result is shared only within a profile.
 CARGO_ALL := --workspace --release
 
-.PHONY: help setup build demo test lint deny bench check-python clean
+.PHONY: help setup build demo test fuzz lint deny bench check-python clean
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -33,6 +33,9 @@ demo: build ## the main job: fine-tune a small zoo on UCI digits, sweep every me
 
 test: setup ## every test
 	cargo test $(CARGO_ALL)
+
+fuzz: ## each fuzz target for FUZZ_SECONDS (60), or property tests over the same corpora where no fuzzer can be built
+	@scripts/fuzz.sh
 
 lint: setup ## format, clippy, rustdoc and the root package's dependency graph
 	cargo fmt --all --check

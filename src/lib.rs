@@ -18,6 +18,8 @@ pub mod checkpoint;
 pub mod cli;
 pub mod coefficients;
 pub mod files;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod runner;
 pub mod sweep;
 pub mod task;

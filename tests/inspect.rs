@@ -301,6 +301,18 @@ fn sharded_folders_and_their_files_are_counted() {
 }
 
 #[test]
+fn the_family_is_told_or_why_not() {
+    let place = Place::new();
+    place.zoo(2).inspect(&[]).has(&["family: not known: "]);
+    let report = place.inspect(&["--format", "json"]).json();
+    assert!(report["family"].is_null() && report["family_fault"].is_string());
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("workers/tests/fixtures/trajectories/zoo/*");
+    let output = Command::new(env!("CARGO_BIN_EXE_mehl-soup")).arg("inspect").arg(fixtures).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.starts_with("family: vit\n"), "{text}");
+}
+
+#[test]
 fn help_says_what_is_read_and_what_it_costs() {
     let output = Command::new(env!("CARGO_BIN_EXE_mehl-soup")).args(["inspect", "--help"]).output().unwrap();
     let help = String::from_utf8(output.stdout).unwrap();

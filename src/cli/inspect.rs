@@ -7,14 +7,14 @@ use super::Format;
 use super::exit::{Exit, say};
 use crate::sweep::spec::Grouping;
 use crate::untrusted::printable;
-use crate::zoo::{Depth, HashCache, Ingredient, Zoo, inspect as look, render};
+use crate::zoo::{Depth, HashCache, Zoo, inspect as look, render};
 
 /// Flags of `inspect`.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 What is read, and what it costs:
-  by default   headers and config.json, some kB a file: tensors, parameters,
-               dtypes, bytes; what is missing, extra, reshaped or retyped
+  by default   headers and config.json, some kB a file: family, tensors,
+               parameters, dtypes, bytes; what is missing, extra, reshaped or retyped
                against the first ingredient
   --hash       every byte once, remembered (MEHL_SOUP_CACHE_DIR): which tensors
                are frozen, tied or running statistics, which ingredients are
@@ -53,11 +53,6 @@ enum Group {
     Model,
 }
 
-/// What the table calls the family of an ingredient.
-fn family(_ingredient: &Ingredient) -> Option<String> {
-    None
-}
-
 pub(super) fn inspect(args: &InspectArgs) -> Exit {
     let paths = match Zoo::resolve(&args.zoo, std::path::Path::new(".")) {
         Ok(paths) => paths,
@@ -75,7 +70,7 @@ pub(super) fn inspect(args: &InspectArgs) -> Exit {
     let bar = ProgressBar::new(0);
     let style = ProgressStyle::with_template("{msg:9} {wide_bar} {bytes}/{total_bytes} {eta} left");
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-    let report = look(&paths, &depth, &family, &mut |what, done, total| {
+    let report = look(&paths, &depth, &mut |what, done, total| {
         bar.set_message(what);
         bar.set_length(total);
         bar.set_position(done);

@@ -68,8 +68,7 @@ pub(crate) fn parse_index(text: &[u8]) -> Result<BTreeMap<String, String>, Strin
 /// # Errors
 /// Of the file system, a missing file too.
 pub(crate) fn own_file(folder: &Path, name: &str) -> std::io::Result<Option<PathBuf>> {
-    let mut components = Path::new(name).components();
-    if !matches!((components.next(), components.next()), (Some(Component::Normal(only)), None) if only == name) {
+    if !is_plain_name(name) {
         return Ok(None);
     }
     let folder = folder.canonicalize()?;
@@ -79,6 +78,12 @@ pub(crate) fn own_file(folder: &Path, name: &str) -> std::io::Result<Option<Path
     let blobs = snapshots.and_then(Path::parent).map(|repo| repo.join("blobs"));
     let inside = resolved.parent() == Some(&folder) || (blobs.is_some() && resolved.parent() == blobs.as_deref());
     Ok((inside && resolved.is_file()).then_some(path))
+}
+
+/// Whether joining `name` to a folder gives an entry of that folder itself.
+pub(crate) fn is_plain_name(name: &str) -> bool {
+    let mut components = Path::new(name).components();
+    matches!((components.next(), components.next()), (Some(Component::Normal(only)), None) if only == name)
 }
 
 #[cfg(test)]

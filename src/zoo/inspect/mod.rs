@@ -11,13 +11,14 @@ use serde::Serialize;
 
 use super::distances::{Distances, distances};
 use super::error::ZooError;
+use super::family::detect;
 use super::hash::{IngredientHashes, ZooHashes, hash_ingredient};
 use super::hash_cache::HashCache;
 use super::ingredient::Ingredient;
 use super::layout::{Layout, TensorClass};
 use super::mismatch::{Mismatch, compare};
 use super::{Zoo, short_names};
-use crate::sweep::spec::Grouping;
+use crate::sweep::spec::{Family, Grouping};
 
 pub use table::render;
 
@@ -26,8 +27,10 @@ pub use table::render;
 pub struct Inspection {
     /// [`Inspection::VERSION`].
     pub version: u32,
-    /// Model family of the first ingredient that could be opened; `None` if none is known.
-    pub family: Option<String>,
+    /// Model family of the first ingredient that could be opened, by its configuration and names; `None` if they do not tell.
+    pub family: Option<Family>,
+    /// Why the family is not known. No fault of the zoo: a specification can name the family, or bring its own module.
+    pub family_fault: Option<String>,
     /// In the order given.
     pub ingredients: Vec<InspectionEntry>,
     /// Every difference from the first ingredient that could be opened. Contents are compared only where they were read.
@@ -102,9 +105,6 @@ pub struct NotFinite {
     pub value: String,
 }
 
-/// Tells the family of a model.
-pub type FamilyOf<'a> = dyn Fn(&Ingredient) -> Option<String> + 'a;
-
 /// What is read besides headers.
 pub struct Depth<'a> {
     /// Contents are hashed, with this cache.
@@ -118,7 +118,6 @@ pub struct Depth<'a> {
 pub fn inspect(
     paths: &[PathBuf],
     depth: &Depth<'_>,
-    family: &FamilyOf<'_>,
     progress: &mut dyn FnMut(&'static str, u64, u64),
 ) -> Inspection {
     let names = short_names(&paths.iter().map(PathBuf::as_path).collect::<Vec<_>>())
@@ -126,6 +125,7 @@ pub fn inspect(
     let mut report = Inspection {
         version: Inspection::VERSION,
         family: None,
+        family_fault: None,
         ingredients: Vec::new(),
         mismatches: Vec::new(),
         contents: None,
@@ -141,7 +141,10 @@ pub fn inspect(
             Ok(ingredient) => {
                 entry.describe(&ingredient);
                 match opened.first() {
-                    None => report.family = family(&ingredient),
+                    None => match detect(&ingredient) {
+                        Ok(family) => report.family = Some(family),
+                        Err(unknown) => report.family_fault = Some(unknown.what),
+                    },
                     Some((_, first)) => report.mismatches.extend(compare(first, &ingredient)),
                 }
                 opened.push((i, ingredient));

@@ -17,8 +17,10 @@ const NAMES: usize = 4;
 /// The report as a text with tables, `width` characters wide.
 pub fn render(report: &Inspection, width: u16) -> String {
     let mut text = String::new();
-    if let Some(family) = &report.family {
-        let _ = writeln!(text, "family: {family}");
+    match (&report.family, &report.family_fault) {
+        (Some(family), _) => drop(writeln!(text, "family: {family}")),
+        (None, Some(fault)) => drop(writeln!(text, "family: not known: {fault}")),
+        (None, None) => {}
     }
     let bytes: u64 = report.ingredients.iter().map(|entry| entry.bytes).sum();
     let _ = writeln!(text, "{}, {} of tensors\n", count(report.ingredients.len(), "ingredient"), size(bytes));
