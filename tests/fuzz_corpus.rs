@@ -152,7 +152,7 @@ fn apply(mutation: &Mutation, bytes: &mut Vec<u8>, corpus: &[(PathBuf, Vec<u8>)]
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(4000))]
+    #![proptest_config(ProptestConfig::with_cases(20_000))]
 
     #[test]
     fn mutations_of_the_corpora(which in 0..TARGETS.len(), seed in any::<Index>(), mutations in vec(mutation(), 1..5)) {

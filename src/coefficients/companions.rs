@@ -41,10 +41,13 @@ pub(super) fn copy(from: &Path, to: &Path, dtype: Option<Dtype>) -> io::Result<V
         // A dangling link is no file of the model's either.
         let Some(source) = own_file(from, &name).ok().flatten() else { continue };
         let target = to.join(&name);
+        let named = |e: io::Error| io::Error::new(e.kind(), format!("`{name}`: {e}"));
         match dtype.filter(|_| name == "config.json") {
-            Some(dtype) => std::fs::write(&target, with_dtype(&untrusted::read(&source, LARGEST_CONFIG)?, dtype)?)?,
+            Some(dtype) => {
+                std::fs::write(&target, with_dtype(&untrusted::read(&source, LARGEST_CONFIG).map_err(named)?, dtype)?)?
+            }
             // Contents only, not modes: the copy must be writable and of the user's umask.
-            None => std::fs::write(&target, untrusted::read(&source, LARGEST_COMPANION)?)?,
+            None => std::fs::write(&target, untrusted::read(&source, LARGEST_COMPANION).map_err(named)?)?,
         }
         std::fs::File::open(&target)?.sync_all()?;
         copied.push(name);
@@ -106,6 +109,19 @@ mod tests {
         assert_eq!(copy(&from, &to, None).unwrap(), taken);
         assert_eq!(fs::read_dir(&to).unwrap().count(), taken.len());
         assert_eq!(fs::read_to_string(to.join("vocab.txt")).unwrap(), "content of vocab.txt");
+    }
+
+    #[test]
+    fn a_companion_larger_than_any_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let (from, to) = (root.path().join("from"), root.path().join("to"));
+        fs::create_dir_all(&from).unwrap();
+        fs::create_dir_all(&to).unwrap();
+        fs::File::create(from.join("vocab.txt")).unwrap().set_len(LARGEST_COMPANION + 1).unwrap();
+        let error = copy(&from, &to, None).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::FileTooLarge);
+        assert!(error.to_string().contains("`vocab.txt`: expected at most"), "{error}");
+        assert_eq!(fs::read_dir(&to).unwrap().count(), 0);
     }
 
     #[test]

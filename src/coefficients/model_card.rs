@@ -228,5 +228,7 @@ mod tests {
         assert_eq!(read("---\ntags: x\n---\nlicense: mit\n"), None);
         assert_eq!(read("license: mit\n"), None);
         assert_eq!(licence_of(&folder.path().join("absent")), None);
+        let long = format!("---\nlicense: mit\n---\n{}", " ".repeat(LARGEST_CARD as usize));
+        assert_eq!(read(&long), None, "a card larger than any is not read");
     }
 }
