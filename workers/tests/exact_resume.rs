@@ -131,3 +131,32 @@ fn a_zoo_that_changed_is_noticed() {
     let error = one.run(&task, &manifest, None, &mut Recorder::default()).unwrap_err().to_string();
     assert!(error.contains("zoo changed") && error.contains("k1"), "{error}");
 }
+
+#[test]
+fn an_ingredient_that_changes_under_a_running_engine_gives_no_result() {
+    let hour_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(3600);
+    let shorten = |file: &std::fs::File| file.set_len(file.metadata().unwrap().len() - 4).unwrap();
+    // The same bytes again: only the time tells that they are not certain.
+    let touch = |file: &std::fs::File| file.set_modified(std::time::SystemTime::now()).unwrap();
+    for method in ["uniform", "mehl+", "learned"] {
+        for (how, change) in [("expected", &shorten as &dyn Fn(&std::fs::File)), ("it was written to", &touch)] {
+            let folder = tempfile::tempdir().unwrap();
+            let place = support::programs::Place::new();
+            place.copy_zoo();
+            let zoo = place.path("zoo");
+            let open =
+                |k: &str| std::fs::File::options().append(true).open(zoo.join(k).join("model.safetensors")).unwrap();
+            ["k0", "k1", "k2", "k3"].iter().for_each(|k| open(k).set_modified(hour_ago).unwrap());
+            let spec = vit_spec(&format!("method = '{method}'"))
+                .replace(fixture("trajectories/zoo").to_str().unwrap(), zoo.to_str().unwrap());
+            let (mut engine, task) = engine(folder.path(), &spec, Kind::Float);
+            let manifest = engine.scores(None, &mut Recorder::default()).unwrap();
+            change(&open("k2"));
+            let error = engine.run(&task, &manifest, None, &mut Recorder::default()).unwrap_err();
+            assert!(matches!(error, EngineError::Input(_)), "{method}: {error}");
+            let text = error.to_string();
+            let is_named = text.contains("zoo changed") && text.contains("k2/model.safetensors");
+            assert!(is_named && (text.contains(how) || text.contains("shortened")), "{method} {how}: {text}");
+        }
+    }
+}

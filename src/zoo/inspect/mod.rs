@@ -115,11 +115,7 @@ pub struct Depth<'a> {
 
 /// Opens each ingredient, compares it with the first, and reads what `depth` asks for. Faults become part of the report.
 /// `progress` hears what is being done and (bytes done, bytes in all).
-pub fn inspect(
-    paths: &[PathBuf],
-    depth: &Depth<'_>,
-    progress: &mut dyn FnMut(&'static str, u64, u64),
-) -> Inspection {
+pub fn inspect(paths: &[PathBuf], depth: &Depth<'_>, progress: &mut dyn FnMut(&'static str, u64, u64)) -> Inspection {
     let names = short_names(&paths.iter().map(PathBuf::as_path).collect::<Vec<_>>())
         .unwrap_or_else(|_| paths.iter().map(|path| path.display().to_string()).collect());
     let mut report = Inspection {
