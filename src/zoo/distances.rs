@@ -50,7 +50,7 @@ pub struct Distance {
     /// `|theta_k - mean| / |mean|`.
     pub relative: f64,
     /// Modified z-score, `0.6745 (x - median) / MAD` with MAD the median absolute deviation; where more than half of the
-    /// distances are equal (MAD 0), `(x - median) / (1.2533 MeanAD)`. `None` with fewer than [`FEWEST`] ingredients.
+    /// distances are equal (MAD 0), `(x - median) / (1.2533 MeanAD)`. `None` with fewer than four ingredients.
     pub z: Option<f64>,
 }
 
