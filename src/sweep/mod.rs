@@ -1,6 +1,7 @@
 //! Sweeps: the specification, its search space, the tasks it spans, and what came of them.
 
 pub mod expand;
+pub mod image_spec;
 pub mod manifest;
 pub mod parse;
 pub mod results;

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::image_spec::ImageSpec;
 use super::manifest::SplitScore;
 
 /// A whole specification.
@@ -120,6 +121,22 @@ pub struct DataSpec {
     pub select_fraction: f64,
     /// What ranks tasks and steers early stopping.
     pub metric: Metric,
+    /// How images become what the model takes. Fields about images are left out where they say nothing: what was begun without them goes on.
+    #[serde(default, skip_serializing_if = "ImageSpec::is_default")]
+    pub image: ImageSpec,
+    /// Names of the classes of images, in the order of the model's outputs; `None`: what files tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub classes: Option<Vec<String>>,
+    /// Whether images that cannot be read are left out instead of being a fault.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub skip_unreadable: bool,
+    /// Whether a split may lack classes that another has.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub allow_missing_classes: bool,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// What "better" means.
@@ -358,4 +375,14 @@ pub struct ComputeSpec {
     pub checkpoint_seconds: f64,
     /// Samples a batch when scoring.
     pub score_batch: usize,
+    /// Most bytes of decoded images that are kept between runs.
+    #[serde(default = "ComputeSpec::default_image_cache")]
+    pub image_cache_bytes: u64,
+}
+
+impl ComputeSpec {
+    /// Default of [`image_cache_bytes`](Self::image_cache_bytes): 20 GiB, some 140,000 images of 224 x 224.
+    pub fn default_image_cache() -> u64 {
+        20 << 30
+    }
 }

@@ -45,6 +45,11 @@ impl HashCache {
         Some(Self::at(root.join("hashes")))
     }
 
+    /// Another folder of the same cache: `$MEHL_SOUP_CACHE_DIR/<name>` for that of the environment.
+    pub fn beside(&self, name: &str) -> PathBuf {
+        crate::files::parent_of(&self.folder).join(name)
+    }
+
     /// Hashes of an ingredient whose files are in the state they were hashed in.
     pub(super) fn load(&self, ingredient: &Ingredient) -> Option<IngredientHashes> {
         let text = std::fs::read(self.entry(ingredient)).ok()?;

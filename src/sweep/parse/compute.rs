@@ -14,9 +14,10 @@ pub(super) fn compute(mut section: Section<'_>) -> ComputeSpec {
     let spec = ComputeSpec {
         devices: devices(&mut section),
         threads: section.integer("threads", 1..=4096).map(|threads| threads as usize),
-        memory_bytes: memory(&mut section),
+        memory_bytes: size(&mut section, "memory", 1),
         checkpoint_seconds: section.number("checkpoint_seconds", 0.0..=LONGEST_SECONDS).unwrap_or(10.0),
         score_batch: section.count("score_batch").unwrap_or(256),
+        image_cache_bytes: size(&mut section, "image_cache", 0).unwrap_or_else(ComputeSpec::default_image_cache),
     };
     section.finish();
     spec
@@ -47,15 +48,15 @@ fn is_device(device: &str) -> bool {
 }
 
 /// Bytes, as a whole number or in words like `8GiB`.
-fn memory(section: &mut Section<'_>) -> Option<u64> {
-    let field = section.field("memory")?;
+fn size(section: &mut Section<'_>, key: &'static str, least: u64) -> Option<u64> {
+    let field = section.field(key)?;
     let bytes = match &field.node.value {
         Value::Integer(bytes) => u64::try_from(*bytes).ok(),
         Value::Text(text) => text.parse::<ByteSize>().ok().map(|size| size.as_u64()),
         _ => None,
     };
     match bytes {
-        Some(bytes) if bytes > 0 => Some(bytes),
+        Some(bytes) if bytes >= least => Some(bytes),
         _ => section.refuse(&field, "a number of bytes, or a size such as `8GiB` or `8GB`"),
     }
 }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::fault::Problem;
+use super::image;
 use super::section::Section;
 use crate::sweep::spec::{DataSpec, Family, Metric, ZooSpec};
 
@@ -80,6 +81,10 @@ pub(super) fn data(mut section: Section<'_>, base: &Path) -> DataSpec {
         metric: section
             .word("metric", &[("loss", Metric::Loss), ("accuracy", Metric::Accuracy)])
             .unwrap_or(Metric::Loss),
+        image: image::image(section.section("image")),
+        classes: image::classes(&mut section),
+        skip_unreadable: section.boolean("skip_unreadable").unwrap_or(false),
+        allow_missing_classes: section.boolean("allow_missing_classes").unwrap_or(false),
     };
     section.finish();
     spec

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `document` | text to a tree with places |
 //! | `section` | takes keys out of a table, collects faults |
-//! | `inputs`, `soup`, `search`, `compute` | one part of the specification each |
+//! | `inputs`, `image`, `soup`, `search`, `compute` | one part of the specification each |
 //! | `distribution` | the values of one searched field |
 //! | `fault` | what a fault is and how it reads |
 
@@ -12,6 +12,7 @@ mod compute;
 mod distribution;
 mod document;
 mod fault;
+mod image;
 mod inputs;
 mod node;
 mod search;

@@ -1,44 +1,96 @@
 //! Data: the three splits, their files, and batches of them.
 
+pub mod images;
 mod splits;
 mod tensor_file;
 
 use tch::{Device, Kind, TchError, Tensor};
 
+use images::stored::StoredImages;
 pub use splits::Data;
 
-/// Samples with labels, in host memory.
+/// Samples with labels, in host memory or mapped into it.
 pub struct Split {
-    /// One tensor an input, first dimension N: float ones in the model's dtype, whole numbers as i64.
-    pub inputs: Vec<Tensor>,
+    inputs: Samples,
     /// `[N]`, i64.
     pub labels: Tensor,
 }
 
+/// The inputs of a split.
+enum Samples {
+    /// One tensor an input, first dimension N: float ones in the model's dtype, whole numbers as i64.
+    Tensors(Vec<Tensor>),
+    /// One input: images.
+    Images(StoredImages),
+}
+
 impl Split {
+    /// Of tensors, one an input, first dimension N.
+    pub fn of_tensors(inputs: Vec<Tensor>, labels: Tensor) -> Self {
+        Self { inputs: Samples::Tensors(inputs), labels }
+    }
+
+    /// Of images.
+    pub fn of_images(images: StoredImages, labels: Tensor) -> Self {
+        Self { inputs: Samples::Images(images), labels }
+    }
+
     /// N.
     pub fn samples(&self) -> usize {
         self.labels.size()[0] as usize
     }
 
+    /// Dtype and shape of one sample of each input, as batches have them.
+    pub fn sample_shapes(&self) -> Vec<(Kind, Vec<i64>)> {
+        match &self.inputs {
+            Samples::Tensors(tensors) => tensors.iter().map(|t| (t.kind(), t.size()[1..].to_vec())).collect(),
+            Samples::Images(images) => vec![(Kind::Float, images.shape().to_vec())],
+        }
+    }
+
+    /// The images, if it is of images.
+    pub fn images(&self) -> Option<&StoredImages> {
+        match &self.inputs {
+            Samples::Images(images) => Some(images),
+            Samples::Tensors(_) => None,
+        }
+    }
+
     /// The samples at `indices`, on `device`.
     pub fn batch(&self, indices: &[usize], device: Device) -> Result<(Vec<Tensor>, Tensor), TchError> {
-        let indices: Vec<i64> = indices.iter().map(|&i| i as i64).collect();
-        let indices = Tensor::f_from_slice(&indices)?;
-        let take = |t: &Tensor| t.f_index_select(0, &indices)?.f_to_device(device);
-        Ok((self.inputs.iter().map(take).collect::<Result<_, _>>()?, take(&self.labels)?))
+        let rows: Vec<i64> = indices.iter().map(|&i| i as i64).collect();
+        let rows = Tensor::f_from_slice(&rows)?;
+        let take = |t: &Tensor| t.f_index_select(0, &rows)?.f_to_device(device);
+        let inputs = match &self.inputs {
+            Samples::Tensors(tensors) => tensors.iter().map(take).collect::<Result<_, _>>()?,
+            Samples::Images(images) => vec![images.batch(indices, device)?],
+        };
+        Ok((inputs, take(&self.labels)?))
     }
 
     /// Samples `start..end`, on `device`.
     pub fn range(&self, start: usize, end: usize, device: Device) -> Result<(Vec<Tensor>, Tensor), TchError> {
         let take = |t: &Tensor| t.f_narrow(0, start as i64, (end - start) as i64)?.f_to_device(device);
-        Ok((self.inputs.iter().map(take).collect::<Result<_, _>>()?, take(&self.labels)?))
+        let inputs = match &self.inputs {
+            Samples::Tensors(tensors) => tensors.iter().map(take).collect::<Result<_, _>>()?,
+            Samples::Images(images) => vec![images.range(start, end, device)?],
+        };
+        Ok((inputs, take(&self.labels)?))
     }
 
-    /// The samples at `indices`, as a split of their own.
+    /// The samples at `indices`, as a split of their own; images are not copied.
     fn subset(&self, indices: &[usize]) -> Result<Self, TchError> {
-        let (inputs, labels) = self.batch(indices, Device::Cpu)?;
-        Ok(Self { inputs, labels })
+        match &self.inputs {
+            Samples::Tensors(_) => {
+                let (inputs, labels) = self.batch(indices, Device::Cpu)?;
+                Ok(Self::of_tensors(inputs, labels))
+            }
+            Samples::Images(images) => {
+                let rows: Vec<i64> = indices.iter().map(|&i| i as i64).collect();
+                let labels = self.labels.f_index_select(0, &Tensor::f_from_slice(&rows)?)?;
+                Ok(Self::of_images(images.subset(indices), labels))
+            }
+        }
     }
 
     /// Float inputs in another dtype.
@@ -46,8 +98,24 @@ impl Split {
         let convert = |t: Tensor| {
             if t.is_floating_point() { t.f_to_kind(kind) } else { t.f_to_kind(Kind::Int64) }
         };
-        Ok(Self { inputs: self.inputs.into_iter().map(convert).collect::<Result<_, _>>()?, labels: self.labels })
+        let inputs = match self.inputs {
+            Samples::Tensors(tensors) => {
+                Samples::Tensors(tensors.into_iter().map(convert).collect::<Result<_, _>>()?)
+            }
+            Samples::Images(images) => Samples::Images(images.into_kind(kind)),
+        };
+        Ok(Self { inputs, labels: self.labels })
     }
+}
+
+/// A split as it is in its source.
+pub struct Loaded {
+    /// The samples; tensors with dtypes as in the file.
+    pub split: Split,
+    /// Hash of all that the split is, hexadecimal: blake3 of a tensor file; of the images' contents, classes and transform.
+    pub hash: String,
+    /// blake3 of each sample's inputs or encoded image, to notice samples that two splits share.
+    pub rows: Vec<blake3::Hash>,
 }
 
 /// What is wrong with the data.

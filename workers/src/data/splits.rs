@@ -1,13 +1,15 @@
 //! The three splits: learn (coefficients), select (choices), test (reported only).
 
 use std::collections::HashSet;
+use std::path::PathBuf;
 
 use mehl_soup::sweep::manifest::DataEntry;
 use mehl_soup::sweep::spec::DataSpec;
 use tch::Kind;
 
-use super::tensor_file::{self, Loaded};
-use super::{DataError, Split};
+use super::images::sources::SourceKind;
+use super::images::{self, ImageInputs, LoadedImages};
+use super::{DataError, Loaded, Split, tensor_file};
 use crate::rng::permutation;
 
 /// All data of a sweep.
@@ -22,6 +24,8 @@ pub struct Data {
     pub entries: Vec<DataEntry>,
     /// What a person should know: shared samples, a select split that was set aside.
     pub notes: Vec<String>,
+    /// Number of classes of images, where names told it, and who did.
+    classes: Option<(usize, String)>,
 }
 
 impl Data {
@@ -31,17 +35,24 @@ impl Data {
     ///
     /// # Errors
     /// If a file is at fault, the splits' shapes differ, or learn is too small to be cut.
-    pub fn load(spec: &DataSpec, seed: u64, kind: Kind) -> Result<Self, DataError> {
-        let read = |path| tensor_file::load(path, &spec.inputs, &spec.labels);
-        let learn = read(&spec.learn)?;
-        let select = spec.select.as_deref().map(read).transpose()?;
-        let test = spec.test.as_deref().map(read).transpose()?;
+    pub fn load(
+        spec: &DataSpec,
+        seed: u64,
+        kind: Kind,
+        images: &ImageInputs<'_>,
+        note: &mut dyn FnMut(&str),
+    ) -> Result<Self, DataError> {
+        let LoadedImages { splits, classes, mut notes } = read(spec, images, note)?;
+        let mut splits = splits.into_iter();
+        let mut next = |path: Option<&PathBuf>| path.and_then(|_| splits.next());
+        let learn = next(Some(&spec.learn)).expect("learn is always read");
+        let select = next(spec.select.as_ref());
+        let test = next(spec.test.as_ref());
         for (other, path) in [(&select, &spec.select), (&test, &spec.test)] {
             if let (Some(other), Some(path)) = (other, path) {
                 same_shapes(&learn.split, &other.split, spec, &path.display().to_string())?;
             }
         }
-        let mut notes = Vec::new();
         let entry = |split: &str, path: &std::path::Path, hash: &str, samples| DataEntry {
             split: split.to_string(),
             path: path.to_path_buf(),
@@ -101,6 +112,7 @@ impl Data {
             test: test.map(|t| t.split.into_kind(kind)).transpose()?,
             entries,
             notes,
+            classes,
         })
     }
 
@@ -109,13 +121,23 @@ impl Data {
     /// # Errors
     /// Naming the split's file, the largest label and the number of classes.
     pub fn check_labels(&self, name: &str, classes: i64) -> Result<(), DataError> {
+        if let Some((count, source)) = &self.classes
+            && *count as i64 != classes
+        {
+            return Err(DataError::Content {
+                file: source.clone(),
+                what: format!(
+                    "expected {classes} classes, as many as the model has outputs, found {count} (data.classes names them in the model's order)"
+                ),
+            });
+        }
         let splits = [Some(&self.learn), Some(&self.select), self.test.as_ref()];
         for (split, entry) in splits.into_iter().flatten().zip(&self.entries) {
             let largest = split.labels.f_max()?.f_int64_value(&[])?;
             if largest >= classes {
                 return Err(DataError::Content {
                     file: entry.path.display().to_string(),
-                    what: format!("tensor `{name}`: expected classes 0 to {}, found {largest}", classes - 1),
+                    what: format!("`{name}`: expected classes 0 to {}, found {largest}", classes - 1),
                 });
             }
         }
@@ -128,44 +150,64 @@ impl Data {
     /// Naming the file, the input, expected and found shape or dtype.
     pub fn check_shapes(&self, spec: &DataSpec, expected: &[Vec<i64>]) -> Result<(), DataError> {
         let fault = |what: String| DataError::Content { file: spec.learn.display().to_string(), what };
-        if expected.len() != self.learn.inputs.len() {
+        let found = self.learn.sample_shapes();
+        if expected.len() != found.len() {
             return Err(fault(format!(
-                "expected {} inputs as the model takes, found {} in data.inputs",
+                "expected {} inputs as the model takes, found {}",
                 expected.len(),
-                spec.inputs.len()
+                found.len()
             )));
         }
-        for ((name, tensor), shape) in spec.inputs.iter().zip(&self.learn.inputs).zip(expected) {
+        for ((name, (kind, found)), shape) in spec.inputs.iter().zip(&found).zip(expected) {
             // Of one sample: part of the file's rows may have been set aside for select.
-            let found = &tensor.size()[1..];
-            if found != &shape[..] {
+            if found != shape {
                 return Err(fault(format!(
                     "tensor `{name}`: expected {shape:?} a sample as the model takes, found {found:?}"
                 )));
             }
-            if !tensor.is_floating_point() {
-                return Err(fault(format!(
-                    "tensor `{name}`: expected floating point values, found {:?}",
-                    tensor.kind()
-                )));
+            if !matches!(kind, Kind::Double | Kind::Float | Kind::Half | Kind::BFloat16) {
+                return Err(fault(format!("tensor `{name}`: expected floating point values, found {kind:?}")));
             }
         }
         Ok(())
     }
 }
 
+/// Reads learn, select and test, as far as they are given.
+fn read(spec: &DataSpec, inputs: &ImageInputs<'_>, note: &mut dyn FnMut(&str)) -> Result<LoadedImages, DataError> {
+    let paths = [Some(&spec.learn), spec.select.as_ref(), spec.test.as_ref()];
+    let mut sources = Vec::new();
+    for path in paths.into_iter().flatten() {
+        sources.push((SourceKind::of(path)?, path.clone()));
+    }
+    let is_tensors = |(kind, _): &(SourceKind, PathBuf)| *kind == SourceKind::Tensors;
+    if let Some((_, other)) = sources.iter().find(|source| is_tensors(source) != is_tensors(&sources[0])) {
+        let kind = if is_tensors(&sources[0]) { "a tensor file" } else { "images" };
+        return Err(DataError::Content {
+            file: other.display().to_string(),
+            what: format!("expected {kind} as {} is", spec.learn.display()),
+        });
+    }
+    if is_tensors(&sources[0]) {
+        let load = |(_, path): &(SourceKind, PathBuf)| tensor_file::load(path, &spec.inputs, &spec.labels);
+        let splits = sources.iter().map(load).collect::<Result<_, _>>()?;
+        return Ok(LoadedImages { splits, classes: None, notes: vec![] });
+    }
+    images::load(&sources, spec, inputs, note)
+}
+
 fn same_shapes(learn: &Split, other: &Split, spec: &DataSpec, file: &str) -> Result<(), DataError> {
-    for ((name, a), b) in spec.inputs.iter().zip(&learn.inputs).zip(&other.inputs) {
-        if a.size()[1..] != b.size()[1..] || a.kind() != b.kind() {
+    for ((name, a), b) in spec.inputs.iter().zip(learn.sample_shapes()).zip(other.sample_shapes()) {
+        if a != b {
             return Err(DataError::Content {
                 file: file.to_string(),
                 what: format!(
                     "tensor `{name}`: expected {:?} {:?} a sample as in {}, found {:?} {:?}",
-                    a.kind(),
-                    &a.size()[1..],
+                    a.0,
+                    a.1,
                     spec.learn.display(),
-                    b.kind(),
-                    &b.size()[1..]
+                    b.0,
+                    b.1
                 ),
             });
         }

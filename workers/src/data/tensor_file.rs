@@ -7,17 +7,7 @@ use rayon::prelude::*;
 use safetensors::Dtype;
 use tch::{Kind, Tensor};
 
-use super::{DataError, Split};
-
-/// A split as it is in its file, with the content hash of the file.
-pub struct Loaded {
-    /// The samples, dtypes as in the file.
-    pub split: Split,
-    /// blake3 of the file, hexadecimal.
-    pub hash: String,
-    /// blake3 of each sample's inputs, to notice samples that two splits share.
-    pub rows: Vec<blake3::Hash>,
-}
+use super::{DataError, Loaded, Split};
 
 /// Reads a split.
 ///
@@ -80,7 +70,7 @@ pub fn load(path: &Path, inputs: &[String], labels: &str) -> Result<Loaded, Data
         });
     }
     Ok(Loaded {
-        split: Split { inputs: input_tensors, labels: label_tensor },
+        split: Split::of_tensors(input_tensors, label_tensor),
         // Last: a file that changed meanwhile is noticed here.
         hash: file.hash().map_err(refused)?,
         rows,

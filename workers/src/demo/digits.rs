@@ -97,10 +97,10 @@ impl Digits {
     /// As tensors in memory.
     pub fn to_split(&self) -> Result<Split, TchError> {
         let shape = [self.len() as i64, 1, SIDE as i64, SIDE as i64];
-        Ok(Split {
-            inputs: vec![Tensor::f_from_slice(&self.pixels)?.f_view(shape)?.f_to_device(Device::Cpu)?],
-            labels: Tensor::f_from_slice(&self.labels)?,
-        })
+        Ok(Split::of_tensors(
+            vec![Tensor::f_from_slice(&self.pixels)?.f_view(shape)?.f_to_device(Device::Cpu)?],
+            Tensor::f_from_slice(&self.labels)?,
+        ))
     }
 
     /// Writes `inputs` and `labels` as a tensor file.

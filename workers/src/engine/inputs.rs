@@ -11,6 +11,9 @@ use tch::{Device, Kind, Tensor};
 use super::errors::{data_error, family_error, torch_error, zoo_error};
 use super::{scoring, statistics};
 use crate::data::Data;
+use crate::data::images::ImageInputs;
+use crate::data::images::cache::ImageCache;
+use crate::data::images::resolve::ModelFacts;
 use crate::families::{self, Model, Pass};
 use mehl_soup::runner::engine::EngineError;
 
@@ -49,7 +52,6 @@ impl Inputs {
     ) -> Result<Self, EngineError> {
         let paths = Zoo::resolve(&spec.zoo.ingredients, std::path::Path::new(".")).map_err(zoo_error)?;
         let zoo = Zoo::open(&paths).map_err(zoo_error)?;
-        let data = Data::load(&spec.data, spec.seed, kind).map_err(data_error)?;
         let mut said = std::time::Instant::now();
         let hashes = zoo
             .hash(cache, &mut |done, total| {
@@ -62,6 +64,8 @@ impl Inputs {
         let layout = Layout::new(&zoo, &hashes).map_err(zoo_error)?;
         let family = families::detect(spec.zoo.family, &zoo).map_err(family_error)?;
         let model = families::load(family, &spec.zoo, &zoo, &layout, device, kind).map_err(family_error)?;
+        let images = image_inputs(spec, &zoo, family, model.as_ref(), cache);
+        let data = Data::load(&spec.data, spec.seed, kind, &images, note).map_err(data_error)?;
         if let Some(shapes) = model.input_shapes() {
             data.check_shapes(&spec.data, &shapes).map_err(data_error)?;
         }
@@ -220,5 +224,21 @@ impl Inputs {
         batch: usize,
     ) -> Result<mehl_soup::sweep::manifest::SplitScore, EngineError> {
         scoring::score(self.model.as_ref(), split, batch, self.device)
+    }
+}
+
+/// What image data need to know of the model, and where they are kept once decoded: beside the content hashes.
+fn image_inputs<'a>(
+    spec: &Spec,
+    zoo: &'a Zoo,
+    family: Family,
+    model: &dyn Model,
+    cache: Option<&HashCache>,
+) -> ImageInputs<'a> {
+    let input = model.input_shapes().and_then(|mut shapes| (shapes.len() == 1).then(|| shapes.remove(0)));
+    let folders = zoo.ingredients().iter().filter_map(|k| k.folder().map(std::path::Path::to_path_buf)).collect();
+    ImageInputs {
+        model: ModelFacts { family, input, config: zoo.ingredients()[0].config(), folders },
+        cache: ImageCache { folder: cache.map(|cache| cache.beside("images")), bound: spec.compute.image_cache_bytes },
     }
 }

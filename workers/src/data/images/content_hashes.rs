@@ -1,0 +1,127 @@
+//! Hashes of encoded images, remembered between runs for files that have not changed.
+
+use std::collections::HashMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use blake3::Hash;
+use mehl_soup::files::write_atomic;
+use serde::{Deserialize, Serialize};
+
+use super::sources::{Listing, Place};
+use crate::data::DataError;
+
+/// Device, inode, length, and when content and inode were changed. The latter cannot be set back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Stamp(u64, u64, u64, (i64, i64), (i64, i64));
+
+impl Stamp {
+    fn of(path: &Path) -> Option<Self> {
+        let m = path.metadata().ok()?;
+        Some(Self(m.dev(), m.ino(), m.len(), (m.mtime(), m.mtime_nsec()), (m.ctime(), m.ctime_nsec())))
+    }
+}
+
+/// What is remembered of a source: each file's state, and the hashes (hexadecimal) of the images in it (one, or one a row).
+#[derive(Default, Serialize, Deserialize)]
+struct Memory {
+    files: HashMap<PathBuf, (Stamp, Vec<String>)>,
+}
+
+impl Memory {
+    /// Whatever is wrong with the file, nothing is remembered then.
+    fn read(path: &Path) -> Self {
+        let found = fs::read(path).ok().and_then(|bytes| {
+            let (digest, json) = bytes.split_at_checked(blake3::OUT_LEN)?;
+            (blake3::hash(json).as_bytes() == digest).then(|| serde_json::from_slice(json).ok())?
+        });
+        found.unwrap_or_default()
+    }
+
+    fn write(&self, path: &Path) {
+        let Ok(json) = serde_json::to_vec(self) else { return };
+        let bytes = [blake3::hash(&json).as_bytes(), json.as_slice()].concat();
+        // What cannot be written costs time, not correctness.
+        let _ = fs::create_dir_all(mehl_soup::files::parent_of(path)).and_then(|()| write_atomic(path, &bytes));
+    }
+}
+
+/// The hash of each sample's encoded bytes, or why they cannot be read.
+pub type ContentHashes = Vec<Result<Hash, String>>;
+
+/// Hashes all samples of a listing. Files that are in the state they were hashed in are not read; `memory` is the folder where that is kept.
+///
+/// # Errors
+/// If a Parquet file is malformed.
+pub fn of(
+    listing: &Listing,
+    memory: Option<&Path>,
+    pause: &mut dyn FnMut(usize) -> bool,
+) -> Result<ContentHashes, DataError> {
+    let absolute = std::path::absolute(&listing.path).unwrap_or_else(|_| listing.path.clone());
+    let key = blake3::hash(absolute.as_os_str().as_encoded_bytes()).to_hex();
+    let file = memory.map(|folder| folder.join(format!("{key}.hashes")));
+    let known = file.as_deref().map(Memory::read).unwrap_or_default();
+
+    // Samples by the file that they are in, with the file's state before it is read.
+    let mut by_file: Vec<(&Path, Option<Stamp>, Vec<usize>)> = Vec::new();
+    for (i, sample) in listing.samples.iter().enumerate() {
+        let path: &Path = match &sample.place {
+            Place::File(path) => path,
+            Place::Row { file, .. } => &listing.parquet[*file].path,
+        };
+        match by_file.last_mut() {
+            Some((last, _, samples)) if *last == path => samples.push(i),
+            _ => by_file.push((path, Stamp::of(path), vec![i])),
+        }
+    }
+    let mut hashes: Vec<Option<Result<Hash, String>>> = vec![None; listing.samples.len()];
+    for (path, stamp, samples) in &by_file {
+        if let (Some(stamp), Some((then, remembered))) = (stamp, known.files.get(*path))
+            && stamp == then
+            && remembered.len() == samples.len()
+        {
+            for (&i, hash) in samples.iter().zip(remembered) {
+                hashes[i] = Hash::from_hex(hash).ok().map(Ok);
+            }
+        }
+    }
+    let missing: Vec<usize> = (0..hashes.len()).filter(|&i| hashes[i].is_none()).collect();
+    let fresh = Mutex::new(Vec::with_capacity(missing.len()));
+    listing.for_each(
+        &missing,
+        &|i, bytes| {
+            let hash = bytes.map(blake3::hash);
+            // No thread panics while it holds the lock.
+            fresh.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((i, hash));
+        },
+        pause,
+    )?;
+    for (i, hash) in fresh.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
+        hashes[i] = Some(hash);
+    }
+    let hashes: ContentHashes =
+        hashes.into_iter().map(|hash| hash.unwrap_or_else(|| Err("it was not read".to_string()))).collect();
+    if let Some(file) = file.filter(|_| !missing.is_empty()) {
+        remember(&by_file, &hashes).write(&file);
+    }
+    Ok(hashes)
+}
+
+/// Files that are as they were before they were hashed, and were not changed so lately that a change could hide in the clock's resolution.
+fn remember(by_file: &[(&Path, Option<Stamp>, Vec<usize>)], hashes: &ContentHashes) -> Memory {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64);
+    let mut memory = Memory::default();
+    for (path, stamp, samples) in by_file {
+        let settled = stamp.filter(|stamp| stamp.4.0 < now - 1 && Stamp::of(path) == Some(*stamp));
+        let hashes: Option<Vec<String>> =
+            samples.iter().map(|&i| hashes[i].as_ref().ok().map(|hash| hash.to_hex().to_string())).collect();
+        if let (Some(stamp), Some(hashes)) = (settled, hashes) {
+            memory.files.insert(path.to_path_buf(), (stamp, hashes));
+        }
+    }
+    memory
+}

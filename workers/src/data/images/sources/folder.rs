@@ -1,0 +1,82 @@
+//! A folder of class folders, as torchvision's `ImageFolder` and Hugging Face's `imagefolder` read it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::{Listing, Place, Sample, by_name, io, is_image};
+use crate::data::DataError;
+
+/// Folders within folders that are followed; links may lead in a circle.
+const DEEPEST: usize = 16;
+
+/// Lists a folder: images by class, then path, in byte order. Names that begin with a dot are left out.
+pub(super) fn list(root: &Path) -> Result<Listing, DataError> {
+    let mut ignored = 0;
+    let mut classes = Vec::new();
+    let mut loose = 0;
+    for entry in entries(root)? {
+        if entry.is_dir() {
+            classes.push(entry);
+        } else {
+            loose += usize::from(is_image(&entry));
+            ignored += 1;
+        }
+    }
+    let fault = |what: String| DataError::Content { file: root.display().to_string(), what };
+    if classes.is_empty() {
+        return Err(fault(format!(
+            "expected one folder a class with images (.jpg, .jpeg, .png, .webp) in them, or only .parquet files; found no folder and {loose} images"
+        )));
+    }
+    let mut samples = Vec::new();
+    let mut names = Vec::new();
+    let mut all = Vec::new();
+    for class in classes {
+        let name = class.file_name().unwrap_or_default().to_str().map(str::to_string).ok_or_else(|| {
+            fault(format!("expected names of class folders in UTF-8, found {}", class.display()))
+        })?;
+        let mut files = Vec::new();
+        walk(&class, DEEPEST, &mut files, &mut ignored)?;
+        files.sort_unstable_by(|a, b| a.as_os_str().as_encoded_bytes().cmp(b.as_os_str().as_encoded_bytes()));
+        names.extend(std::iter::repeat_n(name.clone(), files.len()));
+        all.push(name);
+        samples.extend(files.into_iter().map(|path| Sample { name: path.display().to_string(), place: Place::File(path) }));
+    }
+    let notes = match ignored {
+        0 => vec![],
+        n => vec![format!("{}: {n} files that are no images in class folders were left out", root.display())],
+    };
+    Ok(Listing { path: root.to_path_buf(), samples, labels: by_name(names, all), parquet: vec![], notes })
+}
+
+/// What is in a folder, sorted, without hidden entries.
+fn entries(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(folder).map_err(io(folder))? {
+        let entry = entry.map_err(io(folder))?;
+        if !entry.file_name().as_encoded_bytes().starts_with(b".") {
+            paths.push(entry.path());
+        }
+    }
+    paths.sort_unstable_by(|a, b| a.as_os_str().as_encoded_bytes().cmp(b.as_os_str().as_encoded_bytes()));
+    Ok(paths)
+}
+
+fn walk(folder: &Path, depth: usize, files: &mut Vec<PathBuf>, ignored: &mut usize) -> Result<(), DataError> {
+    if depth == 0 {
+        return Err(DataError::Content {
+            file: folder.display().to_string(),
+            what: format!("expected at most {DEEPEST} folders within a class folder"),
+        });
+    }
+    for path in entries(folder)? {
+        if path.is_dir() {
+            walk(&path, depth - 1, files, ignored)?;
+        } else if is_image(&path) {
+            files.push(path);
+        } else {
+            *ignored += 1;
+        }
+    }
+    Ok(())
+}

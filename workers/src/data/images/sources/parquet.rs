@@ -1,0 +1,240 @@
+//! Parquet files with encoded images in them, as Hugging Face exports data sets: a column `image` of `{bytes, path}` (or plain bytes) and a
+//! column `label` of whole numbers, whose names are in the file's metadata.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use parquet::basic::Type;
+use parquet::column::reader::ColumnReader;
+use parquet::data_type::ByteArray;
+use parquet::errors::ParquetError;
+use parquet::file::reader::{FileReader, SerializedFileReader};
+use rayon::prelude::*;
+
+use super::{Columns, Labels, Listing, Place, Sample, by_name, ending, io};
+use crate::data::DataError;
+
+const IMAGES: [&str; 3] = ["image", "img", "inputs"];
+const LABELS: [&str; 3] = ["label", "labels", "class"];
+/// Images in memory at once, encoded.
+const ROWS_A_TURN: usize = 128;
+
+/// A Parquet file.
+#[derive(Debug)]
+pub struct Table {
+    /// The file.
+    pub path: PathBuf,
+    /// The leaf column that holds encoded images.
+    column: usize,
+}
+
+/// The Parquet files of a folder that holds nothing else but hidden files and texts about it; empty if it holds anything more.
+pub(super) fn files(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).map_err(io(folder))? {
+        let path = entry.map_err(io(folder))?.path();
+        let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        match ending(&path).as_str() {
+            "parquet" if path.is_file() => found.push(path),
+            _ if hidden || (path.is_file() && matches!(ending(&path).as_str(), "md" | "json" | "txt")) => {}
+            _ => return Ok(vec![]),
+        }
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
+/// Lists the rows of a file or a folder's files, in their order.
+pub(super) fn list(path: &Path, columns: &Columns<'_>) -> Result<Listing, DataError> {
+    let files = if path.is_dir() { files(path)? } else { vec![path.to_path_buf()] };
+    let (mut samples, mut parquet) = (Vec::new(), Vec::new());
+    let mut labels = Found::default();
+    let mut class_names: Option<Vec<String>> = None;
+    for (index, file) in files.into_iter().enumerate() {
+        let refused = |error: ParquetError| malformed(&file, &error);
+        let reader = open(&file)?;
+        let image = image_column(&reader, columns.image, &file)?;
+        let label = leaf(&reader, columns.label, &LABELS, &[Type::INT32, Type::INT64, Type::BYTE_ARRAY])
+            .map_err(|what| content(&file, format!("label: {what}")))?;
+        let names = feature_names(&reader, label);
+        if index > 0 && names != class_names {
+            return Err(content(&file, "expected the class names of the first file, found others".to_string()));
+        }
+        class_names = names;
+        for group in 0..reader.num_row_groups() {
+            let rows = reader.get_row_group(group).map_err(refused)?;
+            let column = rows.get_column_reader(label).map_err(refused)?;
+            let count = read_labels(column, &mut labels, &file, group)?;
+            samples.extend((0..count).map(|row| Sample {
+                name: format!("{}, row group {group}, row {row}", file.display()),
+                place: Place::Row { file: index, group, row },
+            }));
+        }
+        parquet.push(Table { path: file, column: image });
+    }
+    let labels = match labels {
+        Found { numbers, names } if names.is_empty() => Labels::Indices { of: numbers, names: class_names },
+        Found { numbers, names } if numbers.is_empty() => by_name(names, []),
+        _ => return Err(content(path, "expected labels of one type in all files, found numbers and texts".to_string())),
+    };
+    Ok(Listing { path: path.to_path_buf(), samples, labels, parquet, notes: vec![] })
+}
+
+/// As [`Listing::for_each`].
+pub(super) fn for_each(
+    listing: &Listing,
+    which: &[usize],
+    work: &(dyn Fn(usize, Result<&[u8], String>) + Sync),
+    pause: &mut dyn FnMut(usize) -> bool,
+) -> Result<(), DataError> {
+    let place = |i: usize| match listing.samples[i].place {
+        Place::Row { file, group, row } => (file, group, row),
+        Place::File(_) => (0, 0, 0),
+    };
+    let mut done = 0;
+    for wanted in which.chunk_by(|&a, &b| (place(a).0, place(a).1) == (place(b).0, place(b).1)) {
+        let (file, group, _) = place(wanted[0]);
+        let table = &listing.parquet[file];
+        let refused = |error: ParquetError| malformed(&table.path, &error);
+        let reader = open(&table.path)?;
+        let rows = reader.get_row_group(group).map_err(refused)?;
+        let ColumnReader::ByteArrayColumnReader(mut column) = rows.get_column_reader(table.column).map_err(refused)?
+        else {
+            return Err(content(&table.path, "expected a column of bytes".to_string()));
+        };
+        let full = reader.metadata().file_metadata().schema_descr().column(table.column).max_def_level();
+        let mut wanted = wanted;
+        let mut first = 0;
+        while !wanted.is_empty() {
+            let (mut values, mut levels) = (Vec::<ByteArray>::new(), Vec::<i16>::new());
+            let (records, _, _) =
+                column.read_records(ROWS_A_TURN, Some(&mut levels), None, &mut values).map_err(refused)?;
+            if records == 0 {
+                return Err(content(&table.path, format!("row group {group}: expected more rows than {first}")));
+            }
+            // Without nulls there are no levels.
+            let mut next = values.iter();
+            let images: Vec<Option<&ByteArray>> = match full {
+                0 => values.iter().map(Some).collect(),
+                _ => levels.iter().map(|&level| if level == full { next.next() } else { None }).collect(),
+            };
+            let here = wanted.partition_point(|&i| place(i).2 < first + records);
+            wanted[..here].par_iter().for_each(|&i| match images.get(place(i).2 - first).copied().flatten() {
+                Some(bytes) => work(i, Ok(bytes.data())),
+                None => work(i, Err("expected an image's bytes, found none (a path alone is not followed)".to_string())),
+            });
+            wanted = &wanted[here..];
+            first += records;
+            done += here;
+            if !pause(done) {
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Labels of either type, as they come.
+#[derive(Default)]
+struct Found {
+    numbers: Vec<i64>,
+    names: Vec<String>,
+}
+
+/// Adds a row group's labels; how many there are.
+fn read_labels(column: ColumnReader, labels: &mut Found, file: &Path, group: usize) -> Result<usize, DataError> {
+    let refused = |error: ParquetError| malformed(file, &error);
+    let fault = |what: String| content(file, format!("row group {group}: {what}"));
+    let mut levels = Vec::<i16>::new();
+    let before = labels.numbers.len() + labels.names.len();
+    let records = match column {
+        ColumnReader::Int32ColumnReader(mut column) => {
+            let mut values = Vec::new();
+            let (records, ..) = column.read_records(usize::MAX, Some(&mut levels), None, &mut values).map_err(refused)?;
+            labels.numbers.extend(values.into_iter().map(i64::from));
+            records
+        }
+        ColumnReader::Int64ColumnReader(mut column) => {
+            column.read_records(usize::MAX, Some(&mut levels), None, &mut labels.numbers).map_err(refused)?.0
+        }
+        ColumnReader::ByteArrayColumnReader(mut column) => {
+            let mut values = Vec::new();
+            let (records, ..) = column.read_records(usize::MAX, Some(&mut levels), None, &mut values).map_err(refused)?;
+            for value in values {
+                let text = value.as_utf8().map_err(|_| fault("expected labels in UTF-8".to_string()))?;
+                labels.names.push(text.to_string());
+            }
+            records
+        }
+        _ => return Err(fault("expected labels of whole numbers or texts".to_string())),
+    };
+    let found = labels.numbers.len() + labels.names.len() - before;
+    if found != records {
+        return Err(fault(format!("expected a label in each of {records} rows, found {found}")));
+    }
+    if let Some(negative) = labels.numbers.iter().rev().take(found).find(|&&label| label < 0) {
+        return Err(fault(format!("expected classes from 0, found {negative}")));
+    }
+    Ok(records)
+}
+
+fn open(path: &Path) -> Result<SerializedFileReader<File>, DataError> {
+    let file = File::open(path).map_err(io(path))?;
+    SerializedFileReader::new(file).map_err(|error| malformed(path, &error))
+}
+
+fn malformed(path: &Path, error: &ParquetError) -> DataError {
+    content(path, format!("not a Parquet file that can be read: {error}"))
+}
+
+fn content(path: &Path, what: String) -> DataError {
+    DataError::Content { file: path.display().to_string(), what }
+}
+
+/// The leaf that holds encoded images: `name.bytes`, or `name` itself.
+fn image_column(
+    reader: &SerializedFileReader<File>,
+    stated: Option<&str>,
+    path: &Path,
+) -> Result<usize, DataError> {
+    leaf(reader, stated, &IMAGES, &[Type::BYTE_ARRAY]).map_err(|what| content(path, format!("image: {what}")))
+}
+
+/// The first leaf column of a name (or its `bytes`) that has one of the types and no repetition.
+fn leaf(
+    reader: &SerializedFileReader<File>,
+    stated: Option<&str>,
+    usual: &[&str],
+    types: &[Type],
+) -> Result<usize, String> {
+    let schema = reader.metadata().file_metadata().schema_descr();
+    let wanted: Vec<&str> = stated.map_or_else(|| usual.to_vec(), |name| vec![name]);
+    let path_of = |i: usize| schema.column(i).path().string();
+    let found = wanted.iter().find_map(|name| {
+        (0..schema.num_columns()).find(|&i| path_of(i) == *name || path_of(i) == format!("{name}.bytes"))
+    });
+    let Some(index) = found else {
+        let all: Vec<String> = (0..schema.num_columns()).map(path_of).collect();
+        return Err(format!("expected a column named {}, found only {}", wanted.join(" or "), all.join(", ")));
+    };
+    let column = schema.column(index);
+    if column.max_rep_level() > 0 || !types.contains(&column.physical_type()) {
+        return Err(format!(
+            "column `{}`: expected single values of {types:?}, found {}{:?}",
+            path_of(index),
+            if column.max_rep_level() > 0 { "lists of " } else { "" },
+            column.physical_type()
+        ));
+    }
+    Ok(index)
+}
+
+/// Names of a `ClassLabel` column, from the metadata that Hugging Face's `datasets` writes.
+fn feature_names(reader: &SerializedFileReader<File>, label: usize) -> Option<Vec<String>> {
+    let metadata = reader.metadata().file_metadata();
+    let entry = metadata.key_value_metadata()?.iter().find(|entry| entry.key == "huggingface")?;
+    let json: serde_json::Value = serde_json::from_str(entry.value.as_deref()?).ok()?;
+    let column = metadata.schema_descr().column(label);
+    let names = json.get("info")?.get("features")?.get(column.path().string())?.get("names")?.as_array()?;
+    names.iter().map(|name| name.as_str().map(str::to_string)).collect()
+}

@@ -1,0 +1,109 @@
+//! Batches of cached images: taken as bytes, copied to the device, normalised there.
+
+use std::sync::Arc;
+
+use tch::{Device, Kind, TchError, Tensor};
+
+use super::cache::Entry;
+use super::transform::Normalization;
+
+/// Images of a split, `[N, channels, height, width]`, as bytes in a mapped file.
+pub struct StoredImages {
+    /// Over the map, never written to.
+    values: Tensor,
+    /// Rows of `values` that are in the split, in its order; `None` for all.
+    rows: Option<Vec<i64>>,
+    normalization: Normalization,
+    /// Dtype of batches.
+    kind: Kind,
+    /// Keeps the map alive that `values` looks at.
+    entry: Arc<Entry>,
+}
+
+impl StoredImages {
+    /// All images of an entry.
+    ///
+    /// # Errors
+    /// Of libtorch.
+    pub fn new(entry: Arc<Entry>, normalization: Normalization) -> Result<Self, TchError> {
+        let shape = entry.description.shape.map(|n| n as i64);
+        let strides = [shape[1] * shape[2] * shape[3], shape[2] * shape[3], shape[3], 1];
+        // SAFETY: the map has as many bytes as the shape says (checked when it was opened) and lives as long as `entry`, which is dropped after
+        // `values`; no operation here writes to the tensor, and no view of it leaves this struct.
+        let values =
+            unsafe { Tensor::f_from_blob(entry.values().as_ptr(), &shape, &strides, Kind::Uint8, Device::Cpu) }?;
+        Ok(Self { values, rows: None, normalization, kind: Kind::Float, entry })
+    }
+
+    /// N.
+    pub fn samples(&self) -> usize {
+        self.rows.as_ref().map_or(self.entry.description.shape[0], Vec::len)
+    }
+
+    /// `[channels, height, width]`
+    pub fn shape(&self) -> [i64; 3] {
+        let [_, channels, height, width] = self.entry.description.shape.map(|n| n as i64);
+        [channels, height, width]
+    }
+
+    /// Batches in another dtype.
+    pub fn into_kind(mut self, kind: Kind) -> Self {
+        self.kind = kind;
+        self
+    }
+
+    /// The images at `indices` of this split, without copying them.
+    pub fn subset(&self, indices: &[usize]) -> Self {
+        Self {
+            values: self.values.shallow_clone(),
+            rows: Some(indices.iter().map(|&i| self.row(i)).collect()),
+            normalization: self.normalization.clone(),
+            kind: self.kind,
+            entry: Arc::clone(&self.entry),
+        }
+    }
+
+    fn row(&self, index: usize) -> i64 {
+        self.rows.as_ref().map_or(index as i64, |rows| rows[index])
+    }
+
+    /// The bytes of the images at `indices`, `[n, channels, height, width]`, uint8, in host memory.
+    ///
+    /// # Errors
+    /// Of libtorch.
+    pub fn bytes(&self, indices: &[usize]) -> Result<Tensor, TchError> {
+        let rows: Vec<i64> = indices.iter().map(|&i| self.row(i)).collect();
+        self.values.f_index_select(0, &Tensor::f_from_slice(&rows)?)
+    }
+
+    /// The images at `indices`, normalised, on `device`.
+    ///
+    /// # Errors
+    /// Of libtorch.
+    pub fn batch(&self, indices: &[usize], device: Device) -> Result<Tensor, TchError> {
+        self.normalized(&self.bytes(indices)?, device)
+    }
+
+    /// Images `start..end`, normalised, on `device`.
+    ///
+    /// # Errors
+    /// Of libtorch.
+    pub fn range(&self, start: usize, end: usize, device: Device) -> Result<Tensor, TchError> {
+        match &self.rows {
+            Some(_) => self.batch(&(start..end).collect::<Vec<_>>(), device),
+            // Converted straight out of the map.
+            None => self.normalized(&self.values.f_narrow(0, start as i64, (end - start) as i64)?, device),
+        }
+    }
+
+    /// `(value * rescale - mean) / std`, as `(value - mean / rescale) / (std / rescale)`.
+    fn normalized(&self, bytes: &Tensor, device: Device) -> Result<Tensor, TchError> {
+        let Normalization { rescale, mean, std } = &self.normalization;
+        let by_channel = |values: &[f64]| {
+            let scaled: Vec<f64> = values.iter().map(|value| value / rescale).collect();
+            Tensor::f_from_slice(&scaled)?.f_to_kind(self.kind)?.f_view([1, -1, 1, 1])?.f_to_device(device)
+        };
+        let mut values = bytes.f_to_device(device)?.f_to_kind(self.kind)?;
+        values.f_sub_(&by_channel(mean)?)?.f_div_(&by_channel(std)?)
+    }
+}
