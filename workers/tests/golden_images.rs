@@ -11,7 +11,7 @@ use mehl_soup::sweep::image_spec::{Extent, ImageSpec, Interpolation, ResizeSpec}
 use mehl_soup::sweep::spec::Family;
 use mehl_soup_worker::data::images::decode::decode;
 use mehl_soup_worker::data::images::resolve::{ModelFacts, resolve};
-use mehl_soup_worker::data::images::transform::{PixelTransform, Pixels, Resize};
+use mehl_soup_worker::data::images::transform::{Passes, PixelTransform, Pixels, Resize};
 use safetensors::SafeTensors;
 use support::{fixture, read_floats};
 
@@ -28,6 +28,7 @@ fn keep(channels: usize) -> PixelTransform {
         channels,
         resize: Resize::Keep,
         interpolation: Interpolation::Bicubic,
+        passes: Passes::Pillow,
         crop: None,
     }
 }
@@ -50,7 +51,13 @@ fn decoding_equals_pillows() {
         assert_eq!([found.extent.height, found.extent.width], shape[..2], "{name}");
         let (largest, mean) = distance(&found.values, &expected);
         let is_jpeg = image::guess_format(&bytes).unwrap() == image::ImageFormat::Jpeg;
-        let kind = if is_jpeg { "JPEG" } else if file == "lossy.webp" { "lossy WebP" } else { "lossless" };
+        let kind = if is_jpeg {
+            "JPEG"
+        } else if file == "lossy.webp" {
+            "lossy WebP"
+        } else {
+            "lossless"
+        };
         println!("{name}: largest difference {largest}, mean {mean:.4}");
         match kind {
             // Transforms and colour conversion round differently in each decoder.
@@ -67,35 +74,45 @@ fn decoding_equals_pillows() {
 }
 
 #[test]
-fn resizing_equals_pillows_within_one_level() {
+fn resizing_equals_pillows() {
     let golden = golden("resized.safetensors");
     let source = |name: &str, channels: usize| {
         let (shape, values) = &golden[name];
         Pixels { extent: Extent { height: shape[0], width: shape[1] }, channels, values: values.clone() }
     };
+    let mut worst = Vec::new();
     let mut seen = 0;
     for (name, (shape, expected)) in golden.iter().filter(|(name, _)| name.contains('x')) {
         let parts: Vec<&str> = name.split(':').collect();
         let (image, word) = match parts[..] {
             ["l", word, _] => (source("source_l", 1), word),
             ["board", word, _] => (source("board_l", 1), word),
+            ["noise", word, _] => (source("noise_l", 1), word),
             [word, _] => (source("source", 3), word),
             _ => panic!("{name}"),
         };
         let interpolation = Interpolation::NAMED.iter().find(|(known, _)| *known == word).unwrap().1;
         let extent = Extent { height: shape[0], width: shape[1] };
-        let transform =
-            PixelTransform { resize: Resize::Exact(extent), interpolation, ..keep(image.channels) };
+        let transform = PixelTransform { resize: Resize::Exact(extent), interpolation, ..keep(image.channels) };
         let mut planar = vec![7; expected.len()];
         transform.apply(&image, &mut planar).unwrap();
         let area = extent.height * extent.width;
         let found: Vec<u8> =
             (0..expected.len()).map(|i| planar[(i % image.channels) * area + i / image.channels]).collect();
-        let (largest, _) = distance(&found, expected);
-        assert!(largest <= u8::from(word != "nearest"), "{name}: largest difference {largest}");
+        let (largest, mean) = distance(&found, expected);
+        // The resizer's weights have 15 bits and Pillow's 22: each of the two passes may round otherwise. Lanczos, whose weights sum to most in
+        // size, makes two levels of that in one value of the 12,000 here.
+        let allowed = match word {
+            "nearest" => 0,
+            "lanczos" => 2,
+            _ => 1,
+        };
+        worst.push((largest > allowed || mean > 0.02, name, largest, mean));
         seen += 1;
     }
-    assert_eq!(seen, 72);
+    worst.retain(|case| case.0);
+    assert!(worst.is_empty(), "{worst:?}");
+    assert_eq!(seen, 96);
 }
 
 /// The whole way from a file to the model's input; returns it with the transform's rescale and standard deviations.

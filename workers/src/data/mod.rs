@@ -99,9 +99,7 @@ impl Split {
             if t.is_floating_point() { t.f_to_kind(kind) } else { t.f_to_kind(Kind::Int64) }
         };
         let inputs = match self.inputs {
-            Samples::Tensors(tensors) => {
-                Samples::Tensors(tensors.into_iter().map(convert).collect::<Result<_, _>>()?)
-            }
+            Samples::Tensors(tensors) => Samples::Tensors(tensors.into_iter().map(convert).collect::<Result<_, _>>()?),
             Samples::Images(images) => Samples::Images(images.into_kind(kind)),
         };
         Ok(Self { inputs, labels: self.labels })

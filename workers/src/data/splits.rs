@@ -152,11 +152,7 @@ impl Data {
         let fault = |what: String| DataError::Content { file: spec.learn.display().to_string(), what };
         let found = self.learn.sample_shapes();
         if expected.len() != found.len() {
-            return Err(fault(format!(
-                "expected {} inputs as the model takes, found {}",
-                expected.len(),
-                found.len()
-            )));
+            return Err(fault(format!("expected {} inputs as the model takes, found {}", expected.len(), found.len())));
         }
         for ((name, (kind, found)), shape) in spec.inputs.iter().zip(&found).zip(expected) {
             // Of one sample: part of the file's rows may have been set aside for select.

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 pub mod golden;
+pub mod images;
 pub mod programs;
 
 use std::collections::BTreeMap;

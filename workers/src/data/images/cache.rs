@@ -10,8 +10,8 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use memmap2::Mmap;
 use mehl_soup::files::free_bytes;
+use memmap2::Mmap;
 use rustix::fs::{FallocateFlags, FlockOperation};
 use serde::{Deserialize, Serialize};
 
@@ -135,8 +135,13 @@ impl ImageCache {
                 return Ok(entry);
             }
             let partial = folder.join(format!("{key}.{PARTIAL}"));
-            let file =
-                OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&partial).map_err(at(&partial))?;
+            let file = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .open(&partial)
+                .map_err(at(&partial))?;
             if lock(&file, FlockOperation::NonBlockingLockExclusive) && is_at(&file, &partial) {
                 // Whoever held it may have finished since the entry was looked for.
                 match open(&target, key, shape) {

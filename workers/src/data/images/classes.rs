@@ -78,11 +78,7 @@ pub struct Assigned {
 ///
 /// # Errors
 /// If a class has no output, or one split lacks a class that another has and `allow_missing` is false.
-pub fn assign(
-    listings: &[&Listing],
-    known: Option<&ClassNames>,
-    allow_missing: bool,
-) -> Result<Assigned, DataError> {
+pub fn assign(listings: &[&Listing], known: Option<&ClassNames>, allow_missing: bool) -> Result<Assigned, DataError> {
     let mut notes = Vec::new();
     let learned = match &listings[0].labels {
         Labels::Names { names, .. } => Some(names.clone()),
@@ -121,7 +117,10 @@ pub fn assign(
                     let found: Option<Vec<i64>> = of.iter().map(output).collect();
                     found.ok_or_else(|| {
                         let largest = of.iter().max().copied().unwrap_or(0);
-                        fault(listing, format!("expected labels below {}, as many as it names, found {largest}", names.len()))
+                        fault(
+                            listing,
+                            format!("expected labels below {}, as many as it names, found {largest}", names.len()),
+                        )
                     })?
                 } else {
                     if known.is_some() && names.is_some() {

@@ -118,7 +118,8 @@ pub fn load(
         let used: Vec<blake3::Hash> = rows.iter().filter_map(|&row| hashes[row].as_ref().ok().copied()).collect();
         let labels: Vec<i64> = rows.iter().map(|&row| labels[row]).collect();
         let mut hasher = blake3::Hasher::new();
-        hasher.update(serde_json::to_string(&(decode::VERSION, &pixels, &normalization)).unwrap_or_default().as_bytes());
+        hasher
+            .update(serde_json::to_string(&(decode::VERSION, &pixels, &normalization)).unwrap_or_default().as_bytes());
         for (hash, label) in used.iter().zip(&labels) {
             hasher.update(hash.as_bytes());
             hasher.update(&label.to_le_bytes());
@@ -244,10 +245,7 @@ fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 fn unreadable(name: &str, why: &str) -> DataError {
-    DataError::Content {
-        file: name.to_string(),
-        what: format!("{why} (data.skip_unreadable leaves such images out)"),
-    }
+    DataError::Content { file: name.to_string(), what: format!("{why} (data.skip_unreadable leaves such images out)") }
 }
 
 impl From<CacheError> for DataError {

@@ -7,15 +7,14 @@ use mehl_soup::sweep::image_spec::{Extent, Interpolation};
 use mehl_soup::sweep::spec::Family;
 use serde_json::Value;
 
-use super::transform::{Crop, Normalization, Resize, Rounding};
+use super::transform::{Crop, Normalization, Passes, Resize, Rounding};
 
 /// File of Hugging Face image processors.
 pub const FILE: &str = "preprocessor_config.json";
 
 const IMAGENET: ([f64; 3], [f64; 3]) = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]);
 const HALF: ([f64; 3], [f64; 3]) = ([0.5; 3], [0.5; 3]);
-const CLIP: ([f64; 3], [f64; 3]) =
-    ([0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]);
+const CLIP: ([f64; 3], [f64; 3]) = ([0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]);
 /// What torchvision and timm keep of the shorter side unless they say otherwise.
 const CROP_PART: f64 = 0.875;
 /// The sides of what most image models take.
@@ -28,6 +27,8 @@ pub struct Steps {
     pub resize: Resize,
     /// How.
     pub interpolation: Interpolation,
+    /// In which order.
+    pub passes: Passes,
     /// Second.
     pub crop: Option<Crop>,
     /// Where half a pixel goes if a crop is added.
@@ -56,6 +57,7 @@ pub fn usual(family: Family, size: Extent) -> Steps {
     Steps {
         resize: in_proportion(size, part),
         interpolation,
+        passes: if family == Family::ClipVit { Passes::ColumnsFirst } else { Passes::Pillow },
         crop: Some(Crop { extent: size, rounding }),
         rounding,
         normalization: normalization(&mean, &std),
@@ -108,6 +110,7 @@ pub fn from_timm(config: &Value) -> Result<Option<Steps>, String> {
     Ok(Some(Steps {
         resize,
         interpolation,
+        passes: Passes::Pillow,
         crop: Some(Crop { extent: size, rounding: Rounding::HalfToEven }),
         rounding: Rounding::HalfToEven,
         normalization: normalization(&mean, &std),
@@ -206,9 +209,8 @@ pub fn from_hugging_face(json: &Value) -> Result<Option<(Steps, Option<String>)>
     }
     let interpolation = match reader.get("resample") {
         None => defaults.resample,
-        Some(value) => resample(value).ok_or_else(|| {
-            reader.refuse("resample", "0 (nearest), 1 (lanczos), 2 (bilinear) or 3 (bicubic)")
-        })?,
+        Some(value) => resample(value)
+            .ok_or_else(|| reader.refuse("resample", "0 (nearest), 1 (lanczos), 2 (bilinear) or 3 (bicubic)"))?,
     };
     let rescale = if reader.flag("do_rescale", true)? {
         reader.number("rescale_factor", 1.0 / 255.0, |factor| factor > 0.0)?
@@ -224,6 +226,7 @@ pub fn from_hugging_face(json: &Value) -> Result<Option<(Steps, Option<String>)>
     let steps = Steps {
         resize,
         interpolation,
+        passes: Passes::ColumnsFirst,
         crop,
         rounding: Rounding::Down,
         normalization: Normalization { rescale, mean, std },

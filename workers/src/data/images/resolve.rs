@@ -60,6 +60,7 @@ pub fn resolve(spec: &ImageSpec, model: &ModelFacts<'_>) -> Result<Resolved, Dat
         channels,
         resize: steps.resize,
         interpolation: steps.interpolation,
+        passes: steps.passes,
         crop: steps.crop,
     };
     let output = pixels.output().ok_or_else(|| {
@@ -107,11 +108,7 @@ fn stated(model: &ModelFacts<'_>, notes: &mut Vec<String>) -> Result<Option<Step
         let json = preprocessor::read(first).map_err(fault(named(first)))?;
         for other in &model.folders[1..] {
             if preprocessor::read(other).map_err(fault(named(other)))? != json {
-                notes.push(format!(
-                    "{} is not as that of {}, which is used for all",
-                    named(other),
-                    first.display()
-                ));
+                notes.push(format!("{} is not as that of {}, which is used for all", named(other), first.display()));
                 break;
             }
         }

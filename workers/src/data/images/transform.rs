@@ -32,8 +32,28 @@ pub struct PixelTransform {
     pub resize: Resize,
     /// How the first step computes.
     pub interpolation: Interpolation,
+    /// Which side is resized first.
+    pub passes: Passes,
     /// Second step.
     pub crop: Option<Crop>,
+}
+
+/// Resizing goes over columns and rows one after the other, and rounds to bytes in between: at sharp edges the order tells by some levels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Passes {
+    /// As Pillow from version 13 on: rows first where the height shrinks by more than twice as many pixels as the width (torchvision, timm).
+    Pillow,
+    /// Columns first: torchvision on tensors (transformers), and Pillow before version 13.
+    ColumnsFirst,
+}
+
+impl Passes {
+    /// Whether rows come before columns.
+    fn rows_first(self, source: Extent, full: Extent) -> bool {
+        let shrinks = |from: usize, to: usize| from as i64 - to as i64;
+        let (height, width) = (shrinks(source.height, full.height), shrinks(source.width, full.width));
+        self == Self::Pillow && height > 0 && height > 2 * width
+    }
 }
 
 /// What an image is resized to.
@@ -91,7 +111,8 @@ impl Resize {
             }
             Self::ShortestEdge(side) => Extent { height: side, width: scaled(side, source.width, source.height) },
             Self::Cover(target) => {
-                let ratio = (source.height as f64 / target.height as f64).min(source.width as f64 / target.width as f64);
+                let ratio =
+                    (source.height as f64 / target.height as f64).min(source.width as f64 / target.width as f64);
                 let side = |n: usize| (n as f64 / ratio).round_ties_even() as usize;
                 Extent { height: side(source.height), width: side(source.width) }
             }
@@ -129,6 +150,7 @@ impl Rounding {
 #[derive(Default)]
 struct Scratch {
     resizer: Resizer,
+    narrowed: Vec<u8>,
     resized: Vec<u8>,
 }
 
@@ -169,19 +191,18 @@ impl PixelTransform {
             let seen = Extent { height: rows.length, width: columns.length };
             let length = seen.height * seen.width * self.channels;
             scratch.resized.resize(length, 0);
-            let Scratch { resizer, resized } = scratch;
             if full == image.extent {
-                copy(image, &rows, &columns, resized);
+                copy(image, &rows, &columns, &mut scratch.resized);
             } else if self.interpolation == Interpolation::Nearest {
-                nearest(image, full, &rows, &columns, resized);
+                nearest(image, full, &rows, &columns, &mut scratch.resized);
             } else {
-                self.convolve(image, full, (rows.from, columns.from), seen, resizer, resized)?;
+                self.convolve(image, full, (rows.from, columns.from), seen, scratch)?;
             }
             if seen != target {
                 out.fill(0);
             }
             for row in 0..seen.height {
-                let from = &resized[row * seen.width * self.channels..][..seen.width * self.channels];
+                let from = &scratch.resized[row * seen.width * self.channels..][..seen.width * self.channels];
                 let start = (rows.to + row) * target.width + columns.to;
                 for channel in 0..self.channels {
                     let to = &mut out[channel * target.height * target.width + start..][..seen.width];
@@ -200,16 +221,16 @@ impl PixelTransform {
         full: Extent,
         (top, left): (usize, usize),
         seen: Extent,
-        resizer: &mut Resizer,
-        resized: &mut [u8],
+        Scratch { resizer, narrowed, resized }: &mut Scratch,
     ) -> Result<(), String> {
-        let filter = match self.interpolation {
+        let (filter, lobes) = match self.interpolation {
             // Nearest is handled before; a triangle is the nearest to it that smooths.
-            Interpolation::Nearest | Interpolation::Bilinear => FilterType::Bilinear,
-            Interpolation::Bicubic => FilterType::CatmullRom,
-            Interpolation::Lanczos => FilterType::Lanczos3,
+            Interpolation::Nearest | Interpolation::Bilinear => (FilterType::Bilinear, 1.0),
+            Interpolation::Bicubic => (FilterType::CatmullRom, 2.0),
+            Interpolation::Lanczos => (FilterType::Lanczos3, 3.0),
         };
         let kind = if self.channels == 1 { PixelType::U8 } else { PixelType::U8x3 };
+        let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(filter)).use_alpha(false);
         // The part of the source that makes the part of the result.
         let part = |from: usize, length: usize, of: usize, source: usize| {
             let scale = source as f64 / of as f64;
@@ -219,14 +240,35 @@ impl PixelTransform {
         };
         let (y, height) = part(top, seen.height, full.height, image.extent.height);
         let (x, width) = part(left, seen.width, full.width, image.extent.width);
-        let options =
-            ResizeOptions::new().resize_alg(ResizeAlg::Convolution(filter)).crop(x, y, width, height).use_alpha(false);
-        let source = ImageRef::new(image.extent.width as u32, image.extent.height as u32, &image.values, kind)
-            .map_err(|e| e.to_string())?;
-        let mut target = Image::from_slice_u8(seen.width as u32, seen.height as u32, resized, kind)
-            .map_err(|e| e.to_string())?;
-        resizer.resize(&source, &mut target, &options).map_err(|e| format!("cannot be resized: {e}"))
+        if self.passes.rows_first(image.extent, full) {
+            // The resizer's own order.
+            let source = view(&image.values, image.extent, kind)?;
+            let mut target =
+                Image::from_slice_u8(seen.width as u32, seen.height as u32, resized, kind).map_err(refused)?;
+            return resizer.resize(&source, &mut target, &options.crop(x, y, width, height)).map_err(refused);
+        }
+        // Columns in a pass of their own, of only the rows that the second pass looks at.
+        let reach = lobes * (image.extent.height as f64 / full.height as f64).max(1.0);
+        let first = (y - reach).floor().max(0.0) as usize;
+        let last = ((y + height + reach).ceil() as usize).min(image.extent.height);
+        let rows = last - first;
+        narrowed.resize(rows * seen.width * self.channels, 0);
+        let source = view(&image.values, image.extent, kind)?;
+        let mut middle = Image::from_slice_u8(seen.width as u32, rows as u32, narrowed, kind).map_err(refused)?;
+        resizer.resize(&source, &mut middle, &options.crop(x, first as f64, width, rows as f64)).map_err(refused)?;
+        let source = view(narrowed, Extent { height: rows, width: seen.width }, kind)?;
+        let mut target = Image::from_slice_u8(seen.width as u32, seen.height as u32, resized, kind).map_err(refused)?;
+        let options = options.crop(0.0, y - first as f64, seen.width as f64, height);
+        resizer.resize(&source, &mut target, &options).map_err(refused)
     }
+}
+
+fn view(values: &[u8], extent: Extent, kind: PixelType) -> Result<ImageRef<'_>, String> {
+    ImageRef::new(extent.width as u32, extent.height as u32, values, kind).map_err(refused)
+}
+
+fn refused(error: impl std::fmt::Display) -> String {
+    format!("cannot be resized: {error}")
 }
 
 /// The window of an image that is not resized.
@@ -285,6 +327,16 @@ mod tests {
     }
 
     #[test]
+    fn the_order_of_passes_is_pillows() {
+        let first = |passes: Passes, source, full| passes.rows_first(source, full);
+        assert!(first(Passes::Pillow, extent(240, 120), extent(36, 20)));
+        assert!(!first(Passes::Pillow, extent(240, 120), extent(40, 20)));
+        assert!(first(Passes::Pillow, extent(120, 120), extent(119, 140)));
+        assert!(!first(Passes::Pillow, extent(120, 120), extent(124, 160)));
+        assert!(!first(Passes::ColumnsFirst, extent(240, 120), extent(36, 20)));
+    }
+
+    #[test]
     fn a_smaller_image_is_surrounded_by_black() {
         let transform = PixelTransform {
             orientation: true,
@@ -292,6 +344,7 @@ mod tests {
             channels: 1,
             resize: Resize::Keep,
             interpolation: Interpolation::Bilinear,
+            passes: Passes::Pillow,
             crop: Some(Crop { extent: extent(2, 5), rounding: Rounding::Down }),
         };
         let image = Pixels { extent: extent(3, 2), channels: 1, values: vec![1, 2, 3, 4, 5, 6] };

@@ -42,7 +42,10 @@ pub(super) fn list(path: &Path, columns: &Columns<'_>) -> Result<Listing, DataEr
             return Err(fault(format!("line {line}: expected a path and a label, found `{name}` and `{label}`")));
         }
         let image = inside(&root, name).ok_or_else(|| {
-            fault(format!("line {line}: expected a path within {}, found `{name}`, which points outside", root.display()))
+            fault(format!(
+                "line {line}: expected a path within {}, found `{name}`, which points outside",
+                root.display()
+            ))
         })?;
         samples.push(Sample { name: folder.join(name).display().to_string(), place: Place::File(image) });
         labels.push((line, label.to_string()));

@@ -32,15 +32,20 @@ pub(super) fn list(root: &Path) -> Result<Listing, DataError> {
     let mut names = Vec::new();
     let mut all = Vec::new();
     for class in classes {
-        let name = class.file_name().unwrap_or_default().to_str().map(str::to_string).ok_or_else(|| {
-            fault(format!("expected names of class folders in UTF-8, found {}", class.display()))
-        })?;
+        let name = class
+            .file_name()
+            .unwrap_or_default()
+            .to_str()
+            .map(str::to_string)
+            .ok_or_else(|| fault(format!("expected names of class folders in UTF-8, found {}", class.display())))?;
         let mut files = Vec::new();
         walk(&class, DEEPEST, &mut files, &mut ignored)?;
         files.sort_unstable_by(|a, b| a.as_os_str().as_encoded_bytes().cmp(b.as_os_str().as_encoded_bytes()));
         names.extend(std::iter::repeat_n(name.clone(), files.len()));
         all.push(name);
-        samples.extend(files.into_iter().map(|path| Sample { name: path.display().to_string(), place: Place::File(path) }));
+        samples.extend(
+            files.into_iter().map(|path| Sample { name: path.display().to_string(), place: Place::File(path) }),
+        );
     }
     let notes = match ignored {
         0 => vec![],

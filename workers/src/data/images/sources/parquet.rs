@@ -75,7 +75,9 @@ pub(super) fn list(path: &Path, columns: &Columns<'_>) -> Result<Listing, DataEr
     let labels = match labels {
         Found { numbers, names } if names.is_empty() => Labels::Indices { of: numbers, names: class_names },
         Found { numbers, names } if numbers.is_empty() => by_name(names, []),
-        _ => return Err(content(path, "expected labels of one type in all files, found numbers and texts".to_string())),
+        _ => {
+            return Err(content(path, "expected labels of one type in all files, found numbers and texts".to_string()));
+        }
     };
     Ok(Listing { path: path.to_path_buf(), samples, labels, parquet, notes: vec![] })
 }
@@ -121,7 +123,9 @@ pub(super) fn for_each(
             let here = wanted.partition_point(|&i| place(i).2 < first + records);
             wanted[..here].par_iter().for_each(|&i| match images.get(place(i).2 - first).copied().flatten() {
                 Some(bytes) => work(i, Ok(bytes.data())),
-                None => work(i, Err("expected an image's bytes, found none (a path alone is not followed)".to_string())),
+                None => {
+                    work(i, Err("expected an image's bytes, found none (a path alone is not followed)".to_string()))
+                }
             });
             wanted = &wanted[here..];
             first += records;
@@ -150,7 +154,8 @@ fn read_labels(column: ColumnReader, labels: &mut Found, file: &Path, group: usi
     let records = match column {
         ColumnReader::Int32ColumnReader(mut column) => {
             let mut values = Vec::new();
-            let (records, ..) = column.read_records(usize::MAX, Some(&mut levels), None, &mut values).map_err(refused)?;
+            let (records, ..) =
+                column.read_records(usize::MAX, Some(&mut levels), None, &mut values).map_err(refused)?;
             labels.numbers.extend(values.into_iter().map(i64::from));
             records
         }
@@ -159,7 +164,8 @@ fn read_labels(column: ColumnReader, labels: &mut Found, file: &Path, group: usi
         }
         ColumnReader::ByteArrayColumnReader(mut column) => {
             let mut values = Vec::new();
-            let (records, ..) = column.read_records(usize::MAX, Some(&mut levels), None, &mut values).map_err(refused)?;
+            let (records, ..) =
+                column.read_records(usize::MAX, Some(&mut levels), None, &mut values).map_err(refused)?;
             for value in values {
                 let text = value.as_utf8().map_err(|_| fault("expected labels in UTF-8".to_string()))?;
                 labels.names.push(text.to_string());
@@ -192,11 +198,7 @@ fn content(path: &Path, what: String) -> DataError {
 }
 
 /// The leaf that holds encoded images: `name.bytes`, or `name` itself.
-fn image_column(
-    reader: &SerializedFileReader<File>,
-    stated: Option<&str>,
-    path: &Path,
-) -> Result<usize, DataError> {
+fn image_column(reader: &SerializedFileReader<File>, stated: Option<&str>, path: &Path) -> Result<usize, DataError> {
     leaf(reader, stated, &IMAGES, &[Type::BYTE_ARRAY]).map_err(|what| content(path, format!("image: {what}")))
 }
 

@@ -1,0 +1,79 @@
+//! A whole sweep on images, by the programs.
+
+#![allow(clippy::unwrap_used, reason = "a test that fails by unwrapping says all that is needed")]
+
+mod support;
+
+use std::fs;
+use std::path::Path;
+
+use support::fixture;
+use support::images::{folder, picture};
+use support::programs::Place;
+
+const CLASSES: [&str; 4] = ["ant", "bee", "cat", "dog"];
+
+fn spec(data: &str) -> String {
+    let zoo = fixture("trajectories/zoo/*");
+    format!(
+        "seed = 4\n[zoo]\ningredients = ['{}']\n[data]\n{data}\n[soup]\nmethod = 'mehl+'\nmodel_batch = 2\nbatch = 4\ninner_epochs = 2\n",
+        zoo.display()
+    )
+}
+
+fn place() -> Place {
+    let place = Place::new();
+    folder(&place.path("learn"), &CLASSES, 4, 0);
+    folder(&place.path("test"), &CLASSES, 2, 5000);
+    place
+}
+
+#[test]
+fn a_sweep_learns_on_images_and_resumes() {
+    let place = place();
+    place.spec("sweep.toml", &spec("learn = 'learn'\ntest = 'test'"));
+    let ran = place.run("sweep.toml", "out").expect(0).says(&["nothing says how images are prepared"]);
+    assert!(ran.stdout.contains("mehl+"));
+    let results = place.results("out");
+    assert!(
+        results.notes.iter().any(|note| note.contains("5 of 16 learn samples were set aside")),
+        "{:?}",
+        results.notes
+    );
+    assert!(results.tasks.iter().all(|row| row.test.is_some_and(|score| score.samples == 8)));
+    // The same again, from nothing, has the same bits: from the cache and, in another place, without it.
+    place.run("sweep.toml", "again").expect(0);
+    assert_eq!(place.coefficients("out"), place.coefficients("again"));
+    // Contents decide, not names.
+    fs::rename(place.path("learn/ant/3.png"), place.path("learn/ant/30.png")).unwrap();
+    place.run("sweep.toml", "out").expect(0);
+    picture(12, 8, 77).save(place.path("learn/ant/30.png")).unwrap();
+    place.run("sweep.toml", "out").expect(2).says(&["data changed", "learn"]);
+}
+
+#[test]
+fn what_is_wrong_with_images_is_told_with_exit_code_2() {
+    let place = place();
+    let mut runs = 0;
+    let mut refused = |data: &str, says: &[&str]| {
+        place.spec("sweep.toml", &spec(data));
+        runs += 1;
+        place.run("sweep.toml", &format!("out{runs}")).expect(2).says(&["error: "]).says(says);
+    };
+    let spoil = |path: &Path| fs::write(path, "no image").unwrap();
+    refused("learn = 'learn'\nimage.resize = [9, 9]\nimage.crop = 9", &["expected images of 8 x 8", "found 9 x 9"]);
+    refused("learn = 'learn'\nclasses = ['ant', 'bee', 'cat', 'dog', 'eel']", &["expected 4 classes", "found 5"]);
+    refused("learn = 'learn'\nselect = 'none'", &["none", "No such file"]);
+    folder(&place.path("three"), &CLASSES[..3], 2, 0);
+    refused("learn = 'three'", &["three", "expected 4 classes", "found 3"]);
+    refused("learn = 'learn'\nselect = 'three'", &["three", "class `dog` is missing"]);
+    fs::write(place.path("rows.csv"), "path,label\nlearn/ant/0.png,0\nlearn/ant/1.png,4\n").unwrap();
+    refused("learn = 'rows.csv'\nselect = 'rows.csv'", &["rows.csv", "expected classes 0 to 3", "found 4"]);
+    fs::write(place.path("rows.csv"), "path,label\n../escape.png,0\n").unwrap();
+    refused("learn = 'rows.csv'", &["rows.csv", "line 2", "points outside"]);
+    spoil(&place.path("learn/bee/2.png"));
+    refused("learn = 'learn'", &["learn/bee/2.png", "expected a JPEG, PNG or WebP image", "skip_unreadable"]);
+    place.spec("sweep.toml", &spec("learn = 'learn'\nskip_unreadable = true"));
+    place.run("sweep.toml", "skipped").expect(0).says(&["1 of 16 images cannot be read", "learn/bee/2.png"]);
+    assert!(place.results("skipped").notes.iter().any(|note| note.contains("1 of 16 images cannot be read")));
+}
