@@ -46,8 +46,9 @@ lint: setup ## format, clippy, rustdoc and the root package's dependency graph
 deny: ## bans, licences and sources of the dependencies; advisories where their database can be had
 	@scripts/deny.sh
 
-bench: build ## seconds per iteration by phase, and memory, beside a bare forward and backward loop
-	$(RELEASE)/mehl-soup-worker bench
+bench: build ## images/s beside torchvision; seconds per iteration by phase, and memory, beside a bare loop
+	python="$$(scripts/setup-python-check.sh)"; \
+	$(RELEASE)/mehl-soup-worker bench --python "$$python"
 
 check-python: ## after `make demo`: does its best model score in transformers what results.json says?
 	@[[ -f $(DEMO_RESULTS) ]] || { echo "$(DEMO_RESULTS): not found; run make demo first" >&2; exit 1; }

@@ -29,7 +29,7 @@ enum Command {
     Local(RunArgs),
     /// Make a zoo from UCI digits and run a sweep over it: what `mehl-soup demo` starts
     Demo(DemoArgs),
-    /// Seconds of an iteration by phase, beside a bare forward and backward pass of the same model
+    /// Images per second beside torchvision; seconds of an iteration by phase beside a bare forward and backward pass of the same model
     Bench(BenchArgs),
 }
 
@@ -51,9 +51,18 @@ pub struct BenchArgs {
     /// Counted iterations, in each of three rounds
     #[arg(long, default_value_t = 6)]
     pub iterations: usize,
-    /// Threads; all cores by default
+    /// Threads of iterations; all cores by default
     #[arg(long)]
     pub threads: Option<usize>,
+    /// Measure only this
+    #[arg(long, value_enum)]
+    pub part: Option<bench::Part>,
+    /// Images, made on first use
+    #[arg(long, default_value_t = 400)]
+    pub images: usize,
+    /// Python with torchvision; without it images are not measured
+    #[arg(long)]
+    pub python: Option<PathBuf>,
 }
 
 /// OpenMP's waiting threads look for work this often before they sleep. Its default, 300,000, is some milliseconds: beside other work (a compiler,

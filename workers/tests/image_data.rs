@@ -51,7 +51,7 @@ fn a_folder_is_read_by_class_and_path() {
 
 #[test]
 fn values_are_the_pixels_normalised() {
-    let scene = Scene::new();
+    let mut scene = Scene::new();
     let image = picture(8, 8, 4);
     for class in ["a", "b"] {
         fs::create_dir_all(scene.path("learn").join(class)).unwrap();
@@ -67,7 +67,7 @@ fn values_are_the_pixels_normalised() {
             assert!((f64::from(found[at]) - expected).abs() < 1e-6, "{at}: {} {expected}", found[at]);
         }
     }
-    let scene = Scene { input: Some(vec![1, 8, 8]), ..scene };
+    scene.input = Some(vec![1, 8, 8]);
     let grey = scene.load("learn = 'learn'\nselect = 'learn'\nimage = { resize = [8, 8], mean = 0, std = 1 }").unwrap();
     assert_eq!(grey.learn.sample_shapes(), [(Kind::Float, vec![1, 8, 8])]);
     let pixel = image.get_pixel(0, 0).0.map(f64::from);

@@ -13,10 +13,10 @@ use support::programs::Place;
 
 const CLASSES: [&str; 4] = ["ant", "bee", "cat", "dog"];
 
-fn spec(data: &str) -> String {
+fn spec(data: &str, epochs: usize) -> String {
     let zoo = fixture("trajectories/zoo/*");
     format!(
-        "seed = 4\n[zoo]\ningredients = ['{}']\n[data]\n{data}\n[soup]\nmethod = 'mehl+'\nmodel_batch = 2\nbatch = 4\ninner_epochs = 2\n",
+        "seed = 4\n[zoo]\ningredients = ['{}']\n[data]\n{data}\n[soup]\nmethod = 'mehl+'\nmodel_batch = 2\nbatch = 4\ninner_epochs = {epochs}\npatience = {epochs}\n",
         zoo.display()
     )
 }
@@ -29,9 +29,9 @@ fn place() -> Place {
 }
 
 #[test]
-fn a_sweep_learns_on_images_and_resumes() {
+fn a_sweep_learns_on_images() {
     let place = place();
-    place.spec("sweep.toml", &spec("learn = 'learn'\ntest = 'test'"));
+    place.spec("sweep.toml", &spec("learn = 'learn'\ntest = 'test'", 2));
     let ran = place.run("sweep.toml", "out").expect(0).says(&["nothing says how images are prepared"]);
     assert!(ran.stdout.contains("mehl+"));
     let results = place.results("out");
@@ -41,14 +41,28 @@ fn a_sweep_learns_on_images_and_resumes() {
         results.notes
     );
     assert!(results.tasks.iter().all(|row| row.test.is_some_and(|score| score.samples == 8)));
-    // The same again, from nothing, has the same bits: from the cache and, in another place, without it.
+    // From the cache this time: the same bits.
     place.run("sweep.toml", "again").expect(0);
     assert_eq!(place.coefficients("out"), place.coefficients("again"));
+}
+
+#[test]
+fn images_that_change_while_a_sweep_is_under_way() {
+    let place = place();
+    place.spec("sweep.toml", &spec("learn = 'learn'\ntest = 'test'", 300));
+    let mut run = place.start("sweep.toml", "out");
+    assert!(run.watch(|| place.path("out/tasks/uniform/outcome.json").exists()), "over too early");
+    run.signal(libc::SIGINT);
+    run.wait().expect(130);
+    let sound = place.read("learn/ant/3.png");
+    picture(12, 8, 77).save(place.path("learn/ant/3.png")).unwrap();
+    place.run("sweep.toml", "out").expect(2).says(&["data changed: ", "learn"]);
     // Contents decide, not names.
-    fs::rename(place.path("learn/ant/3.png"), place.path("learn/ant/30.png")).unwrap();
-    place.run("sweep.toml", "out").expect(0);
-    picture(12, 8, 77).save(place.path("learn/ant/30.png")).unwrap();
-    place.run("sweep.toml", "out").expect(2).says(&["data changed", "learn"]);
+    fs::remove_file(place.path("learn/ant/3.png")).unwrap();
+    fs::write(place.path("learn/ant/30.png"), sound).unwrap();
+    let mut run = place.start("sweep.toml", "out");
+    assert!(run.watch(|| place.path("out/tasks/0001-mehl+/checkpoint.safetensors").exists()), "over too early");
+    assert!(!run.kill().stderr.contains("changed"));
 }
 
 #[test]
@@ -56,7 +70,7 @@ fn what_is_wrong_with_images_is_told_with_exit_code_2() {
     let place = place();
     let mut runs = 0;
     let mut refused = |data: &str, says: &[&str]| {
-        place.spec("sweep.toml", &spec(data));
+        place.spec("sweep.toml", &spec(data, 2));
         runs += 1;
         place.run("sweep.toml", &format!("out{runs}")).expect(2).says(&["error: "]).says(says);
     };
@@ -73,7 +87,7 @@ fn what_is_wrong_with_images_is_told_with_exit_code_2() {
     refused("learn = 'rows.csv'", &["rows.csv", "line 2", "points outside"]);
     spoil(&place.path("learn/bee/2.png"));
     refused("learn = 'learn'", &["learn/bee/2.png", "expected a JPEG, PNG or WebP image", "skip_unreadable"]);
-    place.spec("sweep.toml", &spec("learn = 'learn'\nskip_unreadable = true"));
+    place.spec("sweep.toml", &spec("learn = 'learn'\nskip_unreadable = true", 2));
     place.run("sweep.toml", "skipped").expect(0).says(&["1 of 16 images cannot be read", "learn/bee/2.png"]);
     assert!(place.results("skipped").notes.iter().any(|note| note.contains("1 of 16 images cannot be read")));
 }

@@ -1,4 +1,4 @@
-//! Data: the three splits, their files, and batches of them.
+//! Data: the three splits, their sources (tensor files or images), and batches of them.
 
 pub mod images;
 mod splits;

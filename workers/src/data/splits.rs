@@ -29,7 +29,7 @@ pub struct Data {
 }
 
 impl Data {
-    /// Reads the splits of a specification; float inputs become `kind`.
+    /// Reads the splits of a specification, tensor files or images; float inputs become `kind`. `note` hears of what takes long.
     ///
     /// Without `data.select`, a part of learn (`select_fraction`, at least one sample) is set aside by a permutation seeded with `seed`.
     ///
@@ -114,6 +114,17 @@ impl Data {
             notes,
             classes,
         })
+    }
+
+    /// That everything `spec` names is there: told before what takes long.
+    ///
+    /// # Errors
+    /// Naming the first path that cannot be looked at.
+    pub fn check_existence(spec: &DataSpec) -> Result<(), DataError> {
+        [Some(&spec.learn), spec.select.as_ref(), spec.test.as_ref()]
+            .into_iter()
+            .flatten()
+            .try_for_each(|path| SourceKind::of(path).map(drop))
     }
 
     /// Checks all labels against the number of classes.

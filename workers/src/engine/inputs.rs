@@ -52,6 +52,7 @@ impl Inputs {
     ) -> Result<Self, EngineError> {
         let paths = Zoo::resolve(&spec.zoo.ingredients, std::path::Path::new(".")).map_err(zoo_error)?;
         let zoo = Zoo::open(&paths).map_err(zoo_error)?;
+        Data::check_existence(&spec.data).map_err(data_error)?;
         let mut said = std::time::Instant::now();
         let hashes = zoo
             .hash(cache, &mut |done, total| {

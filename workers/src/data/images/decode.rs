@@ -4,8 +4,12 @@ use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
+use image::{DynamicImage, GrayImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
 use mehl_soup::sweep::image_spec::Extent;
+use zune_core::bytestream::ZCursor;
+use zune_core::colorspace::ColorSpace;
+use zune_core::options::DecoderOptions;
+use zune_jpeg::JpegDecoder;
 
 use super::transform::{PixelTransform, Pixels};
 
@@ -36,33 +40,72 @@ fn decode_unguarded(bytes: &[u8], transform: &PixelTransform) -> Result<Pixels, 
         .ok()
         .filter(|format| matches!(format, ImageFormat::Jpeg | ImageFormat::Png | ImageFormat::WebP))
         .ok_or_else(|| "expected a JPEG, PNG or WebP image, found other data".to_string())?;
-    if format == ImageFormat::Jpeg {
-        whole_jpeg(bytes)?;
+    let (mut image, orientation) = match format {
+        ImageFormat::Jpeg => decode_jpeg(bytes, transform)?,
+        _ => decode_other(bytes, format, transform)?,
+    };
+    // An image with broken EXIF data is an image all the same, as in Pillow.
+    if let Some(orientation) = orientation.filter(|_| transform.orientation) {
+        image.apply_orientation(orientation);
     }
-    let refused = |error: image::ImageError| format!("cannot be decoded: {error}");
-    let mut decoder = ImageReader::with_format(Cursor::new(bytes), format).into_decoder().map_err(refused)?;
-    let (width, height) = decoder.dimensions();
-    let pixels = u64::from(width) * u64::from(height);
+    let extent = Extent { height: image.height() as usize, width: image.width() as usize };
+    let (values, channels) = color_values(image)?;
+    Ok(Pixels { extent, channels: transform.channels, values: with_channels(values, channels, transform.channels) })
+}
+
+fn refused(error: impl std::fmt::Display) -> String {
+    format!("cannot be decoded: {error}")
+}
+
+/// That an image is not larger than allowed, told from its header.
+fn check_size(width: u64, height: u64, transform: &PixelTransform) -> Result<(), String> {
+    let pixels = width * height;
     if pixels == 0 || pixels > transform.max_pixels {
         return Err(format!(
             "expected 1 to {} pixels (data.image.max_pixels), found {height} x {width}",
             transform.max_pixels
         ));
     }
+    Ok(())
+}
+
+/// By the decoder that the `image` crate uses, without its copy of the file and its three passes over the header.
+fn decode_jpeg(bytes: &[u8], transform: &PixelTransform) -> Result<(DynamicImage, Option<Orientation>), String> {
+    whole_jpeg(bytes)?;
+    let options = DecoderOptions::default().set_strict_mode(false).set_max_width(usize::MAX).set_max_height(usize::MAX);
+    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
+    decoder.decode_headers().map_err(refused)?;
+    let (width, height) = decoder.dimensions().ok_or_else(|| refused("no size in the header"))?;
+    check_size(width as u64, height as u64, transform)?;
+    let grey = decoder.input_colorspace() == Some(ColorSpace::Luma);
+    let color = if grey { ColorSpace::Luma } else { ColorSpace::RGB };
+    decoder.set_options(decoder.options().jpeg_set_out_colorspace(color));
+    let mut values = vec![0; width * height * if grey { 1 } else { 3 }];
+    decoder.decode_into(&mut values).map_err(refused)?;
+    let orientation = decoder.exif().and_then(|exif| Orientation::from_exif_chunk(exif));
+    let (width, height) = (width as u32, height as u32);
+    let image = if grey {
+        GrayImage::from_raw(width, height, values).map(DynamicImage::from)
+    } else {
+        RgbImage::from_raw(width, height, values).map(DynamicImage::from)
+    };
+    Ok((image.ok_or_else(|| refused("fewer values than pixels"))?, orientation))
+}
+
+/// PNG and WebP.
+fn decode_other(
+    bytes: &[u8],
+    format: ImageFormat,
+    transform: &PixelTransform,
+) -> Result<(DynamicImage, Option<Orientation>), String> {
+    let mut decoder = ImageReader::with_format(Cursor::new(bytes), format).into_decoder().map_err(refused)?;
+    let (width, height) = decoder.dimensions();
+    check_size(width.into(), height.into(), transform)?;
     let mut limits = Limits::no_limits();
     limits.max_alloc = Some(transform.max_pixels.saturating_mul(LARGEST_PIXEL).saturating_add(WORKING_BYTES));
     decoder.set_limits(limits).map_err(refused)?;
-    let orientation = if transform.orientation {
-        // As Pillow does: an image with broken EXIF data is an image all the same.
-        decoder.orientation().unwrap_or(Orientation::NoTransforms)
-    } else {
-        Orientation::NoTransforms
-    };
-    let mut image = DynamicImage::from_decoder(decoder).map_err(refused)?;
-    image.apply_orientation(orientation);
-    let extent = Extent { height: image.height() as usize, width: image.width() as usize };
-    let (values, channels) = color_values(image)?;
-    Ok(Pixels { extent, channels: transform.channels, values: with_channels(values, channels, transform.channels) })
+    let orientation = decoder.orientation().ok();
+    Ok((DynamicImage::from_decoder(decoder).map_err(refused)?, orientation))
 }
 
 /// The image without alpha, one byte a value: values, and 1 or 3 channels.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use rayon::prelude::*;
 use tch::{Device, Kind, TchError, Tensor};
 
 use super::cache::Entry;
@@ -12,7 +13,7 @@ pub struct StoredImages {
     /// Over the map, never written to.
     values: Tensor,
     /// Rows of `values` that are in the split, in its order; `None` for all.
-    rows: Option<Vec<i64>>,
+    rows: Option<Vec<usize>>,
     normalization: Normalization,
     /// Dtype of batches.
     kind: Kind,
@@ -63,8 +64,8 @@ impl StoredImages {
         }
     }
 
-    fn row(&self, index: usize) -> i64 {
-        self.rows.as_ref().map_or(index as i64, |rows| rows[index])
+    fn row(&self, index: usize) -> usize {
+        self.rows.as_ref().map_or(index, |rows| rows[index])
     }
 
     /// The bytes of the images at `indices`, `[n, channels, height, width]`, uint8, in host memory.
@@ -72,8 +73,18 @@ impl StoredImages {
     /// # Errors
     /// Of libtorch.
     pub fn bytes(&self, indices: &[usize]) -> Result<Tensor, TchError> {
-        let rows: Vec<i64> = indices.iter().map(|&i| self.row(i)).collect();
-        self.values.f_index_select(0, &Tensor::f_from_slice(&rows)?)
+        let [channels, height, width] = self.shape();
+        let image = (channels * height * width) as usize;
+        let taken = Tensor::f_empty([indices.len() as i64, channels, height, width], (Kind::Uint8, Device::Cpu))?;
+        // SAFETY: a new tensor, contiguous, of as many bytes, that nothing else knows yet.
+        let bytes = unsafe { std::slice::from_raw_parts_mut(taken.data_ptr().cast::<u8>(), indices.len() * image) };
+        // Twice as fast as libtorch's index_select.
+        let values = self.entry.values();
+        let rows: Vec<usize> = indices.iter().map(|&i| self.row(i)).collect();
+        bytes.par_chunks_mut(image).zip(rows).for_each(|(to, row)| {
+            to.copy_from_slice(&values[row * image..][..image]);
+        });
+        Ok(taken)
     }
 
     /// The images at `indices`, normalised, on `device`.

@@ -201,14 +201,18 @@ impl PixelTransform {
             if seen != target {
                 out.fill(0);
             }
-            for row in 0..seen.height {
-                let from = &scratch.resized[row * seen.width * self.channels..][..seen.width * self.channels];
+            let area = target.height * target.width;
+            for (row, from) in scratch.resized.chunks_exact(seen.width * self.channels).enumerate() {
                 let start = (rows.to + row) * target.width + columns.to;
-                for channel in 0..self.channels {
-                    let to = &mut out[channel * target.height * target.width + start..][..seen.width];
-                    for (value, pixel) in to.iter_mut().zip(from.chunks_exact(self.channels)) {
-                        *value = pixel[channel];
-                    }
+                if self.channels == 1 {
+                    out[start..][..seen.width].copy_from_slice(from);
+                    continue;
+                }
+                let (red, others) = out.split_at_mut(area);
+                let (green, blue) = others.split_at_mut(area);
+                let planes = red[start..].iter_mut().zip(&mut green[start..]).zip(&mut blue[start..]);
+                for (((red, green), blue), pixel) in planes.zip(from.chunks_exact(3)) {
+                    (*red, *green, *blue) = (pixel[0], pixel[1], pixel[2]);
                 }
             }
             Ok(())

@@ -1,4 +1,4 @@
-//! `make bench`: seconds of an iteration by phase, beside a bare forward and backward pass of the same model in the same process.
+//! Seconds of an iteration by phase, beside a bare forward and backward pass of the same model in the same process.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -19,11 +19,9 @@ use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use tch::{Device, Kind, Reduction, Tensor};
 
-use super::BenchArgs;
+use super::{BenchArgs, ROUNDS, median};
 
 const CLASSES: usize = 1000;
-/// Turns that each loop has.
-const ROUNDS: usize = 3;
 /// Iterations before counting begins, in each turn.
 const WARM_UP: usize = 2;
 
@@ -99,11 +97,6 @@ fn peak_while<R>(work: impl FnOnce() -> R) -> (R, u64) {
         done.store(true, Ordering::Relaxed);
         (result, watcher.join().unwrap_or(0))
     })
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 fn random(shape: &[i64], scale: f32, rng: &mut impl rand_chacha::rand_core::Rng) -> Vec<f32> {

@@ -1,0 +1,34 @@
+//! `make bench`: what is fast, measured beside what it is compared with, in turns in one run.
+
+mod images;
+mod iteration;
+
+use super::BenchArgs;
+
+/// Turns that each side of a comparison has.
+const ROUNDS: usize = 3;
+
+/// Runs the parts that are asked for.
+pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
+    if args.part.is_none_or(|part| part == Part::Images) {
+        images::run(args)?;
+    }
+    if args.part.is_none_or(|part| part == Part::Iteration) {
+        iteration::run(args)?;
+    }
+    Ok(())
+}
+
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Part {
+    /// An iteration of `mehl+` beside a bare one
+    Iteration,
+    /// Decoding and resizing beside torchvision, and the cache beside a plain read
+    Images,
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
