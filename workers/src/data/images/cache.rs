@@ -35,7 +35,7 @@ pub struct Description {
     /// N, channels, height, width.
     pub shape: [usize; 4],
     /// Images that could not be decoded, ascending, and why. Their values are zero.
-    pub skipped: Vec<(usize, String)>,
+    pub skipped: Skipped,
 }
 
 impl Description {
@@ -94,6 +94,12 @@ pub enum CacheError {
     },
 }
 
+/// Writes all values of a new entry, and says which images are skipped and why.
+pub type Fill<'a, E> = dyn FnMut(&Slot<'_>) -> Result<Skipped, E> + 'a;
+
+/// Images without values, and why.
+pub type Skipped = Vec<(usize, String)>;
+
 /// Where a new entry's values are written.
 pub struct Slot<'a> {
     file: &'a File,
@@ -121,7 +127,7 @@ impl ImageCache {
         key: &str,
         shape: [usize; 4],
         waiting: &mut dyn FnMut(),
-        fill: &mut dyn FnMut(&Slot<'_>) -> Result<Vec<(usize, String)>, E>,
+        fill: &mut Fill<'_, E>,
     ) -> Result<Entry, E> {
         let mut description = Description { key: key.to_string(), shape, skipped: vec![] };
         let Some(folder) = &self.folder else {
@@ -178,7 +184,7 @@ impl ImageCache {
         &self,
         folder: &Path,
         mut description: Description,
-        fill: &mut dyn FnMut(&Slot<'_>) -> Result<Vec<(usize, String)>, E>,
+        fill: &mut Fill<'_, E>,
     ) -> Result<Entry, E> {
         let file = tempfile::tempfile_in(folder).map_err(at(folder))?;
         self.fill(folder, &file, &mut description, fill)?;
@@ -191,7 +197,7 @@ impl ImageCache {
         folder: &Path,
         file: &File,
         description: &mut Description,
-        fill: &mut dyn FnMut(&Slot<'_>) -> Result<Vec<(usize, String)>, E>,
+        fill: &mut Fill<'_, E>,
     ) -> Result<(), E> {
         let bytes = description.bytes();
         let needed = bytes.saturating_add(MARGIN);

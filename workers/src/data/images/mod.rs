@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 use mehl_soup::sweep::spec::DataSpec;
 use tch::Tensor;
 
-use self::cache::{CacheError, ImageCache, Slot};
+use self::cache::{CacheError, ImageCache, Skipped, Slot};
 use self::classes::{Assigned, ClassNames};
 use self::content_hashes::ContentHashes;
 use self::resolve::{ModelFacts, Resolved};
@@ -184,8 +184,8 @@ fn fill(
     [total, channels, height, width]: [usize; 4],
     skip: bool,
     note: &mut dyn FnMut(&str),
-) -> Result<Vec<(usize, String)>, DataError> {
-    let faults: Mutex<Vec<(usize, String)>> = Mutex::new(Vec::new());
+) -> Result<Skipped, DataError> {
+    let faults: Mutex<Skipped> = Mutex::new(Vec::new());
     let broken: Mutex<Option<std::io::Error>> = Mutex::new(None);
     let stop = AtomicBool::new(false);
     let work = |i: usize, bytes: Result<&[u8], String>| {

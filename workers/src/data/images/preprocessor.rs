@@ -88,7 +88,7 @@ pub fn from_timm(config: &Value) -> Result<Option<Steps>, String> {
     let sides: Vec<usize> = reader
         .get("input_size")
         .and_then(Value::as_array)
-        .map(|items| items.iter().filter_map(|item| side(item)).collect())
+        .map(|items| items.iter().filter_map(side).collect())
         .unwrap_or_default();
     let [_, height, width] = sides[..] else {
         return Err(reader.refuse("input_size", "three sizes (channels, height, width)"));

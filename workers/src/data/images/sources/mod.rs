@@ -93,6 +93,9 @@ pub enum Labels {
     },
 }
 
+/// Takes a sample and its encoded bytes, or why there are none; on any thread.
+pub type Work<'a> = dyn Fn(usize, Result<&[u8], String>) + Sync + 'a;
+
 /// All images of a split, before any was opened.
 #[derive(Debug)]
 pub struct Listing {
@@ -144,7 +147,7 @@ impl Listing {
     pub fn for_each(
         &self,
         which: &[usize],
-        work: &(dyn Fn(usize, Result<&[u8], String>) + Sync),
+        work: &Work<'_>,
         pause: &mut dyn FnMut(usize) -> bool,
     ) -> Result<(), DataError> {
         if self.parquet.is_empty() {

@@ -11,7 +11,7 @@ use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use rayon::prelude::*;
 
-use super::{Columns, Labels, Listing, Place, Sample, by_name, ending, io};
+use super::{Columns, Labels, Listing, Place, Sample, Work, by_name, ending, io};
 use crate::data::DataError;
 
 const IMAGES: [&str; 3] = ["image", "img", "inputs"];
@@ -86,7 +86,7 @@ pub(super) fn list(path: &Path, columns: &Columns<'_>) -> Result<Listing, DataEr
 pub(super) fn for_each(
     listing: &Listing,
     which: &[usize],
-    work: &(dyn Fn(usize, Result<&[u8], String>) + Sync),
+    work: &Work<'_>,
     pause: &mut dyn FnMut(usize) -> bool,
 ) -> Result<(), DataError> {
     let place = |i: usize| match listing.samples[i].place {
