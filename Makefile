@@ -14,6 +14,9 @@ DEMO_MODEL := $(DEMO)/run/best
 DEMO_RESULTS := $(DEMO)/run/results.json
 DEMO_DATA := --test $(DEMO)/data/test.safetensors --select $(DEMO)/data/select.safetensors
 
+# Where `make check-python` fine-tunes a zoo of each vision family.
+VISION := target/vision
+
 # One profile for all of it: torch-sys takes minutes to compile, and its result is shared only within a profile.
 CARGO_ALL := --workspace --release
 
@@ -50,10 +53,16 @@ bench: build ## images/s beside torchvision; seconds per iteration by phase, and
 	python="$$(scripts/setup-python-check.sh)"; \
 	$(RELEASE)/mehl-soup-worker bench --python "$$python"
 
-check-python: ## after `make demo`: does its best model score in transformers what results.json says?
+check-python: ## after `make demo`: do best models score in transformers, timm, torchvision and open_clip what results.json says?
 	@[[ -f $(DEMO_RESULTS) ]] || { echo "$(DEMO_RESULTS): not found; run make demo first" >&2; exit 1; }
 	python="$$(scripts/setup-python-check.sh)"; \
-	"$$python" workers/tests/python/check_model.py $(DEMO_MODEL) $(DEMO_RESULTS) $(DEMO_DATA)
+	"$$python" workers/tests/python/check_model.py $(DEMO_MODEL) $(DEMO_RESULTS) $(DEMO_DATA); \
+	rm -rf $(VISION) && "$$python" workers/tests/python/vision_zoos.py make $(VISION); \
+	for family in $$(ls $(VISION)); do \
+		[[ ! -f $(VISION)/$$family/sweep.toml ]] || \
+			$(RELEASE)/mehl-soup run $(VISION)/$$family/sweep.toml --out $(VISION)/$$family/run; \
+	done; \
+	"$$python" workers/tests/python/vision_zoos.py check $(VISION)
 
 clean: ## remove the build folder, with libtorch and the demo's results in it
 	cargo clean
