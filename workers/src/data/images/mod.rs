@@ -6,7 +6,7 @@
 //! | [`classes`] | names of classes to outputs of the model |
 //! | [`preprocessor`], [`resolve`] | find the transform |
 //! | [`decode`], [`transform`] | encoded bytes to pixels; resize, crop |
-//! | [`content_hashes`], [`cache`] | what is remembered between runs |
+//! | `content_hashes`, [`cache`] | what is remembered between runs |
 //! | [`stored`] | batches of what is cached |
 
 pub mod cache;
