@@ -75,6 +75,11 @@ impl Changed {
         self
     }
 
+    fn under(mut self, prefix: &str) -> Self {
+        self.tensors = self.tensors.into_iter().map(|(name, tensor)| (format!("{prefix}{name}"), tensor)).collect();
+        self
+    }
+
     fn config(self, pointer: &str, value: serde_json::Value) -> Self {
         let path = self.folder.path().join("config.json");
         let mut config: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
@@ -141,6 +146,16 @@ fn a_timm_vit_without_configuration_under_a_wrapper_equals_timm() {
     let distilled = Changed::copy("timm/distilled");
     std::fs::remove_file(distilled.folder.path().join("config.json")).unwrap();
     equal(load(&[distilled.write()], &heads(2)).as_ref(), "timm/distilled");
+}
+
+#[test]
+fn wrapped_models_of_hugging_face_equal_transformers() {
+    for (of, prefix) in [("vit/vit", "module."), ("clip/hugging_face", "model.")] {
+        let model = load(&[Changed::copy(of).under(prefix).write()], &zoo_spec(None));
+        let golden = fixture(of).join("golden.safetensors");
+        let pixels = tensor(&golden, "pixel_values", Kind::Double);
+        check(model.as_ref(), &[pixels], &tensor(&golden, "labels", Kind::Int64), &golden, prefix);
+    }
 }
 
 fn resnet(case: &str, prefix: &str) {

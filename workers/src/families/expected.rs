@@ -74,7 +74,7 @@ pub(super) fn count(ingredient: &Ingredient, prefix: &str) -> i64 {
     (0..).take_while(|n| numbers.contains(n)).count() as i64
 }
 
-/// What wrappers put before each name: the longest sequence of `module.` and `model.` with which the first of `names` that is there begins.
+/// What wrappers put before each name, a sequence of `module.` and `model.`: as it is before `name`; empty where `name` is not there.
 pub(super) fn root(ingredient: &Ingredient, name: &str) -> String {
     let wrapped = |found: &&str| found.strip_suffix(name).is_some_and(is_wrapper);
     ingredient.tensor_names().find(wrapped).and_then(|found| found.strip_suffix(name)).unwrap_or_default().to_string()

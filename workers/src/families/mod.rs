@@ -1,7 +1,15 @@
 //! Model families: what turns a soup's tensors into logits.
 //!
 //! A family knows how an architecture computes from tensors named exactly as on disk. Adding one means one file that implements
-//! [`Model`] and one line in [`load`]. Everything else (mixing, learning, scoring, writing) works on names and tensors alone.
+//! [`Model`] and one line in [`load`]: `docs/add-a-family.md` goes through it. Everything else (mixing, learning, scoring, writing) works on
+//! names and tensors alone.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `vit`, `clip_vit`, `timm_vit`, `resnet`, `torchscript` | one family each: the forward pass |
+//! | `*_config`, `timm_arguments`, `timm_names` | their architectures, from shapes and `config.json` |
+//! | `expected` | what a family expects of tensors and configurations, compared with what is there |
+//! | `layers`, `activation` | what families are made of |
 
 mod activation;
 mod clip_config;
