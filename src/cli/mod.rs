@@ -74,7 +74,7 @@ pub struct DemoArgs {
 pub enum Format {
     /// For people
     Table,
-    /// The content of results.json
+    /// For programs
     Json,
 }
 
