@@ -50,6 +50,10 @@ pub const RESNETS: [&str; 13] = [
 /// Beginnings of timm's ViT architectures.
 const TIMM_VITS: [&str; 5] = ["vit_", "deit_", "deit3_", "flexivit_", "test_vit"];
 
+/// What a configuration may say.
+const EXPECTED: &str =
+    "expected `vit` or `deit`, `clip` with `CLIPForImageClassification`, or timm's architecture of a ViT or a ResNet";
+
 /// Why the family of a model cannot be told, with all that was looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FamilyUnknown {
@@ -57,7 +61,7 @@ pub struct FamilyUnknown {
     pub ingredient: PathBuf,
     /// What is wrong, in words.
     pub what: String,
-    /// The configuration's fields that would tell, with their values.
+    /// The configuration's file, if there is one, and its fields that would tell, with their values.
     pub config: String,
     /// For each row of names: its family, and the names that are not there.
     pub names: Vec<(Family, Vec<&'static str>)>,
@@ -66,7 +70,7 @@ pub struct FamilyUnknown {
 impl fmt::Display for FamilyUnknown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}: {}", self.ingredient.display(), self.what)?;
-        writeln!(f, "  looked at config.json: {}", self.config)?;
+        writeln!(f, "  looked at {}", self.config)?;
         for (family, missing) in &self.names {
             if missing.is_empty() {
                 writeln!(f, "  tensor names of {family}: all found")?;
@@ -112,7 +116,12 @@ pub fn detect(ingredient: &Ingredient) -> Result<Family, FamilyUnknown> {
     let unknown = |what: String| FamilyUnknown {
         ingredient: ingredient.path().to_path_buf(),
         what,
-        config: shown.clone(),
+        config: match ingredient.folder() {
+            Some(folder) if ingredient.config().is_some() => {
+                format!("{}: {shown}", folder.join("config.json").display())
+            }
+            _ => "config.json: none".to_string(),
+        },
         names: names.clone(),
     };
     let listed = || fitting.iter().map(|family| format!("`{family}`")).collect::<Vec<_>>().join(" and ");
@@ -121,10 +130,11 @@ pub fn detect(ingredient: &Ingredient) -> Result<Family, FamilyUnknown> {
         (Statement::Family(family), _) => {
             Err(unknown(format!("config.json says family `{family}`, tensor names say {}", listed())))
         }
-        (Statement::Other, []) => Err(unknown("config.json names a model of no known family".to_string())),
-        (Statement::Other, _) => {
-            Err(unknown(format!("config.json names a model of no known family, tensor names say {}", listed())))
-        }
+        (Statement::Other, []) => Err(unknown(format!("config.json names a model of no known family, {EXPECTED}"))),
+        (Statement::Other, _) => Err(unknown(format!(
+            "config.json names a model of no known family, {EXPECTED}; tensor names say {}",
+            listed()
+        ))),
         (Statement::Nothing, [family]) => Ok(*family),
         (Statement::Nothing, []) => Err(unknown("no family fits".to_string())),
         (Statement::Nothing, _) => Err(unknown(format!("tensor names fit {}", listed()))),
@@ -143,7 +153,7 @@ enum Statement {
 
 /// The family that a configuration names, and the fields that were looked at.
 fn stated(config: Option<&Value>) -> (Statement, String) {
-    let Some(config) = config else { return (Statement::Nothing, "none".to_string()) };
+    let Some(config) = config else { return (Statement::Nothing, String::new()) };
     let text = |pointer: &str| config.pointer(pointer).and_then(Value::as_str);
     let (model_type, class, architecture) = (text("/model_type"), text("/architectures/0"), text("/architecture"));
     let said: Vec<String> = [("model_type", model_type), ("architectures", class), ("architecture", architecture)]
@@ -250,7 +260,7 @@ mod tests {
         }
         let config = serde_json::json!({"architecture": "convnext_tiny"});
         let fault = found(SIGNATURES[5].1, Some(config)).unwrap_err().to_string();
-        assert!(fault.contains("no known family, tensor names say `resnet`"), "{fault}");
+        assert!(fault.contains("a ResNet; tensor names say `resnet`"), "{fault}");
         let config = serde_json::json!({"model_type": "clip", "architectures": ["CLIPModel"]});
         let fault = found(&["x"], Some(config)).unwrap_err().to_string();
         assert!(fault.contains("architectures `CLIPModel`"), "{fault}");

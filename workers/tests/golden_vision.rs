@@ -324,5 +324,5 @@ fn a_zoo_of_two_candidates_says_what_was_looked_at() {
     Changed::copy("timm/vit")
         .zeros("x", &[1])
         .config("/architecture", "convnext_tiny".into())
-        .refused(&zoo_spec(None), &["no known family, tensor names say `timm-vit`", "architecture `convnext_tiny`"]);
+        .refused(&zoo_spec(None), &["no known family", "tensor names say `timm-vit`", "architecture `convnext_tiny`"]);
 }
