@@ -9,6 +9,7 @@
 //! | [`checkpoint`] | a task's saved state |
 //! | [`files`] | writing files and folders so that no reader sees half of one |
 //! | [`untrusted`] | reading files that somebody else made, within limits |
+//! | [`store`] | the truth about sweeps and tasks of a pool: in Redis, or in memory |
 //! | [`runner`] | the engine's boundary, and the sweep on one machine |
 //! | [`cli`] | the command line |
 //!
@@ -21,6 +22,7 @@ pub mod files;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod runner;
+pub mod store;
 pub mod sweep;
 pub mod task;
 pub mod untrusted;

@@ -265,8 +265,9 @@ fn best_of(ingredients: &[IngredientResult], metric: Metric) -> Option<&Ingredie
 fn rank(row: &Row) -> u8 {
     match row.state {
         TaskState::Succeeded => 0,
-        TaskState::Running | TaskState::Queued => 1,
-        TaskState::Failed => 2,
+        TaskState::Running | TaskState::Queued | TaskState::Pending | TaskState::Waiting | TaskState::Paused => 1,
+        TaskState::Pruned | TaskState::Cancelled => 2,
+        TaskState::Failed => 3,
     }
 }
 

@@ -84,10 +84,8 @@ fn cells(row: &Row, rank: String) -> Vec<String> {
         })
         .collect();
     let state = match row.state {
-        TaskState::Queued => "queued",
-        TaskState::Running => "running",
         TaskState::Succeeded => "done",
-        TaskState::Failed => "failed",
+        other => other.as_str(),
     };
     vec![
         rank,

@@ -1,6 +1,14 @@
 //! One soup task and its states.
 
+mod key;
+mod state;
+mod ticket;
+
 use serde::{Deserialize, Serialize};
+
+pub use key::{KeyError, TaskKey, is_id};
+pub use state::{Event, TaskState};
+pub use ticket::{Ticket, TicketError};
 
 use crate::sweep::spec::{Overrides, SoupSpec};
 
@@ -29,18 +37,4 @@ pub enum Origin {
     Point,
     /// Drawn by the search, or the one task of a sweep without search.
     Search,
-}
-
-/// State of a task on one machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum TaskState {
-    /// Not begun, or begun and interrupted.
-    Queued,
-    /// Being computed.
-    Running,
-    /// Done.
-    Succeeded,
-    /// Given up, with a cause.
-    Failed,
 }

@@ -1,6 +1,8 @@
 //! Miniature models on disk, for tests of the public interface.
 #![allow(dead_code, missing_docs, clippy::unwrap_used, reason = "each test binary uses its part of this")]
 
+pub mod servers;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;

@@ -1,0 +1,338 @@
+//! What every store must do. Each function takes a new, empty store.
+#![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
+
+use std::time::Duration;
+
+use super::{
+    ClaimAnswer, Claimant, Claimed, Completed, Held, Hold, Letting, NewSweep, NewTask, Onward, Order, Refusal, Request,
+    Store,
+};
+use crate::task::{TaskKey, TaskState, Ticket};
+
+const LONG: Duration = Duration::from_secs(1000);
+
+pub fn sweep(id: &str) -> NewSweep {
+    let (name, spec) = ("digits".to_string(), r#"{"a":1}"#.to_string());
+    NewSweep { id: id.to_string(), name, spec, attempts: 2, cap: 0, priority: 0, max_seconds: 0 }
+}
+
+pub fn task(id: &str, is_scores: bool) -> NewTask {
+    NewTask { id: id.to_string(), body: format!(r#"{{"id":"{id}"}}"#), is_scores }
+}
+
+pub fn key(text: &str) -> TaskKey {
+    text.parse().unwrap()
+}
+
+pub fn claimant(nonce: &str) -> Claimant {
+    Claimant { worker: format!("worker-{nonce}"), nonce: nonce.to_string() }
+}
+
+pub fn completed(result: &str) -> Completed {
+    Completed { result: result.to_string(), coefficients: b"coefficients".to_vec() }
+}
+
+/// A sweep `s` with a scores task and tasks `t0`, `t1`, ..., open.
+async fn opened<S: Store>(store: &S, new: &NewSweep, tasks: usize) -> Ticket {
+    assert!(store.create_sweep(new, None).await.unwrap().is_new);
+    let mut list = vec![task("scores", true)];
+    list.extend((0..tasks).map(|i| task(&format!("t{i}"), false)));
+    assert_eq!(store.add_tasks(&new.id, 0, &list).await.unwrap(), tasks + 1);
+    store.open_sweep(&new.id).await.unwrap().unwrap()
+}
+
+async fn claim<S: Store>(store: &S, ticket: &Ticket, nonce: &str) -> Claimed {
+    match store.claim(ticket, &claimant(nonce), LONG).await.unwrap() {
+        ClaimAnswer::Claimed(claimed) => *claimed,
+        refused => panic!("{ticket:?}: {refused:?}"),
+    }
+}
+
+async fn refusal<S: Store>(store: &S, ticket: &Ticket, nonce: &str) -> Refusal {
+    match store.claim(ticket, &claimant(nonce), LONG).await.unwrap() {
+        ClaimAnswer::Refused(why) => why,
+        claimed => panic!("{claimed:?}"),
+    }
+}
+
+/// The same, with its scores task done and all tasks chosen for a ticket; the tickets, in order.
+async fn scored<S: Store>(store: &S, new: &NewSweep, tasks: usize) -> Vec<Ticket> {
+    let scores = opened(store, new, tasks).await;
+    let hold = claim(store, &scores, "scorer").await.hold;
+    assert_eq!(store.release_pending(&new.id, 100).await.unwrap(), 0, "nothing runs before the scores are there");
+    let manifest = Completed { result: r#"{"manifest":true}"#.to_string(), coefficients: vec![] };
+    assert_eq!(store.complete(&hold, &manifest).await.unwrap(), Held::Yes(()));
+    assert_eq!(store.release_pending(&new.id, 100).await.unwrap(), tasks);
+    let ready = store.ready(&new.id, 100).await.unwrap();
+    assert_eq!(ready.len(), tasks);
+    assert_eq!(store.choose(&ready).await.unwrap(), tasks);
+    assert_eq!(store.choose(&ready).await.unwrap(), 0, "nothing is chosen twice");
+    let tickets = store.outbox(100).await.unwrap();
+    assert_eq!(tickets.len(), tasks);
+    tickets
+}
+
+async fn state<S: Store>(store: &S, of: &str) -> TaskState {
+    store.task(&key(of)).await.unwrap().unwrap().state
+}
+
+pub async fn creation_is_idempotent<S: Store>(store: S) {
+    let first = store.create_sweep(&sweep("a"), Some("my key")).await.unwrap();
+    assert_eq!((first.id.as_str(), first.is_new), ("a", true));
+    let again = store.create_sweep(&sweep("b"), Some("my key")).await.unwrap();
+    assert_eq!((again.id.as_str(), again.is_new), ("a", false));
+    assert!(!store.create_sweep(&sweep("a"), None).await.unwrap().is_new);
+    let tasks = [task("scores", true), task("t0", false)];
+    assert_eq!(store.add_tasks("a", 0, &tasks).await.unwrap(), 2);
+    assert_eq!(store.add_tasks("a", 0, &tasks).await.unwrap(), 0);
+    let ticket = store.open_sweep("a").await.unwrap().unwrap();
+    assert_eq!(ticket, Ticket::new(key("a/scores"), 1));
+    assert_eq!(store.open_sweep("a").await.unwrap(), None);
+    assert!(store.add_tasks("a", 2, &[task("t1", false)]).await.is_err(), "an open sweep takes no more tasks");
+    assert!(store.add_tasks("none", 0, &tasks).await.is_err());
+    assert!(store.open_sweep("none").await.is_err());
+    assert_eq!(store.outbox(10).await.unwrap(), [ticket]);
+    let records = store.tasks("a", 0, 10).await.unwrap();
+    let states: Vec<_> = records.iter().map(|r| (r.key.task.as_str(), r.state)).collect();
+    assert_eq!(states, [("scores", TaskState::Queued), ("t0", TaskState::Pending)]);
+    assert_eq!(store.tasks("a", 1, 10).await.unwrap(), records[1..]);
+    assert_eq!(store.task(&key("a/none")).await.unwrap(), None);
+}
+
+pub async fn a_task_is_claimed_once_and_completed_once<S: Store>(store: S) {
+    let tickets = scored(&store, &sweep("s"), 2).await;
+    let first = claim(&store, &tickets[0], "one").await;
+    assert_eq!((first.spec.as_str(), first.body.as_str()), (r#"{"a":1}"#, r#"{"id":"t0"}"#));
+    assert_eq!(first.manifest.as_deref(), Some(r#"{"manifest":true}"#));
+    assert_eq!((first.checkpoint.as_deref(), first.sequence, first.attempts), (None, 0, 1));
+    // An answer that was lost: the same claim again gives the same hold.
+    assert_eq!(claim(&store, &tickets[0], "one").await, first);
+    assert_eq!(refusal(&store, &tickets[0], "two").await, Refusal::State(TaskState::Running));
+    assert_eq!(refusal(&store, &Ticket::new(key("s/none"), 1), "two").await, Refusal::Unknown);
+    assert_eq!(refusal(&store, &Ticket::new(key("s/t1"), 7), "two").await, Refusal::Generation(1));
+    assert_eq!(store.tickets().await.unwrap().outbox, tickets[1..], "a claim takes the ticket");
+
+    let stranger = Hold { nonce: "two".to_string(), ..first.hold.clone() };
+    assert_eq!(store.complete(&stranger, &completed("x")).await.unwrap(), Held::Fenced);
+    assert_eq!(store.complete(&first.hold, &completed("1")).await.unwrap(), Held::Yes(()));
+    assert_eq!(store.complete(&first.hold, &completed("2")).await.unwrap(), Held::Yes(()), "the same attempt again");
+    assert_eq!(store.result(&key("s/t0")).await.unwrap(), Some(completed("1")), "a result is written once");
+    assert_eq!(store.renew(&first.hold, LONG, None).await.unwrap(), Held::Fenced);
+    assert_eq!(store.release(&first.hold, &Letting::Preempted).await.unwrap(), Held::Fenced);
+    assert_eq!(refusal(&store, &tickets[0], "three").await, Refusal::State(TaskState::Succeeded));
+    assert_eq!(store.result(&key("s/t1")).await.unwrap(), None);
+}
+
+pub async fn checkpoints_are_fenced_and_the_newest_wins<S: Store>(store: S) {
+    let tickets = scored(&store, &sweep("s"), 1).await;
+    let first = claim(&store, &tickets[0], "one").await.hold;
+    let save = async |hold: &Hold, sequence, bytes: &[u8]| store.save(hold, LONG, sequence, bytes, None).await.unwrap();
+    assert_eq!(save(&first, 1, b"first\0\xff").await, Held::Yes(Order::Continue));
+    assert_eq!(save(&first, 3, b"third").await, Held::Yes(Order::Continue));
+    assert_eq!(save(&first, 2, b"late").await, Held::Yes(Order::Continue));
+    let Held::Yes(Onward::Queued(ticket)) = store.release(&first, &Letting::Preempted).await.unwrap() else { panic!() };
+    assert_eq!(ticket, Ticket::new(key("s/t0"), 2));
+    assert_eq!(
+        store.release(&first, &Letting::Preempted).await.unwrap(),
+        Held::Yes(Onward::Queued(ticket.clone())),
+        "a repeated release says the same"
+    );
+    assert_eq!(store.outbox(10).await.unwrap(), std::slice::from_ref(&ticket), "with one ticket");
+    assert_eq!(refusal(&store, &tickets[0], "two").await, Refusal::Generation(2));
+    let second = claim(&store, &ticket, "two").await;
+    assert_eq!((second.checkpoint.as_deref(), second.sequence, second.attempts), (Some(b"third".as_slice()), 3, 2));
+    assert_eq!(second.hold.epoch, 2);
+    assert_eq!(save(&first, 9, b"stale").await, Held::Fenced);
+    assert_eq!(store.complete(&first, &completed("stale")).await.unwrap(), Held::Fenced);
+    assert_eq!(store.release(&first, &Letting::Preempted).await.unwrap(), Held::Fenced);
+    assert_eq!(store.complete(&second.hold, &completed("good")).await.unwrap(), Held::Yes(()));
+    let record = store.task(&key("s/t0")).await.unwrap().unwrap();
+    assert!(!record.has_checkpoint && record.has_result, "{record:?}");
+}
+
+pub async fn a_lease_that_runs_out_frees_the_task<S: Store>(store: S) {
+    let tickets = scored(&store, &sweep("s"), 1).await;
+    assert_eq!(store.expire(10).await.unwrap(), []);
+    let ClaimAnswer::Claimed(lost) = store.claim(&tickets[0], &claimant("one"), Duration::ZERO).await.unwrap() else {
+        panic!()
+    };
+    let next = Ticket::new(key("s/t0"), 2);
+    let expired = store.expire(10).await.unwrap();
+    assert_eq!(expired.len(), 1);
+    assert_eq!((&expired[0].key, &expired[0].onward), (&key("s/t0"), &Onward::Queued(next.clone())));
+    assert_eq!(store.expire(10).await.unwrap(), [], "once");
+    assert_eq!(store.renew(&lost.hold, LONG, None).await.unwrap(), Held::Fenced);
+    // One attempt without progress of two is used up. With progress in between the count begins anew.
+    let ClaimAnswer::Claimed(again) = store.claim(&next, &claimant("two"), LONG).await.unwrap() else { panic!() };
+    store.save(&again.hold, Duration::ZERO, 1, b"progress", None).await.unwrap();
+    let third = Ticket::new(key("s/t0"), 3);
+    assert_eq!(store.expire(10).await.unwrap()[0].onward, Onward::Queued(third.clone()));
+    store.claim(&third, &claimant("three"), Duration::ZERO).await.unwrap();
+    assert_eq!(store.expire(10).await.unwrap()[0].onward, Onward::State(TaskState::Failed));
+    let record = store.task(&key("s/t0")).await.unwrap().unwrap();
+    assert!(record.cause.unwrap().contains("lease"));
+    assert!(!record.has_checkpoint);
+}
+
+pub async fn crashes_are_counted_and_preemptions_are_not<S: Store>(store: S) {
+    let mut ticket = scored(&store, &sweep("s"), 1).await.remove(0);
+    for i in 0..5 {
+        let hold = claim(&store, &ticket, &format!("p{i}")).await.hold;
+        let Held::Yes(Onward::Queued(next)) = store.release(&hold, &Letting::Preempted).await.unwrap() else {
+            panic!()
+        };
+        ticket = next;
+    }
+    let hold = claim(&store, &ticket, "c1").await.hold;
+    let crash = Letting::Crashed("out of memory".to_string());
+    let Held::Yes(Onward::Queued(next)) = store.release(&hold, &crash).await.unwrap() else { panic!() };
+    let hold = claim(&store, &next, "c2").await.hold;
+    assert_eq!(store.release(&hold, &crash).await.unwrap(), Held::Yes(Onward::State(TaskState::Failed)));
+    assert_eq!(store.release(&hold, &crash).await.unwrap(), Held::Yes(Onward::State(TaskState::Failed)));
+    assert_eq!(store.task(&key("s/t0")).await.unwrap().unwrap().cause.as_deref(), Some("out of memory"));
+    assert_eq!(store.retry("s", 0, 10).await.unwrap().changed, 1);
+    assert_eq!(state(&store, "s/t0").await, TaskState::Queued);
+    assert_eq!(store.ready("s", 10).await.unwrap(), [key("s/t0")]);
+    assert_eq!(store.retry("s", 0, 10).await.unwrap().changed, 0);
+}
+
+pub async fn hopeless_tasks_fail_at_once<S: Store>(store: S) {
+    let ticket = scored(&store, &sweep("s"), 1).await.remove(0);
+    let hold = claim(&store, &ticket, "one").await.hold;
+    let why = Letting::Hopeless("loss is NaN".to_string());
+    assert_eq!(store.release(&hold, &why).await.unwrap(), Held::Yes(Onward::State(TaskState::Failed)));
+    assert_eq!(refusal(&store, &ticket, "two").await, Refusal::State(TaskState::Failed));
+}
+
+pub async fn a_cancelled_sweep_computes_nothing_more<S: Store>(store: S) {
+    let tickets = scored(&store, &sweep("s"), 3).await;
+    let running = claim(&store, &tickets[0], "one").await.hold;
+    assert!(store.request("s", Request::Cancel).await.unwrap());
+    assert!(!store.request("s", Request::Resume).await.unwrap(), "for good");
+    assert!(!store.request("none", Request::Pause).await.unwrap());
+    assert_eq!(store.renew(&running, LONG, None).await.unwrap(), Held::Yes(Order::Cancel));
+    assert_eq!(refusal(&store, &tickets[1], "two").await, Refusal::State(TaskState::Cancelled));
+    let walked = store.settle("s", 0, 2).await.unwrap();
+    assert_eq!(walked.next, Some(2));
+    store.settle("s", 2, 10).await.unwrap();
+    assert_eq!(store.tickets().await.unwrap().outbox, []);
+    assert_eq!(state(&store, "s/t2").await, TaskState::Cancelled);
+    assert_eq!(
+        store.release(&running, &Letting::Preempted).await.unwrap(),
+        Held::Yes(Onward::State(TaskState::Cancelled))
+    );
+    assert_eq!(state(&store, "s/scores").await, TaskState::Succeeded);
+    assert_eq!(store.retry("s", 0, 10).await.unwrap().changed, 0);
+}
+
+pub async fn a_paused_sweep_goes_on_when_it_is_resumed<S: Store>(store: S) {
+    let tickets = scored(&store, &sweep("s"), 3).await;
+    let running = claim(&store, &tickets[0], "one").await.hold;
+    assert!(store.request("s", Request::Pause).await.unwrap());
+    let order = store.save(&running, LONG, 1, b"kept", None).await.unwrap();
+    assert_eq!(order, Held::Yes(Order::Pause));
+    assert_eq!(
+        store.release(&running, &Letting::Preempted).await.unwrap(),
+        Held::Yes(Onward::State(TaskState::Paused))
+    );
+    assert_eq!(refusal(&store, &tickets[1], "two").await, Refusal::State(TaskState::Paused));
+    assert_eq!(store.settle("s", 0, 10).await.unwrap().changed, 1);
+    assert_eq!(store.settle("s", 0, 10).await.unwrap().changed, 0);
+    assert_eq!(store.tickets().await.unwrap().outbox, []);
+    assert!(store.request("s", Request::Resume).await.unwrap());
+    assert_eq!(store.settle("s", 0, 10).await.unwrap().changed, 3);
+    let ready = store.ready("s", 10).await.unwrap();
+    assert_eq!(ready, [key("s/t0"), key("s/t1"), key("s/t2")]);
+    store.choose(&ready).await.unwrap();
+    let resumed = claim(&store, &Ticket::new(key("s/t0"), 2), "three").await;
+    assert_eq!(resumed.checkpoint.as_deref(), Some(b"kept".as_slice()));
+}
+
+pub async fn tickets_move_from_the_outbox_to_the_broker_and_back<S: Store>(store: S) {
+    let tickets = scored(&store, &sweep("s"), 3).await;
+    assert_eq!(store.confirmed(&tickets[..2]).await.unwrap(), 2);
+    assert_eq!(store.confirmed(&tickets[..2]).await.unwrap(), 0, "a repeated confirmation changes nothing");
+    let on_their_way = store.tickets().await.unwrap();
+    assert_eq!((on_their_way.outbox, on_their_way.outstanding), (tickets[2..].to_vec(), tickets[..2].to_vec()));
+    assert_eq!(store.republish(LONG, 10).await.unwrap(), 0, "not old enough");
+    claim(&store, &tickets[0], "one").await;
+    assert_eq!(store.republish(Duration::ZERO, 10).await.unwrap(), 1);
+    let again = store.tickets().await.unwrap();
+    assert_eq!((again.outbox, again.outstanding), (tickets[1..].to_vec(), vec![]));
+    // A ticket that was claimed before its confirmation came is not outstanding.
+    claim(&store, &tickets[2], "two").await;
+    assert_eq!(store.confirmed(&tickets[2..]).await.unwrap(), 0);
+    assert_eq!(store.tickets().await.unwrap().outstanding, []);
+}
+
+pub async fn a_cap_bounds_how_many_run_at_once<S: Store>(store: S) {
+    let tickets = scored(&store, &NewSweep { cap: 1, ..sweep("s") }, 2).await;
+    let first = claim(&store, &tickets[0], "one").await.hold;
+    assert_eq!(refusal(&store, &tickets[1], "two").await, Refusal::Cap);
+    assert_eq!(store.ready("s", 10).await.unwrap(), [key("s/t1")], "it waits to be chosen again");
+    store.complete(&first, &completed("1")).await.unwrap();
+    store.choose(&[key("s/t1")]).await.unwrap();
+    claim(&store, &tickets[1], "two").await;
+}
+
+pub async fn a_failed_scores_task_ends_its_sweep_until_it_is_retried<S: Store>(store: S) {
+    let ticket = opened(&store, &sweep("s"), 2).await;
+    let hold = claim(&store, &ticket, "one").await.hold;
+    let why = Letting::Hopeless("no such zoo".to_string());
+    store.release(&hold, &why).await.unwrap();
+    assert_eq!(store.settle("s", 0, 10).await.unwrap().changed, 2);
+    assert_eq!(state(&store, "s/t1").await, TaskState::Cancelled);
+    assert_eq!(store.retry("s", 0, 10).await.unwrap().changed, 3);
+    let ticket = Ticket::new(key("s/scores"), 2);
+    assert_eq!(store.outbox(10).await.unwrap(), std::slice::from_ref(&ticket));
+    let hold = claim(&store, &ticket, "two").await.hold;
+    store.complete(&hold, &completed("{}")).await.unwrap();
+    assert_eq!(store.release_pending("s", 1).await.unwrap(), 1);
+    assert_eq!(store.release_pending("s", 10).await.unwrap(), 1);
+}
+
+pub async fn dead_letters_matter_only_to_tasks_that_wait_for_them<S: Store>(store: S) {
+    let tickets = scored(&store, &sweep("s"), 1).await;
+    store.confirmed(&tickets).await.unwrap();
+    for _ in 0..2 {
+        assert_eq!(store.dead(&tickets[0], 3).await.unwrap(), Some(Onward::Queued(tickets[0].clone())));
+        assert_eq!(store.outbox(10).await.unwrap(), tickets);
+    }
+    assert_eq!(store.dead(&Ticket::new(key("s/t0"), 9), 3).await.unwrap(), None);
+    assert_eq!(store.dead(&Ticket::new(key("s/none"), 1), 3).await.unwrap(), None);
+    assert_eq!(store.dead(&tickets[0], 3).await.unwrap(), Some(Onward::State(TaskState::Failed)));
+    assert_eq!(store.dead(&tickets[0], 3).await.unwrap(), None);
+    assert_eq!(store.tickets().await.unwrap(), super::Tickets::default());
+}
+
+/// Makes one test of each promise for a backend; `$make` gives a new, empty store.
+#[macro_export]
+macro_rules! store_contract {
+    ($make:expr) => {
+        $crate::store_contract!(@each $make;
+            creation_is_idempotent,
+            a_task_is_claimed_once_and_completed_once,
+            checkpoints_are_fenced_and_the_newest_wins,
+            a_lease_that_runs_out_frees_the_task,
+            crashes_are_counted_and_preemptions_are_not,
+            hopeless_tasks_fail_at_once,
+            a_cancelled_sweep_computes_nothing_more,
+            a_paused_sweep_goes_on_when_it_is_resumed,
+            tickets_move_from_the_outbox_to_the_broker_and_back,
+            a_cap_bounds_how_many_run_at_once,
+            a_failed_scores_task_ends_its_sweep_until_it_is_retried,
+            dead_letters_matter_only_to_tasks_that_wait_for_them,
+        );
+    };
+    (@each $make:expr; $($promise:ident),* $(,)?) => {
+        $(#[tokio::test]
+        async fn $promise() {
+            $crate::store::contract::$promise($make.await).await;
+        })*
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    crate::store_contract!(async { crate::store::Memory::default() });
+}

@@ -1,0 +1,370 @@
+//! The store of a pool, in Redis: one Lua script a transition, so that each happens whole or not at all, by the server's clock.
+
+mod answers;
+mod connect;
+
+use std::time::Duration;
+
+use redis::aio::ConnectionManager;
+use redis::{AsyncCommands, FromRedisValue, Script};
+
+pub use connect::RedisSettings;
+
+use super::{
+    ClaimAnswer, Claimant, Completed, Created, Expired, Held, Hold, Letting, NewSweep, NewTask, Onward, Order, Request,
+    Store, StoreError, TaskRecord, Tickets, Walked,
+};
+use crate::task::{TaskKey, Ticket};
+
+macro_rules! scripts {
+    ($($name:ident),* $(,)?) => {
+        /// One script a transition.
+        struct Scripts { $($name: Script,)* }
+
+        impl Scripts {
+            fn new() -> Self {
+                Self { $($name: Script::new(concat!(
+                    include_str!("scripts/prelude.lua"),
+                    include_str!(concat!("scripts/", stringify!($name), ".lua"))
+                )),)* }
+            }
+        }
+    };
+}
+
+scripts!(
+    create_sweep,
+    add_tasks,
+    open_sweep,
+    release_pending,
+    choose,
+    confirmed,
+    republish,
+    claim,
+    renew,
+    save,
+    complete,
+    release,
+    expire,
+    request,
+    settle,
+    retry,
+    dead,
+);
+
+/// Sweeps and tasks in Redis. Clones share a connection, which is made anew whenever it breaks.
+#[derive(Clone)]
+pub struct Redis {
+    connection: ConnectionManager,
+    prefix: String,
+    scripts: std::sync::Arc<Scripts>,
+}
+
+impl Redis {
+    /// Connects, and looks whether the server keeps what it is given: `noeviction`, Lua, a primary.
+    ///
+    /// # Errors
+    /// [`StoreError::Setup`] if it does not, or refuses the user; [`StoreError::Unreachable`] if there is no answer in time.
+    pub async fn connect(settings: &RedisSettings) -> Result<Self, StoreError> {
+        let connection = connect::connect(settings).await?;
+        // The braces are a hash tag: all keys in one slot.
+        let prefix = format!("{{{}}}:", settings.installation);
+        Ok(Self { connection, prefix, scripts: std::sync::Arc::new(Scripts::new()) })
+    }
+
+    fn key(&self, kind: &str, of: &str) -> String {
+        format!("{}{kind}:{of}", self.prefix)
+    }
+
+    async fn call<T: FromRedisValue>(
+        &self,
+        script: &Script,
+        fill: impl FnOnce(&mut redis::ScriptInvocation<'_>),
+    ) -> Result<T, StoreError> {
+        let mut invocation = script.prepare_invoke();
+        invocation.key(&self.prefix);
+        fill(&mut invocation);
+        invocation.invoke_async(&mut self.connection.clone()).await.map_err(answers::error)
+    }
+
+    async fn walk(&self, script: &Script, sweep: &str, from: usize, most: usize) -> Result<Walked, StoreError> {
+        let (changed, next): (usize, i64) = self
+            .call(script, |call| {
+                call.arg(sweep).arg(from).arg(most.max(1));
+            })
+            .await?;
+        Ok(Walked { changed, next: usize::try_from(next).ok() })
+    }
+
+    async fn records(&self, keys: &[TaskKey]) -> Result<Vec<Option<TaskRecord>>, StoreError> {
+        let mut pipe = redis::pipe();
+        for key in keys {
+            let id = key.to_string();
+            pipe.cmd("HMGET").arg(self.key("task", &id)).arg(&answers::RECORD_FIELDS);
+            pipe.exists(self.key("checkpoint", &id)).exists(self.key("result", &id));
+        }
+        let values: Vec<redis::Value> = pipe.query_async(&mut self.connection.clone()).await.map_err(answers::error)?;
+        keys.iter().zip(values.chunks(3)).map(|(key, values)| answers::record(key, values)).collect()
+    }
+
+    /// Members of a sorted set, from place `from` on.
+    async fn range(&self, key: String, from: usize, most: usize) -> Result<Vec<String>, StoreError> {
+        if most == 0 {
+            // Redis takes the end before the beginning for "up to the last".
+            return Ok(vec![]);
+        }
+        let last = isize::try_from(from.saturating_add(most) - 1).unwrap_or(isize::MAX);
+        self.connection.clone().zrange(key, from as isize, last).await.map_err(answers::error)
+    }
+
+    async fn ticket_set(&self, name: &str, most: usize) -> Result<Vec<Ticket>, StoreError> {
+        let members = self.range(format!("{}{name}", self.prefix), 0, most).await?;
+        members.iter().map(|member| answers::ticket(member)).collect()
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    duration.as_millis().min(u128::from(u64::MAX / 4096)) as u64
+}
+
+impl Store for Redis {
+    async fn create_sweep(&self, sweep: &NewSweep, request: Option<&str>) -> Result<Created, StoreError> {
+        let (id, word): (String, String) = self
+            .call(&self.scripts.create_sweep, |call| {
+                call.arg(&sweep.id).arg(request.unwrap_or("")).arg(&sweep.name).arg(&sweep.spec);
+                call.arg(sweep.attempts).arg(sweep.cap).arg(sweep.priority).arg(sweep.max_seconds);
+            })
+            .await?;
+        Ok(Created { id, is_new: word == "new" })
+    }
+
+    async fn add_tasks(&self, sweep: &str, order: usize, tasks: &[NewTask]) -> Result<usize, StoreError> {
+        let new: i64 = self
+            .call(&self.scripts.add_tasks, |call| {
+                call.arg(sweep).arg(order);
+                for task in tasks {
+                    call.arg(&task.id).arg(&task.body).arg(u8::from(task.is_scores));
+                }
+            })
+            .await?;
+        usize::try_from(new).map_err(|_| {
+            let what = if new == -1 { "no such sweep" } else { "the sweep is open: it takes no more tasks" };
+            StoreError::Protocol(what.to_string())
+        })
+    }
+
+    async fn open_sweep(&self, sweep: &str) -> Result<Option<Ticket>, StoreError> {
+        let generation: i64 = self
+            .call(&self.scripts.open_sweep, |call| {
+                call.arg(sweep);
+            })
+            .await?;
+        match generation {
+            0 => Ok(None),
+            1.. => {
+                let scores: Option<String> =
+                    self.connection.clone().hget(self.key("sweep", sweep), "scores").await.map_err(answers::error)?;
+                let key = answers::key(&scores.unwrap_or_default())?;
+                Ok(Some(Ticket::new(key, generation as u64)))
+            }
+            _ => Err(StoreError::Protocol("no such sweep, or one without its scores task".to_string())),
+        }
+    }
+
+    async fn release_pending(&self, sweep: &str, most: usize) -> Result<usize, StoreError> {
+        if most == 0 {
+            return Ok(0);
+        }
+        self.call(&self.scripts.release_pending, |call| {
+            call.arg(sweep).arg(most);
+        })
+        .await
+    }
+
+    async fn ready(&self, sweep: &str, most: usize) -> Result<Vec<TaskKey>, StoreError> {
+        let ids = self.range(self.key("ready", sweep), 0, most).await?;
+        ids.iter().map(|id| answers::key(id)).collect()
+    }
+
+    async fn choose(&self, tasks: &[TaskKey]) -> Result<usize, StoreError> {
+        self.call(&self.scripts.choose, |call| {
+            for task in tasks {
+                call.arg(task.to_string());
+            }
+        })
+        .await
+    }
+
+    async fn outbox(&self, most: usize) -> Result<Vec<Ticket>, StoreError> {
+        self.ticket_set("outbox", most).await
+    }
+
+    async fn confirmed(&self, tickets: &[Ticket]) -> Result<usize, StoreError> {
+        self.call(&self.scripts.confirmed, |call| {
+            for ticket in tickets {
+                call.arg(ticket.task_id.to_string()).arg(ticket.generation);
+            }
+        })
+        .await
+    }
+
+    async fn republish(&self, age: Duration, most: usize) -> Result<usize, StoreError> {
+        self.call(&self.scripts.republish, |call| {
+            call.arg(millis(age)).arg(most);
+        })
+        .await
+    }
+
+    async fn claim(&self, ticket: &Ticket, claimant: &Claimant, lease: Duration) -> Result<ClaimAnswer, StoreError> {
+        let values: Vec<Vec<u8>> = self
+            .call(&self.scripts.claim, |call| {
+                call.arg(ticket.task_id.to_string()).arg(ticket.generation);
+                call.arg(&claimant.worker).arg(&claimant.nonce).arg(millis(lease));
+            })
+            .await?;
+        answers::claim(&ticket.task_id, &claimant.nonce, values)
+    }
+
+    async fn renew(&self, hold: &Hold, lease: Duration, progress: Option<&str>) -> Result<Held<Order>, StoreError> {
+        let word: String = self
+            .call(&self.scripts.renew, |call| {
+                call.arg(hold.key.to_string()).arg(hold.epoch).arg(&hold.nonce);
+                call.arg(millis(lease)).arg(progress.unwrap_or(""));
+            })
+            .await?;
+        answers::order(&word)
+    }
+
+    async fn save(
+        &self,
+        hold: &Hold,
+        lease: Duration,
+        sequence: u64,
+        checkpoint: &[u8],
+        progress: Option<&str>,
+    ) -> Result<Held<Order>, StoreError> {
+        let word: String = self
+            .call(&self.scripts.save, |call| {
+                call.arg(hold.key.to_string()).arg(hold.epoch).arg(&hold.nonce);
+                call.arg(millis(lease)).arg(sequence).arg(checkpoint).arg(progress.unwrap_or(""));
+            })
+            .await?;
+        answers::order(&word)
+    }
+
+    async fn complete(&self, hold: &Hold, completed: &Completed) -> Result<Held<()>, StoreError> {
+        let word: String = self
+            .call(&self.scripts.complete, |call| {
+                call.arg(hold.key.to_string()).arg(hold.epoch).arg(&hold.nonce);
+                call.arg(&completed.result).arg(&completed.coefficients);
+            })
+            .await?;
+        match word.as_str() {
+            "done" => Ok(Held::Yes(())),
+            "fenced" => Ok(Held::Fenced),
+            other => Err(answers::unexpected(other)),
+        }
+    }
+
+    async fn release(&self, hold: &Hold, why: &Letting) -> Result<Held<Onward>, StoreError> {
+        let (how, cause) = match why {
+            Letting::Preempted => ("preempted", ""),
+            Letting::Crashed(cause) => ("crashed", cause.as_str()),
+            Letting::Hopeless(cause) => ("hopeless", cause.as_str()),
+        };
+        let words: Vec<String> = self
+            .call(&self.scripts.release, |call| {
+                call.arg(hold.key.to_string()).arg(hold.epoch).arg(&hold.nonce).arg(how).arg(cause);
+            })
+            .await?;
+        match words.first().map(String::as_str) {
+            Some("fenced") => Ok(Held::Fenced),
+            Some(state) => answers::onward(&hold.key, state, words.get(1)).map(Held::Yes),
+            None => Err(answers::unexpected("nothing")),
+        }
+    }
+
+    async fn expire(&self, most: usize) -> Result<Vec<Expired>, StoreError> {
+        let words: Vec<String> = self
+            .call(&self.scripts.expire, |call| {
+                call.arg(most);
+            })
+            .await?;
+        words
+            .chunks(3)
+            .map(|words| {
+                let [id, state, generation] = words else { return Err(answers::unexpected("a part of an answer")) };
+                let key = answers::key(id)?;
+                let onward = answers::onward(&key, state, Some(generation))?;
+                Ok(Expired { key, onward })
+            })
+            .collect()
+    }
+
+    async fn request(&self, sweep: &str, request: Request) -> Result<bool, StoreError> {
+        let word = match request {
+            Request::Cancel => "cancel",
+            Request::Pause => "pause",
+            Request::Resume => "resume",
+        };
+        let done: i64 = self
+            .call(&self.scripts.request, |call| {
+                call.arg(sweep).arg(word);
+            })
+            .await?;
+        Ok(done == 1)
+    }
+
+    async fn settle(&self, sweep: &str, from: usize, most: usize) -> Result<Walked, StoreError> {
+        self.walk(&self.scripts.settle, sweep, from, most).await
+    }
+
+    async fn retry(&self, sweep: &str, from: usize, most: usize) -> Result<Walked, StoreError> {
+        self.walk(&self.scripts.retry, sweep, from, most).await
+    }
+
+    async fn dead(&self, ticket: &Ticket, most: u32) -> Result<Option<Onward>, StoreError> {
+        let word: String = self
+            .call(&self.scripts.dead, |call| {
+                call.arg(ticket.task_id.to_string()).arg(ticket.generation).arg(most);
+            })
+            .await?;
+        match word.as_str() {
+            "worthless" => Ok(None),
+            "again" => Ok(Some(Onward::Queued(ticket.clone()))),
+            state => answers::onward(&ticket.task_id, state, None).map(Some),
+        }
+    }
+
+    async fn task(&self, key: &TaskKey) -> Result<Option<TaskRecord>, StoreError> {
+        Ok(self.records(std::slice::from_ref(key)).await?.pop().flatten())
+    }
+
+    async fn tasks(&self, sweep: &str, from: usize, most: usize) -> Result<Vec<TaskRecord>, StoreError> {
+        let ids = self.range(self.key("tasks", sweep), from, most).await?;
+        let keys: Vec<TaskKey> = ids.iter().map(|id| answers::key(id)).collect::<Result<_, _>>()?;
+        Ok(self.records(&keys).await?.into_iter().flatten().collect())
+    }
+
+    async fn tickets(&self) -> Result<Tickets, StoreError> {
+        let mut tickets = Tickets {
+            outbox: self.ticket_set("outbox", usize::MAX).await?,
+            outstanding: self.ticket_set("outstanding", usize::MAX).await?,
+        };
+        for list in [&mut tickets.outbox, &mut tickets.outstanding] {
+            list.sort_by(|a, b| (&a.task_id, a.generation).cmp(&(&b.task_id, b.generation)));
+        }
+        Ok(tickets)
+    }
+
+    async fn result(&self, key: &TaskKey) -> Result<Option<Completed>, StoreError> {
+        let id = key.to_string();
+        let (result, coefficients): (Option<String>, Option<Vec<u8>>) = redis::pipe()
+            .get(self.key("result", &id))
+            .get(self.key("coefficients", &id))
+            .query_async(&mut self.connection.clone())
+            .await
+            .map_err(answers::error)?;
+        Ok(result.map(|result| Completed { result, coefficients: coefficients.unwrap_or_default() }))
+    }
+}

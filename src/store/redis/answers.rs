@@ -1,0 +1,121 @@
+//! What the scripts answer, as values. Nothing of it is trusted: a server may hold another version's keys.
+
+use redis::{ErrorKind, RedisError, Value};
+
+use crate::store::{ClaimAnswer, Claimed, Held, Hold, Onward, Order, Refusal, StoreError, TaskRecord};
+use crate::task::{TaskKey, TaskState, Ticket};
+
+/// Fields of a task's hash that [`record`] reads, in this order.
+pub const RECORD_FIELDS: [&str; 7] = ["state", "generation", "epoch", "attempts", "crashes", "sequence", "cause"];
+
+pub fn unexpected(what: &str) -> StoreError {
+    StoreError::Protocol(format!("found `{}`", what.chars().take(100).collect::<String>()))
+}
+
+/// By what the caller does next.
+pub fn error(error: RedisError) -> StoreError {
+    let text = error.to_string();
+    match (error.kind(), error.code()) {
+        (_, Some("OOM")) => StoreError::Full(text),
+        // The server starts, is a replica after a failover, or runs a script for too long.
+        (_, Some("LOADING" | "READONLY" | "MASTERDOWN" | "BUSY" | "TRYAGAIN" | "UNKILLABLE")) => {
+            StoreError::Unreachable(text)
+        }
+        (_, Some("NOAUTH" | "WRONGPASS" | "NOPERM" | "NOSCRIPT" | "MISCONF")) => StoreError::Setup(text),
+        (ErrorKind::AuthenticationFailed | ErrorKind::InvalidClientConfig, _) => StoreError::Setup(text),
+        _ if error.is_io_error() || error.is_timeout() || error.is_connection_dropped() => {
+            StoreError::Unreachable(text)
+        }
+        _ => StoreError::Protocol(text),
+    }
+}
+
+pub fn key(id: &str) -> Result<TaskKey, StoreError> {
+    id.parse().map_err(|_| unexpected(id))
+}
+
+fn number(text: &str) -> Result<u64, StoreError> {
+    text.parse().map_err(|_| unexpected(text))
+}
+
+/// From a member of the outbox: `task generation`.
+pub fn ticket(member: &str) -> Result<Ticket, StoreError> {
+    let (id, generation) = member.split_once(' ').ok_or_else(|| unexpected(member))?;
+    Ok(Ticket::new(key(id)?, number(generation)?))
+}
+
+pub fn order(word: &str) -> Result<Held<Order>, StoreError> {
+    Ok(match word {
+        "fenced" => Held::Fenced,
+        "continue" => Held::Yes(Order::Continue),
+        "pause" => Held::Yes(Order::Pause),
+        "cancel" => Held::Yes(Order::Cancel),
+        other => return Err(unexpected(other)),
+    })
+}
+
+fn state(word: &str) -> Result<TaskState, StoreError> {
+    TaskState::parse(word).ok_or_else(|| unexpected(word))
+}
+
+pub fn onward(key: &TaskKey, word: &str, generation: Option<&String>) -> Result<Onward, StoreError> {
+    match (state(word)?, generation) {
+        (TaskState::Queued, Some(generation)) => Ok(Onward::Queued(Ticket::new(key.clone(), number(generation)?))),
+        (TaskState::Queued, None) => Err(unexpected("queued without a generation")),
+        (other, _) => Ok(Onward::State(other)),
+    }
+}
+
+pub fn claim(key: &TaskKey, nonce: &str, values: Vec<Vec<u8>>) -> Result<ClaimAnswer, StoreError> {
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).map_err(|_| unexpected("text that is not UTF-8"));
+    match values.as_slice() {
+        [tag, epoch, body, scores, spec, manifest, checkpoint, sequence, attempts] if tag == b"claimed" => {
+            let filled = |bytes: &[u8]| (!bytes.is_empty()).then(|| bytes.to_vec());
+            Ok(ClaimAnswer::Claimed(Box::new(Claimed {
+                hold: Hold { key: key.clone(), epoch: number(&text(epoch)?)?, nonce: nonce.to_string() },
+                body: text(body)?,
+                is_scores: scores == b"1",
+                spec: text(spec)?,
+                manifest: filled(manifest).map(|bytes| text(&bytes)).transpose()?,
+                checkpoint: filled(checkpoint),
+                sequence: number(&text(sequence)?)?,
+                attempts: number(&text(attempts)?)?,
+            })))
+        }
+        [tag, why, detail] if tag == b"refused" => {
+            let detail = text(detail)?;
+            Ok(ClaimAnswer::Refused(match why.as_slice() {
+                b"unknown" => Refusal::Unknown,
+                b"state" => Refusal::State(state(&detail)?),
+                b"generation" => Refusal::Generation(number(&detail)?),
+                b"cap" => Refusal::Cap,
+                other => return Err(unexpected(&String::from_utf8_lossy(other))),
+            }))
+        }
+        other => Err(unexpected(&format!("{} parts of a claim's answer", other.len()))),
+    }
+}
+
+/// From the fields, whether there is a checkpoint, and whether there is a result; `None` without the task.
+pub fn record(key: &TaskKey, values: &[Value]) -> Result<Option<TaskRecord>, StoreError> {
+    let [fields, checkpoint, result] = values else { return Err(unexpected("a part of a task")) };
+    let fields: Vec<Option<String>> =
+        redis::from_redis_value(fields.clone()).map_err(|e| unexpected(&e.to_string()))?;
+    let flag = |value: &Value| redis::from_redis_value::<bool>(value.clone()).map_err(|e| unexpected(&e.to_string()));
+    let [Some(word), generation, epoch, attempts, crashes, sequence, cause] = fields.as_slice() else {
+        return Ok(None);
+    };
+    let count = |field: &Option<String>| number(field.as_deref().unwrap_or("0"));
+    Ok(Some(TaskRecord {
+        key: key.clone(),
+        state: state(word)?,
+        generation: count(generation)?,
+        epoch: count(epoch)?,
+        attempts: count(attempts)?,
+        crashes: count(crashes)?,
+        sequence: count(sequence)?,
+        cause: cause.clone(),
+        has_checkpoint: flag(checkpoint)?,
+        has_result: flag(result)?,
+    }))
+}

@@ -1,0 +1,56 @@
+//! Connecting, and looking whether a server can be trusted with state.
+
+use std::time::Duration;
+
+use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use redis::{Client, InfoDict};
+
+use super::answers;
+use crate::store::StoreError;
+
+/// Where the server is, and what is ours on it.
+#[derive(Clone)]
+pub struct RedisSettings {
+    /// `redis://[user:password@]host[:port][/database]`, or `rediss://` for TLS. Holds a secret: never shown.
+    pub url: String,
+    /// First part of all keys: installations on one server do not see each other. Letters, digits and `+ - . _`.
+    pub installation: String,
+    /// Longest time to wait for an answer.
+    pub timeout: Duration,
+}
+
+/// A connection that makes itself anew, checked.
+pub async fn connect(settings: &RedisSettings) -> Result<ConnectionManager, StoreError> {
+    if !crate::task::is_id(&settings.installation) {
+        return Err(StoreError::Setup("the installation's name: expected letters, digits and `+ - . _`".to_string()));
+    }
+    // The client's own message may hold the address, and with it the password.
+    let client = Client::open(settings.url.as_str())
+        .map_err(|e| StoreError::Setup(format!("its address is not valid: {:?}", e.kind())))?;
+    let config = ConnectionManagerConfig::new()
+        .set_response_timeout(Some(settings.timeout))
+        .set_connection_timeout(Some(settings.timeout))
+        .set_min_delay(Duration::from_millis(50))
+        .set_max_delay(Duration::from_secs(2))
+        .set_number_of_retries(4);
+    let mut connection = client.get_connection_manager_with_config(config).await.map_err(answers::error)?;
+    check(&mut connection).await?;
+    Ok(connection)
+}
+
+async fn check(connection: &mut ConnectionManager) -> Result<(), StoreError> {
+    let info: InfoDict = redis::cmd("INFO").arg("everything").query_async(connection).await.map_err(answers::error)?;
+    if info.get::<String>("cluster_enabled").as_deref() == Some("1") {
+        return Err(StoreError::Setup("it is a cluster: expected one primary, or Sentinel".to_string()));
+    }
+    if info.get::<String>("role").as_deref() == Some("slave") {
+        return Err(StoreError::Setup("it is a replica: expected a primary".to_string()));
+    }
+    let policy = info.get::<String>("maxmemory_policy").unwrap_or_default();
+    if policy != "noeviction" {
+        return Err(StoreError::Setup(format!(
+            "maxmemory-policy: expected noeviction, found {policy}: it would throw away tasks when memory is short"
+        )));
+    }
+    Ok(())
+}

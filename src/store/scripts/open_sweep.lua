@@ -1,0 +1,7 @@
+-- ARGV: sweep. All tasks are there: the scores task gets its ticket. Answers its generation; 0 if the sweep was open, -1 without it.
+local sweep = ARGV[1]
+local found = redis.call('HMGET', sweep_key(sweep), 'stage', 'scores')
+if not found[1] or not found[2] then return -1 end
+if found[1] ~= 'creating' then return 0 end
+redis.call('HSET', sweep_key(sweep), 'stage', 'scoring')
+return enqueue(found[2], 'pending', true)

@@ -1,0 +1,110 @@
+-- What the scripts share. KEYS[1] is the installation's prefix; it holds a hash tag, so that all keys are in one slot.
+-- Keys of one task are made from its name here: Redis Cluster, which wants them stated, is not supported.
+local P = KEYS[1]
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+
+local function task_key(id) return P .. 'task:' .. id end
+local function sweep_key(sweep) return P .. 'sweep:' .. sweep end
+local function sweep_of(id) return string.match(id, '^[^/]+') end
+local function member(id, generation) return id .. ' ' .. generation end
+
+local function event(id, what, detail)
+  redis.call('RPUSH', P .. 'events:' .. id, cjson.encode({at = now, what = what, detail = detail}))
+  redis.call('LTRIM', P .. 'events:' .. id, -200, -1)
+end
+
+local function set_state(id, from, to)
+  local counts = P .. 'counts:' .. sweep_of(id)
+  redis.call('HSET', task_key(id), 'state', to, 'updated', now)
+  redis.call('HINCRBY', counts, from, -1)
+  redis.call('HINCRBY', counts, to, 1)
+end
+
+-- The task's ticket, wherever it is, is worth nothing from now on.
+local function drop_ticket(id, generation)
+  redis.call('ZREM', P .. 'outbox', member(id, generation))
+  redis.call('ZREM', P .. 'outstanding', member(id, generation))
+  redis.call('ZREM', P .. 'ready:' .. sweep_of(id), id)
+end
+
+-- Makes a task runnable under a new generation: with a ticket in the outbox, or waiting until it is chosen for one.
+local function enqueue(id, from, with_ticket)
+  local generation = redis.call('HINCRBY', task_key(id), 'generation', 1)
+  set_state(id, from, 'queued')
+  if with_ticket then
+    redis.call('ZADD', P .. 'outbox', now, member(id, generation))
+  else
+    redis.call('ZADD', P .. 'ready:' .. sweep_of(id), redis.call('HGET', task_key(id), 'order'), id)
+  end
+  return generation
+end
+
+-- Ends the hold on a task that runs.
+local function let_go(id)
+  redis.call('ZREM', P .. 'leases', id)
+  redis.call('SREM', P .. 'running:' .. sweep_of(id), id)
+  redis.call('HDEL', task_key(id), 'worker')
+end
+
+local function drop_checkpoint(id)
+  redis.call('DEL', P .. 'checkpoint:' .. id)
+end
+
+-- Whether the sweep's budget of time is used up.
+local function is_closed(sweep)
+  local closes = tonumber(redis.call('HGET', sweep_key(sweep), 'closes') or '0')
+  return closes > 0 and now >= closes
+end
+
+-- cancel, pause or continue.
+local function order_of(sweep)
+  local flags = redis.call('HMGET', sweep_key(sweep), 'cancelled', 'paused')
+  if flags[1] == '1' then return 'cancel' end
+  if is_closed(sweep) then return 'cancel' end
+  if flags[2] == '1' then return 'pause' end
+  return 'continue'
+end
+
+-- A task leaves its worker without a result: what its sweep's owner wants decides. Answers {'queued', generation} or {state}.
+local function onward(id, from)
+  local order = order_of(sweep_of(id))
+  if order == 'cancel' then
+    set_state(id, from, 'cancelled')
+    drop_checkpoint(id)
+    event(id, 'cancelled')
+    return {'cancelled'}
+  elseif order == 'pause' then
+    set_state(id, from, 'paused')
+    event(id, 'paused')
+    return {'paused'}
+  end
+  return {'queued', tostring(enqueue(id, from, true))}
+end
+
+-- An attempt ended without a result and without being asked to.
+local function crashed(id, cause)
+  local crashes = redis.call('HINCRBY', task_key(id), 'crashes', 1)
+  let_go(id)
+  event(id, 'crashed', cause)
+  local attempts = tonumber(redis.call('HGET', sweep_key(sweep_of(id)), 'attempts'))
+  if crashes >= attempts then
+    set_state(id, 'running', 'failed')
+    redis.call('HSET', task_key(id), 'cause', cause)
+    drop_checkpoint(id)
+    event(id, 'failed', cause)
+    return {'failed'}
+  end
+  return onward(id, 'running')
+end
+
+local function is_held(id, epoch, nonce)
+  local found = redis.call('HMGET', task_key(id), 'state', 'epoch', 'nonce')
+  return found[1] == 'running' and found[2] == epoch and found[3] == nonce
+end
+
+-- Renews the lease and says what the sweep's owner wants.
+local function renew(id, lease)
+  redis.call('ZADD', P .. 'leases', now + lease, id)
+  return order_of(sweep_of(id))
+end

@@ -1,0 +1,202 @@
+//! What is asked of a store, and what it answers.
+
+use serde::{Deserialize, Serialize};
+
+use crate::task::{TaskKey, TaskState, Ticket};
+
+/// A sweep as it is created.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NewSweep {
+    /// Its id, unique in the installation.
+    pub id: String,
+    /// For people.
+    pub name: String,
+    /// The specification, as JSON.
+    pub spec: String,
+    /// Attempts that may end without progress before a task fails, at least 1.
+    pub attempts: u32,
+    /// Tasks of the sweep that may run at once; 0 for any number.
+    pub cap: u32,
+    /// Sweeps of higher priority are worked on first.
+    pub priority: i64,
+    /// Seconds from its creation after which nothing new is computed; 0 for no end.
+    pub max_seconds: u64,
+}
+
+/// A task as it is created.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NewTask {
+    /// Its id within the sweep.
+    pub id: String,
+    /// The task, as JSON.
+    pub body: String,
+    /// Whether it is the sweep's scores task, which the others wait for.
+    pub is_scores: bool,
+}
+
+/// Who asks for a task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claimant {
+    /// The worker's name, for people.
+    pub worker: String,
+    /// Drawn at random for this claim: it tells a repeated claim from another one.
+    pub nonce: String,
+}
+
+/// A worker's hold on a task. Every write of the attempt carries it; one that is not the task's current is fenced off.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Hold {
+    /// The task.
+    pub key: TaskKey,
+    /// Rises with each claim of the task.
+    pub epoch: u64,
+    /// The claim's nonce.
+    pub nonce: String,
+}
+
+/// A claimed task: everything that its worker needs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Claimed {
+    /// The hold.
+    pub hold: Hold,
+    /// The task, as JSON.
+    pub body: String,
+    /// Whether it is a scores task.
+    pub is_scores: bool,
+    /// The sweep's specification, as JSON.
+    pub spec: String,
+    /// The sweep's manifest, as JSON, once its scores task is done.
+    pub manifest: Option<String>,
+    /// The last checkpoint.
+    pub checkpoint: Option<Vec<u8>>,
+    /// Number of the last checkpoint, 0 without one; the attempt's own go on from there.
+    pub sequence: u64,
+    /// Claims so far, this one included.
+    pub attempts: u64,
+}
+
+/// Answer to a claim.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ClaimAnswer {
+    /// The task is the claimant's.
+    Claimed(Box<Claimed>),
+    /// It is not; the ticket is worth nothing any more.
+    Refused(Refusal),
+}
+
+/// Why a claim was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// There is no such task.
+    Unknown,
+    /// It is in a state in which it cannot be claimed.
+    State(TaskState),
+    /// The ticket is of another generation than the task.
+    Generation(u64),
+    /// As many tasks of its sweep run as may; it waits for another ticket.
+    Cap,
+}
+
+/// What the sweep's owner wants of a running task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// Go on.
+    Continue,
+    /// Keep a checkpoint and let go.
+    Pause,
+    /// Let go.
+    Cancel,
+}
+
+/// Answer to a write under a hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Held<T> {
+    /// It was done, now or by an earlier try of the same write.
+    Yes(T),
+    /// The task is somebody else's, or nobody's, by now: nothing was written, the worker leaves the task.
+    Fenced,
+}
+
+/// What becomes of a task that its worker lets go of, or that is taken from it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Onward {
+    /// It can be worked on again; this ticket says so, and whoever gets the answer publishes it.
+    Queued(Ticket),
+    /// It is in this state now.
+    State(TaskState),
+}
+
+/// Why a worker lets go of a task without a result.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Letting {
+    /// The worker is asked to go (SIGTERM), or was ordered to pause or cancel: no attempt is counted.
+    Preempted,
+    /// The attempt went wrong in a way that another may not (out of memory, a panic, a stall): counted as a crash.
+    Crashed(String),
+    /// Another attempt would end the same way: the task fails.
+    Hopeless(String),
+}
+
+/// What a worker has to show for a finished task.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Completed {
+    /// The result, as JSON: for a scores task the manifest, else the task's row.
+    pub result: String,
+    /// The coefficients file; empty for a scores task.
+    pub coefficients: Vec<u8>,
+}
+
+/// A lease that ran out, and what became of its task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expired {
+    /// The task.
+    pub key: TaskKey,
+    /// What became of it.
+    pub onward: Onward,
+}
+
+/// What a user asks of a sweep.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Request {
+    /// Compute nothing more, for good.
+    Cancel,
+    /// Compute nothing until resumed.
+    Pause,
+    /// Go on.
+    Resume,
+}
+
+/// A task as the store holds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TaskRecord {
+    /// The task.
+    pub key: TaskKey,
+    /// State.
+    pub state: TaskState,
+    /// Rises whenever the task becomes runnable again.
+    pub generation: u64,
+    /// Rises with each claim.
+    pub epoch: u64,
+    /// Claims so far.
+    pub attempts: u64,
+    /// Attempts since the last progress that ended without any.
+    pub crashes: u64,
+    /// Number of the last checkpoint.
+    pub sequence: u64,
+    /// Why it failed.
+    pub cause: Option<String>,
+    /// Whether it has a checkpoint.
+    pub has_checkpoint: bool,
+    /// Whether it has a result.
+    pub has_result: bool,
+}
+
+/// Tickets that are on their way.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tickets {
+    /// To be published.
+    pub outbox: Vec<Ticket>,
+    /// Published and confirmed, not claimed yet.
+    pub outstanding: Vec<Ticket>,
+}

@@ -1,0 +1,290 @@
+//! The store on a real Redis: the contract, random histories against the model, and servers that cannot be trusted.
+#![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
+
+mod support;
+
+use std::time::Duration;
+
+use mehl_soup::store::contract::{claimant, completed, key, sweep, task};
+use mehl_soup::store::{
+    ClaimAnswer, Held, Hold, Letting, Memory, NewSweep, Onward, Redis, RedisSettings, Request, Store, StoreError,
+    TaskRecord, Tickets,
+};
+use mehl_soup::task::Ticket;
+use proptest::prelude::*;
+use support::servers::{RedisServer, new_store, settings};
+
+mehl_soup::store_contract!(new_store());
+
+const TASKS: usize = 4;
+
+/// One step of a history. Numbers pick a task, a ticket or a hold among those that there are.
+#[derive(Debug, Clone)]
+enum Step {
+    ReleasePending(usize),
+    Choose(usize),
+    Confirm(usize),
+    Republish,
+    Claim { ticket: usize, nonce: u8, lives: bool },
+    Renew { hold: usize, lives: bool },
+    Save { hold: usize, sequence: u64, lives: bool },
+    Complete(usize),
+    Release { hold: usize, why: u8 },
+    Expire(usize),
+    Request(u8),
+    Settle { from: usize, most: usize },
+    Retry,
+    Dead(usize),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        2 => (1..4usize).prop_map(Step::ReleasePending),
+        3 => (0..5usize).prop_map(Step::Choose),
+        2 => (0..40usize).prop_map(Step::Confirm),
+        1 => Just(Step::Republish),
+        8 => (0..40usize, 0..6u8, prop::bool::weighted(0.7))
+            .prop_map(|(ticket, nonce, lives)| Step::Claim { ticket, nonce, lives }),
+        2 => (0..40usize, prop::bool::weighted(0.7)).prop_map(|(hold, lives)| Step::Renew { hold, lives }),
+        4 => (0..40usize, 0..5u64, prop::bool::weighted(0.7))
+            .prop_map(|(hold, sequence, lives)| Step::Save { hold, sequence, lives }),
+        3 => (0..40usize).prop_map(Step::Complete),
+        4 => (0..40usize, 0..3u8).prop_map(|(hold, why)| Step::Release { hold, why }),
+        3 => (1..4usize).prop_map(Step::Expire),
+        1 => (0..8u8).prop_map(Step::Request),
+        2 => (0..4usize, 1..6usize).prop_map(|(from, most)| Step::Settle { from, most }),
+        1 => Just(Step::Retry),
+        1 => (0..40usize).prop_map(Step::Dead),
+    ]
+}
+
+/// What a history has seen: tickets and holds, worthless ones too.
+#[derive(Default)]
+struct Seen {
+    tickets: Vec<Ticket>,
+    holds: Vec<Hold>,
+}
+
+fn pick<T: Clone>(from: &[T], number: usize) -> Option<T> {
+    (!from.is_empty()).then(|| from[number % from.len()].clone())
+}
+
+/// Short, so that it has run out at the next step that looks.
+fn lease(lives: bool) -> Duration {
+    if lives { Duration::from_secs(1000) } else { Duration::ZERO }
+}
+
+/// Does a step, and says what was answered, without what depends on the clock.
+async fn apply<S: Store>(store: &S, step: &Step, seen: &mut Seen) -> String {
+    let answer = match step {
+        Step::ReleasePending(most) => format!("{:?}", store.release_pending("s", *most).await.unwrap()),
+        Step::Choose(most) => {
+            let ready = store.ready("s", *most).await.unwrap();
+            format!("{ready:?} {:?}", store.choose(&ready).await.unwrap())
+        }
+        Step::Confirm(ticket) => match pick(&seen.tickets, *ticket) {
+            Some(ticket) => format!("{:?}", store.confirmed(&[ticket]).await.unwrap()),
+            None => String::new(),
+        },
+        Step::Republish => format!("{:?}", store.republish(Duration::ZERO, 100).await.unwrap()),
+        Step::Claim { ticket, nonce, lives } => match pick(&seen.tickets, *ticket) {
+            Some(ticket) => {
+                let answer = store.claim(&ticket, &claimant(&format!("n{nonce}")), lease(*lives)).await.unwrap();
+                if let ClaimAnswer::Claimed(claimed) = &answer {
+                    seen.holds.push(claimed.hold.clone());
+                }
+                format!("{answer:?}")
+            }
+            None => String::new(),
+        },
+        Step::Renew { hold, lives } => match pick(&seen.holds, *hold) {
+            Some(hold) => format!("{:?}", store.renew(&hold, lease(*lives), Some("{}")).await.unwrap()),
+            None => String::new(),
+        },
+        Step::Save { hold, sequence, lives } => match pick(&seen.holds, *hold) {
+            Some(hold) => {
+                let bytes = format!("{sequence} of {hold:?}");
+                format!("{:?}", store.save(&hold, lease(*lives), *sequence, bytes.as_bytes(), None).await.unwrap())
+            }
+            None => String::new(),
+        },
+        Step::Complete(hold) => match pick(&seen.holds, *hold) {
+            Some(hold) => format!("{:?}", store.complete(&hold, &completed(&hold.nonce)).await.unwrap()),
+            None => String::new(),
+        },
+        Step::Release { hold, why } => match pick(&seen.holds, *hold) {
+            Some(hold) => {
+                let why = match why {
+                    0 => Letting::Preempted,
+                    1 => Letting::Crashed("crash".to_string()),
+                    _ => Letting::Hopeless("hopeless".to_string()),
+                };
+                format!("{:?}", store.release(&hold, &why).await.unwrap())
+            }
+            None => String::new(),
+        },
+        Step::Expire(most) => {
+            // Which of several overdue leases is the oldest depends on the clock: so all of them, whatever is asked, in order of their names.
+            let _ = most;
+            let mut expired: Vec<_> = store.expire(100).await.unwrap().into_iter().map(|e| (e.key, e.onward)).collect();
+            expired.sort_by(|(a, _), (b, _)| a.cmp(b));
+            format!("{expired:?}")
+        }
+        // Mostly pause and resume: nothing follows a cancel.
+        Step::Request(what) => {
+            let request = match what {
+                0 => Request::Cancel,
+                1..=3 => Request::Pause,
+                _ => Request::Resume,
+            };
+            format!("{:?}", store.request("s", request).await.unwrap())
+        }
+        Step::Settle { from, most } => format!("{:?}", store.settle("s", *from, *most).await.unwrap()),
+        Step::Retry => format!("{:?}", store.retry("s", 0, 100).await.unwrap()),
+        Step::Dead(ticket) => match pick(&seen.tickets, *ticket) {
+            Some(ticket) => format!("{:?}", store.dead(&ticket, 3).await.unwrap()),
+            None => String::new(),
+        },
+    };
+    let on_their_way = store.tickets().await.unwrap();
+    for ticket in on_their_way.outbox.into_iter().chain(on_their_way.outstanding) {
+        if !seen.tickets.contains(&ticket) {
+            seen.tickets.push(ticket);
+        }
+    }
+    answer
+}
+
+/// The whole of a store's state, without times and without the words of causes.
+async fn dump<S: Store>(store: &S) -> (Vec<TaskRecord>, Tickets, Vec<String>) {
+    let mut records = store.tasks("s", 0, 100).await.unwrap();
+    for record in &mut records {
+        record.cause = record.cause.take().map(|cause| cause.chars().take(9).collect());
+    }
+    let ready = store.ready("s", 100).await.unwrap().iter().map(ToString::to_string).collect();
+    (records, store.tickets().await.unwrap(), ready)
+}
+
+async fn begin<S: Store>(store: &S, cap: u32) {
+    store.create_sweep(&NewSweep { cap, ..sweep("s") }, None).await.unwrap();
+    let mut tasks = vec![task("scores", true)];
+    tasks.extend((0..TASKS).map(|i| task(&format!("t{i}"), false)));
+    store.add_tasks("s", 0, &tasks).await.unwrap();
+    let ticket = store.open_sweep("s").await.unwrap().unwrap();
+    let ClaimAnswer::Claimed(claimed) = store.claim(&ticket, &claimant("begin"), lease(true)).await.unwrap() else {
+        panic!("the scores task is free");
+    };
+    store.complete(&claimed.hold, &completed("manifest")).await.unwrap();
+    store.release_pending("s", 3).await.unwrap();
+    let ready = store.ready("s", 2).await.unwrap();
+    store.choose(&ready).await.unwrap();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, max_shrink_iters: 200, ..ProptestConfig::default() })]
+
+    /// The Lua scripts and the model take the same histories to the same states, with the same answers at each step.
+    #[test]
+    fn lua_and_model_agree(cap in 0..3u32, steps in prop::collection::vec(step(), 1..60)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let (lua, model) = (new_store().await, Memory::default());
+            let (mut seen, mut seen_by_model) = (Seen::default(), Seen::default());
+            begin(&lua, cap).await;
+            begin(&model, cap).await;
+            for (i, step) in steps.iter().enumerate() {
+                let answer = apply(&lua, step, &mut seen).await;
+                let expected = apply(&model, step, &mut seen_by_model).await;
+                prop_assert_eq!(&answer, &expected, "step {}, {:?}", i, step);
+                prop_assert_eq!(dump(&lua).await, dump(&model).await, "after step {}, {:?}", i, step);
+            }
+            Ok(())
+        })?;
+    }
+}
+
+fn refused(settings: &RedisSettings) -> StoreError {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async { Redis::connect(settings).await.err().expect("it is refused") })
+}
+
+#[test]
+fn a_server_that_throws_away_is_refused() {
+    let server = RedisServer::start(&["--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"]);
+    let error = refused(&settings(server.url()));
+    assert!(matches!(&error, StoreError::Setup(what) if what.contains("noeviction")), "{error}");
+}
+
+#[test]
+fn a_wrong_password_is_a_set_up_fault_and_is_not_repeated_in_the_message() {
+    let server = RedisServer::start(&["--requirepass", "secret"]);
+    let with = |password: &str| settings(server.url().replace("redis://", &format!("redis://:{password}@")));
+    for bad in [settings(server.url()), with("guessed-wrong")] {
+        let error = refused(&bad);
+        assert!(matches!(error, StoreError::Setup(_)), "{error:?}");
+        assert!(!error.to_string().contains("guessed-wrong"), "{error}");
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    assert!(runtime.block_on(Redis::connect(&with("secret"))).is_ok());
+}
+
+#[test]
+fn nobody_there_is_told_in_time() {
+    let mut bad = settings(format!("redis://127.0.0.1:{}/", support::servers::free_port()));
+    bad.timeout = Duration::from_millis(200);
+    let error = refused(&bad);
+    assert!(error.is_retryable(), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_full_server_says_so_and_loses_nothing() {
+    let server = RedisServer::start(&["--maxmemory", "3mb"]);
+    let store = Redis::connect(&settings(server.url())).await.unwrap();
+    begin(&store, 0).await;
+    let ticket = store.outbox(1).await.unwrap().remove(0);
+    let ClaimAnswer::Claimed(claimed) = store.claim(&ticket, &claimant("one"), lease(true)).await.unwrap() else {
+        panic!("free");
+    };
+    let mut sequence = 0;
+    let error = loop {
+        sequence += 1;
+        assert!(sequence < 100, "the server takes more than its limit");
+        // Each in place of the last, so only one that is too large does not fit.
+        match store.save(&claimed.hold, lease(true), sequence, &vec![7; sequence as usize * 256 << 10], None).await {
+            Ok(_) => {}
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, StoreError::Full(_)), "{error:?}");
+    let record = store.task(&claimed.hold.key).await.unwrap().unwrap();
+    assert_eq!(record.sequence, sequence - 1);
+}
+
+#[tokio::test]
+async fn a_server_that_is_killed_goes_on_with_all_that_it_confirmed() {
+    let mut server = RedisServer::start(&[]);
+    let store = Redis::connect(&settings(server.url())).await.unwrap();
+    begin(&store, 0).await;
+    let ticket = store.outbox(1).await.unwrap().remove(0);
+    let ClaimAnswer::Claimed(claimed) = store.claim(&ticket, &claimant("one"), lease(true)).await.unwrap() else {
+        panic!("free");
+    };
+    store.save(&claimed.hold, lease(true), 5, b"kept", None).await.unwrap();
+    let before = dump(&store).await;
+    server.kill_and_restart();
+    let after = loop {
+        match store.tasks("s", 0, 100).await {
+            Ok(_) => break dump(&store).await,
+            Err(error) => assert!(error.is_retryable(), "{error:?}"),
+        }
+    };
+    assert_eq!(after, before);
+    let Held::Yes(Onward::Queued(next)) = store.release(&claimed.hold, &Letting::Preempted).await.unwrap() else {
+        panic!("it is still held");
+    };
+    let ClaimAnswer::Claimed(again) = store.claim(&next, &claimant("two"), lease(true)).await.unwrap() else {
+        panic!("free");
+    };
+    assert_eq!(again.checkpoint.as_deref(), Some(b"kept".as_slice()));
+    assert_eq!(store.task(&key("s/none")).await.unwrap(), None);
+}

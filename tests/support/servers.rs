@@ -1,0 +1,117 @@
+//! Servers of the tests' own: on free ports, with their data in a temporary folder, gone with the test.
+//!
+//! `MEHL_SOUP_TEST_REDIS_URL` names a server to be used instead; tests keep to installations of their own in it.
+
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+use mehl_soup::store::{Redis, RedisSettings};
+use tempfile::TempDir;
+
+/// Longest wait for a server to come up or to go.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A port that was free a moment ago.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// Waits until `done`, looking again and again.
+pub fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !done() {
+        assert!(began.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A Redis server.
+pub struct RedisServer {
+    child: Child,
+    port: u16,
+    folder: TempDir,
+    arguments: Vec<String>,
+}
+
+impl RedisServer {
+    /// Starts one that keeps every write on disk, with more settings if needed.
+    pub fn start(arguments: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let port = free_port();
+        let arguments: Vec<String> = arguments.iter().map(|a| a.to_string()).collect();
+        let child = Self::spawn(port, &folder, &arguments);
+        Self { child, port, folder, arguments }
+    }
+
+    fn spawn(port: u16, folder: &TempDir, arguments: &[String]) -> Child {
+        let mut command = Command::new("redis-server");
+        command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "yes"]);
+        command.args(["--appendfsync", "always", "--dir"]).arg(folder.path()).args(arguments);
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("redis-server: Debian has it as a package of that name; `make setup-servers` installs it");
+        until("redis-server", || TcpStream::connect(("127.0.0.1", port)).is_ok());
+        child
+    }
+
+    /// Its address.
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}/", self.port)
+    }
+
+    /// Kills it at once, and starts it anew with what it has on disk.
+    pub fn kill_and_restart(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        self.child = Self::spawn(self.port, &self.folder, &self.arguments);
+    }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// The server that tests share which do it no harm.
+fn shared_redis() -> String {
+    static SHARED: OnceLock<Option<Mutex<RedisServer>>> = OnceLock::new();
+    if let Ok(url) = std::env::var("MEHL_SOUP_TEST_REDIS_URL") {
+        return url;
+    }
+    let server = SHARED.get_or_init(|| {
+        let server = RedisServer::start(&[]);
+        // Statics are not dropped: the server goes with the process that started it.
+        end_with_us(server.child.id());
+        Some(Mutex::new(server))
+    });
+    server.as_ref().unwrap().lock().unwrap().url()
+}
+
+/// Starts a shell that kills `child` as soon as this process is gone, however it ends.
+fn end_with_us(child: u32) {
+    let script = format!("while kill -0 {} 2>/dev/null; do sleep 0.2; done; kill -9 {child}", std::process::id());
+    let mut command = Command::new("sh");
+    command.args(["-c", &script]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    drop(command.spawn().unwrap());
+}
+
+/// Settings of a new, empty installation on a server.
+pub fn settings(url: String) -> RedisSettings {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let installation = format!("test-{}-{number}", std::process::id());
+    RedisSettings { url, installation, timeout: Duration::from_secs(10) }
+}
+
+/// A new, empty store on the shared server.
+pub async fn new_store() -> Redis {
+    Redis::connect(&settings(shared_redis())).await.unwrap()
+}
