@@ -305,6 +305,52 @@ pub async fn dead_letters_matter_only_to_tasks_that_wait_for_them<S: Store>(stor
     assert_eq!(store.tickets().await.unwrap(), super::Tickets::default());
 }
 
+pub async fn a_sweep_is_summed_up_and_removed<S: Store>(store: S) {
+    assert_eq!(store.sweep("s").await.unwrap(), None);
+    let tickets = scored(&store, &NewSweep { priority: -3, cap: 2, ..sweep("s") }, 3).await;
+    let hold = claim(&store, &tickets[0], "one").await.hold;
+    store.renew(&hold, LONG, Some(r#"{"iterations":7}"#)).await.unwrap();
+    assert_eq!(store.progress(&key("s/t0")).await.unwrap().as_deref(), Some(r#"{"iterations":7}"#));
+    assert_eq!(store.progress(&key("s/t1")).await.unwrap(), None);
+    let record = store.sweep("s").await.unwrap().unwrap();
+    assert_eq!((record.name.as_str(), record.stage, record.order), ("digits", super::Stage::Ready, Order::Continue));
+    assert_eq!((record.priority, record.cap, record.ready, record.tasks()), (-3, 2, 0, 4));
+    let counts: Vec<_> = record.counts.iter().map(|(state, count)| (*state, *count)).collect();
+    assert_eq!(counts, [(TaskState::Queued, 2), (TaskState::Running, 1), (TaskState::Succeeded, 1)]);
+    assert_eq!(store.sweeps().await.unwrap(), [record]);
+    let documents = store.documents("s").await.unwrap().unwrap();
+    assert_eq!(documents, (r#"{"a":1}"#.to_string(), Some(r#"{"manifest":true}"#.to_string())));
+    assert_eq!(store.documents("none").await.unwrap(), None);
+    assert!(store.remove("s", 10).await.is_err(), "not as long as something runs");
+
+    store.release(&hold, &Letting::Hopeless("no".to_string())).await.unwrap();
+    let events = store.events(&key("s/t0")).await.unwrap();
+    let said: Vec<_> = events.iter().map(|e| (e.what.as_str(), e.detail.as_deref().unwrap_or(""))).collect();
+    assert_eq!(said, [("claimed", "worker-one"), ("failed", "no")]);
+    store.request("s", Request::Cancel).await.unwrap();
+    assert_eq!(store.sweep("s").await.unwrap().unwrap().order, Order::Cancel);
+    store.settle("s", 0, 10).await.unwrap();
+    assert!(store.sweep("s").await.unwrap().unwrap().is_final());
+    let mut calls = 0;
+    while !store.remove("s", 3).await.unwrap() {
+        calls += 1;
+        assert!(calls < 3);
+    }
+    assert_eq!(store.sweeps().await.unwrap(), []);
+    assert_eq!(store.task(&key("s/t0")).await.unwrap(), None);
+    assert_eq!(store.tickets().await.unwrap(), super::Tickets::default());
+}
+
+pub async fn workers_are_known_as_long_as_they_are_heard_of<S: Store>(store: S) {
+    assert_eq!(store.workers().await.unwrap(), []);
+    store.beat("b", LONG, "{}").await.unwrap();
+    store.beat("a", LONG, r#"{"gpu":0}"#).await.unwrap();
+    let pair = |name: &str, about: &str| (name.to_string(), about.to_string());
+    assert_eq!(store.workers().await.unwrap(), [pair("a", r#"{"gpu":0}"#), pair("b", "{}")]);
+    store.beat("a", Duration::ZERO, "").await.unwrap();
+    assert_eq!(store.workers().await.unwrap(), [pair("b", "{}")]);
+}
+
 /// Makes one test of each promise for a backend; `$make` gives a new, empty store.
 #[macro_export]
 macro_rules! store_contract {
@@ -322,6 +368,8 @@ macro_rules! store_contract {
             a_cap_bounds_how_many_run_at_once,
             a_failed_scores_task_ends_its_sweep_until_it_is_retried,
             dead_letters_matter_only_to_tasks_that_wait_for_them,
+            a_sweep_is_summed_up_and_removed,
+            workers_are_known_as_long_as_they_are_heard_of,
         );
     };
     (@each $make:expr; $($promise:ident),* $(,)?) => {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::{
     ClaimAnswer, Claimant, Claimed, Completed, Created, Expired, Held, Hold, Letting, NewSweep, NewTask, Onward, Order,
-    Refusal, Request, Store, StoreError, TaskRecord, Tickets, Walked,
+    Refusal, Request, Stage, Store, StoreError, SweepRecord, TaskEvent, TaskRecord, Tickets, Walked,
 };
 use crate::task::{Event, TaskKey, TaskState, Ticket};
 
@@ -25,19 +25,15 @@ struct State {
     outbox: BTreeMap<(TaskKey, u64), u64>,
     outstanding: BTreeMap<(TaskKey, u64), u64>,
     leases: BTreeMap<TaskKey, u64>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    Creating,
-    Scoring,
-    Ready,
+    /// Until when, and what they said.
+    workers: BTreeMap<String, (u64, String)>,
 }
 
 #[derive(Debug)]
 struct Sweep {
     new: NewSweep,
     stage: Stage,
+    created: u64,
     /// Milliseconds at which nothing new is computed any more; 0 for never.
     closes: u64,
     is_cancelled: bool,
@@ -60,6 +56,8 @@ struct Task {
     checkpoint: Option<Vec<u8>>,
     completed: Option<Completed>,
     dead: (u64, u32),
+    progress: Option<String>,
+    events: Vec<TaskEvent>,
 }
 
 impl Default for Memory {
@@ -77,6 +75,32 @@ impl Memory {
 }
 
 impl State {
+    fn note(&mut self, key: &TaskKey, what: &str, detail: Option<String>, now: u64) {
+        if let Some(task) = self.tasks.get_mut(key) {
+            task.events.push(TaskEvent { at: now, what: what.to_string(), detail });
+            let surplus = task.events.len().saturating_sub(200);
+            task.events.drain(..surplus);
+        }
+    }
+
+    fn summary(&self, id: &str, sweep: &Sweep, now: u64) -> SweepRecord {
+        let mut counts = BTreeMap::new();
+        for key in sweep.tasks.values() {
+            *counts.entry(self.tasks[key].record.state).or_insert(0) += 1;
+        }
+        SweepRecord {
+            id: id.to_string(),
+            name: sweep.new.name.clone(),
+            stage: sweep.stage,
+            order: self.order_of(id, now),
+            created: sweep.created,
+            priority: sweep.new.priority,
+            cap: sweep.new.cap,
+            counts,
+            ready: sweep.ready.len(),
+        }
+    }
+
     /// Moves a task along the transition table.
     fn step(&mut self, key: &TaskKey, event: Event) -> Option<TaskState> {
         let record = &mut self.tasks.get_mut(key)?.record;
@@ -130,14 +154,19 @@ impl State {
         match self.order_of(&key.sweep, now) {
             Order::Cancel => {
                 self.drop_checkpoint(key);
+                self.note(key, "cancelled", None, now);
                 self.step(key, Event::Cancel).map(Onward::State)
             }
-            Order::Pause => self.step(key, Event::Pause).map(Onward::State),
+            Order::Pause => {
+                self.note(key, "paused", None, now);
+                self.step(key, Event::Pause).map(Onward::State)
+            }
             Order::Continue => self.enqueue(key, Event::Requeue, true, now).map(Onward::Queued),
         }
     }
 
-    fn fail(&mut self, key: &TaskKey, cause: String) -> Option<Onward> {
+    fn fail(&mut self, key: &TaskKey, cause: String, now: u64) -> Option<Onward> {
+        self.note(key, "failed", Some(cause.clone()), now);
         self.drop_checkpoint(key);
         self.tasks.get_mut(key)?.record.cause = Some(cause);
         self.step(key, Event::Fail).map(Onward::State)
@@ -145,10 +174,11 @@ impl State {
 
     fn crashed(&mut self, key: &TaskKey, cause: String, now: u64) -> Option<Onward> {
         self.leases.remove(key);
+        self.note(key, "crashed", Some(cause.clone()), now);
         let attempts = self.sweeps.get(&key.sweep)?.new.attempts;
         let record = &mut self.tasks.get_mut(key)?.record;
         record.crashes += 1;
-        if record.crashes >= u64::from(attempts) { self.fail(key, cause) } else { self.onward(key, now) }
+        if record.crashes >= u64::from(attempts) { self.fail(key, cause, now) } else { self.onward(key, now) }
     }
 
     fn is_held(&self, hold: &Hold) -> bool {
@@ -195,6 +225,7 @@ impl Store for Memory {
         let sweep = Sweep {
             new: new.clone(),
             stage: Stage::Creating,
+            created: now,
             closes: if new.max_seconds > 0 { now + new.max_seconds * 1000 } else { 0 },
             is_cancelled: false,
             is_paused: false,
@@ -248,6 +279,8 @@ impl Store for Memory {
                 checkpoint: None,
                 completed: None,
                 dead: (0, 0),
+                progress: None,
+                events: vec![],
             };
             state.tasks.insert(key, task);
             new += 1;
@@ -359,8 +392,12 @@ impl Store for Memory {
             state.drop_ticket(key);
             let put_aside = match state.order_of(&key.sweep, now) {
                 Order::Continue => None,
-                Order::Pause => state.step(key, Event::Pause),
+                Order::Pause => {
+                    state.note(key, "paused", None, now);
+                    state.step(key, Event::Pause)
+                }
                 Order::Cancel => {
+                    state.note(key, "cancelled", None, now);
                     state.drop_checkpoint(key);
                     state.step(key, Event::Cancel)
                 }
@@ -379,6 +416,7 @@ impl Store for Memory {
                 return refused(Refusal::Cap);
             }
             state.step(key, Event::Claim);
+            state.note(key, "claimed", Some(claimant.worker.clone()), now);
         }
         let Some(task) = state.tasks.get_mut(key) else { return refused(Refusal::Unknown) };
         if !again {
@@ -400,12 +438,15 @@ impl Store for Memory {
         })))
     }
 
-    async fn renew(&self, hold: &Hold, lease: Duration, _: Option<&str>) -> Result<Held<Order>, StoreError> {
+    async fn renew(&self, hold: &Hold, lease: Duration, progress: Option<&str>) -> Result<Held<Order>, StoreError> {
         let (mut state, now) = self.locked();
         if !state.is_held(hold) {
             return Ok(Held::Fenced);
         }
         state.leases.insert(hold.key.clone(), now + millis(lease));
+        if let (Some(progress), Some(task)) = (progress, state.tasks.get_mut(&hold.key)) {
+            task.progress = Some(progress.to_string());
+        }
         Ok(Held::Yes(state.order_of(&hold.key.sweep, now)))
     }
 
@@ -434,7 +475,7 @@ impl Store for Memory {
     }
 
     async fn complete(&self, hold: &Hold, completed: &Completed) -> Result<Held<()>, StoreError> {
-        let (mut state, _) = self.locked();
+        let (mut state, now) = self.locked();
         let state = &mut *state;
         let Some(task) = state.tasks.get_mut(&hold.key) else { return Ok(Held::Fenced) };
         let record = &task.record;
@@ -447,6 +488,7 @@ impl Store for Memory {
         state.leases.remove(&hold.key);
         state.drop_checkpoint(&hold.key);
         state.step(&hold.key, Event::Complete);
+        state.note(&hold.key, "succeeded", None, now);
         if let Some(task) = state.tasks.get_mut(&hold.key) {
             task.completed = Some(completed.clone());
             task.record.has_result = true;
@@ -476,10 +518,11 @@ impl Store for Memory {
             Letting::Crashed(cause) => state.crashed(key, cause.clone(), now),
             Letting::Hopeless(cause) => {
                 state.leases.remove(key);
-                state.fail(key, cause.clone())
+                state.fail(key, cause.clone(), now)
             }
             Letting::Preempted => {
                 state.leases.remove(key);
+                state.note(key, "released", None, now);
                 state.onward(key, now)
             }
         };
@@ -525,11 +568,14 @@ impl Store for Memory {
             if is_idle && (order == Order::Cancel || is_hopeless) {
                 state.drop_ticket(key);
                 state.drop_checkpoint(key);
+                state.note(key, "cancelled", is_hopeless.then(|| "the scores task failed".to_string()), now);
                 state.step(key, Event::Cancel).is_some()
             } else if found == Queued && order == Order::Pause {
                 state.drop_ticket(key);
+                state.note(key, "paused", None, now);
                 state.step(key, Event::Pause).is_some()
             } else if found == Paused && order == Order::Continue {
+                state.note(key, "resumed", None, now);
                 state.enqueue(key, Event::Enqueue, false, now).is_some()
             } else {
                 false
@@ -542,15 +588,20 @@ impl Store for Memory {
         let is_cancelled = state.order_of(sweep, now) == Order::Cancel;
         Ok(state.walk(sweep, from, most, |state, key| {
             let Some(task) = state.tasks.get_mut(key).filter(|_| !is_cancelled) else { return false };
-            match task.record.state {
+            let found = task.record.state;
+            match found {
                 TaskState::Failed => {
                     task.record.cause = None;
                     task.record.crashes = 0;
                     // The scores task is what all others wait for: it does not wait to be chosen.
                     let with_ticket = task.is_scores;
+                    state.note(key, "retried", None, now);
                     state.enqueue(key, Event::Enqueue, with_ticket, now).is_some()
                 }
-                TaskState::Cancelled => state.step(key, Event::Restore).is_some(),
+                TaskState::Cancelled => {
+                    state.note(key, "retried", None, now);
+                    state.step(key, Event::Restore).is_some()
+                }
                 _ => false,
             }
         }))
@@ -567,7 +618,7 @@ impl Store for Memory {
         task.dead = (ticket.generation, count);
         state.drop_ticket(key);
         if count >= most {
-            return Ok(state.fail(key, format!("its ticket was dead-lettered {most} times")));
+            return Ok(state.fail(key, format!("its ticket was dead-lettered {most} times"), now));
         }
         state.outbox.insert((key.clone(), ticket.generation), now);
         Ok(Some(Onward::Queued(ticket.clone())))
@@ -581,6 +632,54 @@ impl Store for Memory {
         let (state, _) = self.locked();
         let keys = state.sweeps.get(sweep).into_iter().flat_map(|sweep| sweep.tasks.values());
         Ok(keys.skip(from).take(most).map(|key| state.tasks[key].record.clone()).collect())
+    }
+
+    async fn sweep(&self, sweep: &str) -> Result<Option<SweepRecord>, StoreError> {
+        let (state, now) = self.locked();
+        Ok(state.sweeps.get(sweep).map(|of| state.summary(sweep, of, now)))
+    }
+
+    async fn sweeps(&self) -> Result<Vec<SweepRecord>, StoreError> {
+        let (state, now) = self.locked();
+        let mut sweeps: Vec<_> = state.sweeps.iter().map(|(id, of)| state.summary(id, of, now)).collect();
+        sweeps.sort_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id)));
+        Ok(sweeps)
+    }
+
+    async fn documents(&self, sweep: &str) -> Result<Option<(String, Option<String>)>, StoreError> {
+        Ok(self.locked().0.sweeps.get(sweep).map(|of| (of.new.spec.clone(), of.manifest.clone())))
+    }
+
+    async fn events(&self, key: &TaskKey) -> Result<Vec<TaskEvent>, StoreError> {
+        Ok(self.locked().0.tasks.get(key).map(|task| task.events.clone()).unwrap_or_default())
+    }
+
+    async fn progress(&self, key: &TaskKey) -> Result<Option<String>, StoreError> {
+        Ok(self.locked().0.tasks.get(key).and_then(|task| task.progress.clone()))
+    }
+
+    async fn remove(&self, sweep: &str, _: usize) -> Result<bool, StoreError> {
+        let (mut state, now) = self.locked();
+        let Some(of) = state.sweeps.get(sweep) else { return Ok(true) };
+        if !state.summary(sweep, of, now).is_final() {
+            return unexpected("the sweep has tasks that are not final");
+        }
+        state.sweeps.remove(sweep);
+        state.requests.retain(|_, id| id != sweep);
+        state.tasks.retain(|key, _| key.sweep != sweep);
+        Ok(true)
+    }
+
+    async fn beat(&self, worker: &str, lifetime: Duration, about: &str) -> Result<(), StoreError> {
+        let (mut state, now) = self.locked();
+        state.workers.insert(worker.to_string(), (now + millis(lifetime), about.to_string()));
+        Ok(())
+    }
+
+    async fn workers(&self) -> Result<Vec<(String, String)>, StoreError> {
+        let (mut state, now) = self.locked();
+        state.workers.retain(|_, (until, _)| *until > now);
+        Ok(state.workers.iter().map(|(name, (_, about))| (name.clone(), about.clone())).collect())
     }
 
     async fn tickets(&self) -> Result<Tickets, StoreError> {

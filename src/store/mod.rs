@@ -24,7 +24,7 @@ pub use memory::Memory;
 pub use redis::{Redis, RedisSettings};
 pub use types::{
     ClaimAnswer, Claimant, Claimed, Completed, Expired, Held, Hold, Letting, NewSweep, NewTask, Onward, Order, Refusal,
-    Request, TaskRecord, Tickets,
+    Request, Stage, SweepRecord, TaskEvent, TaskRecord, Tickets,
 };
 
 use crate::task::{TaskKey, Ticket};
@@ -152,6 +152,31 @@ pub trait Store: Send + Sync {
         from: usize,
         most: usize,
     ) -> impl Future<Output = Result<Vec<TaskRecord>, StoreError>> + Send;
+    /// A sweep.
+    fn sweep(&self, sweep: &str) -> impl Future<Output = Result<Option<SweepRecord>, StoreError>> + Send;
+    /// All sweeps, oldest first.
+    fn sweeps(&self) -> impl Future<Output = Result<Vec<SweepRecord>, StoreError>> + Send;
+    /// A sweep's specification and, once its scores task is done, its manifest, both as JSON.
+    fn documents(
+        &self,
+        sweep: &str,
+    ) -> impl Future<Output = Result<Option<(String, Option<String>)>, StoreError>> + Send;
+    /// What happened to a task, oldest first, the last 200.
+    fn events(&self, key: &TaskKey) -> impl Future<Output = Result<Vec<TaskEvent>, StoreError>> + Send;
+    /// The last progress that a task's worker told, as JSON.
+    fn progress(&self, key: &TaskKey) -> impl Future<Output = Result<Option<String>, StoreError>> + Send;
+    /// Removes a sweep whose tasks are all final, at most `most` tasks a call. False as long as there is more to remove.
+    fn remove(&self, sweep: &str, most: usize) -> impl Future<Output = Result<bool, StoreError>> + Send;
+    /// A worker says that it is there, for `lifetime`; `about` is JSON for people.
+    fn beat(
+        &self,
+        worker: &str,
+        lifetime: Duration,
+        about: &str,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
+    /// Workers that are there, by name, with what they said about themselves.
+    fn workers(&self) -> impl Future<Output = Result<Vec<(String, String)>, StoreError>> + Send;
+
     /// All tickets on their way, sorted.
     fn tickets(&self) -> impl Future<Output = Result<Tickets, StoreError>> + Send;
     /// A finished task's result and coefficients.

@@ -12,7 +12,7 @@ pub use connect::RedisSettings;
 
 use super::{
     ClaimAnswer, Claimant, Completed, Created, Expired, Held, Hold, Letting, NewSweep, NewTask, Onward, Order, Request,
-    Store, StoreError, TaskRecord, Tickets, Walked,
+    Store, StoreError, SweepRecord, TaskEvent, TaskRecord, Tickets, Walked,
 };
 use crate::task::{TaskKey, Ticket};
 
@@ -50,6 +50,10 @@ scripts!(
     settle,
     retry,
     dead,
+    remove,
+    beat,
+    workers,
+    sweep,
 );
 
 /// Sweeps and tasks in Redis. Clones share a connection, which is made anew whenever it breaks.
@@ -344,6 +348,70 @@ impl Store for Redis {
         let ids = self.range(self.key("tasks", sweep), from, most).await?;
         let keys: Vec<TaskKey> = ids.iter().map(|id| answers::key(id)).collect::<Result<_, _>>()?;
         Ok(self.records(&keys).await?.into_iter().flatten().collect())
+    }
+
+    async fn sweep(&self, sweep: &str) -> Result<Option<SweepRecord>, StoreError> {
+        let words: Vec<String> = self
+            .call(&self.scripts.sweep, |call| {
+                call.arg(sweep);
+            })
+            .await?;
+        answers::sweep(sweep, &words)
+    }
+
+    async fn sweeps(&self) -> Result<Vec<SweepRecord>, StoreError> {
+        let mut sweeps = Vec::new();
+        for id in self.range(format!("{}sweeps", self.prefix), 0, usize::MAX).await? {
+            sweeps.extend(self.sweep(&id).await?);
+        }
+        Ok(sweeps)
+    }
+
+    async fn documents(&self, sweep: &str) -> Result<Option<(String, Option<String>)>, StoreError> {
+        let (spec, manifest): (Option<String>, Option<String>) = self
+            .connection
+            .clone()
+            .hmget(self.key("sweep", sweep), &["spec", "manifest"])
+            .await
+            .map_err(answers::error)?;
+        Ok(spec.map(|spec| (spec, manifest)))
+    }
+
+    async fn events(&self, key: &TaskKey) -> Result<Vec<TaskEvent>, StoreError> {
+        let lines: Vec<String> = self
+            .connection
+            .clone()
+            .lrange(self.key("events", &key.to_string()), 0, -1)
+            .await
+            .map_err(answers::error)?;
+        lines.iter().map(|line| serde_json::from_str(line).map_err(|_| answers::unexpected(line))).collect()
+    }
+
+    async fn progress(&self, key: &TaskKey) -> Result<Option<String>, StoreError> {
+        self.connection.clone().hget(self.key("task", &key.to_string()), "progress").await.map_err(answers::error)
+    }
+
+    async fn remove(&self, sweep: &str, most: usize) -> Result<bool, StoreError> {
+        let left: i64 = self
+            .call(&self.scripts.remove, |call| {
+                call.arg(sweep).arg(most.max(1));
+            })
+            .await?;
+        match left {
+            -1 => Err(StoreError::Protocol("the sweep has tasks that are not final".to_string())),
+            left => Ok(left == 0),
+        }
+    }
+
+    async fn beat(&self, worker: &str, lifetime: Duration, about: &str) -> Result<(), StoreError> {
+        self.call(&self.scripts.beat, |call| {
+            call.arg(worker).arg(millis(lifetime)).arg(about);
+        })
+        .await
+    }
+
+    async fn workers(&self) -> Result<Vec<(String, String)>, StoreError> {
+        self.call(&self.scripts.workers, |_| {}).await
     }
 
     async fn tickets(&self) -> Result<Tickets, StoreError> {

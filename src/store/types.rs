@@ -1,5 +1,7 @@
 //! What is asked of a store, and what it answers.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::task::{TaskKey, TaskState, Ticket};
@@ -190,6 +192,70 @@ pub struct TaskRecord {
     pub has_checkpoint: bool,
     /// Whether it has a result.
     pub has_result: bool,
+}
+
+/// How far a sweep is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stage {
+    /// Its tasks are still being added.
+    Creating,
+    /// Its scores task is not done.
+    Scoring,
+    /// Its tasks can be worked on, or are done.
+    Ready,
+}
+
+/// A sweep as the store holds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SweepRecord {
+    /// Its id.
+    pub id: String,
+    /// For people.
+    pub name: String,
+    /// How far it is.
+    pub stage: Stage,
+    /// What its owner wants, its budget of time included.
+    pub order: Order,
+    /// Milliseconds since 1970 (in memory: since the store was made).
+    pub created: u64,
+    /// Sweeps of higher priority are worked on first.
+    pub priority: i64,
+    /// Tasks that may run at once; 0 for any number.
+    pub cap: u32,
+    /// Number of tasks by state; states without tasks are left out.
+    pub counts: BTreeMap<TaskState, usize>,
+    /// Runnable tasks that wait to be chosen for a ticket.
+    pub ready: usize,
+}
+
+impl SweepRecord {
+    /// Tasks in a state.
+    pub fn count(&self, state: TaskState) -> usize {
+        self.counts.get(&state).copied().unwrap_or(0)
+    }
+
+    /// Tasks in all.
+    pub fn tasks(&self) -> usize {
+        self.counts.values().sum()
+    }
+
+    /// Whether every task is in a final state.
+    pub fn is_final(&self) -> bool {
+        self.stage != Stage::Creating && self.counts.iter().all(|(state, &count)| count == 0 || state.is_final())
+    }
+}
+
+/// One thing that happened to a task.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskEvent {
+    /// Milliseconds since 1970.
+    pub at: u64,
+    /// `claimed`, `released`, `crashed`, `failed`, `succeeded`, `cancelled`, `paused`, `resumed`, `retried`.
+    pub what: String,
+    /// The worker, or the cause.
+    #[serde(default)]
+    pub detail: Option<String>,
 }
 
 /// Tickets that are on their way.

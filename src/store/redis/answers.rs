@@ -2,7 +2,11 @@
 
 use redis::{ErrorKind, RedisError, Value};
 
-use crate::store::{ClaimAnswer, Claimed, Held, Hold, Onward, Order, Refusal, StoreError, TaskRecord};
+use std::collections::BTreeMap;
+
+use crate::store::{
+    ClaimAnswer, Claimed, Held, Hold, Onward, Order, Refusal, Stage, StoreError, SweepRecord, TaskRecord,
+};
 use crate::task::{TaskKey, TaskState, Ticket};
 
 /// Fields of a task's hash that [`record`] reads, in this order.
@@ -94,6 +98,39 @@ pub fn claim(key: &TaskKey, nonce: &str, values: Vec<Vec<u8>>) -> Result<ClaimAn
         }
         other => Err(unexpected(&format!("{} parts of a claim's answer", other.len()))),
     }
+}
+
+/// From name, stage, order, created, priority, cap, ready, and then state and count of its tasks; `None` from nothing.
+pub fn sweep(id: &str, words: &[String]) -> Result<Option<SweepRecord>, StoreError> {
+    let [name, stage, order_word, created, priority, cap, ready, counted @ ..] = words else {
+        return if words.is_empty() { Ok(None) } else { Err(unexpected("a part of a sweep")) };
+    };
+    let stage = match stage.as_str() {
+        "creating" => Stage::Creating,
+        "scoring" => Stage::Scoring,
+        "ready" => Stage::Ready,
+        other => return Err(unexpected(other)),
+    };
+    let Held::Yes(order) = order(order_word)? else { return Err(unexpected(order_word)) };
+    let mut counts = BTreeMap::new();
+    for pair in counted.chunks(2) {
+        let [name, count] = pair else { return Err(unexpected("a state without its count")) };
+        let count = number(count)? as usize;
+        if count > 0 {
+            counts.insert(state(name)?, count);
+        }
+    }
+    Ok(Some(SweepRecord {
+        id: id.to_string(),
+        name: name.clone(),
+        stage,
+        order,
+        created: number(created)?,
+        priority: priority.parse().map_err(|_| unexpected(priority))?,
+        cap: number(cap)? as u32,
+        counts,
+        ready: number(ready)? as usize,
+    }))
 }
 
 /// From the fields, whether there is a checkpoint, and whether there is a result; `None` without the task.
