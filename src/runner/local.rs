@@ -145,7 +145,7 @@ fn fatal(error: EngineError) -> RunError {
 }
 
 /// What a panic said, as far as it can be known.
-fn panic_message(panic: &(dyn Any + Send)) -> String {
+pub(super) fn panic_message(panic: &(dyn Any + Send)) -> String {
     let message = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
     format!("panic: {}", message.unwrap_or("no message"))
 }

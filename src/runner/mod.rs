@@ -2,6 +2,7 @@
 
 pub mod engine;
 pub mod local;
+pub mod pool;
 pub mod publish;
 pub mod reporter;
 pub mod run_folder;

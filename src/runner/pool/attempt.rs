@@ -1,0 +1,285 @@
+//! One claimed task, from its claim to its end: the lease is renewed, checkpoints are written, orders are heard, and the result is handed over once.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{oneshot, watch};
+use tokio::time::{Interval, MissedTickBehavior, interval, sleep};
+
+use super::compute::{Compute, Job, Output, Work};
+use super::link::{Link, PoolResult};
+use crate::checkpoint::Checkpoint;
+use crate::runner::engine::EngineError;
+use crate::store::{Claimed, Completed, Held, Hold, Letting, Onward, Order, Store, StoreError};
+use crate::sweep::results::TaskOutcome;
+
+/// Waits between two tries of a write that the store did not answer.
+const RETRY: Duration = Duration::from_millis(200);
+
+/// How a worker holds its tasks.
+#[derive(Debug, Clone)]
+pub struct AttemptSettings {
+    /// A task is taken from a worker that was not heard of for so long.
+    pub lease: Duration,
+    /// Shortest time between two checkpoints.
+    pub checkpoint_interval: Duration,
+    /// A task whose iterations stand still for so long is given up, and the process with it.
+    pub stall: Duration,
+    /// Without the store for so long, a worker gives its task up: another one has it by then.
+    pub orphan: Duration,
+}
+
+/// How an attempt ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ended {
+    /// The store has the result.
+    Completed,
+    /// The task went on without a result; a ticket in it is to be published.
+    LetGo(Onward),
+    /// The task was somebody else's by then: nothing of this attempt was written.
+    Fenced,
+    /// The store was not there for too long.
+    Orphaned,
+    /// The engine stands still: its thread cannot be used any more, and the process has to end. What became of the task, if the store said.
+    Stalled(Option<Onward>),
+}
+
+/// One attempt.
+pub struct Attempt<'a, S> {
+    /// The store.
+    pub store: &'a S,
+    /// The compute thread.
+    pub compute: &'a Compute,
+    /// How tasks are held.
+    pub settings: &'a AttemptSettings,
+    /// True once the worker is asked to end.
+    pub stop: watch::Receiver<bool>,
+}
+
+/// Why the loop below ended before the engine did.
+enum Interruption {
+    Fenced,
+    Orphaned,
+    Stalled,
+}
+
+impl<S: Store> Attempt<'_, S> {
+    /// Computes a claimed task to its end, whatever that is.
+    pub async fn run(mut self, claimed: Claimed) -> Ended {
+        let hold = claimed.hold.clone();
+        let mut claimed = claimed;
+        loop {
+            let (spec, work) = match read(&claimed) {
+                Ok(parts) => parts,
+                Err(Unreadable::Checkpoint(why)) => {
+                    eprintln!("task {}: checkpoint refused ({why}); the task begins anew", hold.key);
+                    claimed.checkpoint = None;
+                    continue;
+                }
+                Err(Unreadable::Task(why)) => return self.let_go(&hold, Letting::Hopeless(why)).await,
+            };
+            let link = Arc::new(Link::new());
+            let (done, ended) = oneshot::channel();
+            self.compute.submit(Job {
+                spec,
+                work,
+                sequence: claimed.sequence,
+                checkpoint_interval: self.settings.checkpoint_interval,
+                link: link.clone(),
+                done,
+            });
+            let output = match self.accompany(&hold, &link, ended).await {
+                Ok(output) => output,
+                Err(Interruption::Fenced) => return Ended::Fenced,
+                Err(Interruption::Orphaned) => return Ended::Orphaned,
+                Err(Interruption::Stalled) => {
+                    let cause = format!("no progress for {} s", self.settings.stall.as_secs());
+                    return match self.let_go(&hold, Letting::Crashed(cause)).await {
+                        Ended::LetGo(onward) => Ended::Stalled(Some(onward)),
+                        _ => Ended::Stalled(None),
+                    };
+                }
+            };
+            return match output {
+                Ok(output) => self.complete(&hold, &link, output).await,
+                Err(EngineError::ForeignCheckpoint(why)) if claimed.checkpoint.is_some() => {
+                    eprintln!("task {}: checkpoint refused ({why}); the task begins anew", hold.key);
+                    claimed.checkpoint = None;
+                    continue;
+                }
+                Err(EngineError::Stopped) => self.let_go(&hold, Letting::Preempted).await,
+                Err(error @ (EngineError::Input(_) | EngineError::Numerics(_) | EngineError::ForeignCheckpoint(_))) => {
+                    self.let_go(&hold, Letting::Hopeless(error.to_string())).await
+                }
+                Err(error) => self.let_go(&hold, Letting::Crashed(error.to_string())).await,
+            };
+        }
+    }
+
+    /// Renews, saves and listens until the engine ends, and until its last checkpoint is written.
+    async fn accompany(
+        &mut self,
+        hold: &Hold,
+        link: &Link,
+        mut ended: oneshot::Receiver<Result<Output, EngineError>>,
+    ) -> Result<Result<Output, EngineError>, Interruption> {
+        let mut renewal = every(self.settings.lease / 3);
+        let mut heard = Instant::now();
+        let mut may_stop = true;
+        let output = loop {
+            tokio::select! {
+                // The end first: what is written after it is written below.
+                biased;
+                output = &mut ended => {
+                    // The thread is gone only if it panicked outside of an engine.
+                    break output.unwrap_or_else(|_| Err(EngineError::Internal("the compute thread ended".to_string())));
+                }
+                _ = wanted(&mut self.stop), if may_stop => {
+                    may_stop = false;
+                    link.stop();
+                }
+                () = link.changed.notified() => self.save(hold, link, &mut heard).await?,
+                _ = renewal.tick() => {
+                    let (progress, advanced) = link.progress();
+                    if advanced.elapsed() >= self.settings.stall {
+                        return Err(Interruption::Stalled);
+                    }
+                    let answer = self.store.renew(hold, self.settings.lease, progress.as_deref()).await;
+                    self.hear(answer, link, &mut heard)?;
+                }
+            }
+        };
+        while link.take().map(|snapshot| link.put_back(snapshot)).is_some() {
+            self.save(hold, link, &mut heard).await?;
+            if heard.elapsed() > RETRY {
+                sleep(RETRY).await;
+            }
+        }
+        Ok(output)
+    }
+
+    /// Writes the newest checkpoint, if there is one that was not.
+    async fn save(&self, hold: &Hold, link: &Link, heard: &mut Instant) -> Result<(), Interruption> {
+        let Some(snapshot) = link.take() else { return Ok(()) };
+        let (progress, _) = link.progress();
+        let lease = self.settings.lease;
+        let answer = self.store.save(hold, lease, snapshot.sequence, &snapshot.bytes, progress.as_deref()).await;
+        if answer.is_err() {
+            link.put_back(snapshot);
+        }
+        self.hear(answer, link, heard)
+    }
+
+    fn hear(
+        &self,
+        answer: Result<Held<Order>, StoreError>,
+        link: &Link,
+        heard: &mut Instant,
+    ) -> Result<(), Interruption> {
+        match answer {
+            Ok(Held::Yes(order)) => {
+                *heard = Instant::now();
+                if order != Order::Continue {
+                    link.stop();
+                }
+                Ok(())
+            }
+            Ok(Held::Fenced) => {
+                // The engine ends within one iteration; nobody waits for it.
+                link.stop();
+                Err(Interruption::Fenced)
+            }
+            Err(error) => {
+                if heard.elapsed() >= self.settings.orphan {
+                    link.stop();
+                    return Err(Interruption::Orphaned);
+                }
+                eprintln!("{error}");
+                Ok(())
+            }
+        }
+    }
+
+    async fn complete(&self, hold: &Hold, link: &Link, output: Output) -> Ended {
+        let completed = match output {
+            Output::Scores(manifest) => {
+                serde_json::to_string(&manifest).map(|result| Completed { result, coefficients: vec![] })
+            }
+            Output::Task(completion) => {
+                let outcome = TaskOutcome::succeeded(&completion, completion.attempts);
+                serde_json::to_string(&PoolResult { outcome, history: link.history() })
+                    .map(|result| Completed { result, coefficients: completion.coefficients })
+            }
+        };
+        let completed = match completed {
+            Ok(completed) => completed,
+            Err(error) => return self.let_go(hold, Letting::Hopeless(format!("its result cannot be kept: {error}"))).await,
+        };
+        match self.insist(|| self.store.complete(hold, &completed)).await {
+            Some(Held::Yes(())) => Ended::Completed,
+            Some(Held::Fenced) => Ended::Fenced,
+            None => Ended::Orphaned,
+        }
+    }
+
+    async fn let_go(&self, hold: &Hold, why: Letting) -> Ended {
+        match self.insist(|| self.store.release(hold, &why)).await {
+            Some(Held::Yes(onward)) => Ended::LetGo(onward),
+            Some(Held::Fenced) => Ended::Fenced,
+            None => Ended::Orphaned,
+        }
+    }
+
+    /// Repeats a write, which is safe, until the store answers; `None` once it is too late to matter.
+    async fn insist<T, F: Future<Output = Result<T, StoreError>>>(&self, write: impl Fn() -> F) -> Option<T> {
+        let began = Instant::now();
+        loop {
+            match write().await {
+                Ok(answer) => return Some(answer),
+                Err(error) if began.elapsed() >= self.settings.orphan => {
+                    eprintln!("{error}");
+                    return None;
+                }
+                Err(_) => sleep(RETRY).await,
+            }
+        }
+    }
+}
+
+/// A claimed task that cannot be worked on.
+enum Unreadable {
+    /// Its checkpoint is another version's, or damaged.
+    Checkpoint(String),
+    /// Everything else.
+    Task(String),
+}
+
+fn read(claimed: &Claimed) -> Result<(crate::sweep::spec::Spec, Work), Unreadable> {
+    let task = |what: &str, error: serde_json::Error| Unreadable::Task(format!("{what} cannot be read: {error}"));
+    let spec = serde_json::from_str(&claimed.spec).map_err(|e| task("its sweep's specification", e))?;
+    if claimed.is_scores {
+        let known = claimed.checkpoint.as_deref().map(serde_json::from_slice).transpose();
+        return Ok((spec, Work::Scores(known.map_err(|e| Unreadable::Checkpoint(e.to_string()))?)));
+    }
+    let manifest = claimed.manifest.as_deref().unwrap_or("null");
+    let resume = claimed.checkpoint.as_deref().map(Checkpoint::from_bytes).transpose();
+    let work = Work::Task {
+        task: serde_json::from_str(&claimed.body).map_err(|e| task("it", e))?,
+        manifest: serde_json::from_str(manifest).map_err(|e| task("its sweep's manifest", e))?,
+        resume: resume.map_err(|e| Unreadable::Checkpoint(e.to_string()))?,
+    };
+    Ok((spec, work))
+}
+
+fn every(period: Duration) -> Interval {
+    let mut interval = interval(period.max(Duration::from_millis(10)));
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
+}
+
+/// Until the worker is asked to end; for ever if nobody can ask any more.
+async fn wanted(stop: &mut watch::Receiver<bool>) {
+    if stop.wait_for(|stop| *stop).await.is_err() {
+        std::future::pending().await
+    }
+}

@@ -1,0 +1,170 @@
+//! The thread that computes. It owns the engine, and with it every tensor; network and clocks live elsewhere, so that heartbeats never starve.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use super::link::{Link, Snapshot};
+use crate::checkpoint::Checkpoint;
+use crate::runner::engine::{
+    Completion, Directive, EngineError, HostError, Progress, ScoresHost, SoupEngine, TaskHost,
+};
+use crate::sweep::manifest::Manifest;
+use crate::sweep::spec::Spec;
+use crate::task::Task;
+
+/// What is to be computed.
+#[derive(Debug, Clone)]
+pub enum Work {
+    /// The scores task, from what an earlier attempt had found out.
+    Scores(Option<Manifest>),
+    /// A soup task.
+    Task {
+        /// The task.
+        task: Task,
+        /// The sweep's manifest.
+        manifest: Manifest,
+        /// Where to go on.
+        resume: Option<Checkpoint>,
+    },
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub enum Output {
+    /// The manifest.
+    Scores(Manifest),
+    /// The soup.
+    Task(Completion),
+}
+
+/// A job for the compute thread.
+pub struct Job {
+    /// The sweep's specification.
+    pub spec: Spec,
+    /// What to compute.
+    pub work: Work,
+    /// Number of the last checkpoint that the store has.
+    pub sequence: u64,
+    /// Shortest time between two checkpoints.
+    pub checkpoint_interval: Duration,
+    /// Shared with the asynchronous side.
+    pub link: Arc<Link>,
+    /// Told the end.
+    pub done: oneshot::Sender<Result<Output, EngineError>>,
+}
+
+/// A handle on the compute thread. The thread ends with the last handle.
+#[derive(Debug, Clone)]
+pub struct Compute {
+    jobs: mpsc::Sender<Job>,
+}
+
+impl Compute {
+    /// Starts the thread; `make` gives an engine for a specification, and is called on the thread.
+    ///
+    /// # Errors
+    /// If the system gives no thread.
+    pub fn start<E: SoupEngine + 'static>(
+        make: impl Fn(&Spec) -> Result<E, EngineError> + Send + 'static,
+    ) -> std::io::Result<Self> {
+        let (jobs, queue) = mpsc::channel::<Job>();
+        std::thread::Builder::new().name("compute".to_string()).spawn(move || {
+            // An engine has its sweep's inputs open: the next task of the same sweep finds them so.
+            let mut kept: Option<(String, E)> = None;
+            while let Ok(job) = queue.recv() {
+                let identity = job.spec.identity();
+                let engine = kept.take().filter(|(of, _)| *of == identity).map(|(_, engine)| engine);
+                let ran = catch_unwind(AssertUnwindSafe(|| {
+                    let mut engine = match engine {
+                        Some(engine) => engine,
+                        None => make(&job.spec)?,
+                    };
+                    let output = compute(&mut engine, &job);
+                    Ok::<_, EngineError>((engine, output))
+                }));
+                let output = match ran {
+                    Ok(Ok((engine, output))) => {
+                        kept = Some((identity, engine));
+                        output
+                    }
+                    Ok(Err(error)) => Err(error),
+                    // What it left behind is not to be trusted; the next task gets a new engine.
+                    Err(panic) => Err(EngineError::Internal(crate::runner::local::panic_message(panic.as_ref()))),
+                };
+                // Nobody listens any more if the attempt was given up: then nobody wants the result either.
+                drop(job.done.send(output));
+            }
+        })?;
+        Ok(Self { jobs })
+    }
+
+    /// Hands over a job. If the thread is gone, `done` is dropped, which its receiver notices.
+    pub fn submit(&self, job: Job) {
+        drop(self.jobs.send(job));
+    }
+}
+
+fn compute<E: SoupEngine>(engine: &mut E, job: &Job) -> Result<Output, EngineError> {
+    let mut host = Host { job, sequence: job.sequence, last_save: Instant::now() };
+    match &job.work {
+        Work::Scores(known) => engine.scores(known.clone(), &mut host).map(Output::Scores),
+        Work::Task { task, manifest, resume } => {
+            engine.run(task, manifest, resume.clone(), &mut host).map(Output::Task)
+        }
+    }
+}
+
+/// The engine's host: it only leaves things where the other side finds them.
+struct Host<'a> {
+    job: &'a Job,
+    sequence: u64,
+    last_save: Instant,
+}
+
+impl Host<'_> {
+    fn keep(&mut self, bytes: Vec<u8>) {
+        self.sequence += 1;
+        self.last_save = Instant::now();
+        self.job.link.offer(Snapshot { sequence: self.sequence, bytes });
+    }
+}
+
+impl TaskHost for Host<'_> {
+    fn progress(&mut self, progress: &Progress) -> Directive {
+        self.job.link.advance(Some(progress));
+        if self.job.link.is_stopped() {
+            Directive::Stop
+        } else if self.last_save.elapsed() >= self.job.checkpoint_interval {
+            Directive::Checkpoint
+        } else {
+            Directive::Continue
+        }
+    }
+
+    fn save(&mut self, checkpoint: &Checkpoint) -> Result<(), HostError> {
+        self.keep(checkpoint.to_bytes());
+        Ok(())
+    }
+
+    fn note(&mut self, message: &str) {
+        self.job.link.advance(None);
+        eprintln!("{message}");
+    }
+}
+
+impl ScoresHost for Host<'_> {
+    fn scored(&mut self, so_far: &Manifest, _: usize, _: usize) -> Result<Directive, HostError> {
+        self.job.link.advance(None);
+        let bytes = serde_json::to_vec(so_far).map_err(|e| HostError(format!("the manifest cannot be kept: {e}")))?;
+        self.keep(bytes);
+        Ok(if self.job.link.is_stopped() { Directive::Stop } else { Directive::Continue })
+    }
+
+    fn note(&mut self, message: &str) {
+        self.job.link.advance(None);
+        eprintln!("{message}");
+    }
+}

@@ -1,0 +1,15 @@
+//! One worker of a pool: takes tickets, claims their tasks, computes them on a thread of its own, and keeps the store informed.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `compute` | the thread that owns the engine, and with it every tensor |
+//! | `link` | what that thread and the asynchronous side share |
+//! | `attempt` | one claimed task from its claim to its end |
+
+mod attempt;
+mod compute;
+mod link;
+
+pub use attempt::{Attempt, AttemptSettings, Ended};
+pub use compute::Compute;
+pub use link::{HistoryPoint, PoolResult};
