@@ -10,6 +10,7 @@
 //! | [`files`] | writing files and folders so that no reader sees half of one |
 //! | [`untrusted`] | reading files that somebody else made, within limits |
 //! | [`store`] | the truth about sweeps and tasks of a pool: in Redis, or in memory |
+//! | [`queue`] | tickets that tell workers of work: in RabbitMQ, or within one process |
 //! | [`runner`] | the engine's boundary, and the sweep on one machine |
 //! | [`cli`] | the command line |
 //!
@@ -21,6 +22,7 @@ pub mod coefficients;
 pub mod files;
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod queue;
 pub mod runner;
 pub mod store;
 pub mod sweep;
