@@ -133,7 +133,8 @@ pub async fn a_cancelled_subscription_takes_no_more_and_can_settle_what_it_has<Q
     let held = next(&mut one).await;
     one.cancel().await.unwrap();
     one.cancel().await.unwrap();
-    until_depth(&queue, 2, 0).await;
+    // It may still be counted as a consumer for as long as it holds a ticket.
+    assert_eq!(queue.depth(LONG).await.unwrap().ready, 2);
     let after = one.next(LONG).await.map(|delivery| delivery.is_some());
     assert!(matches!(after, Err(QueueError::Withdrawn(_))), "{after:?}");
     held.ack().await.unwrap();
@@ -161,12 +162,13 @@ pub async fn a_refused_ticket_is_a_dead_letter_until_it_is_dealt_with<Q: TicketQ
     let dead = first.dead().clone();
     assert_eq!((dead.body.as_slice(), dead.reason.as_str(), dead.count), (&*all[0].to_bytes(), "rejected", 1));
     first.put_back().await.unwrap();
-    let again = next_dead(&queue).await;
-    assert_eq!(again.dead(), &dead, "one that is put back comes again");
-    let second = next_dead(&queue).await;
-    assert_eq!(second.dead().body, all[1].to_bytes());
-    again.done().await.unwrap();
-    second.done().await.unwrap();
+    // Both are there again, in any order.
+    let mut both = [next_dead(&queue).await, next_dead(&queue).await];
+    both.sort_by(|a, b| a.dead().body.cmp(&b.dead().body));
+    assert_eq!((both[0].dead(), &*both[1].dead().body), (&dead, &*all[1].to_bytes()));
+    for letter in both {
+        letter.done().await.unwrap();
+    }
     assert!(queue.take_dead(LONG).await.unwrap().is_none());
     until_depth(&queue, 0, 1).await;
 }

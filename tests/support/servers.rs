@@ -2,6 +2,8 @@
 //!
 //! `MEHL_SOUP_TEST_REDIS_URL` names a server to be used instead; tests keep to installations of their own in it.
 
+mod rabbit;
+
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -9,6 +11,7 @@ use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use mehl_soup::store::{Redis, RedisSettings};
+pub use rabbit::{RabbitServer, new_queue, rabbit_settings, shared_rabbit};
 use tempfile::TempDir;
 
 /// Longest wait for a server to come up or to go.
@@ -97,7 +100,17 @@ fn shared_redis() -> String {
 
 /// Starts a shell that kills `child` as soon as this process is gone, however it ends.
 fn end_with_us(child: u32) {
-    let script = format!("while kill -0 {} 2>/dev/null; do sleep 0.2; done; kill -9 {child}", std::process::id());
+    end_all_with_us(&child.to_string());
+}
+
+/// The same for groups of processes.
+fn end_groups_with_us(leaders: &[u32]) {
+    let groups: Vec<_> = leaders.iter().map(|leader| format!("-{leader}")).collect();
+    end_all_with_us(&groups.join(" "));
+}
+
+fn end_all_with_us(processes: &str) {
+    let script = format!("while kill -0 {} 2>/dev/null; do sleep 0.2; done; kill -s KILL -- {processes}", std::process::id());
     let mut command = Command::new("sh");
     command.args(["-c", &script]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     drop(command.spawn().unwrap());

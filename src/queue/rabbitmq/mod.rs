@@ -52,6 +52,7 @@ struct Shared {
     publisher: Publisher,
     desk: Desk,
     topology: Topology,
+    installation: String,
 }
 
 impl RabbitMq {
@@ -65,7 +66,12 @@ impl RabbitMq {
         let supervise = |purpose| Supervisor::start(checked.clone(), purpose, topology.clone());
         let publisher = Publisher::new(supervise("publishes"), topology.clone());
         let desk = Desk::new(supervise("consumes"), topology.clone());
-        Ok(Self(Arc::new(Shared { publisher, desk, topology })))
+        Ok(Self(Arc::new(Shared { publisher, desk, topology, installation: checked.installation })))
+    }
+
+    /// The installation whose queue it is.
+    pub fn installation(&self) -> &str {
+        &self.0.installation
     }
 
     fn connections(&self) -> [&Supervisor; 2] {
