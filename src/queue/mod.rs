@@ -152,10 +152,7 @@ pub trait Subscription: Send {
     ///
     /// # Errors
     /// If the subscription has ended: subscribe again.
-    fn next(
-        &mut self,
-        patience: Duration,
-    ) -> impl Future<Output = Result<Option<Self::Delivery>, QueueError>> + Send;
+    fn next(&mut self, patience: Duration) -> impl Future<Output = Result<Option<Self::Delivery>, QueueError>> + Send;
     /// Ends the subscription. A ticket that was on its way is put back; one that was given out can still be settled.
     ///
     /// # Errors

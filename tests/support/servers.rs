@@ -110,7 +110,8 @@ fn end_groups_with_us(leaders: &[u32]) {
 }
 
 fn end_all_with_us(processes: &str) {
-    let script = format!("while kill -0 {} 2>/dev/null; do sleep 0.2; done; kill -s KILL -- {processes}", std::process::id());
+    let script =
+        format!("while kill -0 {} 2>/dev/null; do sleep 0.2; done; kill -s KILL -- {processes}", std::process::id());
     let mut command = Command::new("sh");
     command.args(["-c", &script]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     drop(command.spawn().unwrap());

@@ -89,13 +89,7 @@ fn message_id(ticket: &Ticket) -> String {
     format!("{}/{}", ticket.task_id, ticket.generation)
 }
 
-async fn send(
-    link: &Link,
-    channel: &Channel,
-    topology: &Topology,
-    tickets: &[Ticket],
-    deadline: Instant,
-) -> Published {
+async fn send(link: &Link, channel: &Channel, topology: &Topology, tickets: &[Ticket], deadline: Instant) -> Published {
     let mut fault: Option<QueueError> = None;
     let mut confirms = Vec::with_capacity(tickets.len());
     for ticket in tickets {

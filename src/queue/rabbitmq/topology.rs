@@ -82,8 +82,13 @@ impl Topology {
         let options = QueueDeclareOptions { durable: true, ..Default::default() };
         let declared = channel.queue_declare(name.into(), options, arguments);
         link.answer(deadline, faults::declaration, declared).await?;
-        let bound =
-            channel.queue_bind(name.into(), name.into(), KEY.into(), QueueBindOptions::default(), FieldTable::default());
+        let bound = channel.queue_bind(
+            name.into(),
+            name.into(),
+            KEY.into(),
+            QueueBindOptions::default(),
+            FieldTable::default(),
+        );
         link.answer(deadline, faults::declaration, bound).await
     }
 

@@ -89,8 +89,16 @@ impl RabbitServer {
         format!("amqp://guest:guest@127.0.0.1:{}/", self.port)
     }
 
-    /// Kills it at once.
+    /// Asks it to stop, as an operator does, and waits until it has.
     pub fn stop(&mut self) {
+        let group = format!("-{}", self.node.id());
+        drop(quiet(Command::new("kill").args(["-TERM", "--", &group])).status());
+        until("rabbitmq-server to stop", || self.node.try_wait().unwrap().is_some() && !answers(self.port));
+        kill_group(&mut self.node);
+    }
+
+    /// Kills it at once. A queue that was declared a moment ago does not survive that.
+    pub fn kill(&mut self) {
         kill_group(&mut self.node);
     }
 
