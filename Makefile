@@ -21,6 +21,7 @@ VISION := target/vision
 CARGO_ALL := --workspace --release
 
 .PHONY: help setup build demo test fuzz lint deny bench check-python clean
+.PHONY: help setup setup-servers build demo test lint deny bench check-python clean
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -28,13 +29,16 @@ help: ## say what there is
 setup: ## check the prerequisites and install libtorch in target/, unless LIBTORCH names yours
 	@scripts/setup.sh
 
+setup-servers: ## install Redis and RabbitMQ for the tests, unless they are there or the environment names some
+	@scripts/setup-servers.sh
+
 build: setup ## build both programs
 	cargo build $(CARGO_ALL)
 
 demo: build ## the main job: fine-tune a small zoo on UCI digits, sweep every method, print the table
 	$(RELEASE)/mehl-soup demo
 
-test: setup ## every test
+test: setup setup-servers ## every test
 	cargo test $(CARGO_ALL)
 
 fuzz: ## each fuzz target for FUZZ_SECONDS (60), or property tests over the same corpora where no fuzzer can be built

@@ -250,7 +250,7 @@ async fn a_full_server_says_so_and_loses_nothing() {
         sequence += 1;
         assert!(sequence < 100, "the server takes more than its limit");
         // Each in place of the last, so only one that is too large does not fit.
-        match store.save(&claimed.hold, lease(true), sequence, &vec![7; sequence as usize * 256 << 10], None).await {
+        match store.save(&claimed.hold, lease(true), sequence, &vec![7; (sequence as usize * 256) << 10], None).await {
             Ok(_) => {}
             Err(error) => break error,
         }

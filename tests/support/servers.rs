@@ -11,6 +11,7 @@ use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use mehl_soup::store::{Redis, RedisSettings};
+#[allow(unused_imports, reason = "each test binary uses its part of this")]
 pub use rabbit::{RabbitServer, new_queue, rabbit_settings, shared_rabbit};
 use tempfile::TempDir;
 

@@ -64,6 +64,7 @@ impl Reactor for Wires {
         self.0.interval(duration)
     }
 
+    #[expect(clippy::manual_async_fn, reason = "the trait asks for a future that does not borrow")]
     fn tcp_connect_addr(&self, address: SocketAddr) -> impl Future<Output = io::Result<Wire>> + Send + 'static {
         async move { Ok(boxed(TcpStream::connect(address).await?)) }
     }
