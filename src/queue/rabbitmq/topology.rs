@@ -17,6 +17,10 @@
 //! | `basic.nack` with requeue | counts against the limit | counts until 4.2; from 4.3 on only `basic.reject`, closed channels and lost connections do |
 //! | dead-lettering | at most once | at most once, unless `x-dead-letter-strategy` says otherwise, which needs a queue that rejects when it is full |
 //!
+//! Seen on a single node of 3.10.8: one that is killed (not stopped) within seconds of the first declaration comes back with a queue of tickets that
+//! never has a leader. Declaring and connecting succeed, nothing is ever confirmed or delivered, and no client can mend it: its operator deletes the
+//! queue, it is declared anew by the next call, and the tickets come again from the store.
+//!
 //! `x-delivery-limit` makes sense for tickets: one that ends every worker that takes it, before it is claimed, must not go round for ever. Policies of
 //! the broker (`x-max-length` and the like) can be added by its operator, as they are no part of a declaration.
 
