@@ -20,8 +20,7 @@ VISION := target/vision
 # One profile for all of it: torch-sys takes minutes to compile, and its result is shared only within a profile.
 CARGO_ALL := --workspace --release
 
-.PHONY: help setup build demo test fuzz lint deny bench check-python clean
-.PHONY: help setup setup-servers build demo test lint deny bench check-python clean
+.PHONY: help setup setup-servers build demo test fuzz lint deny bench check-python clean
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile

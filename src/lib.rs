@@ -11,6 +11,7 @@
 //! | [`untrusted`] | reading files that somebody else made, within limits |
 //! | [`store`] | the truth about sweeps and tasks of a pool: in Redis, or in memory |
 //! | [`queue`] | tickets that tell workers of work: in RabbitMQ, or within one process |
+//! | [`scheduler`] | what keeps a pool going |
 //! | [`runner`] | the engine's boundary, and the sweep on one machine |
 //! | [`cli`] | the command line |
 //!
@@ -24,6 +25,7 @@ pub mod files;
 pub mod fuzzing;
 pub mod queue;
 pub mod runner;
+pub mod scheduler;
 pub mod store;
 pub mod sweep;
 pub mod task;

@@ -213,7 +213,9 @@ impl<S: Store> Attempt<'_, S> {
         };
         let completed = match completed {
             Ok(completed) => completed,
-            Err(error) => return self.let_go(hold, Letting::Hopeless(format!("its result cannot be kept: {error}"))).await,
+            Err(error) => {
+                return self.let_go(hold, Letting::Hopeless(format!("its result cannot be kept: {error}"))).await;
+            }
         };
         match self.insist(|| self.store.complete(hold, &completed)).await {
             Some(Held::Yes(())) => Ended::Completed,
@@ -266,7 +268,7 @@ fn read(claimed: &Claimed) -> Result<(crate::sweep::spec::Spec, Work), Unreadabl
     let work = Work::Task {
         task: serde_json::from_str(&claimed.body).map_err(|e| task("it", e))?,
         manifest: serde_json::from_str(manifest).map_err(|e| task("its sweep's manifest", e))?,
-        resume: resume.map_err(|e| Unreadable::Checkpoint(e.to_string()))?,
+        resume: resume.map_err(|e| Unreadable::Checkpoint(e.to_string()))?.map(Box::new),
     };
     Ok((spec, work))
 }

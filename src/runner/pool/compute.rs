@@ -23,11 +23,11 @@ pub enum Work {
     /// A soup task.
     Task {
         /// The task.
-        task: Task,
+        task: Box<Task>,
         /// The sweep's manifest.
         manifest: Manifest,
         /// Where to go on.
-        resume: Option<Checkpoint>,
+        resume: Option<Box<Checkpoint>>,
     },
 }
 
@@ -112,7 +112,7 @@ fn compute<E: SoupEngine>(engine: &mut E, job: &Job) -> Result<Output, EngineErr
     match &job.work {
         Work::Scores(known) => engine.scores(known.clone(), &mut host).map(Output::Scores),
         Work::Task { task, manifest, resume } => {
-            engine.run(task, manifest, resume.clone(), &mut host).map(Output::Task)
+            engine.run(task, manifest, resume.as_deref().cloned(), &mut host).map(Output::Task)
         }
     }
 }

@@ -5,11 +5,14 @@
 //! | `compute` | the thread that owns the engine, and with it every tensor |
 //! | `link` | what that thread and the asynchronous side share |
 //! | `attempt` | one claimed task from its claim to its end |
+//! | `worker` | ticket after ticket |
 
 mod attempt;
 mod compute;
 mod link;
+mod worker;
 
 pub use attempt::{Attempt, AttemptSettings, Ended};
 pub use compute::Compute;
 pub use link::{HistoryPoint, PoolResult};
+pub use worker::{Worker, WorkerError, WorkerSettings};

@@ -1,0 +1,237 @@
+//! A worker's turns: a ticket, its task, the next ticket. No message is held while a task runs, and no ticket waits on a busy worker.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+use super::attempt::{Attempt, AttemptSettings, Ended};
+use super::compute::Compute;
+use crate::queue::{Delivery, QueueError, Subscription, TicketQueue};
+use crate::store::{ClaimAnswer, Claimant, Claimed, Onward, Store, StoreError};
+use crate::task::Ticket;
+
+/// Waits before something that did not work is tried again.
+const PAUSE: Duration = Duration::from_millis(300);
+/// Longest wait for one answer of the broker.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How a worker works.
+#[derive(Debug, Clone)]
+pub struct WorkerSettings {
+    /// Its name, unique in the installation.
+    pub name: String,
+    /// How it holds its tasks.
+    pub attempt: AttemptSettings,
+    /// Whether it ends after one task, or when there is none.
+    pub once: bool,
+    /// Longest wait for a ticket before it looks around: whether it shall end, and, with `once`, whether the queue is empty.
+    pub look: Duration,
+}
+
+/// Why a worker ended without being asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// A person has to change something about the broker.
+    #[error(transparent)]
+    Queue(QueueError),
+    /// A person has to change something about the store.
+    #[error(transparent)]
+    Store(StoreError),
+    /// The engine stands still: its thread cannot be ended, so the process must be.
+    #[error("the engine makes no progress: its task was given back, and this process cannot go on")]
+    Stalled,
+}
+
+/// A worker.
+pub struct Worker<'a, S, Q> {
+    /// The truth.
+    pub store: &'a S,
+    /// Where tickets come from.
+    pub queue: &'a Q,
+    /// Where tasks are computed.
+    pub compute: &'a Compute,
+    /// How it works.
+    pub settings: &'a WorkerSettings,
+    /// True once it is asked to end: its task is kept and given back first.
+    pub stop: watch::Receiver<bool>,
+}
+
+impl<S: Store, Q: TicketQueue> Worker<'_, S, Q> {
+    /// Works until it is asked to end. Answers how many tasks it has had.
+    ///
+    /// # Errors
+    /// If a person has to change something, or the engine stands still.
+    pub async fn serve(&self) -> Result<u64, WorkerError> {
+        let mut tasks = 0;
+        while let Some(claimed) = self.take().await? {
+            tasks += 1;
+            let key = claimed.hold.key.clone();
+            let attempt = Attempt {
+                store: self.store,
+                compute: self.compute,
+                settings: &self.settings.attempt,
+                stop: self.stop.clone(),
+            };
+            let ended = attempt.run(claimed).await;
+            eprintln!("task {key}: {}", words(&ended));
+            let stalled = matches!(ended, Ended::Stalled(_));
+            if let Ended::LetGo(Onward::Queued(ticket)) | Ended::Stalled(Some(Onward::Queued(ticket))) = ended {
+                self.publish(&ticket).await;
+            }
+            if stalled {
+                return Err(WorkerError::Stalled);
+            }
+            if self.settings.once {
+                break;
+            }
+        }
+        Ok(tasks)
+    }
+
+    /// The next task that is ours. `None` if the worker shall end, or, with `once`, if there is none.
+    async fn take(&self) -> Result<Option<Claimed>, WorkerError> {
+        while !self.is_stopped() {
+            let mut subscription = match self.queue.subscribe(PATIENCE).await {
+                Ok(subscription) => subscription,
+                Err(error) => {
+                    self.bear(error).await?;
+                    continue;
+                }
+            };
+            match self.listen(&mut subscription).await? {
+                Heard::Task(claimed) => return Ok(Some(*claimed)),
+                Heard::Fault => {}
+                Heard::Nothing => {
+                    drop(subscription.cancel().await);
+                    return Ok(None);
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    async fn listen(&self, subscription: &mut Q::Subscription) -> Result<Heard, WorkerError> {
+        while !self.is_stopped() {
+            let delivery = match subscription.next(self.settings.look).await {
+                Ok(Some(delivery)) => delivery,
+                Ok(None) if self.settings.once => match self.queue.depth(PATIENCE).await {
+                    Ok(depth) if depth.ready == 0 => return Ok(Heard::Nothing),
+                    Ok(_) => continue,
+                    Err(error) => {
+                        self.bear(error).await?;
+                        continue;
+                    }
+                },
+                Ok(None) => continue,
+                Err(error) => {
+                    self.bear(error).await?;
+                    return Ok(Heard::Fault);
+                }
+            };
+            let ticket = match delivery.ticket() {
+                Ok(ticket) => ticket,
+                Err(error) => {
+                    eprintln!("a message was refused: {error}");
+                    drop(delivery.refuse().await);
+                    continue;
+                }
+            };
+            let Some(answer) = self.claim(&ticket).await? else {
+                drop(delivery.put_back().await);
+                return Ok(Heard::Nothing);
+            };
+            match answer {
+                ClaimAnswer::Claimed(claimed) => {
+                    // If the broker does not hear of one of these, the ticket comes again and is refused then.
+                    drop(subscription.cancel().await);
+                    drop(delivery.ack().await);
+                    return Ok(Heard::Task(claimed));
+                }
+                ClaimAnswer::Refused(why) => {
+                    eprintln!(
+                        "ticket of {} generation {} is worth nothing: {why:?}",
+                        ticket.task_id, ticket.generation
+                    );
+                    drop(delivery.ack().await);
+                }
+            }
+        }
+        Ok(Heard::Nothing)
+    }
+
+    /// Claims until the store answers; `None` if the worker shall end first. Each try has the same nonce, so that a claim whose answer was lost is not lost.
+    async fn claim(&self, ticket: &Ticket) -> Result<Option<ClaimAnswer>, WorkerError> {
+        let claimant = Claimant { worker: self.settings.name.clone(), nonce: nonce(&self.settings.name) };
+        loop {
+            match self.store.claim(ticket, &claimant, self.settings.attempt.lease).await {
+                Ok(answer) => return Ok(Some(answer)),
+                Err(error) if error.is_retryable() => {
+                    eprintln!("{error}");
+                    if self.is_stopped() {
+                        return Ok(None);
+                    }
+                    sleep(PAUSE).await;
+                }
+                Err(error) => return Err(WorkerError::Store(error)),
+            }
+        }
+    }
+
+    /// Publishes the ticket of a task that this worker gave back. It is in the outbox too, so that whoever sweeps that does it if this fails.
+    async fn publish(&self, ticket: &Ticket) {
+        let published = self.queue.publish(std::slice::from_ref(ticket), PATIENCE).await;
+        if let Some(fault) = published.fault {
+            eprintln!("{fault}; the scheduler publishes the ticket of {}", ticket.task_id);
+        }
+        if let Err(error) = self.store.confirmed(&published.confirmed).await {
+            eprintln!("{error}");
+        }
+    }
+
+    /// Waits after a fault that passes; answers one that does not.
+    async fn bear(&self, error: QueueError) -> Result<(), WorkerError> {
+        if !error.is_retryable() {
+            return Err(WorkerError::Queue(error));
+        }
+        eprintln!("{error}");
+        sleep(PAUSE).await;
+        Ok(())
+    }
+
+    fn is_stopped(&self) -> bool {
+        *self.stop.borrow()
+    }
+}
+
+/// What came of listening.
+enum Heard {
+    Task(Box<Claimed>),
+    /// The subscription has ended.
+    Fault,
+    Nothing,
+}
+
+fn words(ended: &Ended) -> String {
+    match ended {
+        Ended::Completed => "succeeded".to_string(),
+        Ended::LetGo(Onward::Queued(_)) => "given back; it can go on elsewhere".to_string(),
+        Ended::LetGo(Onward::State(state)) => state.to_string(),
+        Ended::Fenced => "another worker has it: nothing was written".to_string(),
+        Ended::Orphaned => "given up: the store was not there for too long".to_string(),
+        Ended::Stalled(_) => "no progress".to_string(),
+    }
+}
+
+/// Different for each claim of each process.
+fn nonce(worker: &str) -> String {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    static CLAIMS: AtomicU64 = AtomicU64::new(0);
+    let mut hasher = blake3::Hasher::new();
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    hasher.update(worker.as_bytes());
+    hasher.update(&std::process::id().to_le_bytes());
+    hasher.update(&since.as_nanos().to_le_bytes());
+    hasher.update(&CLAIMS.fetch_add(1, Ordering::Relaxed).to_le_bytes());
+    hasher.finalize().to_hex()[..32].to_string()
+}

@@ -1,0 +1,155 @@
+//! An engine without tensors: its coefficients are a sum over iterations, so that a repeated or lost iteration shows.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use mehl_soup::checkpoint::{Build, Checkpoint, Totals};
+use mehl_soup::coefficients::Coefficients;
+use mehl_soup::runner::engine::{
+    Completion, Directive, Effort, EngineError, Progress, Scores, ScoresHost, SoupEngine, TaskHost,
+};
+use mehl_soup::sweep::expand::expand;
+use mehl_soup::sweep::manifest::{Manifest, SplitScore};
+use mehl_soup::sweep::parse::{Format, parse_spec_text};
+use mehl_soup::sweep::spec::{Family, Spec};
+use mehl_soup::task::Task;
+
+/// What a test can turn while tasks run.
+#[derive(Debug, Default)]
+pub struct Knobs {
+    /// Iterations of a task.
+    pub iterations: AtomicU64,
+    /// Milliseconds of an iteration.
+    pub millis: AtomicU64,
+    /// Iterations computed, over all tasks and attempts.
+    pub computed: AtomicU64,
+    /// What goes wrong at the third iteration of an attempt: 0 nothing, 1 a panic, 2 memory, 3 a NaN, 4 it stands still.
+    pub fault: AtomicU64,
+}
+
+/// The engine.
+pub struct Stub {
+    knobs: Arc<Knobs>,
+}
+
+pub fn stub(knobs: &Arc<Knobs>) -> impl Fn(&Spec) -> Result<Stub, EngineError> + Send + 'static {
+    let knobs = knobs.clone();
+    move |_| Ok(Stub { knobs: knobs.clone() })
+}
+
+/// A specification, and its tasks.
+pub fn spec() -> (Spec, Vec<Task>) {
+    let text = "zoo.ingredients = 'zoo/*'\ndata.learn = 'learn.safetensors'\n[search.space]\nbatch = [1, 2, 3]";
+    let spec = parse_spec_text(text, Format::Toml, std::path::Path::new("/base")).unwrap();
+    let tasks = expand(&spec);
+    (spec, tasks)
+}
+
+fn score() -> SplitScore {
+    SplitScore { loss: 1.0, loss_standard_error: 0.1, accuracy: 0.5, accuracy_standard_error: 0.1, samples: 4 }
+}
+
+/// Where an attempt without a checkpoint begins.
+fn beginning(task: &Task) -> Checkpoint {
+    let build =
+        Build { libtorch: "none".into(), cpu_capability: "none".into(), compute_threads: 1, device: "cpu".into() };
+    Checkpoint {
+        identity: task.id.clone(),
+        build,
+        coefficients: Coefficients::mean_of(2, 1, &[0]),
+        finished: vec![],
+        current: None,
+        greedy: None,
+        select: None,
+        model_batch: 1,
+        totals: Totals { attempts: 0, effort: Effort::default() },
+        history: vec![],
+        exact: true,
+    }
+}
+
+/// What a task's coefficients are after so many iterations: neither order nor number can change without being seen.
+pub fn expected(iterations: u64) -> Vec<u8> {
+    let mut sum = 0u64;
+    (1..=iterations).for_each(|i| sum = sum.wrapping_mul(31).wrapping_add(i));
+    sum.to_le_bytes().to_vec()
+}
+
+impl SoupEngine for Stub {
+    fn scores(&mut self, known: Option<Manifest>, host: &mut dyn ScoresHost) -> Result<Manifest, EngineError> {
+        let manifest = known.unwrap_or(Manifest {
+            version: Manifest::VERSION,
+            family: Family::Vit,
+            architecture: "stub".into(),
+            ingredients: vec![],
+            data: vec![],
+            notes: vec![],
+        });
+        match host.scored(&manifest, 0, 1)? {
+            Directive::Stop => Err(EngineError::Stopped),
+            _ => Ok(manifest),
+        }
+    }
+
+    fn run(
+        &mut self,
+        task: &Task,
+        _: &Manifest,
+        resume: Option<Checkpoint>,
+        host: &mut dyn TaskHost,
+    ) -> Result<Completion, EngineError> {
+        let mut state = resume.unwrap_or_else(|| beginning(task));
+        if state.identity != task.id {
+            return Err(EngineError::ForeignCheckpoint("it is another task's".into()));
+        }
+        state.totals.attempts += 1;
+        let mut own = 0;
+        while state.totals.effort.iterations < self.knobs.iterations.load(Ordering::SeqCst) {
+            own += 1;
+            if own == 3 {
+                match self.knobs.fault.load(Ordering::SeqCst) {
+                    1 => panic!("a stub's panic"),
+                    2 => return Err(EngineError::OutOfMemory("a stub's memory".into())),
+                    3 => return Err(EngineError::Numerics("loss is NaN".into())),
+                    4 => loop {
+                        std::thread::sleep(Duration::from_millis(50));
+                    },
+                    _ => {}
+                }
+            }
+            std::thread::sleep(Duration::from_millis(self.knobs.millis.load(Ordering::SeqCst)));
+            state.totals.effort.iterations += 1;
+            self.knobs.computed.fetch_add(1, Ordering::SeqCst);
+            // The sum lives where a checkpoint has room for it.
+            let sum = state.totals.effort.samples;
+            state.totals.effort.samples = sum.wrapping_mul(31).wrapping_add(state.totals.effort.iterations);
+            let progress = Progress {
+                iterations: state.totals.effort.iterations,
+                planned_iterations: 0,
+                learn_loss: 1.0,
+                select_loss: None,
+                samples_per_second: 1.0,
+                host_bytes: 1,
+                device_bytes: None,
+                stage: "learning",
+            };
+            match host.progress(&progress) {
+                Directive::Continue => {}
+                Directive::Checkpoint => host.save(&state)?,
+                Directive::Stop => {
+                    host.save(&state)?;
+                    return Err(EngineError::Stopped);
+                }
+            }
+        }
+        Ok(Completion {
+            coefficients: state.totals.effort.samples.to_le_bytes().to_vec(),
+            scores: Scores { learn: score(), select: score(), test: None },
+            effort: state.totals.effort,
+            exact: true,
+            model_batch: 1,
+            attempts: state.totals.attempts,
+        })
+    }
+}
