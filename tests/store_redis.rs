@@ -180,8 +180,19 @@ async fn begin<S: Store>(store: &S, cap: u32) {
     store.choose(&ready).await.unwrap();
 }
 
+/// As many as `PROPTEST_CASES` says; by default so few that they take seconds.
+fn histories() -> ProptestConfig {
+    let asked = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
+    ProptestConfig {
+        cases: asked.unwrap_or(200),
+        max_shrink_iters: 200,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, max_shrink_iters: 200, ..ProptestConfig::default() })]
+    #![proptest_config(histories())]
 
     /// The Lua scripts and the model take the same histories to the same states, with the same answers at each step.
     #[test]

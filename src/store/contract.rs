@@ -270,6 +270,11 @@ pub async fn a_cap_bounds_how_many_run_at_once<S: Store>(store: S) {
     let first = claim(&store, &tickets[0], "one").await.hold;
     assert_eq!(refusal(&store, &tickets[1], "two").await, Refusal::Cap);
     assert_eq!(store.ready("s", 10).await.unwrap(), [key("s/t1")], "it waits to be chosen again");
+    // A dead letter of the ticket that met the cap: it is published again, and its task no longer waits to be chosen.
+    assert_eq!(store.dead(&tickets[1], 3).await.unwrap(), Some(Onward::Queued(tickets[1].clone())));
+    assert_eq!(store.ready("s", 10).await.unwrap(), []);
+    assert_eq!(store.outbox(10).await.unwrap(), tickets[1..]);
+    assert_eq!(refusal(&store, &tickets[1], "three").await, Refusal::Cap);
     store.complete(&first, &completed("1")).await.unwrap();
     store.choose(&[key("s/t1")]).await.unwrap();
     claim(&store, &tickets[1], "two").await;

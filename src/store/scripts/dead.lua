@@ -13,6 +13,7 @@ if redis.call('HINCRBY', task_key(id), 'dead', 1) >= most then
   event(id, 'failed', cause)
   return 'failed'
 end
-redis.call('ZREM', P .. 'outstanding', member(id, generation))
+-- It may wait to be chosen, if a claim met its sweep's cap: then it does so no longer.
+drop_ticket(id, generation)
 redis.call('ZADD', P .. 'outbox', now, member(id, generation))
 return 'again'
