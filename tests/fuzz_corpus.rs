@@ -224,6 +224,8 @@ fn write_seeds() {
         (0..8).map(|i| entry(&i.to_string(), &format!("[{part}]"), i * part, (i + 1) * part)).collect();
     put("weights", "wraps", &raw(format!("{{{}}}", around.join(",")), 0));
     put("weights", "deep", &raw("{\"a\":".repeat(300), 0));
+    let unknown_key = r#"{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1],"other":9e999}}"#;
+    put("weights", "unknown-key", &raw(unknown_key, 1));
     put("weights", "long-header", &u64::MAX.to_le_bytes());
     // Shard indexes.
     let good = r#"{"metadata":{"total_size":8},"weight_map":{"a":"model-00001-of-00002.safetensors","b":"model-00002-of-00002.safetensors"}}"#;

@@ -98,6 +98,12 @@ fn a_header_that_is_no_json_or_no_map() {
 }
 
 #[test]
+fn a_tensor_with_a_key_that_the_format_does_not_know() {
+    let header = r#"{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1],"other":9e999}}"#;
+    Place::new().refuses(&raw(header, 1), "tensor `a`: unknown field `other`");
+}
+
+#[test]
 fn bytes_after_the_last_tensor() {
     Place::new().refuses(&one(&entry("a", "[4]", 0, 4), 5), "expected 4 bytes of tensors, found 5");
 }
@@ -283,10 +289,10 @@ fn deep_json() {
     place.refusal(&raw("{\"a\":".repeat(deep), 0));
     place.refusal(&one(&format!("\"__metadata__\":{}", "{\"x\":".repeat(deep)), 0));
     place.refusal(&one(&entry("a", &"[".repeat(deep), 0, 0), 0));
-    // A field that nobody knows is passed over, however deep, without recursion.
+    // A key that nobody knows is refused before its value is looked at.
     let unknown = format!("{}{}", "[".repeat(deep), "]".repeat(deep));
     let text = format!(r#""a":{{"x":{unknown},"dtype":"U8","shape":[1],"data_offsets":[0,1]}}"#);
-    place.opens(&one(&text, 1));
+    place.refuses(&one(&text, 1), "tensor `a`: unknown field `x`");
 }
 
 #[test]

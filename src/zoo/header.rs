@@ -5,7 +5,8 @@ use std::fmt;
 
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
-use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
+use serde::Deserialize;
+use serde::de::{Deserializer, Error, MapAccess, Visitor};
 
 use crate::untrusted::{LARGEST_HEADER, LONGEST_TENSOR_NAME, MOST_DIMENSIONS, MOST_TENSORS};
 
@@ -103,6 +104,16 @@ fn check(info: &TensorInfo, start: usize, data: u64) -> Result<(), String> {
     Ok(())
 }
 
+/// A tensor as a header describes it. The format knows these three keys; the value of any other would be skipped here unread, where the
+/// safetensors crate may find fault with it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    dtype: Dtype,
+    shape: Vec<usize>,
+    data_offsets: (usize, usize),
+}
+
 /// A header as it is written. The safetensors crate's own reader keeps the last of several tensors of one name.
 struct Header {
     metadata: Option<HashMap<String, String>>,
@@ -140,8 +151,9 @@ impl<'de> Visitor<'de> for HeaderVisitor {
                 return Err(A::Error::custom(format!("expected at most {MOST_TENSORS} tensors, found more")));
             }
             // The parser's own message names no tensor.
-            let info = map.next_value().map_err(|e| A::Error::custom(format!("tensor `{name}`: {e}")))?;
-            header.tensors.push((name, info));
+            let Entry { dtype, shape, data_offsets } =
+                map.next_value().map_err(|e| A::Error::custom(format!("tensor `{name}`: {e}")))?;
+            header.tensors.push((name, TensorInfo { dtype, shape, data_offsets }));
         }
         Ok(header)
     }
