@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use mehl_soup::queue::{InProcess, TicketQueue};
 use mehl_soup::runner::pool::{AttemptSettings, Compute, PoolResult, Worker, WorkerError, WorkerSettings};
-use mehl_soup::scheduler::publish_outbox;
+use mehl_soup::scheduler::{Scheduler, SchedulerSettings};
 use mehl_soup::store::{
     ClaimAnswer, Claimant, Held, Letting, Memory, NewSweep, NewTask, Onward, Request, Store, TaskRecord,
 };
@@ -84,12 +84,9 @@ impl<S: Store + 'static, Q: TicketQueue + 'static> Pool<S, Q> {
 
     /// What a scheduler does, once.
     async fn turn(&self) {
-        self.store.expire(100).await.unwrap();
-        self.store.settle("s", 0, 100).await.unwrap();
-        self.store.release_pending("s", 100).await.unwrap();
-        let ready = self.store.ready("s", 100).await.unwrap();
-        self.store.choose(&ready).await.unwrap();
-        publish_outbox(&*self.store, &*self.queue, 100, PATIENCE).await.unwrap();
+        let settings = SchedulerSettings::default();
+        let turn = Scheduler { store: &*self.store, queue: &*self.queue, settings: &settings }.turn().await.unwrap();
+        assert_eq!(turn.fault, None);
     }
 
     fn worker(&self, settings: WorkerSettings) -> Running {

@@ -2,8 +2,14 @@
 //!
 //! | file | does |
 //! |---|---|
+//! | `plan` | what a turn changes: a pure function |
+//! | `reconcile` | the turns |
 //! | `outbox` | publishes the tickets that are to be published |
 
 mod outbox;
+mod plan;
+mod reconcile;
 
 pub use outbox::publish_outbox;
+pub use plan::{Action, PlanSettings, Snapshot, plan};
+pub use reconcile::{Scheduler, SchedulerSettings, Turn, Watcher};

@@ -1,0 +1,258 @@
+//! The scheduler's turns: what was lost is found, what is wanted is done, what can be worked on gets its ticket.
+//!
+//! Everything here may end anywhere, be repeated, and be done by two schedulers at once: each step is one of the store's own.
+
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+
+use super::outbox::publish_outbox;
+use super::plan::{Action, PlanSettings, Snapshot, plan};
+use crate::queue::{DeadLetter, QueueError, TicketQueue};
+use crate::store::{Expired, Onward, Store, StoreError};
+use crate::task::{TaskState, Ticket};
+use crate::untrusted::printable;
+
+/// Most things that one step looks at: the store answers nobody else meanwhile.
+const STEP: usize = 256;
+/// Longest wait for the broker in a turn.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Times that a current ticket may be dead-lettered before its task fails.
+const DEAD_LETTERS: u32 = 3;
+/// Most dead letters looked at in one turn.
+const DEAD_A_TURN: usize = 64;
+/// Wait after a turn that handed out work: workers may be waiting for more of it. It doubles with each turn that finds none to hand out.
+const EAGER: Duration = Duration::from_millis(5);
+
+/// How a scheduler works.
+#[derive(Debug, Clone)]
+pub struct SchedulerSettings {
+    /// How work is handed out.
+    pub plan: PlanSettings,
+    /// Time between two turns in which everything is looked at.
+    pub interval: Duration,
+    /// Age of a ticket that the broker has, beyond which it is published again if the queue is empty.
+    pub republish_after: Duration,
+}
+
+impl Default for SchedulerSettings {
+    fn default() -> Self {
+        Self {
+            plan: PlanSettings::default(),
+            interval: Duration::from_secs(1),
+            republish_after: Duration::from_secs(60),
+        }
+    }
+}
+
+/// What a turn did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Turn {
+    /// Tasks taken from workers whose lease ran out.
+    pub expired: Vec<Expired>,
+    /// Tasks brought in line with what their sweep's owner wants.
+    pub settled: usize,
+    /// Tasks that became runnable after their sweep's scores.
+    pub released: usize,
+    /// Tasks that got a ticket.
+    pub chosen: usize,
+    /// Tickets that the broker confirmed.
+    pub published: usize,
+    /// Tickets that go out once more because they seem lost.
+    pub republished: usize,
+    /// Dead letters looked at: those whose task still waited for them, and all.
+    pub dead: (usize, usize),
+    /// Dead letters that are no tickets.
+    pub malformed: usize,
+    /// Why not everything was published.
+    pub fault: Option<QueueError>,
+}
+
+/// Told of each turn: for metrics.
+pub trait Watcher: Send + Sync {
+    /// A turn, and how long it took.
+    fn turned(&self, turn: &Turn, took: Duration);
+}
+
+impl Watcher for () {
+    fn turned(&self, _: &Turn, _: Duration) {}
+}
+
+/// A scheduler.
+pub struct Scheduler<'a, S, Q> {
+    /// The truth.
+    pub store: &'a S,
+    /// Where tickets go.
+    pub queue: &'a Q,
+    /// How it works.
+    pub settings: &'a SchedulerSettings,
+}
+
+impl<S: Store, Q: TicketQueue> Scheduler<'_, S, Q> {
+    /// Turns until it is asked to end.
+    ///
+    /// # Errors
+    /// If a person has to change something about the store. Whatever passes is said, and tried again.
+    pub async fn run(&self, mut stop: watch::Receiver<bool>, watcher: &impl Watcher) -> Result<(), StoreError> {
+        let mut whole: Option<Instant> = None;
+        let mut said = None;
+        let mut pause = EAGER;
+        while !*stop.borrow() {
+            let is_whole = whole.is_none_or(|last| last.elapsed() >= self.settings.interval);
+            let began = Instant::now();
+            let turn = if is_whole { self.turn().await } else { self.hand_out().await };
+            if is_whole {
+                whole = Some(began);
+            }
+            let mut next = (pause * 2).min(self.settings.interval);
+            let fault = match turn {
+                Ok(turn) => {
+                    for expired in &turn.expired {
+                        eprintln!("task {}: its worker's lease ran out; now {}", expired.key, onward(&expired.onward));
+                    }
+                    watcher.turned(&turn, began.elapsed());
+                    if turn.chosen > 0 {
+                        next = EAGER;
+                    }
+                    turn.fault.map(|fault| fault.to_string())
+                }
+                Err(error) if error.is_retryable() => Some(error.to_string()),
+                Err(error) => return Err(error),
+            };
+            // A fault that lasts is said once.
+            if fault != said
+                && let Some(fault) = &fault
+            {
+                eprintln!("{fault}");
+            }
+            said = fault;
+            pause = next;
+            drop(timeout(pause, stop.wait_for(|stop| *stop)).await);
+            if stop.has_changed().is_err() {
+                // Nobody can ask any more: the wait above ends at once.
+                sleep(pause).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks at everything once.
+    ///
+    /// # Errors
+    /// If the store does not answer.
+    pub async fn turn(&self) -> Result<Turn, StoreError> {
+        let mut turn = Turn::default();
+        loop {
+            let expired = self.store.expire(STEP).await?;
+            let is_last = expired.len() < STEP;
+            turn.expired.extend(expired);
+            if is_last {
+                break;
+            }
+        }
+        self.bury(&mut turn).await?;
+        self.republish(&mut turn).await?;
+        self.carry_out(&mut turn).await?;
+        Ok(turn)
+    }
+
+    /// Hands out work, and nothing else.
+    async fn hand_out(&self) -> Result<Turn, StoreError> {
+        let mut turn = Turn::default();
+        self.carry_out(&mut turn).await?;
+        Ok(turn)
+    }
+
+    async fn carry_out(&self, turn: &mut Turn) -> Result<(), StoreError> {
+        let sweeps = self.store.sweeps().await?;
+        let workers = self.store.workers().await?.len();
+        let on_their_way = self.store.tickets().await?;
+        let tickets = on_their_way.outbox.len() + on_their_way.outstanding.len();
+        for action in plan(&self.settings.plan, &Snapshot { sweeps: &sweeps, workers, tickets }) {
+            match action {
+                Action::Settle(sweep) => turn.settled += self.settle(&sweep).await?,
+                Action::Release { sweep, most } => turn.released += self.store.release_pending(&sweep, most).await?,
+                Action::Choose { sweep, most } => {
+                    let ready = self.store.ready(&sweep, most).await?;
+                    turn.chosen += self.store.choose(&ready).await?;
+                }
+            }
+        }
+        loop {
+            let (published, fault) = publish_outbox(self.store, self.queue, STEP, PATIENCE).await?;
+            turn.published += published;
+            turn.fault = fault;
+            if published < STEP || turn.fault.is_some() {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn settle(&self, sweep: &str) -> Result<usize, StoreError> {
+        let (mut changed, mut from) = (0, Some(0));
+        while let Some(place) = from {
+            let walked = self.store.settle(sweep, place, STEP).await?;
+            changed += walked.changed;
+            from = walked.next;
+        }
+        Ok(changed)
+    }
+
+    /// Tickets that the broker has had for long while nothing is ready there are lost, or in the hands of a worker that will be refused.
+    async fn republish(&self, turn: &mut Turn) -> Result<(), StoreError> {
+        if self.store.tickets().await?.outstanding.is_empty() {
+            return Ok(());
+        }
+        match self.queue.depth(PATIENCE).await {
+            Ok(depth) if depth.ready == 0 => {
+                turn.republished = self.store.republish(self.settings.republish_after, STEP).await?;
+            }
+            Ok(_) => {}
+            Err(error) => turn.fault = Some(error),
+        }
+        Ok(())
+    }
+
+    async fn bury(&self, turn: &mut Turn) -> Result<(), StoreError> {
+        for _ in 0..DEAD_A_TURN {
+            let letter = match self.queue.take_dead(PATIENCE).await {
+                Ok(Some(letter)) => letter,
+                Ok(None) => return Ok(()),
+                Err(error) => {
+                    turn.fault = Some(error);
+                    return Ok(());
+                }
+            };
+            turn.dead.1 += 1;
+            let dead = letter.dead();
+            match Ticket::from_bytes(&dead.body) {
+                Ok(ticket) => {
+                    if let Some(became) = self.store.dead(&ticket, DEAD_LETTERS).await? {
+                        turn.dead.0 += 1;
+                        let (id, reason) = (&ticket.task_id, &dead.reason);
+                        eprintln!(
+                            "the ticket of {id} came back undelivered ({reason}); the task is now {}",
+                            onward(&became)
+                        );
+                    }
+                }
+                Err(error) => {
+                    turn.malformed += 1;
+                    let text = String::from_utf8_lossy(&dead.body[..dead.body.len().min(200)]).into_owned();
+                    eprintln!("a dead letter is no ticket ({error}): {}", printable(&text));
+                }
+            }
+            // Not settled, it comes again, and is worth nothing then.
+            drop(letter.done().await);
+        }
+        Ok(())
+    }
+}
+
+fn onward(onward: &Onward) -> TaskState {
+    match onward {
+        Onward::Queued(_) => TaskState::Queued,
+        Onward::State(state) => *state,
+    }
+}
