@@ -6,6 +6,9 @@ use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Once;
 
+mod confine;
+
+pub use confine::{Confinement, check_module, check_place, confine};
 use rustix::fs::OFlags;
 use rustix::process::{Resource, getrlimit, setrlimit};
 
@@ -35,15 +38,18 @@ pub const LARGEST_COEFFICIENTS: u64 = 256 << 20;
 /// Opens a regular file for reading, through links. Never waits, as opening a pipe would.
 ///
 /// # Errors
-/// If there is no such file, it is a folder, pipe, socket or device, or the file system says no.
+/// If there is no such file, it is a folder, pipe, socket or device, it is outside of where this process is [confined](confine) to, or the file
+/// system says no.
 pub fn open(path: &Path) -> io::Result<File> {
     raise_file_limit();
+    check_place(path)?;
     // Before opening: to open some devices does something.
     check_regular(&path.metadata()?)?;
     // It may have become a pipe since then: this flag opens one without its writer, and means nothing for a file.
     let flags = i32::try_from(OFlags::NONBLOCK.bits()).map_err(io::Error::other)?;
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
     check_regular(&file.metadata()?)?;
+    confine::check_file(path, &file)?;
     Ok(file)
 }
 

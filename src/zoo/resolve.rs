@@ -7,6 +7,7 @@ use glob::{MatchOptions, Pattern, glob_with};
 
 use super::error::ZooError;
 use super::folder::holds_model;
+use crate::untrusted;
 
 /// See [`Zoo::resolve`](super::Zoo::resolve).
 pub(super) fn resolve(patterns: &[String], base: &Path) -> Result<Vec<PathBuf>, ZooError> {
@@ -14,6 +15,7 @@ pub(super) fn resolve(patterns: &[String], base: &Path) -> Result<Vec<PathBuf>, 
     let mut paths = BTreeSet::new();
     for pattern in patterns {
         let plain = base.join(pattern);
+        untrusted::check_place(&plain).map_err(ZooError::io(&plain))?;
         // What exists under that very name is meant, even if the name has brackets in it.
         if plain.symlink_metadata().is_ok() {
             if !is_ingredient(&plain) {
@@ -26,6 +28,8 @@ pub(super) fn resolve(patterns: &[String], base: &Path) -> Result<Vec<PathBuf>, 
         let mut matched = false;
         for entry in entries(pattern, &base)? {
             matched = true;
+            // A wildcard may have met a link.
+            untrusted::check_place(&entry).map_err(ZooError::io(&entry))?;
             if is_ingredient(&entry) {
                 paths.insert(tidy(&entry)?);
             }

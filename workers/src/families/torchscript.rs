@@ -3,8 +3,10 @@
 //! Parameters are matched to the ingredients' tensors by name after a common prefix on either side. Buffers are the module's own and stay as they are.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
 use std::path::Path;
 
+use mehl_soup::untrusted;
 use mehl_soup::zoo::{Layout, LayoutTensor, TensorClass, Zoo};
 use tch::{CModule, Device, Kind, TchError, Tensor};
 
@@ -32,7 +34,13 @@ impl TorchScript {
         tch::jit::f_set_profiling_mode(false).map_err(torch)?;
         tch::jit::f_set_tensor_expr_fuser_enabled(false).map_err(torch)?;
         tch::jit::f_set_graph_executor_optimize(false).map_err(torch)?;
-        let mut module = CModule::load_on_device(path, device).map_err(torch)?;
+        let read = |source| FamilyError::Torch { file: path.display().to_string(), source: TchError::Io(source) };
+        let mut bytes = Vec::new();
+        untrusted::open(path).and_then(|mut file| file.read_to_end(&mut bytes)).map_err(read)?;
+        let hash = blake3::hash(&bytes).to_hex();
+        // What was looked up is what runs: the file may be another by now.
+        untrusted::check_module(path, &hash).map_err(read)?;
+        let mut module = CModule::load_data_on_device(&mut bytes.as_slice(), device).map_err(torch)?;
         module.f_set_eval().map_err(torch)?;
         let own = module.named_parameters().map_err(torch)?;
         let first = &zoo.ingredients()[0];
@@ -81,9 +89,7 @@ impl TorchScript {
                 ));
             }
         }
-        let bytes = std::fs::read(path)
-            .map_err(|source| FamilyError::Torch { file: path.display().to_string(), source: TchError::Io(source) })?;
-        let hash = format!("torchscript {}", blake3::hash(&bytes).to_hex());
+        let hash = format!("torchscript {hash}");
         if faults.is_empty() { Ok(Self { module, hash, parameters }) } else { Err(fault(faults)) }
     }
 }

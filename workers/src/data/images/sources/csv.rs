@@ -4,6 +4,7 @@ use std::path::{Component, Path, PathBuf};
 
 use super::{Columns, Labels, Listing, Place, Sample, by_name, io};
 use crate::data::DataError;
+use mehl_soup::untrusted;
 
 const PATHS: [&str; 5] = ["path", "file", "filename", "file_name", "image"];
 const LABELS: [&str; 3] = ["label", "class", "target"];
@@ -12,7 +13,7 @@ const LABELS: [&str; 3] = ["label", "class", "target"];
 pub(super) fn list(path: &Path, columns: &Columns<'_>) -> Result<Listing, DataError> {
     let fault = |what: String| DataError::Content { file: path.display().to_string(), what };
     let malformed = |error: csv::Error| fault(format!("not a CSV file: {error}"));
-    let file = std::fs::File::open(path).map_err(io(path))?;
+    let file = untrusted::open(path).map_err(io(path))?;
     let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(std::io::BufReader::new(file));
     let header = reader.headers().map_err(malformed)?.clone();
     let column = |stated: Option<&str>, usual: &[&str], what: &str| {

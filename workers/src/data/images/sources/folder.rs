@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Listing, Place, Sample, by_name, io, is_image};
 use crate::data::DataError;
+use mehl_soup::untrusted;
 
 /// Folders within folders that are followed; links may lead in a circle.
 const DEEPEST: usize = 16;
@@ -56,6 +57,7 @@ pub(super) fn list(root: &Path) -> Result<Listing, DataError> {
 
 /// What is in a folder, sorted, without hidden entries.
 fn entries(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
+    untrusted::check_place(folder).map_err(io(folder))?;
     let mut paths = Vec::new();
     for entry in fs::read_dir(folder).map_err(io(folder))? {
         let entry = entry.map_err(io(folder))?;

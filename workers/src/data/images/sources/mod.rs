@@ -4,10 +4,10 @@ mod csv;
 mod folder;
 mod parquet;
 
-use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use mehl_soup::untrusted;
 use rayon::prelude::*;
 
 use crate::data::DataError;
@@ -37,6 +37,7 @@ impl SourceKind {
     /// # Errors
     /// If the path does not exist or cannot be read.
     pub fn of(path: &Path) -> Result<Self, DataError> {
+        untrusted::check_place(path).map_err(io(path))?;
         let metadata = path.metadata().map_err(io(path))?;
         if metadata.is_dir() {
             return Ok(if parquet::files(path)?.is_empty() { Self::Folder } else { Self::Parquet });
@@ -181,7 +182,7 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
         return Err(format!("expected at most {LARGEST_FILE} bytes, found {}", metadata.len()));
     }
     let mut bytes = Vec::with_capacity(metadata.len() as usize);
-    File::open(path).and_then(|file| file.take(LARGEST_FILE).read_to_end(&mut bytes)).map_err(refused)?;
+    untrusted::open(path).and_then(|file| file.take(LARGEST_FILE).read_to_end(&mut bytes)).map_err(refused)?;
     Ok(bytes)
 }
 

@@ -4,6 +4,7 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
+use mehl_soup::untrusted;
 use parquet::basic::Type;
 use parquet::column::reader::ColumnReader;
 use parquet::data_type::ByteArray;
@@ -185,7 +186,7 @@ fn read_labels(column: ColumnReader, labels: &mut Found, file: &Path, group: usi
 }
 
 fn open(path: &Path) -> Result<SerializedFileReader<File>, DataError> {
-    let file = File::open(path).map_err(io(path))?;
+    let file = untrusted::open(path).map_err(io(path))?;
     SerializedFileReader::new(file).map_err(|error| malformed(path, &error))
 }
 
