@@ -6,13 +6,16 @@
 //! | `link` | what that thread and the asynchronous side share |
 //! | `attempt` | one claimed task from its claim to its end |
 //! | `worker` | ticket after ticket |
+//! | `service` | the same, with signs of life |
 
 mod attempt;
 mod compute;
 mod link;
+mod service;
 mod worker;
 
 pub use attempt::{Attempt, AttemptSettings, Ended};
 pub use compute::Compute;
 pub use link::{HistoryPoint, PoolResult};
+pub use service::serve;
 pub use worker::{Worker, WorkerError, WorkerSettings};
