@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
 use mehl_soup::queue::{InProcess, TicketQueue};
-use mehl_soup::runner::pool::{AttemptSettings, Compute, PoolResult, Worker, WorkerError, WorkerSettings};
+use mehl_soup::runner::pool::{AttemptSettings, Compute, Lines, PoolResult, Worker, WorkerError, WorkerSettings};
 use mehl_soup::scheduler::{Scheduler, SchedulerSettings};
 use mehl_soup::store::{
     ClaimAnswer, Claimant, Held, Letting, Memory, NewSweep, NewTask, Onward, Request, Store, TaskRecord,
@@ -94,8 +94,14 @@ impl<S: Store + 'static, Q: TicketQueue + 'static> Pool<S, Q> {
         let (store, queue) = (self.store.clone(), self.queue.clone());
         let compute = Compute::start(stub(&self.knobs)).unwrap();
         let ended = tokio::spawn(async move {
-            let worker =
-                Worker { store: &*store, queue: &*queue, compute: &compute, settings: &settings, stop: stopped };
+            let worker = Worker {
+                store: &*store,
+                queue: &*queue,
+                compute: &compute,
+                settings: &settings,
+                watch: Arc::new(Lines),
+                stop: stopped,
+            };
             worker.serve().await
         });
         Running { stop, ended }

@@ -8,6 +8,7 @@ use tokio::time::{Interval, MissedTickBehavior, interval, sleep};
 
 use super::compute::{Compute, Job, Output, Work};
 use super::link::{Link, PoolResult};
+use super::watch::Watch;
 use crate::checkpoint::Checkpoint;
 use crate::runner::engine::EngineError;
 use crate::store::{Claimed, Completed, Held, Hold, Letting, Onward, Order, Store, StoreError};
@@ -52,6 +53,8 @@ pub struct Attempt<'a, S> {
     pub compute: &'a Compute,
     /// How tasks are held.
     pub settings: &'a AttemptSettings,
+    /// Told of what happens.
+    pub watch: Arc<dyn Watch>,
     /// True once the worker is asked to end.
     pub stop: watch::Receiver<bool>,
 }
@@ -72,7 +75,7 @@ impl<S: Store> Attempt<'_, S> {
             let (spec, work) = match read(&claimed) {
                 Ok(parts) => parts,
                 Err(Unreadable::Checkpoint(why)) => {
-                    eprintln!("task {}: checkpoint refused ({why}); the task begins anew", hold.key);
+                    self.refuse(&hold, &why);
                     claimed.checkpoint = None;
                     continue;
                 }
@@ -86,6 +89,8 @@ impl<S: Store> Attempt<'_, S> {
                 sequence: claimed.sequence,
                 checkpoint_interval: self.settings.checkpoint_interval,
                 link: link.clone(),
+                key: hold.key.clone(),
+                watch: self.watch.clone(),
                 done,
             });
             let output = match self.accompany(&hold, &link, ended).await {
@@ -100,10 +105,13 @@ impl<S: Store> Attempt<'_, S> {
                     };
                 }
             };
+            if let Err(error) = &output {
+                self.watch.gave_up(&hold.key, error);
+            }
             return match output {
                 Ok(output) => self.complete(&hold, &link, output).await,
                 Err(EngineError::ForeignCheckpoint(why)) if claimed.checkpoint.is_some() => {
-                    eprintln!("task {}: checkpoint refused ({why}); the task begins anew", hold.key);
+                    self.refuse(&hold, &why);
                     claimed.checkpoint = None;
                     continue;
                 }
@@ -162,10 +170,12 @@ impl<S: Store> Attempt<'_, S> {
     async fn save(&self, hold: &Hold, link: &Link, heard: &mut Instant) -> Result<(), Interruption> {
         let Some(snapshot) = link.take() else { return Ok(()) };
         let (progress, _) = link.progress();
-        let lease = self.settings.lease;
+        let (lease, began) = (self.settings.lease, Instant::now());
         let answer = self.store.save(hold, lease, snapshot.sequence, &snapshot.bytes, progress.as_deref()).await;
-        if answer.is_err() {
-            link.put_back(snapshot);
+        match &answer {
+            Ok(Held::Yes(_)) => self.watch.saved(snapshot.bytes.len(), began.elapsed()),
+            Ok(Held::Fenced) => {}
+            Err(_) => link.put_back(snapshot),
         }
         self.hear(answer, link, heard)
     }
@@ -194,10 +204,14 @@ impl<S: Store> Attempt<'_, S> {
                     link.stop();
                     return Err(Interruption::Orphaned);
                 }
-                eprintln!("{error}");
+                self.watch.say(&error.to_string());
                 Ok(())
             }
         }
+    }
+
+    fn refuse(&self, hold: &Hold, why: &str) {
+        self.watch.say(&format!("task {}: checkpoint refused ({why}); the task begins anew", hold.key));
     }
 
     async fn complete(&self, hold: &Hold, link: &Link, output: Output) -> Ended {
@@ -239,7 +253,7 @@ impl<S: Store> Attempt<'_, S> {
             match write().await {
                 Ok(answer) => return Some(answer),
                 Err(error) if began.elapsed() >= self.settings.orphan => {
-                    eprintln!("{error}");
+                    self.watch.say(&error.to_string());
                     return None;
                 }
                 Err(_) => sleep(RETRY).await,

@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::link::{Link, Snapshot};
+use super::watch::Watch;
 use crate::checkpoint::Checkpoint;
 use crate::runner::engine::{
     Completion, Directive, EngineError, HostError, Progress, ScoresHost, SoupEngine, TaskHost,
 };
 use crate::sweep::manifest::Manifest;
 use crate::sweep::spec::Spec;
-use crate::task::Task;
+use crate::task::{Task, TaskKey};
 
 /// What is to be computed.
 #[derive(Debug, Clone)]
@@ -52,6 +53,10 @@ pub struct Job {
     pub checkpoint_interval: Duration,
     /// Shared with the asynchronous side.
     pub link: Arc<Link>,
+    /// The task.
+    pub key: TaskKey,
+    /// Told of what happens.
+    pub watch: Arc<dyn Watch>,
     /// Told the end.
     pub done: oneshot::Sender<Result<Output, EngineError>>,
 }
@@ -135,6 +140,7 @@ impl Host<'_> {
 impl TaskHost for Host<'_> {
     fn progress(&mut self, progress: &Progress) -> Directive {
         self.job.link.advance(Some(progress));
+        self.job.watch.iteration(&self.job.key, progress);
         if self.job.link.is_stopped() {
             Directive::Stop
         } else if self.last_save.elapsed() >= self.job.checkpoint_interval {
@@ -151,13 +157,14 @@ impl TaskHost for Host<'_> {
 
     fn note(&mut self, message: &str) {
         self.job.link.advance(None);
-        eprintln!("{message}");
+        self.job.watch.say(message);
     }
 }
 
 impl ScoresHost for Host<'_> {
-    fn scored(&mut self, so_far: &Manifest, _: usize, _: usize) -> Result<Directive, HostError> {
+    fn scored(&mut self, so_far: &Manifest, done: usize, total: usize) -> Result<Directive, HostError> {
         self.job.link.advance(None);
+        self.job.watch.scored(so_far, done, total);
         let bytes = serde_json::to_vec(so_far).map_err(|e| HostError(format!("the manifest cannot be kept: {e}")))?;
         self.keep(bytes);
         Ok(if self.job.link.is_stopped() { Directive::Stop } else { Directive::Continue })
@@ -165,6 +172,6 @@ impl ScoresHost for Host<'_> {
 
     fn note(&mut self, message: &str) {
         self.job.link.advance(None);
-        eprintln!("{message}");
+        self.job.watch.say(message);
     }
 }

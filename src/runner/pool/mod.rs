@@ -6,16 +6,19 @@
 //! | `link` | what that thread and the asynchronous side share |
 //! | `attempt` | one claimed task from its claim to its end |
 //! | `worker` | ticket after ticket |
+//! | `watch` | what all of this tells people and metrics |
 //! | `service` | the same, with signs of life |
 
 mod attempt;
 mod compute;
 mod link;
 mod service;
+mod watch;
 mod worker;
 
 pub use attempt::{Attempt, AttemptSettings, Ended};
 pub use compute::Compute;
 pub use link::{HistoryPoint, PoolResult};
 pub use service::serve;
+pub use watch::{Lines, Watch};
 pub use worker::{Worker, WorkerError, WorkerSettings};

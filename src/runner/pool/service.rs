@@ -1,11 +1,13 @@
 //! A worker as a service: it says that it is there, works, and ends in order when asked to.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::compute::Compute;
+use super::watch::Watch;
 use super::worker::{Worker, WorkerError, WorkerSettings};
 use crate::queue::TicketQueue;
 use crate::store::{Store, StoreError};
@@ -25,12 +27,13 @@ pub async fn serve<S: Store, Q: TicketQueue>(
     compute: &Compute,
     settings: &WorkerSettings,
     about: &str,
+    watch: Arc<dyn Watch>,
     stop: watch::Receiver<bool>,
 ) -> Result<u64, WorkerError> {
-    let worker = Worker { store, queue, compute, settings, stop };
+    let worker = Worker { store, queue, compute, settings, watch: watch.clone(), stop };
     let ended = tokio::select! {
         ended = worker.serve() => ended,
-        error = beat(store, &settings.name, about) => Err(WorkerError::Store(error)),
+        error = beat(store, &settings.name, about, &*watch) => Err(WorkerError::Store(error)),
     };
     // It is gone now, not in twenty seconds: the window of tickets follows.
     drop(tokio::time::timeout(Duration::from_secs(1), store.beat(&settings.name, Duration::ZERO, about)).await);
@@ -38,7 +41,7 @@ pub async fn serve<S: Store, Q: TicketQueue>(
 }
 
 /// Says that this worker is there, until a person has to change something.
-async fn beat(store: &impl Store, name: &str, about: &str) -> StoreError {
+async fn beat(store: &impl Store, name: &str, about: &str, watch: &dyn Watch) -> StoreError {
     let mut said = None;
     loop {
         let fault = match store.beat(name, LIFETIME, about).await {
@@ -49,7 +52,7 @@ async fn beat(store: &impl Store, name: &str, about: &str) -> StoreError {
         if fault != said
             && let Some(fault) = &fault
         {
-            eprintln!("{fault}");
+            watch.say(fault);
         }
         said = fault;
         sleep(BEAT).await;

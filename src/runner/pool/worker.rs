@@ -1,5 +1,6 @@
 //! A worker's turns: a ticket, its task, the next ticket. No message is held while a task runs, and no ticket waits on a busy worker.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -7,6 +8,7 @@ use tokio::time::sleep;
 
 use super::attempt::{Attempt, AttemptSettings, Ended};
 use super::compute::Compute;
+use super::watch::Watch;
 use crate::queue::{Delivery, QueueError, Subscription, TicketQueue};
 use crate::store::{ClaimAnswer, Claimant, Claimed, Onward, Store, StoreError};
 use crate::task::Ticket;
@@ -53,6 +55,8 @@ pub struct Worker<'a, S, Q> {
     pub compute: &'a Compute,
     /// How it works.
     pub settings: &'a WorkerSettings,
+    /// Told of what happens.
+    pub watch: Arc<dyn Watch>,
     /// True once it is asked to end: its task is kept and given back first.
     pub stop: watch::Receiver<bool>,
 }
@@ -67,14 +71,16 @@ impl<S: Store, Q: TicketQueue> Worker<'_, S, Q> {
         while let Some(claimed) = self.take().await? {
             tasks += 1;
             let key = claimed.hold.key.clone();
+            self.watch.claimed(&claimed);
             let attempt = Attempt {
                 store: self.store,
                 compute: self.compute,
                 settings: &self.settings.attempt,
+                watch: self.watch.clone(),
                 stop: self.stop.clone(),
             };
             let ended = attempt.run(claimed).await;
-            eprintln!("task {key}: {}", words(&ended));
+            self.watch.ended(&key, &ended);
             let stalled = matches!(ended, Ended::Stalled(_));
             if let Ended::LetGo(Onward::Queued(ticket)) | Ended::Stalled(Some(Onward::Queued(ticket))) = ended {
                 self.publish(&ticket).await;
@@ -132,7 +138,7 @@ impl<S: Store, Q: TicketQueue> Worker<'_, S, Q> {
             let ticket = match delivery.ticket() {
                 Ok(ticket) => ticket,
                 Err(error) => {
-                    eprintln!("a message was refused: {error}");
+                    self.watch.say(&format!("a message was refused: {error}"));
                     drop(delivery.refuse().await);
                     continue;
                 }
@@ -149,10 +155,7 @@ impl<S: Store, Q: TicketQueue> Worker<'_, S, Q> {
                     return Ok(Heard::Task(claimed));
                 }
                 ClaimAnswer::Refused(why) => {
-                    eprintln!(
-                        "ticket of {} generation {} is worth nothing: {why:?}",
-                        ticket.task_id, ticket.generation
-                    );
+                    self.watch.refused(&ticket, why);
                     drop(delivery.ack().await);
                 }
             }
@@ -167,7 +170,7 @@ impl<S: Store, Q: TicketQueue> Worker<'_, S, Q> {
             match self.store.claim(ticket, &claimant, self.settings.attempt.lease).await {
                 Ok(answer) => return Ok(Some(answer)),
                 Err(error) if error.is_retryable() => {
-                    eprintln!("{error}");
+                    self.watch.say(&error.to_string());
                     if self.is_stopped() {
                         return Ok(None);
                     }
@@ -182,10 +185,10 @@ impl<S: Store, Q: TicketQueue> Worker<'_, S, Q> {
     async fn publish(&self, ticket: &Ticket) {
         let published = self.queue.publish(std::slice::from_ref(ticket), PATIENCE).await;
         if let Some(fault) = published.fault {
-            eprintln!("{fault}; the scheduler publishes the ticket of {}", ticket.task_id);
+            self.watch.say(&format!("{fault}; the scheduler publishes the ticket of {}", ticket.task_id));
         }
         if let Err(error) = self.store.confirmed(&published.confirmed).await {
-            eprintln!("{error}");
+            self.watch.say(&error.to_string());
         }
     }
 
@@ -194,7 +197,7 @@ impl<S: Store, Q: TicketQueue> Worker<'_, S, Q> {
         if !error.is_retryable() {
             return Err(WorkerError::Queue(error));
         }
-        eprintln!("{error}");
+        self.watch.say(&error.to_string());
         sleep(PAUSE).await;
         Ok(())
     }
@@ -210,17 +213,6 @@ enum Heard {
     /// The subscription has ended.
     Fault,
     Nothing,
-}
-
-fn words(ended: &Ended) -> String {
-    match ended {
-        Ended::Completed => "succeeded".to_string(),
-        Ended::LetGo(Onward::Queued(_)) => "given back; it can go on elsewhere".to_string(),
-        Ended::LetGo(Onward::State(state)) => state.to_string(),
-        Ended::Fenced => "another worker has it: nothing was written".to_string(),
-        Ended::Orphaned => "given up: the store was not there for too long".to_string(),
-        Ended::Stalled(_) => "no progress".to_string(),
-    }
 }
 
 /// Different for each claim of each process.

@@ -1,0 +1,110 @@
+//! What a worker does, told to whoever watches it: people, and metrics.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::attempt::Ended;
+use crate::runner::engine::{EngineError, Progress};
+use crate::store::{Claimed, Onward, Refusal};
+use crate::sweep::manifest::Manifest;
+use crate::task::{TaskKey, Ticket};
+
+/// Told of everything that a worker does, from the compute thread and from the asynchronous side: it must not wait for anything.
+pub trait Watch: Send + Sync {
+    /// Something a person should read.
+    fn say(&self, message: &str);
+    /// A task is ours.
+    fn claimed(&self, _: &Claimed) {}
+    /// A ticket was worth nothing.
+    fn refused(&self, _: &Ticket, _: Refusal) {}
+    /// An ingredient was scored; `done` of `total`.
+    fn scored(&self, _: &Manifest, _done: usize, _total: usize) {}
+    /// An iteration is done.
+    fn iteration(&self, _: &TaskKey, _: &Progress) {}
+    /// A checkpoint of so many bytes was written; how long that took.
+    fn saved(&self, _bytes: usize, _took: Duration) {}
+    /// The engine gave up.
+    fn gave_up(&self, _: &TaskKey, _: &EngineError) {}
+    /// An attempt has ended.
+    fn ended(&self, _: &TaskKey, _: &Ended) {}
+}
+
+/// A line on stderr for each event that is not an iteration.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Lines;
+
+impl Watch for Lines {
+    fn say(&self, message: &str) {
+        eprintln!("{}", crate::untrusted::printable(message));
+    }
+
+    fn claimed(&self, claimed: &Claimed) {
+        self.say(&format!("task {}: attempt {} begins", claimed.hold.key, claimed.attempts));
+    }
+
+    fn refused(&self, ticket: &Ticket, why: Refusal) {
+        self.say(&format!("ticket of {} generation {} is worth nothing: {why:?}", ticket.task_id, ticket.generation));
+    }
+
+    fn gave_up(&self, key: &TaskKey, error: &EngineError) {
+        self.say(&format!("task {key}: {error}"));
+    }
+
+    fn ended(&self, key: &TaskKey, ended: &Ended) {
+        self.say(&format!("task {key}: {}", words(ended)));
+    }
+}
+
+fn words(ended: &Ended) -> String {
+    match ended {
+        Ended::Completed => "succeeded".to_string(),
+        Ended::LetGo(Onward::Queued(_)) => "given back; it can go on elsewhere".to_string(),
+        Ended::LetGo(Onward::State(state)) => state.to_string(),
+        Ended::Fenced => "another worker has it: nothing was written".to_string(),
+        Ended::Orphaned => "given up: the store was not there for too long".to_string(),
+        Ended::Stalled(_) => "no progress".to_string(),
+    }
+}
+
+/// Several that watch.
+impl<A: Watch + ?Sized, B: Watch + ?Sized> Watch for (Arc<A>, Arc<B>) {
+    fn say(&self, message: &str) {
+        self.0.say(message);
+        self.1.say(message);
+    }
+
+    fn claimed(&self, claimed: &Claimed) {
+        self.0.claimed(claimed);
+        self.1.claimed(claimed);
+    }
+
+    fn refused(&self, ticket: &Ticket, why: Refusal) {
+        self.0.refused(ticket, why);
+        self.1.refused(ticket, why);
+    }
+
+    fn scored(&self, so_far: &Manifest, done: usize, total: usize) {
+        self.0.scored(so_far, done, total);
+        self.1.scored(so_far, done, total);
+    }
+
+    fn iteration(&self, key: &TaskKey, progress: &Progress) {
+        self.0.iteration(key, progress);
+        self.1.iteration(key, progress);
+    }
+
+    fn saved(&self, bytes: usize, took: Duration) {
+        self.0.saved(bytes, took);
+        self.1.saved(bytes, took);
+    }
+
+    fn gave_up(&self, key: &TaskKey, error: &EngineError) {
+        self.0.gave_up(key, error);
+        self.1.gave_up(key, error);
+    }
+
+    fn ended(&self, key: &TaskKey, ended: &Ended) {
+        self.0.ended(key, ended);
+        self.1.ended(key, ended);
+    }
+}
