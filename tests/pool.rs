@@ -15,7 +15,7 @@ use mehl_soup::store::{
 };
 use mehl_soup::task::{TaskKey, TaskState};
 use support::stub_engine::{Knobs, expected, spec, stub};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -85,7 +85,10 @@ impl<S: Store + 'static, Q: TicketQueue + 'static> Pool<S, Q> {
     /// What a scheduler does, once.
     async fn turn(&self) {
         let settings = SchedulerSettings::default();
-        let turn = Scheduler { store: &*self.store, queue: &*self.queue, settings: &settings }.turn().await.unwrap();
+        let turn = Scheduler { store: &*self.store, queue: &*self.queue, settings: &settings, wake: &Notify::new() }
+            .turn()
+            .await
+            .unwrap();
         assert_eq!(turn.fault, None);
     }
 

@@ -1,7 +1,8 @@
 //! `mehl-soup run`: checks the specification, then hands over to the worker. And what the worker does around its engines.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::sync::watch;
 
 use super::exit::{Exit, run_error, say};
 use super::{Format, RunArgs, worker};
@@ -30,22 +31,21 @@ pub(super) fn check_and_start(args: &RunArgs) -> Exit {
 }
 
 /// Makes the engine of one of a specification's devices.
-pub type EngineFactory<'a, E> = dyn Fn(&Spec, usize, Option<HashCache>) -> Result<E, EngineError> + Sync + 'a;
+pub type EngineFactory<E> = fn(&Spec, usize, Option<HashCache>) -> Result<E, EngineError>;
 
 /// Runs a sweep to its end with engines made by `engine`, prints its table, writes the winner's model.
-pub fn run_to_the_end<E: SoupEngine>(args: &RunArgs, engine: &EngineFactory<'_, E>) -> Exit {
+pub fn run_to_the_end<E: SoupEngine + 'static>(args: &RunArgs, engine: EngineFactory<E>) -> Exit {
     let spec = match parse_spec(&args.spec) {
         Ok(spec) => spec,
         Err(error) => return Exit::Usage.say(error),
     };
     let folder = match RunFolder::open(&args.out, &spec.identity(), &spec.name) {
-        Ok(folder) => folder,
+        Ok(folder) => Arc::new(folder),
         Err(error) => return Exit::Usage.say(error),
     };
-    let stop = Arc::new(AtomicBool::new(false));
-    let asked = stop.clone();
+    let (asked, stop) = watch::channel(false);
     let handler = ctrlc::set_handler(move || {
-        if asked.swap(true, Ordering::Relaxed) {
+        if asked.send_replace(true) {
             // Asked twice: the last checkpoint is on disk, and nothing half-written has its final name.
             std::process::exit(i32::from(Exit::Stopped.code()));
         }
@@ -55,16 +55,18 @@ pub fn run_to_the_end<E: SoupEngine>(args: &RunArgs, engine: &EngineFactory<'_, 
         return Exit::Failed.say(format!("cannot listen for Ctrl-C: {error}"));
     }
     let slots = spec.compute.devices.len();
-    let reporter = Stderr::new(slots);
+    let reporter = Arc::new(Stderr::new(slots));
     let cache = HashCache::from_environment();
-    let surroundings = Surroundings { stop: &stop, reporter: &reporter, retry_failed: args.retry_failed };
-    let make = |slot: usize| engine(&spec, slot, cache.clone());
+    let surroundings = Surroundings { stop, reporter: reporter.clone(), retry_failed: args.retry_failed };
+    let (wanted, hashes) = (spec.clone(), cache.clone());
+    let make: Arc<dyn Fn(usize) -> Result<E, EngineError> + Send + Sync> =
+        Arc::new(move |slot| engine(&wanted, slot, hashes.clone()));
     let finished = match run_sweep(&spec, &folder, slots, &make, &surroundings) {
         Ok(finished) => finished,
         Err(error) => return run_error(&error),
     };
     let results = finished.results;
-    let published = publish_best(&folder, &results, cache.as_ref(), &reporter);
+    let published = publish_best(&folder, &results, cache.as_ref(), &*reporter);
     match args.format {
         Format::Table => {
             let width = comfy_table::Table::new().width().unwrap_or(160);

@@ -11,7 +11,7 @@ use crate::sweep::results::TaskOutcome;
 use crate::task::{Task, TaskState};
 
 /// Told of everything that happens in a run, from several threads.
-pub trait Reporter: Sync {
+pub trait Reporter: Send + Sync {
     /// Something a person should read.
     fn note(&self, message: &str);
     /// An ingredient was scored.

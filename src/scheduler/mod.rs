@@ -2,14 +2,17 @@
 //!
 //! | file | does |
 //! |---|---|
+//! | `admit` | a specification becomes a sweep of the store |
 //! | `plan` | what a turn changes: a pure function |
 //! | `reconcile` | the turns |
 //! | `outbox` | publishes the tickets that are to be published |
 
+mod admit;
 mod outbox;
 mod plan;
 mod reconcile;
 
+pub use admit::{AdmitError, Admitted, Terms, admit, new_sweep, new_tasks, scores_task, soup_task};
 pub use outbox::publish_outbox;
 pub use plan::{Action, PlanSettings, Snapshot, plan};
 pub use reconcile::{Scheduler, SchedulerSettings, Turn, Watcher};

@@ -4,8 +4,8 @@
 
 use std::time::{Duration, Instant};
 
-use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::sync::{Notify, watch};
+use tokio::time::sleep;
 
 use super::outbox::publish_outbox;
 use super::plan::{Action, PlanSettings, Snapshot, plan};
@@ -87,6 +87,8 @@ pub struct Scheduler<'a, S, Q> {
     pub queue: &'a Q,
     /// How it works.
     pub settings: &'a SchedulerSettings,
+    /// Told when something was changed that it acts on: it need not wait for its next turn then.
+    pub wake: &'a Notify,
 }
 
 impl<S: Store, Q: TicketQueue> Scheduler<'_, S, Q> {
@@ -128,10 +130,11 @@ impl<S: Store, Q: TicketQueue> Scheduler<'_, S, Q> {
             }
             said = fault;
             pause = next;
-            drop(timeout(pause, stop.wait_for(|stop| *stop)).await);
-            if stop.has_changed().is_err() {
-                // Nobody can ask any more: the wait above ends at once.
-                sleep(pause).await;
+            tokio::select! {
+                // If nobody can ask any more, it goes on.
+                Ok(_) = stop.wait_for(|stop| *stop) => {}
+                () = self.wake.notified() => whole = None,
+                () = sleep(pause) => {}
             }
         }
         Ok(())

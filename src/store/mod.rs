@@ -8,11 +8,13 @@
 //! |---|---|
 //! | `types` | what is asked and answered |
 //! | `memory` | the store of one process, and the model that Redis is tested against |
+//! | `kept` | the same, with a keeper of what must outlive the process |
 //! | `redis`, `scripts/*.lua` | the store of a pool |
 //! | `contract` | what both must do, as tests |
 
 #[cfg(any(test, feature = "test-support"))]
 pub mod contract;
+mod kept;
 mod memory;
 mod redis;
 mod types;
@@ -20,6 +22,7 @@ mod types;
 use std::future::Future;
 use std::time::Duration;
 
+pub use kept::{Keeper, Kept};
 pub use memory::Memory;
 pub use redis::{Redis, RedisSettings};
 pub use types::{

@@ -21,6 +21,14 @@ pub struct TaskKey {
 pub struct KeyError(String);
 
 impl TaskKey {
+    /// Id of the scores task of every sweep, which the others wait for.
+    pub const SCORES: &'static str = "scores";
+
+    /// Whether it is a scores task.
+    pub fn is_scores(&self) -> bool {
+        self.task == Self::SCORES
+    }
+
     /// From its parts.
     ///
     /// # Errors

@@ -92,9 +92,9 @@ fn main() -> Exit {
     calm_openmp();
     memory::keep_freed_pages();
     match Cli::parse().command {
-        Command::Local(args) => run_to_the_end(&args, &engine),
+        Command::Local(args) => run_to_the_end(&args, engine),
         Command::Demo(args) => match make_demo(&args) {
-            Ok(run) => run_to_the_end(&run, &engine),
+            Ok(run) => run_to_the_end(&run, engine),
             Err(error @ (DemoError::Io { .. } | DemoError::Other { .. })) => Exit::Usage.say(error),
             Err(error) => Exit::Failed.say(error),
         },

@@ -75,7 +75,7 @@ impl<S: Store> Attempt<'_, S> {
             let (spec, work) = match read(&claimed) {
                 Ok(parts) => parts,
                 Err(Unreadable::Checkpoint(why)) => {
-                    self.refuse(&hold, &why);
+                    self.watch.checkpoint_refused(&hold.key, &why);
                     claimed.checkpoint = None;
                     continue;
                 }
@@ -111,7 +111,7 @@ impl<S: Store> Attempt<'_, S> {
             return match output {
                 Ok(output) => self.complete(&hold, &link, output).await,
                 Err(EngineError::ForeignCheckpoint(why)) if claimed.checkpoint.is_some() => {
-                    self.refuse(&hold, &why);
+                    self.watch.checkpoint_refused(&hold.key, &why);
                     claimed.checkpoint = None;
                     continue;
                 }
@@ -208,10 +208,6 @@ impl<S: Store> Attempt<'_, S> {
                 Ok(())
             }
         }
-    }
-
-    fn refuse(&self, hold: &Hold, why: &str) {
-        self.watch.say(&format!("task {}: checkpoint refused ({why}); the task begins anew", hold.key));
     }
 
     async fn complete(&self, hold: &Hold, link: &Link, output: Output) -> Ended {

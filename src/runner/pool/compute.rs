@@ -1,5 +1,6 @@
 //! The thread that computes. It owns the engine, and with it every tensor; network and clocks live elsewhere, so that heartbeats never starve.
 
+use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
@@ -97,7 +98,7 @@ impl Compute {
                     }
                     Ok(Err(error)) => Err(error),
                     // What it left behind is not to be trusted; the next task gets a new engine.
-                    Err(panic) => Err(EngineError::Internal(crate::runner::local::panic_message(panic.as_ref()))),
+                    Err(panic) => Err(EngineError::Internal(panic_message(panic.as_ref()))),
                 };
                 // Nobody listens any more if the attempt was given up: then nobody wants the result either.
                 drop(job.done.send(output));
@@ -110,6 +111,12 @@ impl Compute {
     pub fn submit(&self, job: Job) {
         drop(self.jobs.send(job));
     }
+}
+
+/// What a panic said, as far as it can be known.
+fn panic_message(panic: &(dyn Any + Send)) -> String {
+    let message = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    format!("panic: {}", message.unwrap_or("no message"))
 }
 
 fn compute<E: SoupEngine>(engine: &mut E, job: &Job) -> Result<Output, EngineError> {

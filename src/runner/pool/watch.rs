@@ -23,6 +23,8 @@ pub trait Watch: Send + Sync {
     fn iteration(&self, _: &TaskKey, _: &Progress) {}
     /// A checkpoint of so many bytes was written; how long that took.
     fn saved(&self, _bytes: usize, _took: Duration) {}
+    /// A checkpoint cannot be read, or is another task's or version's: the task begins anew.
+    fn checkpoint_refused(&self, _: &TaskKey, _why: &str) {}
     /// The engine gave up.
     fn gave_up(&self, _: &TaskKey, _: &EngineError) {}
     /// An attempt has ended.
@@ -44,6 +46,10 @@ impl Watch for Lines {
 
     fn refused(&self, ticket: &Ticket, why: Refusal) {
         self.say(&format!("ticket of {} generation {} is worth nothing: {why:?}", ticket.task_id, ticket.generation));
+    }
+
+    fn checkpoint_refused(&self, key: &TaskKey, why: &str) {
+        self.say(&format!("task {key}: checkpoint refused ({why}); the task begins anew"));
     }
 
     fn gave_up(&self, key: &TaskKey, error: &EngineError) {
@@ -96,6 +102,11 @@ impl<A: Watch + ?Sized, B: Watch + ?Sized> Watch for (Arc<A>, Arc<B>) {
     fn saved(&self, bytes: usize, took: Duration) {
         self.0.saved(bytes, took);
         self.1.saved(bytes, took);
+    }
+
+    fn checkpoint_refused(&self, key: &TaskKey, why: &str) {
+        self.0.checkpoint_refused(key, why);
+        self.1.checkpoint_refused(key, why);
     }
 
     fn gave_up(&self, key: &TaskKey, error: &EngineError) {

@@ -1,0 +1,92 @@
+//! What the worker of one device does, for the reporter of a run.
+
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::{Ending, count, fatal};
+use crate::runner::engine::{EngineError, Progress};
+use crate::runner::pool::{Ended, Watch};
+use crate::runner::reporter::Reporter;
+use crate::runner::run_folder::RunFolder;
+use crate::store::Claimed;
+use crate::sweep::manifest::Manifest;
+use crate::task::{Task, TaskKey};
+
+/// Watches one device's worker.
+pub(super) struct SlotWatch {
+    slot: usize,
+    /// Tasks in all.
+    all: usize,
+    /// Of which so many have begun, on any device.
+    begun: Arc<AtomicUsize>,
+    folder: Arc<RunFolder>,
+    ending: Arc<Ending>,
+    reporter: Arc<dyn Reporter>,
+    /// What the worker is at.
+    task: Mutex<Option<Arc<Task>>>,
+}
+
+impl SlotWatch {
+    pub(super) fn new(
+        slot: usize,
+        all: usize,
+        begun: Arc<AtomicUsize>,
+        folder: Arc<RunFolder>,
+        ending: Arc<Ending>,
+        reporter: Arc<dyn Reporter>,
+    ) -> Self {
+        Self { slot, all, begun, folder, ending, reporter, task: Mutex::default() }
+    }
+
+    fn task(&self) -> Option<Arc<Task>> {
+        self.task.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Watch for SlotWatch {
+    fn say(&self, message: &str) {
+        // What follows from a fault that ends the run is not worth a line of its own.
+        if !self.ending.is_over() {
+            self.reporter.note(message);
+        }
+    }
+
+    fn claimed(&self, claimed: &Claimed) {
+        let task: Option<Arc<Task>> = serde_json::from_str(&claimed.body).ok().map(Arc::new);
+        if let Some(task) = &task {
+            self.reporter.started(self.slot, task, count(&self.begun, self.all));
+        }
+        *self.task.lock().unwrap_or_else(PoisonError::into_inner) = task;
+    }
+
+    fn scored(&self, so_far: &Manifest, done: usize, total: usize) {
+        let entry = done.checked_sub(1).and_then(|last| so_far.ingredients.get(last));
+        if let Some((entry, score)) = entry.and_then(|entry| Some((entry, entry.select.as_ref()?))) {
+            self.reporter.scored(&entry.name, score.loss, score.accuracy, done, total);
+        }
+    }
+
+    fn iteration(&self, _: &TaskKey, progress: &Progress) {
+        if let Some(task) = self.task() {
+            self.reporter.progress(self.slot, &task, progress);
+        }
+    }
+
+    fn checkpoint_refused(&self, key: &TaskKey, why: &str) {
+        self.say(&format!("task {}: checkpoint refused ({why}); the task begins anew", key.task));
+    }
+
+    fn gave_up(&self, key: &TaskKey, error: &EngineError) {
+        // Without scores there is no run.
+        if key.is_scores() && !matches!(error, EngineError::Stopped | EngineError::ForeignCheckpoint(_)) {
+            self.ending.end(fatal(error));
+        }
+    }
+
+    fn ended(&self, key: &TaskKey, _: &Ended) {
+        let Some(task) = self.task() else { return };
+        if let Ok(Some(outcome)) = self.folder.outcome(&key.task) {
+            self.reporter.finished(self.slot, &task, &outcome);
+        }
+    }
+}
