@@ -11,18 +11,22 @@
 //! | [`untrusted`] | reading files that somebody else made, within limits |
 //! | [`store`] | the truth about sweeps and tasks of a pool: in Redis, or in memory |
 //! | [`queue`] | tickets that tell workers of work: in RabbitMQ, or within one process |
+//! | [`api`] | the scheduler's HTTP API |
+//! | [`metrics`] | what is measured |
 //! | [`scheduler`] | what keeps a pool going |
 //! | [`runner`] | the engine's boundary, and the sweep on one machine |
 //! | [`cli`] | the command line |
 //!
 //! The crate links no libtorch; `mehl-soup-worker` depends on it, never the reverse.
 
+pub mod api;
 pub mod checkpoint;
 pub mod cli;
 pub mod coefficients;
 pub mod files;
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod metrics;
 pub mod queue;
 pub mod runner;
 pub mod scheduler;

@@ -9,10 +9,8 @@ use std::time::{Duration, Instant};
 
 use mehl_soup::queue::{InProcess, TicketQueue};
 use mehl_soup::runner::pool::{AttemptSettings, Compute, Lines, PoolResult, Worker, WorkerError, WorkerSettings};
-use mehl_soup::scheduler::{Scheduler, SchedulerSettings};
-use mehl_soup::store::{
-    ClaimAnswer, Claimant, Held, Letting, Memory, NewSweep, NewTask, Onward, Request, Store, TaskRecord,
-};
+use mehl_soup::scheduler::{Scheduler, SchedulerSettings, Terms, new_sweep, new_tasks};
+use mehl_soup::store::{ClaimAnswer, Claimant, Held, Letting, Memory, Onward, Request, Store, TaskRecord};
 use mehl_soup::task::{TaskKey, TaskState};
 use support::stub_engine::{Knobs, expected, spec, stub};
 use tokio::sync::{Notify, watch};
@@ -56,24 +54,10 @@ impl<S: Store + 'static, Q: TicketQueue + 'static> Pool<S, Q> {
         let pool = Self { store: Arc::new(store), queue: Arc::new(queue), knobs: Arc::default() };
         pool.knobs.iterations.store(iterations, SeqCst);
         pool.knobs.millis.store(millis, SeqCst);
-        let (spec, tasks) = spec();
-        let new = NewSweep {
-            id: "s".into(),
-            name: spec.name.clone(),
-            spec: serde_json::to_string(&spec).unwrap(),
-            attempts: 2,
-            cap: 0,
-            priority: 0,
-            max_seconds: 0,
-        };
+        let (spec, _) = spec();
+        let new = new_sweep("s".into(), &spec, Terms { attempts: 2, ..Terms::default() });
         pool.store.create_sweep(&new, None).await.unwrap();
-        let mut list = vec![NewTask { id: "scores".into(), body: "{}".into(), is_scores: true }];
-        list.extend(tasks.iter().map(|task| NewTask {
-            id: task.id.clone(),
-            body: serde_json::to_string(task).unwrap(),
-            is_scores: false,
-        }));
-        pool.store.add_tasks("s", 0, &list).await.unwrap();
+        pool.store.add_tasks("s", 0, &new_tasks(&spec)).await.unwrap();
         pool.store.open_sweep("s").await.unwrap().unwrap();
         pool.turn().await;
         let once = WorkerSettings { once: true, ..settings("scorer") };

@@ -10,6 +10,9 @@ use crate::sweep::expand::expand;
 use crate::sweep::spec::Spec;
 use crate::task::{Task, TaskKey};
 
+/// Id of the scores task of every sweep.
+pub const SCORES: &str = TaskKey::SCORES;
+
 /// Tasks of one write: some hundred kilobytes, which a store takes in a few milliseconds.
 const BATCH: usize = 500;
 /// Writes on their way at once: while the store does one, the next ones travel.
@@ -63,7 +66,7 @@ pub enum AdmitError {
 
 /// The task that every sweep begins with.
 pub fn scores_task() -> NewTask {
-    NewTask { id: TaskKey::SCORES.to_string(), body: "{}".to_string(), is_scores: true }
+    NewTask { id: SCORES.to_string(), body: "{}".to_string(), is_scores: true }
 }
 
 /// All tasks of a sweep as the store keeps them: the scores task, then those that the specification spans.
@@ -172,7 +175,7 @@ fn new_id(name: &str) -> String {
 }
 
 /// A word of 32 letters and digits that no other call gives, here or elsewhere. Not a secret.
-pub(crate) fn unique_word() -> String {
+fn unique_word() -> String {
     static CALLS: AtomicU64 = AtomicU64::new(0);
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     let mut hasher = blake3::Hasher::new();

@@ -12,7 +12,7 @@ mod outbox;
 mod plan;
 mod reconcile;
 
-pub use admit::{AdmitError, Admitted, Terms, admit, new_sweep, new_tasks, scores_task, soup_task};
+pub use admit::{AdmitError, Admitted, SCORES, Terms, admit, new_sweep, new_tasks, scores_task, soup_task};
 pub use outbox::publish_outbox;
 pub use plan::{Action, PlanSettings, Snapshot, plan};
 pub use reconcile::{Scheduler, SchedulerSettings, Turn, Watcher};

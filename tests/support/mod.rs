@@ -3,6 +3,7 @@
 
 pub mod proxy;
 pub mod servers;
+pub mod service;
 pub mod stub_engine;
 
 use std::collections::BTreeMap;

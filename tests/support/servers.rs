@@ -69,10 +69,15 @@ impl RedisServer {
         format!("redis://127.0.0.1:{}/", self.port)
     }
 
-    /// Kills it at once, and starts it anew with what it has on disk.
-    pub fn kill_and_restart(&mut self) {
+    /// Kills it at once.
+    pub fn stop(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    /// Kills it at once, and starts it anew with what it has on disk.
+    pub fn kill_and_restart(&mut self) {
+        self.stop();
         self.child = Self::spawn(self.port, &self.folder, &self.arguments);
     }
 }

@@ -1,0 +1,131 @@
+//! What stands before every handler: the token, the deadline, the count.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderValue, Method, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+use super::Api;
+use super::error::ApiError;
+use crate::queue::TicketQueue;
+use crate::store::Store;
+
+/// Addresses that are answered without a token: they hold no name of a sweep, and probes have no token.
+pub const OPEN: [&str; 4] = ["/healthz", "/readyz", "/metrics", "/v1/openapi.json"];
+
+/// A bearer token. Only its hash is kept.
+#[derive(Clone)]
+pub struct Token(blake3::Hash);
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Token(..)")
+    }
+}
+
+impl Token {
+    /// Of these letters, spaces around them left out; `None` if there are none.
+    pub fn new(token: &str) -> Option<Self> {
+        let token = token.trim();
+        (!token.is_empty()).then(|| Self(blake3::hash(token.as_bytes())))
+    }
+
+    /// Whether it is the same, in a time that does not depend on how much of it is.
+    pub fn is(&self, candidate: &str) -> bool {
+        // Comparing two `blake3::Hash` takes constant time.
+        self.0 == blake3::hash(candidate.as_bytes())
+    }
+}
+
+/// Lets only those in who have the token; without one, only programs on this machine that speak to it by a name of its own.
+pub async fn check_token<S: Store, Q: TicketQueue>(
+    State(api): State<Arc<Api<S, Q>>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if OPEN.contains(&request.uri().path()) {
+        return next.run(request).await;
+    }
+    let refused = match &api.token {
+        Some(token) => {
+            let given = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+            let is_right = given.and_then(bearer).is_some_and(|given| token.is(given));
+            (!is_right).then_some(ApiError::Unauthorized)
+        }
+        None => foreign(&request).map(ApiError::Forbidden),
+    };
+    let Some(refused) = refused else { return next.run(request).await };
+    // The path tells who asked for what; headers, with whatever token was tried, are not told.
+    let path: String = request.uri().path().chars().take(200).collect();
+    tracing::warn!(method = %request.method(), path, "refused: {refused}");
+    refused.into_response()
+}
+
+fn bearer(value: &str) -> Option<&str> {
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+/// Why a request to a server without a token is refused: a web page in a browser on this machine can reach loopback too. Browsers name the page's origin in what it
+/// writes, and the page's host name where that was made to point here.
+fn foreign(request: &Request) -> Option<String> {
+    let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+    if request.headers().contains_key(header::ORIGIN) && !is_read {
+        return Some("a server without a token takes nothing from web pages".to_string());
+    }
+    let host = request.headers().get(header::HOST)?.to_str().unwrap_or_default();
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let name = name.trim_start_matches('[').trim_end_matches(']');
+    let is_here = name.eq_ignore_ascii_case("localhost")
+        || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
+    (!is_here).then(|| "a server without a token is to be spoken to as localhost or 127.0.0.1".to_string())
+}
+
+/// Answers instead of a handler that takes too long, and counts answers.
+pub async fn watch<S: Store, Q: TicketQueue>(
+    State(api): State<Arc<Api<S, Q>>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    // Only addresses that there are: others could be any number.
+    let route = request.extensions().get::<MatchedPath>().map_or("other".to_string(), |path| path.as_str().to_string());
+    let is_creation = request.method() == Method::POST && route == "/v1/sweeps";
+    let deadline: Duration = if is_creation { api.settings.creation_deadline } else { api.settings.deadline };
+    let response = match tokio::time::timeout(deadline, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => ApiError::Deadline(deadline.as_secs()).into_response(),
+    };
+    api.metrics.http_requests.with_label_values(&[route.as_str(), response.status().as_str()]).inc();
+    response
+}
+
+/// Answers change all the time, and are for whoever asked: nobody on the way keeps them.
+pub async fn no_store(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_only_itself() {
+        let token = Token::new(" secret\n").unwrap();
+        assert!(token.is("secret"));
+        for other in ["", "secre", "secret ", "secrets", "SECRET"] {
+            assert!(!token.is(other), "{other}");
+        }
+        assert!(Token::new(" \n").is_none());
+        assert!(!format!("{token:?}").contains("secret"));
+        assert_eq!(bearer("bearer  secret"), Some("secret"));
+        assert_eq!(bearer("Basic secret"), None);
+    }
+}

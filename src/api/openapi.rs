@@ -1,0 +1,63 @@
+//! The OpenAPI document, made from the handlers.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+use utoipa::{Modify, OpenApi};
+
+use super::{Api, actions, create, health, pool, results, sweeps, tasks};
+use crate::queue::TicketQueue;
+use crate::store::Store;
+
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "mehl-soup scheduler", description = "Sweeps of model soups: submit, read, steer"),
+    paths(
+        create::create_sweep,
+        sweeps::sweeps,
+        sweeps::sweep,
+        sweeps::delete_sweep,
+        sweeps::spec,
+        results::results,
+        actions::cancel,
+        actions::pause,
+        actions::resume,
+        actions::retry,
+        tasks::tasks,
+        tasks::task,
+        tasks::events,
+        tasks::history,
+        tasks::coefficients,
+        pool::load,
+        pool::workers,
+        document,
+        health::healthz,
+        health::readyz,
+        health::metrics,
+    ),
+    modifiers(&Bearer),
+    security(("token" = []))
+)]
+struct Document;
+
+struct Bearer;
+
+impl Modify for Bearer {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let scheme = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
+        document.components.get_or_insert_with(Default::default).add_security_scheme("token", scheme);
+    }
+}
+
+/// The document.
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    Document::openapi()
+}
+
+/// Gives this document.
+#[utoipa::path(get, path = "/v1/openapi.json", tag = "health", security(()), responses((status = 200, body = Object)))]
+pub async fn document<S: Store, Q: TicketQueue>(State(_): State<Arc<Api<S, Q>>>) -> Json<utoipa::openapi::OpenApi> {
+    Json(openapi())
+}
