@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use mehl_soup::api::{Api, ApiSettings, Token, router, serve};
 use mehl_soup::metrics::Metrics;
 use mehl_soup::queue::{InProcess, TicketQueue};
-use mehl_soup::runner::pool::{AttemptSettings, Compute, Worker, WorkerSettings};
-use mehl_soup::scheduler::publish_outbox;
+use mehl_soup::runner::pool::{AttemptSettings, Compute, Lines, Worker, WorkerSettings};
+use mehl_soup::scheduler::{Scheduler, SchedulerSettings};
 use mehl_soup::store::{Memory, Store};
 use serde_json::Value;
 use tokio::net::TcpListener;
@@ -111,18 +111,11 @@ impl<S: Store + 'static, Q: TicketQueue + 'static> Service<S, Q> {
         service
     }
 
-    /// What a scheduler does, again and again.
-    fn schedule(&self, changed: Arc<tokio::sync::Notify>) {
-        let (store, queue, mut stopped) = (self.store.clone(), self.queue.clone(), self.stop.subscribe());
+    fn schedule(&self, wake: Arc<tokio::sync::Notify>) {
+        let (store, queue, stopped) = (self.store.clone(), self.queue.clone(), self.stop.subscribe());
         tokio::spawn(async move {
-            loop {
-                drop(turn(&*store, &*queue).await);
-                tokio::select! {
-                    _ = stopped.wait_for(|stop| *stop) => return,
-                    () = changed.notified() => {}
-                    () = tokio::time::sleep(Duration::from_millis(20)) => {}
-                }
-            }
+            let settings = SchedulerSettings { interval: Duration::from_millis(20), ..SchedulerSettings::default() };
+            Scheduler { store: &*store, queue: &*queue, settings: &settings, wake: &wake }.run(stopped, &()).await
         });
     }
 
@@ -139,7 +132,16 @@ impl<S: Store + 'static, Q: TicketQueue + 'static> Service<S, Q> {
         let compute = Compute::start(stub(&self.knobs)).unwrap();
         tokio::spawn(async move {
             store.beat(&settings.name, Duration::from_secs(60), r#"{"device":"none"}"#).await.unwrap();
-            Worker { store: &*store, queue: &*queue, compute: &compute, settings: &settings, stop }.serve().await
+            Worker {
+                store: &*store,
+                queue: &*queue,
+                compute: &compute,
+                settings: &settings,
+                watch: Arc::new(Lines),
+                stop,
+            }
+            .serve()
+            .await
         });
     }
 
@@ -192,15 +194,4 @@ impl<S: Store + 'static, Q: TicketQueue + 'static> Service<S, Q> {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
-}
-
-async fn turn(store: &impl Store, queue: &impl TicketQueue) -> Result<(), mehl_soup::store::StoreError> {
-    store.expire(100).await?;
-    for sweep in store.sweeps().await? {
-        store.settle(&sweep.id, 0, 100_000).await?;
-        store.release_pending(&sweep.id, 1000).await?;
-        let ready = store.ready(&sweep.id, 1000).await?;
-        store.choose(&ready).await?;
-    }
-    publish_outbox(store, queue, 1000, PATIENCE).await.map(drop)
 }
