@@ -15,6 +15,7 @@
 //! | [`metrics`] | what is measured |
 //! | [`scheduler`] | what keeps a pool going |
 //! | [`runner`] | the engine's boundary, and the sweep on one machine |
+//! | [`config`] | settings of the programs of a pool, from file, environment and flags |
 //! | [`cli`] | the command line |
 //!
 //! The crate links no libtorch; `mehl-soup-worker` depends on it, never the reverse.
@@ -23,6 +24,7 @@ pub mod api;
 pub mod checkpoint;
 pub mod cli;
 pub mod coefficients;
+pub mod config;
 pub mod files;
 #[doc(hidden)]
 pub mod fuzzing;

@@ -2,6 +2,7 @@
 //!
 //! stdout is data, stderr is talk. Exit codes: 0 done, 1 failed, 2 bad usage, input or output folder, 130 stopped by Ctrl-C.
 
+mod config;
 pub mod exit;
 mod inspect;
 mod materialize;
@@ -34,6 +35,8 @@ enum Command {
     Inspect(inspect::InspectArgs),
     /// Write the model that a coefficients file stands for
     Materialize(materialize::MaterializeArgs),
+    /// Show the configuration of the pool's programs, with where each value came from; secrets are hidden
+    Config(config::ShowArgs),
 }
 
 /// Flags of `run`.
@@ -114,5 +117,6 @@ pub fn main() -> Exit {
         ]),
         Command::Inspect(args) => inspect::inspect(&args),
         Command::Materialize(args) => materialize::materialize(&args),
+        Command::Config(args) => config::show(&args),
     }
 }

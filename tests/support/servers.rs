@@ -128,7 +128,7 @@ pub fn settings(url: String) -> RedisSettings {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let installation = format!("test-{}-{number}", std::process::id());
-    RedisSettings { url, installation, timeout: Duration::from_secs(10) }
+    RedisSettings { url, ca_file: None, installation, timeout: Duration::from_secs(10) }
 }
 
 /// A new, empty store on the shared server.

@@ -1,5 +1,6 @@
 //! Connecting, and looking whether a server can be trusted with state.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
@@ -13,6 +14,8 @@ use crate::store::StoreError;
 pub struct RedisSettings {
     /// `redis://[user:password@]host[:port][/database]`, or `rediss://` for TLS. Holds a secret: never shown.
     pub url: String,
+    /// PEM file of the authorities to trust for TLS, in place of the well-known ones. Read once.
+    pub ca_file: Option<PathBuf>,
     /// First part of all keys: installations on one server do not see each other. Letters, digits and `+ - . _`.
     pub installation: String,
     /// Longest time to wait for an answer.
