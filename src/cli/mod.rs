@@ -6,7 +6,10 @@ mod config;
 pub mod exit;
 mod inspect;
 mod materialize;
+pub mod pool_worker;
 pub mod run;
+mod serve;
+mod service;
 mod worker;
 
 use std::path::PathBuf;
@@ -35,6 +38,9 @@ enum Command {
     Inspect(inspect::InspectArgs),
     /// Write the model that a coefficients file stands for
     Materialize(materialize::MaterializeArgs),
+    /// Serve a pool of workers: take sweeps over HTTP, hand out their tasks, look after tasks whose workers were lost. Holds nothing itself: end it and
+    /// start it again at any time, or run two
+    Serve(serve::ServeArgs),
     /// Show the configuration of the pool's programs, with where each value came from; secrets are hidden
     Config(config::ShowArgs),
 }
@@ -116,6 +122,7 @@ pub fn main() -> Exit {
             args.format.as_str().into(),
         ]),
         Command::Inspect(args) => inspect::inspect(&args),
+        Command::Serve(args) => serve::serve(&args),
         Command::Materialize(args) => materialize::materialize(&args),
         Command::Config(args) => config::show(&args),
     }

@@ -133,7 +133,9 @@ mod tests {
         std::fs::write(folder.path().join("bytes"), b"hunter2\xff").unwrap();
         std::fs::write(folder.path().join("large"), vec![b'h'; 70_000]).unwrap();
         assert_eq!(source("good").read().unwrap().expose(), "hunter2");
-        for (name, what) in [("empty", "is empty"), ("bytes", "not text"), ("large", "at most 65536"), ("none", "No such")] {
+        for (name, what) in
+            [("empty", "is empty"), ("bytes", "not text"), ("large", "at most 65536"), ("none", "No such")]
+        {
             let error = source(name).read().unwrap_err().to_string();
             assert!(error.contains("redis.url_file (flag)") && error.contains(name) && error.contains(what), "{error}");
             assert!(!error.contains("hunter2"), "{error}");

@@ -72,8 +72,9 @@ impl WorkerConfig {
             return Err(ConfigError::one(Fault {
                 key: "worker.input_roots".to_string(),
                 origin: None,
-                problem: "missing: expected the folders whose files sweeps may name, zoos and data; nothing outside is read"
-                    .to_string(),
+                problem:
+                    "missing: expected the folders whose files sweeps may name, zoos and data; nothing outside is read"
+                        .to_string(),
             }));
         }
         Ok(&self.input_roots)

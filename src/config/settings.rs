@@ -44,7 +44,12 @@ pub const SETTINGS: &[Setting] = &[
         Is("mehl-soup"),
         "begins all keys in Redis and all names of queues. Installations on the same servers do not see each other",
     ),
-    setting("redis.url", Kind::Url(REDIS), Is("redis://127.0.0.1:6379/"), "address of Redis or of its Sentinels; see pool.md"),
+    setting(
+        "redis.url",
+        Kind::Url(REDIS),
+        Is("redis://127.0.0.1:6379/"),
+        "address of Redis or of its Sentinels; see pool.md",
+    ),
     setting("redis.url_file", Kind::Path, Absent, "file that holds the address, in place of `redis.url`"),
     setting(
         "redis.ca_file",
@@ -78,7 +83,12 @@ pub const SETTINGS: &[Setting] = &[
     setting("scheduler.token_file", Kind::Path, Absent, "file that holds the token, in place of `scheduler.token`"),
     setting("scheduler.max_body_bytes", Kind::Bytes(1 << 10, 64 << 20), Is("1048576"), "largest body of a request"),
     setting("scheduler.max_tasks", Kind::Count(1, 10_000_000), Is("100000"), "most tasks of one sweep"),
-    setting("scheduler.interval_seconds", Kind::Seconds(1, 60), Is("1"), "time between two looks at what is to be done"),
+    setting(
+        "scheduler.interval_seconds",
+        Kind::Seconds(1, 60),
+        Is("1"),
+        "time between two looks at what is to be done",
+    ),
     setting(
         "scheduler.republish_after_seconds",
         Kind::Seconds(1, DAY),

@@ -96,7 +96,8 @@ fn files_of_all_three_kinds_say_the_same() {
 
 #[test]
 fn every_fault_is_told_with_its_key_and_origin() {
-    let (_folder, path) = file("pool.toml", "redsi = 1\n[redis]\nurll = 'x'\ntimeout_seconds = '2'\n[worker]\nlease_seconds = 1\n");
+    let (_folder, path) =
+        file("pool.toml", "redsi = 1\n[redis]\nurll = 'x'\ntimeout_seconds = '2'\n[worker]\nlease_seconds = 1\n");
     let args = ConfigArgs {
         config: Some(path.clone()),
         set: ["client.servre=x", "novalue", "amqp=3"].map(|text| Assignment::from(text.to_string())).to_vec(),
@@ -176,7 +177,8 @@ fn secrets_come_directly_or_by_file_and_are_shown_by_nothing() {
     let by_file = resolve(&[], &[("MEHL_SOUP__CLIENT__TOKEN_FILE", token)]).unwrap();
     assert_eq!(by_file.client.token().unwrap().unwrap().expose(), "hunter2");
 
-    let error = resolve(&[], &[("MEHL_SOUP__SCHEDULER__LISTEN", "0.0.0.0:7070")]).unwrap().scheduler.token().unwrap_err();
+    let error =
+        resolve(&[], &[("MEHL_SOUP__SCHEDULER__LISTEN", "0.0.0.0:7070")]).unwrap().scheduler.token().unwrap_err();
     assert!(error.to_string().contains("scheduler.token") && error.to_string().contains("0.0.0.0:7070"), "{error}");
     for bad in [("MEHL_SOUP__REDIS__URL", "hunter2"), ("MEHL_SOUP__CLIENT__SERVER", "http://me:hunter2@h")] {
         let error = resolve(&[], &[bad]).unwrap_err().to_string();
@@ -205,8 +207,13 @@ fn a_secret_of_a_later_layer_takes_the_place_of_the_other_form_and_both_in_one_a
 fn the_older_name_of_the_server_works_and_the_longer_one_wins() {
     let older = ("MEHL_SOUP_SERVER", "https://older/");
     let config = resolve(&[], &[older]).unwrap();
-    assert_eq!((config.client.server.as_str(), from(&config, "client.server").as_str()), ("https://older", "environment MEHL_SOUP_SERVER"));
-    for variables in [[older, ("MEHL_SOUP__CLIENT__SERVER", "https://new")], [("MEHL_SOUP__CLIENT__SERVER", "https://new"), older]] {
+    assert_eq!(
+        (config.client.server.as_str(), from(&config, "client.server").as_str()),
+        ("https://older", "environment MEHL_SOUP_SERVER")
+    );
+    for variables in
+        [[older, ("MEHL_SOUP__CLIENT__SERVER", "https://new")], [("MEHL_SOUP__CLIENT__SERVER", "https://new"), older]]
+    {
         assert_eq!(resolve(&[], &variables).unwrap().client.server, "https://new");
     }
 }

@@ -156,7 +156,9 @@ impl Kind {
             Self::Secret => !text.is_empty() && !text.chars().any(char::is_control),
             Self::Url(schemes) => {
                 !text.chars().any(char::is_control)
-                    && text.split_once("://").is_some_and(|(scheme, rest)| schemes.contains(&scheme) && !rest.is_empty())
+                    && text
+                        .split_once("://")
+                        .is_some_and(|(scheme, rest)| schemes.contains(&scheme) && !rest.is_empty())
             }
             Self::Path => !text.is_empty() && !text.contains('\0'),
             Self::Address => text.parse::<SocketAddr>().is_ok(),
@@ -237,7 +239,11 @@ mod tests {
         for (kind, good, bad) in [
             (Kind::Name, vec!["mehl-soup", "a.b"], vec!["", "a b", ".a", "a/b"]),
             (Kind::Secret, vec!["x", "with space"], vec!["", "a\nb"]),
-            (Kind::Url(&["redis", "rediss"]), vec!["redis://h", "rediss://u:p@h:1/2"], vec!["", "redis:h", "http://h", "redis://"]),
+            (
+                Kind::Url(&["redis", "rediss"]),
+                vec!["redis://h", "rediss://u:p@h:1/2"],
+                vec!["", "redis:h", "http://h", "redis://"],
+            ),
             (Kind::Address, vec!["127.0.0.1:1", "[::]:7070", "0.0.0.0:0"], vec!["", "localhost:1", "127.0.0.1"]),
             (Kind::MaybeAddress, vec!["", "127.0.0.1:1"], vec!["x"]),
             (Kind::Server, vec!["http://h", "https://h:1/p"], vec!["", "h:1", "http://", "http://u:p@h", "ftp://h"]),

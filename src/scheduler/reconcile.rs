@@ -10,7 +10,7 @@ use tokio::time::sleep;
 use super::outbox::publish_outbox;
 use super::plan::{Action, PlanSettings, Snapshot, plan};
 use crate::queue::{DeadLetter, QueueError, TicketQueue};
-use crate::store::{Expired, Onward, Store, StoreError};
+use crate::store::{Expired, Onward, Store, StoreError, SweepRecord};
 use crate::task::{TaskState, Ticket};
 use crate::untrusted::printable;
 
@@ -65,6 +65,8 @@ pub struct Turn {
     pub dead: (usize, usize),
     /// Dead letters that are no tickets.
     pub malformed: usize,
+    /// All sweeps, as they were when work was handed out.
+    pub sweeps: Vec<SweepRecord>,
     /// Why not everything was published.
     pub fault: Option<QueueError>,
 }
@@ -182,6 +184,7 @@ impl<S: Store, Q: TicketQueue> Scheduler<'_, S, Q> {
                 }
             }
         }
+        turn.sweeps = sweeps;
         loop {
             let (published, fault) = publish_outbox(self.store, self.queue, STEP, PATIENCE).await?;
             turn.published += published;

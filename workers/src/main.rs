@@ -6,8 +6,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use mehl_soup::cli::exit::Exit;
+use mehl_soup::cli::pool_worker::{WorkerArgs, serve_worker};
 use mehl_soup::cli::run::run_to_the_end;
 use mehl_soup::cli::{DemoArgs, RunArgs};
+use mehl_soup::config::WorkerConfig;
 use mehl_soup::runner::engine::EngineError;
 use mehl_soup::sweep::spec::Spec;
 use mehl_soup::zoo::HashCache;
@@ -27,6 +29,8 @@ struct Cli {
 enum Command {
     /// Run a sweep here: what `mehl-soup run` starts
     Local(RunArgs),
+    /// Work for a pool: take tasks that a scheduler hands out, one at a time on one device, until asked to end (SIGTERM or Ctrl-C)
+    Serve(WorkerArgs),
     /// Make a zoo from UCI digits and run a sweep over it: what `mehl-soup demo` starts
     Demo(DemoArgs),
     /// Images per second beside torchvision; seconds of an iteration by phase beside a bare forward and backward pass of the same model
@@ -93,6 +97,7 @@ fn main() -> Exit {
     memory::keep_freed_pages();
     match Cli::parse().command {
         Command::Local(args) => run_to_the_end(&args, engine),
+        Command::Serve(args) => serve_worker(&args, pool_engine),
         Command::Demo(args) => match make_demo(&args) {
             Ok(run) => run_to_the_end(&run, engine),
             Err(error @ (DemoError::Io { .. } | DemoError::Other { .. })) => Exit::Usage.say(error),
@@ -112,6 +117,14 @@ fn engine(spec: &Spec, slot: usize, cache: Option<HashCache>) -> Result<LocalEng
     let threads = spec.compute.threads.unwrap_or_else(|| device::cores() / slots).max(1);
     device::limit_threads(threads * slots);
     let settings = Settings { device: device::parse(name)?, kind: Kind::Float, threads, cache };
+    Ok(LocalEngine::new(spec.clone(), settings))
+}
+
+/// An engine for a worker of a pool: the specification says what is computed, the worker's own configuration where.
+fn pool_engine(spec: &Spec, worker: &WorkerConfig, cache: Option<HashCache>) -> Result<LocalEngine, EngineError> {
+    let threads = worker.threads.unwrap_or_else(device::cores).max(1);
+    device::limit_threads(threads);
+    let settings = Settings { device: device::parse(&worker.device)?, kind: Kind::Float, threads, cache };
     Ok(LocalEngine::new(spec.clone(), settings))
 }
 

@@ -4,10 +4,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::{Client, InfoDict};
+use redis::{Client, InfoDict, TlsCertificates};
 
 use super::answers;
 use crate::store::StoreError;
+
+/// Largest file of authorities, in bytes: those of a whole system have a quarter of it.
+const LARGEST_AUTHORITIES: u64 = 1 << 20;
 
 /// Where the server is, and what is ours on it.
 #[derive(Clone)]
@@ -28,8 +31,17 @@ pub async fn connect(settings: &RedisSettings) -> Result<ConnectionManager, Stor
         return Err(StoreError::Setup("the installation's name: expected letters, digits and `+ - . _`".to_string()));
     }
     // The client's own message may hold the address, and with it the password.
-    let client = Client::open(settings.url.as_str())
-        .map_err(|e| StoreError::Setup(format!("its address is not valid: {:?}", e.kind())))?;
+    let invalid = |e: redis::RedisError| StoreError::Setup(format!("its address is not valid: {:?}", e.kind()));
+    let client = match &settings.ca_file {
+        None => Client::open(settings.url.as_str()),
+        Some(file) => {
+            let named = |e: std::io::Error| StoreError::Setup(format!("redis.ca_file {}: {e}", file.display()));
+            let authorities = crate::untrusted::read(file, LARGEST_AUTHORITIES).map_err(named)?;
+            let certificates = TlsCertificates { client_tls: None, root_cert: Some(authorities) };
+            Client::build_with_tls(settings.url.as_str(), certificates)
+        }
+    }
+    .map_err(invalid)?;
     let config = ConnectionManagerConfig::new()
         .set_response_timeout(Some(settings.timeout))
         .set_connection_timeout(Some(settings.timeout))

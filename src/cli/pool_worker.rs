@@ -1,0 +1,102 @@
+//! `mehl-soup-worker serve`: one worker of a pool, with one device.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use clap::Args;
+use tokio::sync::watch;
+
+use super::exit::Exit;
+use super::service::{Service, ServiceError, connect_queue, connect_store};
+use crate::config::{Config, ConfigArgs, WorkerConfig};
+use crate::queue::TicketQueue;
+use crate::runner::engine::{EngineError, SoupEngine};
+use crate::runner::pool::{Compute, Lines, Watch, WorkerError, serve};
+use crate::sweep::spec::Spec;
+use crate::untrusted::{Confinement, confine};
+use crate::zoo::HashCache;
+
+/// Flags of `mehl-soup-worker serve`.
+#[derive(Debug, Args)]
+pub struct WorkerArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Work on one task, then end with 0; end with 0 too if there is none. For Kubernetes Jobs
+    #[arg(long)]
+    once: bool,
+    /// Device, over `worker.device`: cpu, cuda, cuda:1
+    #[arg(long)]
+    device: Option<String>,
+}
+
+/// Makes the engine for a sweep on a worker's device.
+pub type PoolEngineFactory<E> = fn(&Spec, &WorkerConfig, Option<HashCache>) -> Result<E, EngineError>;
+
+/// Works until asked to end. A task that is under way then is kept and given back, and another worker can go on with it at once.
+pub fn serve_worker<E: SoupEngine + 'static>(args: &WorkerArgs, engine: PoolEngineFactory<E>) -> Exit {
+    let flags: Vec<(&str, String)> = args.device.iter().map(|device| ("worker.device", device.clone())).collect();
+    let config = match Config::load(&args.config, &flags) {
+        Ok(config) => config,
+        Err(error) => return Exit::Usage.say(error),
+    };
+    if let Err(error) = restrict(&config.worker) {
+        return Exit::Usage.say(error);
+    }
+    let service = match Service::start("worker") {
+        Ok(service) => service,
+        Err(error) => return Exit::Failed.say(error),
+    };
+    let exit = service.end(run(&config, args.once, engine, service.stop()));
+    if exit != Exit::Done {
+        // An engine that stands still keeps its thread, and with it the process.
+        std::process::exit(i32::from(exit.code()));
+    }
+    exit
+}
+
+/// From here on, this process reads and runs what its configuration allows only.
+fn restrict(worker: &WorkerConfig) -> Result<(), String> {
+    let roots = worker.input_roots().map_err(|error| error.to_string())?;
+    let modules = worker.torchscript_allow.iter().map(|hash| hash.to_hex().to_string());
+    let confinement = Confinement::new(roots, modules).map_err(|error| error.to_string())?;
+    confine(confinement).map_err(|_| "this process is confined already".to_string())
+}
+
+async fn run<E: SoupEngine + 'static>(
+    config: &Config,
+    once: bool,
+    engine: PoolEngineFactory<E>,
+    stop: watch::Receiver<bool>,
+) -> Result<(), ServiceError> {
+    let Some(store) = connect_store(config, stop.clone()).await? else { return Ok(()) };
+    let worker = config.worker.clone();
+    let queue = connect_queue(config, &worker.name)?;
+    let hashes = HashCache::from_environment();
+    let compute = {
+        let worker = worker.clone();
+        Compute::start(move |spec: &Spec| engine(spec, &worker, hashes.clone()))
+            .map_err(|error| ServiceError::internal(format!("no thread: {error}")))?
+    };
+    let watch: Arc<dyn Watch> = Arc::new(Lines);
+    eprintln!("worker {} waits for tasks on {}", worker.name, worker.device);
+    let settings = worker.settings(once);
+    let ended = serve(&store, &queue, &compute, &settings, &about(&worker), watch, stop).await;
+    drop(tokio::time::timeout(Duration::from_secs(2), queue.close()).await);
+    match ended {
+        Ok(_) => Ok(()),
+        Err(error @ WorkerError::Stalled) => Err(ServiceError::internal(error)),
+        Err(error) => Err(ServiceError::usage(error)),
+    }
+}
+
+/// What the worker says about itself.
+fn about(worker: &WorkerConfig) -> String {
+    let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    serde_json::json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "device": worker.device,
+        "process": std::process::id(),
+        "started": started,
+    })
+    .to_string()
+}

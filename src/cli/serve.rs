@@ -1,0 +1,105 @@
+//! `mehl-soup serve`: the scheduler and its HTTP API.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use super::exit::Exit;
+use super::service::{Service, ServiceError, connect_queue, connect_store};
+use crate::api::{Api, ApiSettings, Token, router, serve as listen};
+use crate::config::{Config, ConfigArgs, ConfigError};
+use crate::metrics::Metrics;
+use crate::scheduler::{PlanSettings, Scheduler, SchedulerSettings, Turn, Watcher};
+
+/// How long requests on their way have to end.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Flags of `serve`.
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Address and port of the HTTP API, over `scheduler.listen`. Any but a loopback address needs a token
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<String>,
+}
+
+pub(super) fn serve(args: &ServeArgs) -> Exit {
+    let flags: Vec<(&str, String)> = args.listen.iter().map(|listen| ("scheduler.listen", listen.clone())).collect();
+    let config = match Config::load(&args.config, &flags) {
+        Ok(config) => config,
+        Err(error) => return Exit::Usage.say(error),
+    };
+    let service = match Service::start("scheduler") {
+        Ok(service) => service,
+        Err(error) => return Exit::Failed.say(error),
+    };
+    service.end(run(&config, service.stop()))
+}
+
+async fn run(config: &Config, stop: watch::Receiver<bool>) -> Result<(), ServiceError> {
+    let token = config.scheduler.token().map_err(ServiceError::usage)?;
+    // Spaces alone are no token.
+    let token = match token {
+        Some(secret) => Some(Token::new(secret.expose()).ok_or_else(|| ServiceError::usage(NO_TOKEN))?),
+        None => None,
+    };
+    let listener = TcpListener::bind(config.scheduler.listen)
+        .await
+        .map_err(|error| ServiceError::usage(format!("cannot listen on {}: {error}", config.scheduler.listen)))?;
+    let Some(store) = connect_store(config, stop.clone()).await? else { return Ok(()) };
+    let queue = connect_queue(config, "scheduler")?;
+    let (store, queue) = (Arc::new(store), Arc::new(queue));
+    let registry = prometheus::Registry::new();
+    let metrics = Metrics::new(&registry).map_err(ServiceError::internal)?;
+    let settings = ApiSettings { most_tasks: config.scheduler.max_tasks, ..ApiSettings::default() };
+    let api = Arc::new(Api::new(store.clone(), queue.clone(), token, settings, registry, metrics.clone()));
+    let wake = api.changed();
+    let settings = scheduler_settings(config);
+    let scheduler = Scheduler { store: &*store, queue: &*queue, settings: &settings, wake: &wake };
+    eprintln!("listening on http://{}", listener.local_addr().unwrap_or(config.scheduler.listen));
+    let mut asked = stop.clone();
+    let until = async move { drop(asked.wait_for(|stop| *stop).await) };
+    let answering = listen(listener, router(api), until, PATIENCE);
+    tokio::try_join!(async { scheduler.run(stop, &Counted(metrics)).await.map_err(ServiceError::usage) }, async {
+        answering.await.map_err(ServiceError::internal)
+    },)?;
+    crate::queue::TicketQueue::close(&*queue).await;
+    Ok(())
+}
+
+const NO_TOKEN: &str = "scheduler.token: expected letters, found only spaces";
+
+fn scheduler_settings(config: &Config) -> SchedulerSettings {
+    let scheduler = &config.scheduler;
+    SchedulerSettings {
+        plan: PlanSettings {
+            window_per_worker: scheduler.window_per_worker,
+            window_extra: scheduler.window_extra,
+            ageing: scheduler.ageing,
+        },
+        interval: scheduler.interval,
+        republish_after: scheduler.republish_after,
+    }
+}
+
+/// Counts what turns do.
+struct Counted(Metrics);
+
+impl Watcher for Counted {
+    fn turned(&self, turn: &Turn, _: Duration) {
+        self.0.tickets_published.inc_by(turn.published as u64);
+        self.0.leases_expired.inc_by(turn.expired.len() as u64);
+        self.0.dead_letters.inc_by((turn.dead.1) as u64);
+        self.0.set_tasks(&turn.sweeps);
+    }
+}
+
+impl From<ConfigError> for ServiceError {
+    fn from(error: ConfigError) -> Self {
+        Self::usage(error)
+    }
+}

@@ -1,0 +1,122 @@
+//! What the long-lived programs share: a runtime, signals, and waiting for servers that are not there yet.
+
+use std::time::Duration;
+
+use tokio::runtime::Runtime;
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+use super::exit::Exit;
+use crate::config::Config;
+use crate::queue::RabbitMq;
+use crate::store::{Redis, StoreError};
+use crate::untrusted::printable;
+
+/// Waits between two tries to reach a server.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Why a service ended without being asked to.
+#[derive(Debug)]
+pub(super) enum ServiceError {
+    /// A person has to change something.
+    Usage(String),
+    /// Something failed.
+    Failed(String),
+}
+
+impl ServiceError {
+    pub(super) fn usage(error: impl std::fmt::Display) -> Self {
+        Self::Usage(error.to_string())
+    }
+
+    pub(super) fn internal(error: impl std::fmt::Display) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+/// A process that serves until it is asked to end.
+pub(super) struct Service {
+    name: &'static str,
+    runtime: Runtime,
+    stop: watch::Receiver<bool>,
+}
+
+impl Service {
+    /// Starts the runtime, and listens for SIGTERM and Ctrl-C. The second time either ends the process at once.
+    ///
+    /// # Errors
+    /// If the system gives no threads or signals.
+    pub(super) fn start(name: &'static str) -> Result<Self, String> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name(name)
+            .enable_all()
+            .build()
+            .map_err(|error| format!("no threads: {error}"))?;
+        let (asked, stop) = watch::channel(false);
+        ctrlc::set_handler(move || {
+            if asked.send_replace(true) {
+                std::process::exit(i32::from(Exit::Stopped.code()));
+            }
+        })
+        .map_err(|error| format!("cannot listen for signals: {error}"))?;
+        Ok(Self { name, runtime, stop })
+    }
+
+    /// True once the process is asked to end.
+    pub(super) fn stop(&self) -> watch::Receiver<bool> {
+        self.stop.clone()
+    }
+
+    /// Runs to the end: 0 if that was asked for.
+    pub(super) fn end(&self, work: impl Future<Output = Result<(), ServiceError>>) -> Exit {
+        match self.runtime.block_on(work) {
+            Ok(()) => {
+                eprintln!("{} has ended", self.name);
+                Exit::Done
+            }
+            Err(ServiceError::Usage(error)) => Exit::Usage.say(error),
+            Err(ServiceError::Failed(error)) => Exit::Failed.say(error),
+        }
+    }
+}
+
+/// Connects to Redis, waiting for it as long as nobody wants to end. `None`: somebody did.
+///
+/// # Errors
+/// If a person has to change something about it.
+pub(super) async fn connect_store(
+    config: &Config,
+    mut stop: watch::Receiver<bool>,
+) -> Result<Option<Redis>, ServiceError> {
+    let settings = config.redis_settings().map_err(ServiceError::usage)?;
+    let mut said = None;
+    loop {
+        match Redis::connect(&settings).await {
+            Ok(store) => return Ok(Some(store)),
+            Err(error) if !error.is_retryable() => return Err(ServiceError::usage(error)),
+            Err(error) => say_once(&mut said, &error),
+        }
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return Ok(None),
+            () = sleep(PAUSE) => {}
+        }
+    }
+}
+
+fn say_once(said: &mut Option<String>, error: &StoreError) {
+    let text = error.to_string();
+    if said.as_ref() != Some(&text) {
+        eprintln!("{}; trying again", printable(&text));
+        *said = Some(text);
+    }
+}
+
+/// Begins to connect to RabbitMQ; it goes on trying for ever.
+///
+/// # Errors
+/// If a person has to change something about the address.
+pub(super) fn connect_queue(config: &Config, connection_name: &str) -> Result<RabbitMq, ServiceError> {
+    let settings = config.rabbitmq_settings(connection_name).map_err(ServiceError::usage)?;
+    RabbitMq::start(&settings).map_err(ServiceError::usage)
+}
