@@ -4,17 +4,23 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use super::exit::Exit;
 use super::service::{Service, ServiceError, connect_queue, connect_store};
 use crate::config::{Config, ConfigArgs, WorkerConfig};
+use crate::metrics::{WorkerMetrics, serve_metrics};
 use crate::queue::TicketQueue;
 use crate::runner::engine::{EngineError, SoupEngine};
 use crate::runner::pool::{Compute, Lines, Watch, WorkerError, serve};
+use crate::store::Store;
 use crate::sweep::spec::Spec;
 use crate::untrusted::{Confinement, confine};
 use crate::zoo::HashCache;
+
+/// Longest wait for the store's answer to a probe.
+const PROBE: Duration = Duration::from_secs(2);
 
 /// Flags of `mehl-soup-worker serve`.
 #[derive(Debug, Args)]
@@ -70,23 +76,46 @@ async fn run<E: SoupEngine + 'static>(
 ) -> Result<(), ServiceError> {
     let Some(store) = connect_store(config, stop.clone()).await? else { return Ok(()) };
     let worker = config.worker.clone();
-    let queue = connect_queue(config, &worker.name)?;
+    let store = Arc::new(store);
+    let queue = Arc::new(connect_queue(config, &worker.name)?);
+    let registry = prometheus::Registry::new();
+    let metrics = Arc::new(WorkerMetrics::new(&registry).map_err(ServiceError::internal)?);
+    if let Some(address) = worker.listen {
+        let listener = TcpListener::bind(address)
+            .await
+            .map_err(|error| ServiceError::usage(format!("cannot listen on {address} (worker.listen): {error}")))?;
+        let (store, queue, metrics) = (store.clone(), queue.clone(), metrics.clone());
+        tokio::spawn(serve_metrics(listener, registry, move || {
+            let (store, queue, metrics) = (store.clone(), queue.clone(), metrics.clone());
+            async move { is_ready(&*store, &*queue, &metrics).await }
+        }));
+    }
     let hashes = HashCache::from_environment();
     let compute = {
         let worker = worker.clone();
         Compute::start(move |spec: &Spec| engine(spec, &worker, hashes.clone()))
             .map_err(|error| ServiceError::internal(format!("no thread: {error}")))?
     };
-    let watch: Arc<dyn Watch> = Arc::new(Lines);
+    let watch: Arc<dyn Watch> = Arc::new((Arc::new(Lines), metrics));
     eprintln!("worker {} waits for tasks on {}", worker.name, worker.device);
     let settings = worker.settings(once);
-    let ended = serve(&store, &queue, &compute, &settings, &about(&worker), watch, stop).await;
+    let ended = serve(&*store, &*queue, &compute, &settings, &about(&worker), watch, stop).await;
     drop(tokio::time::timeout(Duration::from_secs(2), queue.close()).await);
     match ended {
         Ok(_) => Ok(()),
         Err(error @ WorkerError::Stalled) => Err(ServiceError::internal(error)),
         Err(error) => Err(ServiceError::usage(error)),
     }
+}
+
+/// Whether store and broker answer; notes it for the metrics.
+async fn is_ready(store: &impl Store, queue: &impl TicketQueue, metrics: &WorkerMetrics) -> bool {
+    // There is no sweep of this name: the answer costs next to nothing.
+    let stored = tokio::time::timeout(PROBE, store.sweep("-")).await.is_ok_and(|answer| answer.is_ok());
+    let connected = queue.state().is_connected;
+    metrics.redis_connected.set(i64::from(stored));
+    metrics.broker_connected.set(i64::from(connected));
+    stored && connected
 }
 
 /// What the worker says about itself.

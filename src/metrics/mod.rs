@@ -2,8 +2,14 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `names` | every series: name, unit, help |
+//! | `names` | every series of the scheduler: name, unit, help |
+//! | `worker` | every series of a worker |
+//! | `listen` | a worker's probes and metrics over HTTP |
 
+mod listen;
 mod names;
+mod worker;
 
+pub use listen::serve_metrics;
 pub use names::Metrics;
+pub use worker::WorkerMetrics;

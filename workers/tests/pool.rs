@@ -58,19 +58,17 @@ impl Pool {
     /// A worker that reads the fixtures only, with one thread as the runs that it is compared with.
     fn worker(&self, name: &str, flags: &[&str]) -> Running {
         let mut command = Command::new(env!("CARGO_BIN_EXE_mehl-soup-worker"));
-        command.arg("serve").args(flags);
+        command.arg("serve");
         let roots = format!("worker.input_roots={}", fixture("trajectories").display());
         let name = format!("worker.name={name}");
-        for set in [
-            &roots,
-            &name,
-            "worker.threads=1",
-            "worker.lease_seconds=2",
-            "worker.checkpoint_interval_seconds=1",
-            "worker.listen=",
-        ] {
+        for set in [&roots, &name, "worker.threads=1", "worker.lease_seconds=2", "worker.checkpoint_interval_seconds=1"]
+        {
             command.args(["--set", set]);
         }
+        if !flags.iter().any(|flag| flag.starts_with("worker.listen=")) {
+            command.args(["--set", "worker.listen="]);
+        }
+        command.args(flags);
         self.configure(&mut command);
         command.env("MEHL_SOUP_CACHE_DIR", self.place.path("cache"));
         Running::start(command)
@@ -181,12 +179,27 @@ fn workers_and_scheduler_come_and_go_and_the_bits_are_those_of_one_machine() {
     let stopped = pool.worker("stopped", &[]);
     pool.until_computing(&id, "stopped");
     stopped.signal(libc::SIGSTOP);
-    let other = pool.worker("other", &[]);
+    let metrics = format!("127.0.0.1:{}", free_port());
+    let other = pool.worker("other", &["--set", &format!("worker.listen={metrics}")]);
     pool.until("its task is taken from it", &id, |_| pool.task_of(&id, "stopped").is_none());
     stopped.signal(libc::SIGCONT);
     let sweep = pool.until("all tasks are done", &id, |sweep| sweep["outcome"] != Value::Null);
     assert_eq!((&sweep["outcome"], &sweep["counts"]["failed"]), (&json!("done"), &Value::Null), "{sweep}");
     pool.assert_same(&id, "whole");
+    let scrape = |path: &str| request("GET", &format!("http://{metrics}{path}"), &[], b"");
+    assert_eq!((scrape("/healthz").status, scrape("/readyz").status), (200, 200));
+    let text = String::from_utf8(scrape("/metrics").bytes).unwrap();
+    let value = |name: &str| -> f64 {
+        let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{name}: {text}"));
+        line.rsplit(' ').next().unwrap().parse().unwrap()
+    };
+    assert!(value("mehl_soup_iterations_total") > 100.0);
+    assert!(value("mehl_soup_iteration_samples_per_second") > 0.0);
+    let (resident, peak) =
+        ("mehl_soup_host_memory_bytes{kind=\"resident\"}", "mehl_soup_host_memory_bytes{kind=\"peak\"}");
+    assert!(value(resident) > 1e7 && value(peak) >= value(resident));
+    assert!(value("mehl_soup_attempts_total{outcome=\"succeeded\"}") >= 1.0);
+    assert_eq!((value("mehl_soup_redis_connected"), value("mehl_soup_broker_connected")), (1.0, 1.0));
     other.signal(libc::SIGTERM);
     other.wait().expect(0);
     stopped.signal(libc::SIGTERM);
