@@ -34,19 +34,33 @@ pub fn spec(data: &[u8]) {
     let read: Spec = serde_json::from_str(&stored).expect("what was stored is read");
     assert_eq!(read, spec, "storing changed it");
     assert_eq!(read.identity(), spec.identity());
-    let values = |distribution: &Distribution| match distribution {
-        Distribution::Choice(values) => values.len() as u128,
-        Distribution::Int(low, high) => (i128::from(*high) - i128::from(*low) + 1).unsigned_abs(),
-        Distribution::Uniform(..) | Distribution::LogUniform(..) => 1,
-    };
     let drawn = match spec.search.strategy {
         Strategy::Random => spec.search.tasks as u128,
+        // Fields that depend on the method make it fewer.
         Strategy::Grid => spec.search.space.iter().fold(1, |n: u128, (_, d)| n.saturating_mul(values(d))),
     };
     if drawn.saturating_add(spec.search.points.len() as u128) <= MOST_TASKS {
         let tasks = expand(&spec);
         let ids: BTreeSet<&str> = tasks.iter().map(|task| task.id.as_str()).collect();
         assert_eq!(ids.len(), tasks.len(), "two tasks of one name");
+    }
+}
+
+/// Values of a searched field in a grid, counted apart from the program.
+fn values(distribution: &Distribution) -> u128 {
+    let whole = |low: i64, high: i64, step: i64| (i128::from(high) - i128::from(low)) / i128::from(step) + 1;
+    match distribution {
+        Distribution::Choice(values) => values.len() as u128,
+        Distribution::Int(low, high) => whole(*low, *high, 1).unsigned_abs(),
+        Distribution::StepInt(low, high, step) => whole(*low, *high, *step).unsigned_abs(),
+        Distribution::StepUniform(low, high, step) | Distribution::StepLogUniform(low, high, step) => {
+            ((high - low) / step).ceil() as u128 + 1
+        }
+        Distribution::Uniform(..) | Distribution::LogUniform(..) | Distribution::LogInt(..) => 1,
+        Distribution::When(methods, of) => {
+            assert!(!methods.is_empty() && of.methods().is_none(), "a condition of nothing, or within another");
+            values(of)
+        }
     }
 }
 

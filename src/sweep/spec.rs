@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+pub use super::distribution::Distribution;
 use super::image_spec::ImageSpec;
 use super::manifest::SplitScore;
 
@@ -345,20 +346,6 @@ pub enum Strategy {
     Grid,
     /// Independent samples.
     Random,
-}
-
-/// Values of one searched field.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Distribution {
-    /// One of these.
-    Choice(Vec<serde_json::Value>),
-    /// Uniform in [low, high].
-    Uniform(f64, f64),
-    /// Uniform in the logarithm.
-    LogUniform(f64, f64),
-    /// Whole numbers in [low, high].
-    Int(i64, i64),
 }
 
 /// `[compute]`

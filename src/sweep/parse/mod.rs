@@ -84,12 +84,13 @@ fn parse(text: &str, format: Format, folder: &Path, file: &str, default_name: &s
 
     let mut soup_section = top.section("soup");
     let search_section = top.section("search");
-    let base = search::Base { soup: soup_section.fields().to_vec(), seed };
+    let given = soup_section.fields().to_vec();
     // Where the method is searched, that of `[soup]` may never be used, so nothing is contradicted.
     let contradiction =
         if search::searches_method(&search_section) { Contradiction::Tolerated } else { Contradiction::Fault };
     let soup = soup::read(&mut soup_section, seed, contradiction);
     soup_section.finish();
+    let base = search::Base { soup: given, seed, method: soup.method };
     let soup_given: Overrides =
         base.soup.iter().filter_map(|field| Some((field.key.clone(), field.node.to_json()?))).collect();
     let search = search::search(search_section, &base, &faults);

@@ -9,7 +9,7 @@ use super::inputs;
 use super::node::Value;
 use super::section::{Field, Section};
 use super::soup::{self, Contradiction, KEYS, TOP};
-use crate::sweep::spec::{Distribution, Overrides, SearchSpec, Strategy};
+use crate::sweep::spec::{Distribution, MethodName, Overrides, SearchSpec, Strategy};
 
 /// Most tasks of a sweep.
 const MOST_TASKS: i64 = 100_000;
@@ -20,6 +20,8 @@ pub(super) struct Base<'a> {
     pub(super) soup: Vec<Field<'a>>,
     /// The sweep's seed.
     pub(super) seed: u64,
+    /// The method of tasks unless it is searched.
+    pub(super) method: MethodName,
 }
 
 /// Reads `[search]`.
@@ -54,7 +56,7 @@ pub(super) fn search<'a>(mut section: Section<'a>, base: &'a Base<'a>, faults: &
     if strategy == Strategy::Grid
         && let Some(field) = section.field("space")
     {
-        let size = crate::sweep::space::grid_size(&spec.space);
+        let size = crate::sweep::space::grid_size(&spec.space, base.method);
         if size > MOST_TASKS as u128 {
             let expected = format!("a grid of at most {MOST_TASKS} tasks");
             section.fault(&field, Problem::Value { expected, found: format!("one of {size}"), nearest: None });
@@ -136,15 +138,16 @@ fn space<'a>(
     let mut space = Vec::new();
     for field in &fields {
         let Some((distribution, samples)) = distribution::read(field, faults) else { continue };
-        let continuous = match distribution {
+        let continuous = match distribution.values() {
             Distribution::Uniform(..) => Some("`uniform`"),
             Distribution::LogUniform(..) => Some("`log_uniform`"),
-            Distribution::Choice(_) | Distribution::Int(..) => None,
+            Distribution::LogInt(..) => Some("`log_int`"),
+            _ => None,
         };
         if let Some(found) = continuous
             && strategy == Some(Strategy::Grid)
         {
-            let expected = "`choice` or `int`, of which a grid can be made".to_string();
+            let expected = "`choice`, `int` or a range with a `step`, of which a grid can be made".to_string();
             let problem = Problem::Value { expected, found: found.into(), nearest: None };
             faults.add(field.node.place, &field.path, problem);
         }
@@ -155,7 +158,30 @@ fn space<'a>(
         }
         space.push((field.key.clone(), distribution));
     }
+    unreachable(&space, &fields, base, faults);
     space
+}
+
+/// Adds a fault for each field that depends on methods none of which the search has.
+fn unreachable(space: &[(String, Distribution)], fields: &[Field<'_>], base: &Base<'_>, faults: &Faults) {
+    let searched = fields.iter().any(|field| field.key == "method");
+    let methods: Vec<MethodName> = match space.iter().find(|(key, _)| key == "method") {
+        Some((_, Distribution::Choice(names))) => {
+            names.iter().filter_map(|name| serde_json::from_value(name.clone()).ok()).collect()
+        }
+        // It is at fault itself, and nothing is known.
+        _ if searched => return,
+        _ => vec![base.method],
+    };
+    for (key, distribution) in space {
+        if let Some(field) = fields.iter().find(|field| field.key == *key)
+            && !methods.is_empty()
+            && !methods.iter().any(|method| distribution.applies_to(*method))
+        {
+            let problem = Problem::Conflict("no task of this search has a method that `when` names".into());
+            faults.add(field.node.place, &field.path, problem);
+        }
+    }
 }
 
 fn contradiction(is_fault: bool) -> Contradiction {

@@ -202,7 +202,7 @@ fn searched_values_are_checked_where_they_stand() {
          `mehl`, `mehl+`, found `asha`, the nearest is `mehl`",
         "sweep:9:12: search.space.zoo.top[0]: expected a whole number from 1 to 1000000, found 0",
         "sweep:10:5: search.space.zoo.tops: unknown key, the nearest known one is `zoo.top`",
-        "sweep:11:12: search.space.patience: expected a list of values, or a table with one of `choice`, `uniform`, `log_uniform`, `int`, found 3",
+        "sweep:11:12: search.space.patience: expected a list of values, or a table with one of `choice`, `uniform`, `log_uniform`, `int`, `log_int`, found 3",
     ];
     assert_eq!(found, expected);
 }
@@ -248,7 +248,7 @@ fn distributions_must_make_sense() {
     );
     one_fault(
         "search.space.warmup = { uniform = [0, 1] }",
-        "sweep:3:23: search.space.warmup: expected `choice` or `int`, of which a grid can be made, found `uniform`",
+        "sweep:3:23: search.space.warmup: expected `choice`, `int` or a range with a `step`, of which a grid can be made, found `uniform`",
     );
     one_fault(
         "search.tasks = 3",
@@ -262,6 +262,98 @@ fn distributions_must_make_sense() {
         "search.space = { seed = { int = [0, 999] }, batch = { int = [1, 101] } }",
         "sweep:3:16: search.space: expected a grid of at most 100000 tasks, found one of 101000",
     );
+}
+
+#[test]
+fn log_int_and_steps_are_read_and_their_faults_told() {
+    let random = |space: &str| format!("[search]\nstrategy = 'random'\ntasks = 2\nspace.{space}");
+    let read = |space: &str| with(&random(space)).search.space.remove(0).1;
+    assert_eq!(read("batch = { log_int = [1, 64] }"), Distribution::LogInt(1, 64));
+    assert_eq!(read("batch = { int = [8, 64], step = 8 }"), Distribution::StepInt(8, 64, 8));
+    assert_eq!(read("warmup = { uniform = [0, 1], step = 0.1 }"), Distribution::StepUniform(0.0, 1.0, 0.1));
+    assert_eq!(
+        read("learning_rate = { log_uniform = [1e-3, 1e-1], step = 1e-3 }"),
+        Distribution::StepLogUniform(1e-3, 1e-1, 1e-3)
+    );
+    let fault = |space: &str, expected: &str| one_fault(&random(space), &format!("sweep:6:{expected}"));
+    fault(
+        "batch = { log_int = [0, 64] }",
+        "27: search.space.batch.log_int: expected ends of at least 1, for the logarithm, found 0",
+    );
+    fault(
+        "batch = { int = [8, 64], step = 0 }",
+        "39: search.space.batch.step: expected a whole number from 1 to 56, the length of the range, found 0",
+    );
+    fault(
+        "warmup = { uniform = [0, 0.5], step = 0.6 }",
+        "45: search.space.warmup.step: expected a number above 0 that goes into the range's length of 0.5 up to a billion times, found 0.6",
+    );
+    fault(
+        "warmup = { uniform = [0, 0.5], step = 1e-12 }",
+        "45: search.space.warmup.step: expected a number above 0 that goes into the range's length of 0.5 up to a billion times, found 1e-12",
+    );
+    fault(
+        "batch = { log_int = [1, 64], step = 2 }",
+        "43: search.space.batch.step: is for `uniform`, `log_uniform` and `int` only",
+    );
+    // With a step, a grid can be made of a range.
+    assert_eq!(with("search.space.warmup = { uniform = [0, 1], step = 0.25 }").search.space.len(), 1);
+    one_fault(
+        "search.space.batch = { log_int = [1, 8] }",
+        "sweep:3:22: search.space.batch: expected `choice`, `int` or a range with a `step`, of which a grid can be made, found `log_int`",
+    );
+}
+
+#[test]
+fn fields_may_depend_on_the_method() {
+    let spec = with(
+        "[search.space]\nmethod = ['mehl', 'learned']\n\
+         model_batch = { choice = [1, 2], when = { method = ['mehl', 'mehl+', 'mehl'] } }\n\
+         batch = { int = [8, 16], step = 8, when.method = 'learned' }",
+    );
+    let when = |methods: &[MethodName], of| Distribution::When(methods.to_vec(), Box::new(of));
+    let mehl = [MethodName::Mehl, MethodName::MehlPlus];
+    assert_eq!(spec.search.space[1].1, when(&mehl, Distribution::Choice(vec![json!(1), json!(2)])));
+    assert_eq!(spec.search.space[2].1, when(&[MethodName::Learned], Distribution::StepInt(8, 16, 8)));
+    let tasks = crate::sweep::expand::expand(&spec);
+    let soups: Vec<_> = tasks[2..].iter().map(|t| (t.id.as_str(), t.soup.model_batch, t.soup.batch)).collect();
+    let (auto, fixed) = (ModelBatch::Auto(Auto::Auto), ModelBatch::Fixed);
+    let expected = [
+        ("0001-mehl", fixed(1), 128),
+        ("0002-mehl", fixed(2), 128),
+        ("0003-learned", auto, 8),
+        ("0004-learned", auto, 16),
+    ];
+    assert_eq!(soups, expected);
+
+    one_fault(
+        "search.space.method = { choice = ['mehl'], when = { method = 'mehl' } }",
+        "sweep:3:44: search.space.method.when: the method cannot depend on itself",
+    );
+    one_fault(
+        "search.space.batch = { choice = [1], when = { method = ['mehl+', 'mel'] } }",
+        "sweep:3:66: search.space.batch.when.method[1]: expected one of `best`, `uniform`, `greedy`, `learned`, `learned+`, `hl`, `hl+`, \
+         `mehl`, `mehl+`, found `mel`, the nearest is `mehl`",
+    );
+    one_fault(
+        "search.space.batch = { choice = [1], when = { methods = 'mehl+' } }",
+        "sweep:3:47: search.space.batch.when.methods: unknown key, the nearest known one is `method`",
+    );
+    one_fault(
+        "search.space.batch = { choice = [1], when = 'mehl' }",
+        "sweep:3:45: search.space.batch.when: expected a table, found `mehl`",
+    );
+    one_fault(
+        "search.space.batch = { choice = [1], when = { method = 'hl' } }",
+        "sweep:3:22: search.space.batch: no task of this search has a method that `when` names",
+    );
+    // Only what a task can have counts as a task of a grid.
+    let wide = |key: &str, method: &str| format!("{key} = {{ int = [1, 1000], when = {{ method = '{method}' }} }}");
+    with(&format!(
+        "[search.space]\nmethod = ['mehl', 'hl']\n{}\n{}",
+        wide("batch", "mehl"),
+        wide("inner_epochs", "hl")
+    ));
 }
 
 #[test]
@@ -354,6 +446,9 @@ fn almost_a_spec() -> impl Strategy<Value = String> {
         Just("int"),
         Just("choice"),
         Just("log_uniform"),
+        Just("log_int"),
+        Just("step"),
+        Just("when"),
         Just("strategy"),
         Just("'random'"),
         Just("'mehl'"),
