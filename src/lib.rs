@@ -14,6 +14,7 @@
 //! | [`api`] | the scheduler's HTTP API |
 //! | [`metrics`] | what is measured |
 //! | [`scheduler`] | what keeps a pool going |
+//! | [`client`] | a client of the scheduler's HTTP API |
 //! | [`runner`] | the engine's boundary, and the sweep on one machine |
 //! | [`config`] | settings of the programs of a pool, from file, environment and flags |
 //! | [`cli`] | the command line |
@@ -23,6 +24,7 @@
 pub mod api;
 pub mod checkpoint;
 pub mod cli;
+pub mod client;
 pub mod coefficients;
 pub mod config;
 pub mod files;

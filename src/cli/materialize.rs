@@ -7,15 +7,21 @@ use indicatif::{ProgressBar, ProgressStyle};
 use safetensors::Dtype;
 
 use super::exit::{Exit, say};
+use super::pool::ServerArgs;
+use super::pool::results::coefficients;
 use crate::coefficients::{CoefficientsFile, Options, materialize as write_model};
+use crate::task::is_id;
 use crate::untrusted::{self, LARGEST_COEFFICIENTS};
 use crate::zoo::{HashCache, Zoo};
 
 /// Flags of `materialize`.
 #[derive(Debug, Args)]
 pub struct MaterializeArgs {
-    /// A coefficients.safetensors of a run
+    /// A coefficients.safetensors of a run, or the id of a scheduler's sweep, whose winner is written
     coefficients: PathBuf,
+    /// Of a sweep, this task in place of the winner
+    #[arg(long, value_name = "ID")]
+    task: Option<String>,
     /// Folder of the model; appears whole or not at all
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -31,6 +37,8 @@ pub struct MaterializeArgs {
     /// Replace a folder that is there already
     #[arg(long)]
     overwrite: bool,
+    #[command(flatten)]
+    server: ServerArgs,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -40,11 +48,28 @@ enum FloatType {
     Bf16,
 }
 
+/// From a file, or of a sweep if there is no such file and the name can be a sweep's.
+fn read(args: &MaterializeArgs) -> Result<Vec<u8>, Exit> {
+    let path = &args.coefficients;
+    let sweep =
+        path.to_str().filter(|id| is_id(id) && !path.exists() && path.extension().is_none_or(|e| e != "safetensors"));
+    match sweep {
+        Some(sweep) => coefficients(&args.server, sweep, args.task.as_deref()).inspect_err(|_| {
+            eprintln!("{sweep} was taken for a sweep: No such file is here");
+        }),
+        None if args.task.is_some() => {
+            Err(Exit::Usage.say(format!("{}: --task is for the id of a sweep", path.display())))
+        }
+        None => untrusted::read(path, LARGEST_COEFFICIENTS)
+            .map_err(|error| Exit::Usage.say(format!("{}: {error}", path.display()))),
+    }
+}
+
 pub(super) fn materialize(args: &MaterializeArgs) -> Exit {
     let path = args.coefficients.display();
-    let bytes = match untrusted::read(&args.coefficients, LARGEST_COEFFICIENTS) {
+    let bytes = match read(args) {
         Ok(bytes) => bytes,
-        Err(error) => return Exit::Usage.say(format!("{path}: {error}")),
+        Err(exit) => return exit,
     };
     let file = match CoefficientsFile::from_bytes(&bytes) {
         Ok(file) => file,

@@ -6,6 +6,7 @@ mod config;
 pub mod exit;
 mod inspect;
 mod materialize;
+mod pool;
 pub mod pool_worker;
 pub mod run;
 mod serve;
@@ -17,6 +18,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use exit::Exit;
+use pool::{actions, results, status, submit};
 
 /// Learn the mixing coefficients of a model soup.
 #[derive(Debug, Parser)]
@@ -36,11 +38,29 @@ enum Command {
     Demo(DemoArgs),
     /// Show what a zoo holds: tensors, dtypes, what differs from the first ingredient, and who stands out
     Inspect(inspect::InspectArgs),
-    /// Write the model that a coefficients file stands for
+    /// Write the model that a coefficients file, or a sweep's winner, stands for
     Materialize(materialize::MaterializeArgs),
     /// Serve a pool of workers: take sweeps over HTTP, hand out their tasks, look after tasks whose workers were lost. Holds nothing itself: end it and
     /// start it again at any time, or run two
     Serve(serve::ServeArgs),
+    /// Give a sweep to a scheduler, for its pool of workers; prints its id
+    Submit(submit::SubmitArgs),
+    /// Show where the sweeps of a scheduler stand, or the tasks of one
+    Status(status::StatusArgs),
+    /// Show what came of a sweep, best first by select
+    Results(results::ResultsArgs),
+    /// Show what happened to a sweep's tasks: claims, releases, failures with their causes
+    Logs(status::LogsArgs),
+    /// Compute nothing more for these sweeps. Running tasks end within an iteration; results that are there stay
+    Cancel(actions::ActionArgs),
+    /// Compute nothing for these sweeps until `resume`. Running tasks keep a checkpoint
+    Pause(actions::ActionArgs),
+    /// Go on with paused sweeps
+    Resume(actions::ActionArgs),
+    /// Begin the failed tasks of these sweeps anew
+    Retry(actions::ActionArgs),
+    /// Remove sweeps that have ended, with their results, for good
+    Delete(actions::ActionArgs),
     /// Show the configuration of the pool's programs, with where each value came from; secrets are hidden
     Config(config::ShowArgs),
 }
@@ -123,6 +143,15 @@ pub fn main() -> Exit {
         ]),
         Command::Inspect(args) => inspect::inspect(&args),
         Command::Serve(args) => serve::serve(&args),
+        Command::Submit(args) => submit::submit(&args),
+        Command::Status(args) => status::status(&args),
+        Command::Results(args) => results::results(&args),
+        Command::Logs(args) => status::logs(&args),
+        Command::Cancel(args) => actions::act(&args, "cancel"),
+        Command::Pause(args) => actions::act(&args, "pause"),
+        Command::Resume(args) => actions::act(&args, "resume"),
+        Command::Retry(args) => actions::act(&args, "retry"),
+        Command::Delete(args) => actions::delete(&args),
         Command::Materialize(args) => materialize::materialize(&args),
         Command::Config(args) => config::show(&args),
     }

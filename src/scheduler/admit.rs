@@ -175,7 +175,7 @@ fn new_id(name: &str) -> String {
 }
 
 /// A word of 32 letters and digits that no other call gives, here or elsewhere. Not a secret.
-fn unique_word() -> String {
+pub(crate) fn unique_word() -> String {
     static CALLS: AtomicU64 = AtomicU64::new(0);
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     let mut hasher = blake3::Hasher::new();

@@ -12,6 +12,7 @@ mod outbox;
 mod plan;
 mod reconcile;
 
+pub(crate) use admit::unique_word;
 pub use admit::{AdmitError, Admitted, SCORES, Terms, admit, new_sweep, new_tasks, scores_task, soup_task};
 pub use outbox::publish_outbox;
 pub use plan::{Action, PlanSettings, Snapshot, plan};
