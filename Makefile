@@ -20,7 +20,7 @@ VISION := target/vision
 # One profile for all of it: torch-sys takes minutes to compile, and its result is shared only within a profile.
 CARGO_ALL := --workspace --release
 
-.PHONY: help setup setup-servers build demo test fuzz lint deny bench check-python clean
+.PHONY: help setup setup-servers build demo pool test fuzz lint deny bench check-python clean
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -36,6 +36,9 @@ build: setup ## build both programs
 
 demo: build ## the main job: fine-tune a small zoo on UCI digits, sweep every method, print the table
 	$(RELEASE)/mehl-soup demo
+
+pool: build setup-servers ## a pool on this machine: RabbitMQ, Redis, scheduler, two workers; the demo's sweep over it
+	@scripts/pool.sh
 
 test: setup setup-servers ## every test
 	cargo test $(CARGO_ALL)
