@@ -47,7 +47,7 @@ pub async fn create_sweep<S: Store, Q: TicketQueue>(
     Body(body): Body<NewSweepBody>,
 ) -> Result<impl IntoResponse, ApiError> {
     let key = key(&headers, body.key.as_deref())?;
-    let terms = terms(&body)?;
+    let terms = terms(&body, api.settings.attempts)?;
     let turn = api.creations.acquire().await.map_err(|e| ApiError::Internal(e.to_string()))?;
     let most = api.settings.most_tasks;
     let read = tokio::task::spawn_blocking(move || read(&body, most));
@@ -82,7 +82,7 @@ fn key(headers: &HeaderMap, in_body: Option<&str>) -> Result<Option<String>, Api
     Ok(Some(key.to_string()))
 }
 
-fn terms(body: &NewSweepBody) -> Result<Terms, ApiError> {
+fn terms(body: &NewSweepBody, attempts: u32) -> Result<Terms, ApiError> {
     let default = Terms::default();
     let priority = body.priority.unwrap_or(default.priority);
     if !(-HIGHEST_PRIORITY..=HIGHEST_PRIORITY).contains(&priority) {
@@ -90,7 +90,7 @@ fn terms(body: &NewSweepBody) -> Result<Terms, ApiError> {
             "priority: expected a number from -{HIGHEST_PRIORITY} to {HIGHEST_PRIORITY}, found {priority}"
         ));
     }
-    let attempts = body.attempts.unwrap_or(default.attempts);
+    let attempts = body.attempts.unwrap_or(attempts);
     if !(1..=MOST_ATTEMPTS).contains(&attempts) {
         return bad(format!("attempts: expected a number from 1 to {MOST_ATTEMPTS}, found {attempts}"));
     }

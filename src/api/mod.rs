@@ -56,6 +56,7 @@ use self::sweeps::{delete_sweep, spec, sweep, sweeps};
 use self::tasks::{coefficients, events, history, task, tasks};
 use crate::metrics::Metrics;
 use crate::queue::TicketQueue;
+use crate::scheduler::Terms;
 use crate::store::Store;
 use crate::untrusted::LARGEST_SPEC;
 
@@ -79,6 +80,10 @@ pub struct ApiSettings {
     pub probe_deadline: Duration,
     /// Most tasks of a sweep.
     pub most_tasks: usize,
+    /// Attempts without progress after which a task fails, for sweeps that do not say.
+    pub attempts: u32,
+    /// Largest body of a request, in bytes.
+    pub largest_body: usize,
 }
 
 impl Default for ApiSettings {
@@ -88,6 +93,8 @@ impl Default for ApiSettings {
             creation_deadline: Duration::from_secs(120),
             probe_deadline: Duration::from_secs(2),
             most_tasks: 100_000,
+            attempts: Terms::default().attempts,
+            largest_body: LARGEST_BODY,
         }
     }
 }
@@ -167,7 +174,7 @@ pub fn router<S: Store + 'static, Q: TicketQueue + 'static>(api: Arc<Api<S, Q>>)
     routes()
         .method_not_allowed_fallback(|| async { ApiError::Method })
         .fallback(|| async { ApiError::NotFound("no such address; /v1/openapi.json lists all".to_string()) })
-        .layer(DefaultBodyLimit::max(LARGEST_BODY))
+        .layer(DefaultBodyLimit::max(api.settings.largest_body))
         // The last is the outermost.
         .layer(from_fn_with_state(api.clone(), guard::check_token))
         .layer(from_fn_with_state(api.clone(), guard::watch))

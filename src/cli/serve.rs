@@ -55,7 +55,12 @@ async fn run(config: &Config, stop: watch::Receiver<bool>) -> Result<(), Service
     let (store, queue) = (Arc::new(store), Arc::new(queue));
     let registry = prometheus::Registry::new();
     let metrics = Metrics::new(&registry).map_err(ServiceError::internal)?;
-    let settings = ApiSettings { most_tasks: config.scheduler.max_tasks, ..ApiSettings::default() };
+    let settings = ApiSettings {
+        most_tasks: config.scheduler.max_tasks,
+        attempts: config.scheduler.attempts,
+        largest_body: config.scheduler.max_body_bytes,
+        ..ApiSettings::default()
+    };
     let api = Arc::new(Api::new(store.clone(), queue.clone(), token, settings, registry, metrics.clone()));
     let wake = api.changed();
     let settings = scheduler_settings(config);
@@ -83,6 +88,7 @@ fn scheduler_settings(config: &Config) -> SchedulerSettings {
         },
         interval: scheduler.interval,
         republish_after: scheduler.republish_after,
+        retention: scheduler.retention,
     }
 }
 

@@ -30,7 +30,7 @@ const fn setting(key: &'static str, kind: Kind, default: Preset, help: &'static 
     Setting { key, kind, default, help }
 }
 
-const REDIS: &[&str] = &["redis", "rediss", "redis+sentinel", "rediss+sentinel"];
+const REDIS: &[&str] = &["redis", "rediss"];
 const AMQP: &[&str] = &["amqp", "amqps"];
 const DAY: u64 = 86_400;
 
@@ -44,12 +44,7 @@ pub const SETTINGS: &[Setting] = &[
         Is("mehl-soup"),
         "begins all keys in Redis and all names of queues. Installations on the same servers do not see each other",
     ),
-    setting(
-        "redis.url",
-        Kind::Url(REDIS),
-        Is("redis://127.0.0.1:6379/"),
-        "address of Redis or of its Sentinels; see pool.md",
-    ),
+    setting("redis.url", Kind::Url(REDIS), Is("redis://127.0.0.1:6379/"), "address of Redis"),
     setting("redis.url_file", Kind::Path, Absent, "file that holds the address, in place of `redis.url`"),
     setting(
         "redis.ca_file",
@@ -81,7 +76,12 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting("scheduler.token", Kind::Secret, Absent, "bearer token that every request has to carry"),
     setting("scheduler.token_file", Kind::Path, Absent, "file that holds the token, in place of `scheduler.token`"),
-    setting("scheduler.max_body_bytes", Kind::Bytes(1 << 10, 64 << 20), Is("1048576"), "largest body of a request"),
+    setting(
+        "scheduler.max_body_bytes",
+        Kind::Bytes(1 << 10, 64 << 20),
+        Is("2162688"),
+        "largest body of a request. A specification is at most 1 MiB, whose escapes may double it",
+    ),
     setting("scheduler.max_tasks", Kind::Count(1, 10_000_000), Is("100000"), "most tasks of one sweep"),
     setting(
         "scheduler.interval_seconds",
@@ -103,7 +103,7 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting(
         "scheduler.attempts",
-        Kind::Count(1, 1000),
+        Kind::Count(1, 100),
         Is("3"),
         "attempts without progress after which a task fails, for sweeps that do not say",
     ),

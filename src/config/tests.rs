@@ -33,7 +33,7 @@ fn without_anything_there_are_the_defaults() {
     assert_eq!(config.redis_settings().unwrap().url, "redis://127.0.0.1:6379/");
     assert_eq!(config.redis.timeout, Duration::from_secs(2));
     assert_eq!(config.scheduler.listen.to_string(), "127.0.0.1:7070");
-    assert_eq!((config.scheduler.max_body_bytes, config.scheduler.max_tasks), (1 << 20, 100_000));
+    assert_eq!((config.scheduler.max_body_bytes, config.scheduler.max_tasks), (2_162_688, 100_000));
     assert_eq!(config.scheduler.retention, None);
     assert!(config.scheduler.token().unwrap().is_none() && config.client.token().unwrap().is_none());
     assert_eq!(config.worker.name, "node-1.example-42");

@@ -2,6 +2,7 @@
 //!
 //! Everything here may end anywhere, be repeated, and be done by two schedulers at once: each step is one of the store's own.
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
@@ -34,6 +35,8 @@ pub struct SchedulerSettings {
     pub interval: Duration,
     /// Age of a ticket that the broker has, beyond which it is published again if the queue is empty.
     pub republish_after: Duration,
+    /// A sweep that has ended is removed so long after this scheduler has first seen it so; `None` keeps it for ever.
+    pub retention: Option<Duration>,
 }
 
 impl Default for SchedulerSettings {
@@ -42,6 +45,7 @@ impl Default for SchedulerSettings {
             plan: PlanSettings::default(),
             interval: Duration::from_secs(1),
             republish_after: Duration::from_secs(60),
+            retention: None,
         }
     }
 }
@@ -102,6 +106,7 @@ impl<S: Store, Q: TicketQueue> Scheduler<'_, S, Q> {
         let mut whole: Option<Instant> = None;
         let mut said = None;
         let mut pause = EAGER;
+        let mut ended = HashMap::new();
         while !*stop.borrow() {
             let is_whole = whole.is_none_or(|last| last.elapsed() >= self.settings.interval);
             let began = Instant::now();
@@ -116,6 +121,9 @@ impl<S: Store, Q: TicketQueue> Scheduler<'_, S, Q> {
                         eprintln!("task {}: its worker's lease ran out; now {}", expired.key, onward(&expired.onward));
                     }
                     watcher.turned(&turn, began.elapsed());
+                    if is_whole {
+                        self.forget(&turn.sweeps, &mut ended).await?;
+                    }
                     if turn.chosen > 0 {
                         next = EAGER;
                     }
@@ -195,6 +203,30 @@ impl<S: Store, Q: TicketQueue> Scheduler<'_, S, Q> {
         }
     }
 
+    /// Removes sweeps that ended long enough ago. Since when each is seen to have ended is in `ended`; a scheduler that starts anew begins to count anew.
+    async fn forget(&self, sweeps: &[SweepRecord], ended: &mut HashMap<String, Instant>) -> Result<(), StoreError> {
+        let Some(retention) = self.settings.retention else { return Ok(()) };
+        let now = Instant::now();
+        ended.retain(|id, _| sweeps.iter().any(|sweep| sweep.id == *id && sweep.is_final()));
+        for sweep in sweeps.iter().filter(|sweep| sweep.is_final()) {
+            if now.duration_since(*ended.entry(sweep.id.clone()).or_insert(now)) < retention {
+                continue;
+            }
+            loop {
+                match self.store.remove(&sweep.id, STEP).await {
+                    Ok(true) => break,
+                    Ok(false) => {}
+                    // Retried meanwhile: it lives on.
+                    Err(StoreError::Protocol(_)) => break,
+                    Err(error) if error.is_retryable() => return Ok(()),
+                    Err(error) => return Err(error),
+                }
+            }
+            eprintln!("sweep {} was removed: it ended {} s ago", sweep.id, retention.as_secs());
+        }
+        Ok(())
+    }
+
     async fn settle(&self, sweep: &str) -> Result<usize, StoreError> {
         let (mut changed, mut from) = (0, Some(0));
         while let Some(place) = from {
@@ -260,5 +292,45 @@ fn onward(onward: &Onward) -> TaskState {
     match onward {
         Onward::Queued(_) => TaskState::Queued,
         Onward::State(state) => *state,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::InProcess;
+    use crate::scheduler::{Terms, admit, new_tasks};
+    use crate::store::{Memory, Request};
+    use crate::sweep::parse::{Format, parse_spec_text};
+
+    async fn turned_until(store: &Memory, retention: Option<Duration>, done: impl AsyncFn(&Memory) -> bool) -> bool {
+        let settings =
+            SchedulerSettings { interval: Duration::from_millis(2), retention, ..SchedulerSettings::default() };
+        let (queue, wake, (_ask, stop)) = (InProcess::default(), Notify::new(), watch::channel(false));
+        let scheduler = Scheduler { store, queue: &queue, settings: &settings, wake: &wake };
+        let looked = async {
+            while !done(store).await {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            ended = scheduler.run(stop, &()) => panic!("{ended:?}"),
+            () = looked => true,
+            () = sleep(Duration::from_secs(20)) => false,
+        }
+    }
+
+    #[tokio::test]
+    async fn sweeps_that_have_ended_are_kept_as_long_as_they_are_to_be() {
+        let store = Memory::default();
+        let text = "zoo.ingredients = 'zoo/*'\ndata.learn = 'learn.safetensors'";
+        let spec = parse_spec_text(text, Format::Toml, std::path::Path::new("/")).unwrap();
+        let admitted = admit(&store, &spec, &new_tasks(&spec), Terms::default(), None).await.unwrap();
+        store.request(&admitted.id, Request::Cancel).await.unwrap();
+        let is_final = async |store: &Memory| store.sweep(&admitted.id).await.unwrap().unwrap().is_final();
+        assert!(turned_until(&store, None, is_final).await, "it is cancelled");
+        assert_eq!(store.sweeps().await.unwrap().len(), 1, "without retention it stays");
+        let is_gone = async |store: &Memory| store.sweeps().await.unwrap().is_empty();
+        assert!(turned_until(&store, Some(Duration::from_millis(10)), is_gone).await, "it is removed");
     }
 }
