@@ -75,6 +75,23 @@ impl RedisServer {
         self.child.wait().unwrap();
     }
 
+    /// A copy of what it has on disk, as a backup would make it.
+    pub fn copy_data(&self) -> TempDir {
+        let copy = tempfile::tempdir().unwrap();
+        let from = format!("{}/.", self.folder.path().display());
+        assert!(Command::new("cp").args(["-r", &from]).arg(copy.path()).status().unwrap().success());
+        copy
+    }
+
+    /// Starts it, stopped before, with such a copy in place of what it has.
+    pub fn start_with(&mut self, copy: &TempDir) {
+        let folder = tempfile::tempdir().unwrap();
+        let from = format!("{}/.", copy.path().display());
+        assert!(Command::new("cp").args(["-r", &from]).arg(folder.path()).status().unwrap().success());
+        self.folder = folder;
+        self.child = Self::spawn(self.port, &self.folder, &self.arguments);
+    }
+
     /// Kills it at once, and starts it anew with what it has on disk.
     pub fn kill_and_restart(&mut self) {
         self.stop();
