@@ -1,6 +1,7 @@
 //! Miniature models on disk, for tests of the public interface.
 #![allow(dead_code, missing_docs, clippy::unwrap_used, reason = "each test binary uses its part of this")]
 
+pub mod dying;
 pub mod proxy;
 pub mod servers;
 pub mod service;

@@ -1,7 +1,9 @@
 //! An engine without tensors: its coefficients are a sum over iterations, so that a repeated or lost iteration shows.
 
-use std::sync::Arc;
+use std::io::Write;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use mehl_soup::checkpoint::{Build, Checkpoint, Totals};
@@ -26,6 +28,17 @@ pub struct Knobs {
     pub computed: AtomicU64,
     /// What goes wrong at the third iteration of an attempt: 0 nothing, 1 a panic, 2 memory, 3 a NaN, 4 it stands still.
     pub fault: AtomicU64,
+    /// Where each computed iteration is noted, for tests with several processes: a line of task and number.
+    pub log: OnceLock<PathBuf>,
+}
+
+impl Knobs {
+    fn note(&self, task: &str, iteration: u64) {
+        let Some(path) = self.log.get() else { return };
+        let mut file = std::fs::File::options().append(true).create(true).open(path).unwrap();
+        // One write: lines of several processes do not mix.
+        file.write_all(format!("{task} {iteration}\n").as_bytes()).unwrap();
+    }
 }
 
 /// The engine.
@@ -121,6 +134,7 @@ impl SoupEngine for Stub {
             std::thread::sleep(Duration::from_millis(self.knobs.millis.load(Ordering::SeqCst)));
             state.totals.effort.iterations += 1;
             self.knobs.computed.fetch_add(1, Ordering::SeqCst);
+            self.knobs.note(&task.id, state.totals.effort.iterations);
             // The sum lives where a checkpoint has room for it.
             let sum = state.totals.effort.samples;
             state.totals.effort.samples = sum.wrapping_mul(31).wrapping_add(state.totals.effort.iterations);

@@ -1,0 +1,238 @@
+//! A process of the pool dies before or after a call that changes something: each such call of workers and schedulers, with a real Redis and RabbitMQ. The sweep
+//! ends as if nothing had happened.
+#![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::{Duration, Instant};
+
+use mehl_soup::queue::{RabbitMq, RabbitMqSettings, TicketQueue};
+use mehl_soup::runner::pool::{AttemptSettings, Compute, Lines, Worker, WorkerSettings};
+use mehl_soup::scheduler::{Scheduler, SchedulerSettings, Terms, new_sweep, new_tasks};
+use mehl_soup::store::{Redis, RedisSettings, Store};
+use mehl_soup::task::TaskState;
+use support::dying::{Dying, Fuse};
+use support::servers::{RedisServer, rabbit_settings, settings, shared_rabbit};
+use support::stub_engine::{Knobs, expected, spec, stub};
+use tokio::sync::{Notify, watch};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const ITERATIONS: u64 = 20;
+/// Iterations that may be computed again: checkpoints are written beside the computation, which is some ahead of them.
+const AHEAD: usize = 10;
+
+/// Where the servers are, and what is noted where: what a process of this test needs to know.
+#[derive(Clone)]
+struct Site {
+    redis: RedisSettings,
+    rabbit: RabbitMqSettings,
+    log: PathBuf,
+}
+
+const VARIABLES: [&str; 6] = ["TEST_REDIS", "TEST_REDIS_NAME", "TEST_AMQP", "TEST_AMQP_NAME", "TEST_LOG", "TEST_POINT"];
+
+impl Site {
+    fn of_environment() -> Option<(Self, String)> {
+        let values: Option<Vec<String>> = VARIABLES.iter().map(|name| std::env::var(name).ok()).collect();
+        let [redis, redis_name, amqp, amqp_name, log, point]: [String; 6] = values?.try_into().ok()?;
+        let redis = RedisSettings { installation: redis_name, ..settings(redis) };
+        let rabbit = RabbitMqSettings { installation: amqp_name, ..rabbit_settings(amqp) };
+        Some((Self { redis, rabbit, log: log.into() }, point))
+    }
+
+    /// This program again, as another process: a worker or a scheduler that dies at `point`.
+    fn spawn(&self, process: &str, point: &str) -> Child {
+        let (redis, rabbit) = (&self.redis, &self.rabbit);
+        let log = self.log.to_str().unwrap();
+        let values = [&redis.url, &redis.installation, &rabbit.url, &rabbit.installation, log, point];
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", process, "--ignored", "--nocapture", "--test-threads", "1"]);
+        command.envs(VARIABLES.iter().zip(values)).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.spawn().unwrap()
+    }
+
+    async fn connect(&self, fuse: &Arc<Fuse>) -> (Dying<Redis>, Dying<RabbitMq>) {
+        let (store, queue) = (Redis::connect(&self.redis).await.unwrap(), RabbitMq::start(&self.rabbit).unwrap());
+        (Dying { inner: store, fuse: fuse.clone() }, Dying { inner: queue, fuse: fuse.clone() })
+    }
+
+    async fn work(&self, name: &str, fuse: Arc<Fuse>, stop_after: u64, stopped: watch::Receiver<bool>) {
+        let (store, queue) = self.connect(&fuse).await;
+        let knobs: Arc<Knobs> = Arc::default();
+        knobs.iterations.store(ITERATIONS, SeqCst);
+        knobs.millis.store(3, SeqCst);
+        knobs.log.set(self.log.clone()).unwrap();
+        let compute = Compute::start(stub(&knobs)).unwrap();
+        let attempt = AttemptSettings {
+            lease: Duration::from_secs(2),
+            checkpoint_interval: Duration::ZERO,
+            stall: PATIENCE,
+            orphan: Duration::from_secs(10),
+        };
+        let settings = WorkerSettings { name: name.into(), attempt, once: false, look: Duration::from_millis(50) };
+        let (ask, stop) = watch::channel(false);
+        let mut stopped = stopped;
+        tokio::spawn(async move {
+            // As SIGTERM would, in the middle of a task or when the test ends.
+            while knobs.computed.load(SeqCst) < stop_after && !*stopped.borrow_and_update() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            ask.send_replace(true);
+        });
+        let watch = Arc::new(Lines);
+        let worker = Worker { store: &store, queue: &queue, compute: &compute, settings: &settings, watch, stop };
+        drop(worker.serve().await);
+        queue.close().await;
+    }
+
+    async fn schedule(&self, fuse: Arc<Fuse>, stop: watch::Receiver<bool>) {
+        let (store, queue) = self.connect(&fuse).await;
+        let settings = SchedulerSettings {
+            interval: Duration::from_millis(100),
+            republish_after: Duration::from_secs(1),
+            ..SchedulerSettings::default()
+        };
+        let wake = Notify::new();
+        drop(Scheduler { store: &store, queue: &queue, settings: &settings, wake: &wake }.run(stop, &()).await);
+        queue.close().await;
+    }
+
+    /// How often each iteration of each task was computed, over all processes.
+    fn computed(&self) -> BTreeMap<String, usize> {
+        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let mut counts = BTreeMap::new();
+        for line in text.lines() {
+            *counts.entry(line.to_string()).or_default() += 1;
+        }
+        counts
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a process that the other tests start"]
+async fn worker_process() {
+    let Some((site, point)) = Site::of_environment() else { return };
+    let lets_go = ["release", "publish", "confirmed"].iter().any(|call| point.starts_with(call));
+    let stop_after = if lets_go { 30 } else { u64::MAX };
+    // Letting go happens once; the first claim is the scores task's.
+    let times = match (lets_go, point.starts_with("save")) {
+        (true, _) => 1,
+        (false, true) => 7,
+        (false, false) => 2,
+    };
+    let (_ask, stopped) = watch::channel(false);
+    site.work("dying", Fuse::new(&point, times), stop_after, stopped).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a process that the other tests start"]
+async fn scheduler_process() {
+    let Some((site, point)) = Site::of_environment() else { return };
+    let (_ask, stop) = watch::channel(false);
+    site.schedule(Fuse::new(&point, 1), stop).await;
+}
+
+/// Waits for the end of a process that has to die.
+async fn death(mut child: Child, point: &str) {
+    use std::os::unix::process::ExitStatusExt;
+    let began = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            assert_eq!(status.signal(), Some(6), "{point}: it ended otherwise: {status}");
+            return;
+        }
+        if began.elapsed() > PATIENCE {
+            drop(child.kill());
+            panic!("{point}: it did not die");
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+async fn dies_and_nothing_is_lost(redis: &str, rabbit: &str, folder: &Path, process: &str, point: &str) {
+    let site = Site {
+        redis: settings(redis.to_string()),
+        rabbit: rabbit_settings(rabbit.to_string()),
+        log: folder.join(format!("{process}-{}", point.replace(':', "-"))),
+    };
+    let (spec, _) = spec();
+    let store = Redis::connect(&site.redis).await.unwrap();
+    store.create_sweep(&new_sweep("s".into(), &spec, Terms::default()), None).await.unwrap();
+    store.add_tasks("s", 0, &new_tasks(&spec)).await.unwrap();
+    store.open_sweep("s").await.unwrap().unwrap();
+    let (end, ended) = watch::channel(false);
+    let healthy = || Fuse::new("never", 0);
+    let is_worker = process == "worker_process";
+    let start_worker = || {
+        let (site, ended) = (site.clone(), ended.clone());
+        tokio::spawn(async move { site.work("healthy", healthy(), u64::MAX, ended).await })
+    };
+    let start_scheduler = || {
+        let (site, ended) = (site.clone(), ended.clone());
+        tokio::spawn(async move { site.schedule(healthy(), ended).await })
+    };
+    // First the one that dies beside healthy ones of the other kind, then healthy ones of its own.
+    let first = if is_worker { start_scheduler() } else { start_worker() };
+    death(site.spawn(process, point), point).await;
+    let second = if is_worker { start_worker() } else { start_scheduler() };
+
+    let began = Instant::now();
+    while !store.sweep("s").await.unwrap().unwrap().is_final() {
+        assert!(began.elapsed() < PATIENCE, "{point}: {:?}", store.tasks("s", 0, 10).await);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    for record in store.tasks("s", 0, 100).await.unwrap() {
+        assert_eq!(record.state, TaskState::Succeeded, "{point}: {record:?}");
+        let events = store.events(&record.key).await.unwrap();
+        assert_eq!(events.iter().filter(|e| e.what == "succeeded").count(), 1, "{point}: {events:?}");
+        if !record.key.is_scores() {
+            let completed = store.result(&record.key).await.unwrap().unwrap();
+            assert_eq!(completed.coefficients, expected(ITERATIONS), "{point}: {}", record.key);
+        }
+    }
+    let counts = site.computed();
+    assert_eq!(counts.len() as u64, 5 * ITERATIONS, "{point}: each iteration of each task");
+    let again: usize = counts.values().map(|times| times - 1).sum();
+    assert!(again <= AHEAD, "{point}: {again} iterations were computed again");
+    let queue = RabbitMq::start(&site.rabbit).unwrap();
+    let began = Instant::now();
+    loop {
+        let (tickets, depth) = (store.tickets().await.unwrap(), queue.depth(PATIENCE).await.unwrap());
+        if tickets.outbox.is_empty() && tickets.outstanding.is_empty() && depth.ready == 0 {
+            break;
+        }
+        assert!(began.elapsed() < PATIENCE, "{point}: {tickets:?} {depth:?}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    end.send_replace(true);
+    for task in [first, second] {
+        tokio::time::timeout(PATIENCE, task).await.unwrap().unwrap();
+    }
+    queue.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn at_every_point() {
+    let redis = RedisServer::start(&[]);
+    let rabbit = tokio::task::spawn_blocking(shared_rabbit).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let worker = ["claim", "cancel", "ack", "save", "complete", "release", "publish", "confirmed"]
+        .map(|call| ("worker_process", call));
+    let scheduler = ["choose", "publish", "confirmed", "release_pending"].map(|call| ("scheduler_process", call));
+    let mut points: Vec<(&str, String)> = Vec::new();
+    for (process, call) in worker.into_iter().chain(scheduler) {
+        points.extend(["before", "after"].map(|when| (process, format!("{call}:{when}"))));
+    }
+    // A few at a time: each has processes of its own.
+    use futures_util::StreamExt;
+    let url = redis.url();
+    let all = futures_util::stream::iter(&points)
+        .map(|(process, point)| dies_and_nothing_is_lost(&url, &rabbit, folder.path(), process, point));
+    let count = all.buffer_unordered(4).count().await;
+    assert_eq!(count, 24);
+}

@@ -1,0 +1,153 @@
+//! A store and a queue that end the process before or after a chosen call.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use mehl_soup::queue::{Delivery, Depth, Published, QueueError, QueueState, Subscription, TicketQueue};
+use mehl_soup::store::{
+    ClaimAnswer, Claimant, Completed, Created, Expired, Held, Hold, Letting, NewSweep, NewTask, Onward, Order, Request,
+    Store, StoreError, SweepRecord, TaskEvent, TaskRecord, Tickets, Walked,
+};
+use mehl_soup::task::{TaskKey, Ticket, TicketError};
+
+/// Where the process ends: `claim:before` or `claim:after`, say, at the n-th time.
+#[derive(Debug)]
+pub struct Fuse {
+    point: String,
+    left: AtomicU32,
+}
+
+impl Fuse {
+    pub fn new(point: &str, times: u32) -> Arc<Self> {
+        Arc::new(Self { point: point.to_string(), left: AtomicU32::new(times) })
+    }
+
+    fn burn(&self, call: &str, when: &str) {
+        if self.point == format!("{call}:{when}") && self.left.fetch_sub(1, Ordering::SeqCst) == 1 {
+            std::process::abort();
+        }
+    }
+
+    async fn around<T>(&self, call: &str, work: impl Future<Output = T>) -> T {
+        self.burn(call, "before");
+        let done = work.await;
+        self.burn(call, "after");
+        done
+    }
+}
+
+pub struct Dying<T> {
+    pub inner: T,
+    pub fuse: Arc<Fuse>,
+}
+
+macro_rules! around {
+    ($($name:ident($($argument:ident: $kind:ty),*) -> $answer:ty;)*) => {$(
+        async fn $name(&self, $($argument: $kind),*) -> Result<$answer, StoreError> {
+            self.fuse.around(stringify!($name), self.inner.$name($($argument),*)).await
+        }
+    )*};
+}
+
+impl<S: Store> Store for Dying<S> {
+    around! {
+        create_sweep(sweep: &NewSweep, request: Option<&str>) -> Created;
+        add_tasks(sweep: &str, order: usize, tasks: &[NewTask]) -> usize;
+        open_sweep(sweep: &str) -> Option<Ticket>;
+        release_pending(sweep: &str, most: usize) -> usize;
+        ready(sweep: &str, most: usize) -> Vec<TaskKey>;
+        choose(tasks: &[TaskKey]) -> usize;
+        outbox(most: usize) -> Vec<Ticket>;
+        confirmed(tickets: &[Ticket]) -> usize;
+        republish(age: Duration, most: usize) -> usize;
+        claim(ticket: &Ticket, claimant: &Claimant, lease: Duration) -> ClaimAnswer;
+        renew(hold: &Hold, lease: Duration, progress: Option<&str>) -> Held<Order>;
+        save(hold: &Hold, lease: Duration, sequence: u64, checkpoint: &[u8], progress: Option<&str>) -> Held<Order>;
+        complete(hold: &Hold, completed: &Completed) -> Held<()>;
+        release(hold: &Hold, why: &Letting) -> Held<Onward>;
+        expire(most: usize) -> Vec<Expired>;
+        request(sweep: &str, request: Request) -> bool;
+        settle(sweep: &str, from: usize, most: usize) -> Walked;
+        retry(sweep: &str, from: usize, most: usize) -> Walked;
+        dead(ticket: &Ticket, most: u32) -> Option<Onward>;
+        task(key: &TaskKey) -> Option<TaskRecord>;
+        tasks(sweep: &str, from: usize, most: usize) -> Vec<TaskRecord>;
+        sweep(sweep: &str) -> Option<SweepRecord>;
+        sweeps() -> Vec<SweepRecord>;
+        documents(sweep: &str) -> Option<(String, Option<String>)>;
+        events(key: &TaskKey) -> Vec<TaskEvent>;
+        progress(key: &TaskKey) -> Option<String>;
+        remove(sweep: &str, most: usize) -> bool;
+        beat(worker: &str, lifetime: Duration, about: &str) -> ();
+        workers() -> Vec<(String, String)>;
+        tickets() -> Tickets;
+        result(key: &TaskKey) -> Option<Completed>;
+    }
+}
+
+impl<Q: TicketQueue> TicketQueue for Dying<Q> {
+    type Subscription = Dying<Q::Subscription>;
+    type DeadLetter = Q::DeadLetter;
+
+    async fn ready(&self, patience: Duration) -> Result<(), QueueError> {
+        self.inner.ready(patience).await
+    }
+
+    async fn publish(&self, tickets: &[Ticket], patience: Duration) -> Published {
+        self.fuse.around("publish", self.inner.publish(tickets, patience)).await
+    }
+
+    async fn subscribe(&self, patience: Duration) -> Result<Self::Subscription, QueueError> {
+        let inner = self.inner.subscribe(patience).await?;
+        Ok(Dying { inner, fuse: self.fuse.clone() })
+    }
+
+    async fn depth(&self, patience: Duration) -> Result<Depth, QueueError> {
+        self.inner.depth(patience).await
+    }
+
+    async fn take_dead(&self, patience: Duration) -> Result<Option<Self::DeadLetter>, QueueError> {
+        self.inner.take_dead(patience).await
+    }
+
+    fn state(&self) -> QueueState {
+        self.inner.state()
+    }
+
+    async fn close(&self) {
+        self.inner.close().await;
+    }
+}
+
+impl<S: Subscription> Subscription for Dying<S> {
+    type Delivery = Dying<S::Delivery>;
+
+    async fn next(&mut self, patience: Duration) -> Result<Option<Self::Delivery>, QueueError> {
+        let next = self.inner.next(patience).await?;
+        Ok(next.map(|inner| Dying { inner, fuse: self.fuse.clone() }))
+    }
+
+    async fn cancel(&mut self) -> Result<(), QueueError> {
+        let fuse = self.fuse.clone();
+        fuse.around("cancel", self.inner.cancel()).await
+    }
+}
+
+impl<D: Delivery> Delivery for Dying<D> {
+    fn ticket(&self) -> Result<Ticket, TicketError> {
+        self.inner.ticket()
+    }
+
+    async fn ack(self) -> Result<(), QueueError> {
+        self.fuse.around("ack", self.inner.ack()).await
+    }
+
+    async fn refuse(self) -> Result<(), QueueError> {
+        self.inner.refuse().await
+    }
+
+    async fn put_back(self) -> Result<(), QueueError> {
+        self.inner.put_back().await
+    }
+}
