@@ -4,114 +4,24 @@
 
 mod support;
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::Ordering::SeqCst;
+use std::path::Path;
+use std::process::Child;
 use std::time::{Duration, Instant};
 
-use mehl_soup::queue::{RabbitMq, RabbitMqSettings, TicketQueue};
-use mehl_soup::runner::pool::{AttemptSettings, Compute, Lines, Worker, WorkerSettings};
-use mehl_soup::scheduler::{Scheduler, SchedulerSettings, Terms, new_sweep, new_tasks};
-use mehl_soup::store::{Redis, RedisSettings, Store};
+use mehl_soup::queue::{RabbitMq, TicketQueue};
+use mehl_soup::scheduler::{Terms, new_sweep, new_tasks};
+use mehl_soup::store::{Redis, Store};
 use mehl_soup::task::TaskState;
-use support::dying::{Dying, Fuse};
+use support::dying::Fuse;
+use support::processes::Site;
 use support::servers::{RedisServer, rabbit_settings, settings, shared_rabbit};
-use support::stub_engine::{Knobs, expected, spec, stub};
-use tokio::sync::{Notify, watch};
+use support::stub_engine::{expected, spec};
+use tokio::sync::watch;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const ITERATIONS: u64 = 20;
 /// Iterations that may be computed again: checkpoints are written beside the computation, which is some ahead of them.
 const AHEAD: usize = 10;
-
-/// Where the servers are, and what is noted where: what a process of this test needs to know.
-#[derive(Clone)]
-struct Site {
-    redis: RedisSettings,
-    rabbit: RabbitMqSettings,
-    log: PathBuf,
-}
-
-const VARIABLES: [&str; 6] = ["TEST_REDIS", "TEST_REDIS_NAME", "TEST_AMQP", "TEST_AMQP_NAME", "TEST_LOG", "TEST_POINT"];
-
-impl Site {
-    fn of_environment() -> Option<(Self, String)> {
-        let values: Option<Vec<String>> = VARIABLES.iter().map(|name| std::env::var(name).ok()).collect();
-        let [redis, redis_name, amqp, amqp_name, log, point]: [String; 6] = values?.try_into().ok()?;
-        let redis = RedisSettings { installation: redis_name, ..settings(redis) };
-        let rabbit = RabbitMqSettings { installation: amqp_name, ..rabbit_settings(amqp) };
-        Some((Self { redis, rabbit, log: log.into() }, point))
-    }
-
-    /// This program again, as another process: a worker or a scheduler that dies at `point`.
-    fn spawn(&self, process: &str, point: &str) -> Child {
-        let (redis, rabbit) = (&self.redis, &self.rabbit);
-        let log = self.log.to_str().unwrap();
-        let values = [&redis.url, &redis.installation, &rabbit.url, &rabbit.installation, log, point];
-        let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--exact", process, "--ignored", "--nocapture", "--test-threads", "1"]);
-        command.envs(VARIABLES.iter().zip(values)).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        command.spawn().unwrap()
-    }
-
-    async fn connect(&self, fuse: &Arc<Fuse>) -> (Dying<Redis>, Dying<RabbitMq>) {
-        let (store, queue) = (Redis::connect(&self.redis).await.unwrap(), RabbitMq::start(&self.rabbit).unwrap());
-        (Dying { inner: store, fuse: fuse.clone() }, Dying { inner: queue, fuse: fuse.clone() })
-    }
-
-    async fn work(&self, name: &str, fuse: Arc<Fuse>, stop_after: u64, stopped: watch::Receiver<bool>) {
-        let (store, queue) = self.connect(&fuse).await;
-        let knobs: Arc<Knobs> = Arc::default();
-        knobs.iterations.store(ITERATIONS, SeqCst);
-        knobs.millis.store(3, SeqCst);
-        knobs.log.set(self.log.clone()).unwrap();
-        let compute = Compute::start(stub(&knobs)).unwrap();
-        let attempt = AttemptSettings {
-            lease: Duration::from_secs(2),
-            checkpoint_interval: Duration::ZERO,
-            stall: PATIENCE,
-            orphan: Duration::from_secs(10),
-        };
-        let settings = WorkerSettings { name: name.into(), attempt, once: false, look: Duration::from_millis(50) };
-        let (ask, stop) = watch::channel(false);
-        let mut stopped = stopped;
-        tokio::spawn(async move {
-            // As SIGTERM would, in the middle of a task or when the test ends.
-            while knobs.computed.load(SeqCst) < stop_after && !*stopped.borrow_and_update() {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-            ask.send_replace(true);
-        });
-        let watch = Arc::new(Lines);
-        let worker = Worker { store: &store, queue: &queue, compute: &compute, settings: &settings, watch, stop };
-        drop(worker.serve().await);
-        queue.close().await;
-    }
-
-    async fn schedule(&self, fuse: Arc<Fuse>, stop: watch::Receiver<bool>) {
-        let (store, queue) = self.connect(&fuse).await;
-        let settings = SchedulerSettings {
-            interval: Duration::from_millis(100),
-            republish_after: Duration::from_secs(1),
-            ..SchedulerSettings::default()
-        };
-        let wake = Notify::new();
-        drop(Scheduler { store: &store, queue: &queue, settings: &settings, wake: &wake }.run(stop, &()).await);
-        queue.close().await;
-    }
-
-    /// How often each iteration of each task was computed, over all processes.
-    fn computed(&self) -> BTreeMap<String, usize> {
-        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
-        let mut counts = BTreeMap::new();
-        for line in text.lines() {
-            *counts.entry(line.to_string()).or_default() += 1;
-        }
-        counts
-    }
-}
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a process that the other tests start"]
@@ -159,6 +69,8 @@ async fn dies_and_nothing_is_lost(redis: &str, rabbit: &str, folder: &Path, proc
         redis: settings(redis.to_string()),
         rabbit: rabbit_settings(rabbit.to_string()),
         log: folder.join(format!("{process}-{}", point.replace(':', "-"))),
+        iterations: ITERATIONS,
+        millis: 3,
     };
     let (spec, _) = spec();
     let store = Redis::connect(&site.redis).await.unwrap();

@@ -116,6 +116,11 @@ impl RabbitServer {
 
     /// Runs the node's own tool.
     pub fn rabbitmqctl(&self, arguments: &[&str]) {
+        drop(self.rabbitmqctl_output(arguments));
+    }
+
+    /// The same, for what it prints.
+    pub fn rabbitmqctl_output(&self, arguments: &[&str]) -> String {
         let mut command = Command::new(format!("{PROGRAMS}/rabbitmqctl"));
         let output = environment(&mut command, self.folder.path(), self.port, self.ports)
             .args(arguments)
@@ -123,6 +128,7 @@ impl RabbitServer {
             .output()
             .expect(MISSING);
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
     }
 }
 

@@ -1,0 +1,270 @@
+//! A pool for a while, with a fault every few seconds: workers killed with -9, asked to end, stopped and let go on; the scheduler killed; Redis killed; the broker
+//! stopped, or wiped. At the end every task has ended once with the right coefficients, and no connection is left over.
+//!
+//! `make soak` runs it for `SOAK_SECONDS` (600) and prints its report; an ordinary test runs it for some seconds.
+#![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::process::Child;
+use std::time::{Duration, Instant};
+
+use mehl_soup::scheduler::{Terms, new_sweep, new_tasks};
+use mehl_soup::store::{Redis, Store, StoreError};
+use mehl_soup::task::TaskState;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+use serde_json::json;
+use support::dying::Fuse;
+use support::processes::Site;
+use support::servers::{RabbitServer, RedisServer, rabbit_settings, settings};
+use support::stub_engine::{expected, spec};
+use tokio::sync::watch;
+
+const WORKERS: usize = 4;
+/// Iterations of a task, of 5 ms each.
+const ITERATIONS: u64 = 60;
+/// Soup tasks that are to be unfinished at any time, as long as there is time.
+const BUSY: usize = 40;
+/// Longest wait for the end once nothing fails any more.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+async fn asked_to_end() -> watch::Receiver<bool> {
+    let (ask, asked) = watch::channel(false);
+    let mut signal = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).unwrap();
+    tokio::spawn(async move {
+        signal.recv().await;
+        ask.send_replace(true);
+        std::future::pending::<()>().await;
+    });
+    asked
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a process that the other tests start"]
+async fn worker_process() {
+    let Some((site, name)) = Site::of_environment() else { return };
+    site.work(&name, Fuse::new("never", 0), u64::MAX, asked_to_end().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a process that the other tests start"]
+async fn scheduler_process() {
+    let Some((site, _)) = Site::of_environment() else { return };
+    site.schedule(Fuse::new("never", 0), asked_to_end().await).await;
+}
+
+fn signal(child: &Child, signal: &str) {
+    drop(std::process::Command::new("kill").args([signal, &child.id().to_string()]).status());
+}
+
+/// Resident memory in bytes.
+fn resident(child: &Child) -> Option<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{}/status", child.id())).ok()?;
+    let line = text.lines().find(|line| line.starts_with("VmRSS:"))?;
+    line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib << 10)
+}
+
+struct Soak {
+    site: Site,
+    redis: RedisServer,
+    rabbit: RabbitServer,
+    workers: Vec<Child>,
+    scheduler: Child,
+    random: ChaCha8Rng,
+    faults: BTreeMap<&'static str, u32>,
+    sweeps: Vec<String>,
+    largest: u64,
+}
+
+impl Drop for Soak {
+    fn drop(&mut self) {
+        for child in self.workers.iter_mut().chain([&mut self.scheduler]) {
+            drop(child.kill());
+            drop(child.wait());
+        }
+    }
+}
+
+impl Soak {
+    fn start(seed: u64, folder: &std::path::Path) -> Self {
+        let (redis, rabbit) = (RedisServer::start(&[]), RabbitServer::start(""));
+        let site = Site {
+            redis: settings(redis.url()),
+            rabbit: rabbit_settings(rabbit.url()),
+            log: folder.join("log"),
+            iterations: ITERATIONS,
+            millis: 5,
+        };
+        let workers = (0..WORKERS).map(|i| site.spawn("worker_process", &format!("w{i}"))).collect();
+        let scheduler = site.spawn("scheduler_process", "scheduler");
+        let random = ChaCha8Rng::seed_from_u64(seed);
+        Self { site, redis, rabbit, workers, scheduler, random, faults: BTreeMap::new(), sweeps: vec![], largest: 0 }
+    }
+
+    fn below(&mut self, n: u64) -> u64 {
+        self.random.next_u64() % n
+    }
+
+    /// Something fails. Blocking: not on the runtime's threads that others need.
+    fn fault(&mut self) {
+        let i = self.below(WORKERS as u64) as usize;
+        let name = match self.below(16) {
+            0..5 => {
+                signal(&self.workers[i], "-KILL");
+                "a worker killed"
+            }
+            5..8 => {
+                signal(&self.workers[i], "-TERM");
+                "a worker asked to end"
+            }
+            8..11 => {
+                signal(&self.workers[i], "-STOP");
+                std::thread::sleep(Duration::from_millis(3000));
+                signal(&self.workers[i], "-CONT");
+                "a worker stopped for 3 s"
+            }
+            11..13 => {
+                signal(&self.scheduler, "-KILL");
+                "the scheduler killed"
+            }
+            13..15 => {
+                self.redis.kill_and_restart();
+                "Redis killed"
+            }
+            _ => {
+                self.rabbit.stop();
+                if self.below(2) == 0 {
+                    self.rabbit.wipe();
+                }
+                self.rabbit.start_again();
+                "the broker stopped, every second time wiped"
+            }
+        };
+        *self.faults.entry(name).or_default() += 1;
+        self.mend();
+    }
+
+    /// Starts anew what has ended.
+    fn mend(&mut self) {
+        for (i, worker) in self.workers.iter_mut().enumerate() {
+            if worker.try_wait().unwrap().is_some() {
+                *worker = self.site.spawn("worker_process", &format!("w{i}"));
+            }
+        }
+        if self.scheduler.try_wait().unwrap().is_some() {
+            self.scheduler = self.site.spawn("scheduler_process", "scheduler");
+        }
+        let sizes = self.workers.iter().chain([&self.scheduler]).filter_map(resident);
+        self.largest = self.largest.max(sizes.max().unwrap_or(0));
+    }
+
+    async fn submit(&mut self, store: &Redis) -> Result<(), StoreError> {
+        let id = format!("s{}", self.sweeps.len());
+        let (spec, _) = spec();
+        // Attempts that advance count anew; so many in a row without any are more than the faults here can make.
+        store.create_sweep(&new_sweep(id.clone(), &spec, Terms { attempts: 50, ..Terms::default() }), None).await?;
+        store.add_tasks(&id, 0, &new_tasks(&spec)).await?;
+        store.open_sweep(&id).await?;
+        self.sweeps.push(id);
+        Ok(())
+    }
+
+    /// Tasks that have not ended.
+    async fn open(&self, store: &Redis) -> Result<usize, StoreError> {
+        let sweeps = store.sweeps().await?;
+        Ok(sweeps.iter().map(|sweep| sweep.tasks() - sweep.count(TaskState::Succeeded)).sum())
+    }
+
+    fn connections(&self) -> usize {
+        let output = self.rabbit.rabbitmqctl_output(&["list_connections", "--quiet", "name"]);
+        output.lines().filter(|line| line.contains("->")).count()
+    }
+}
+
+async fn soak(seconds: u64) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().to_path_buf();
+    let mut soak = tokio::task::spawn_blocking(move || Soak::start(7, &path)).await.unwrap();
+    let store = Redis::connect(&soak.site.redis).await.unwrap();
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(seconds) {
+        // Redis may be away: then at the next turn.
+        while matches!(soak.open(&store).await, Ok(open) if open < BUSY) {
+            if soak.submit(&store).await.is_err() {
+                break;
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(500 + soak.below(2000))).await;
+        soak = tokio::task::spawn_blocking(move || {
+            soak.fault();
+            soak
+        })
+        .await
+        .unwrap();
+    }
+    let calm = Instant::now();
+    loop {
+        soak.mend();
+        match soak.open(&store).await {
+            Ok(0) => break,
+            open => assert!(calm.elapsed() < PATIENCE, "{open:?} tasks have not ended; faults: {:?}", soak.faults),
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let mut tasks = 0;
+    let (mut claims, mut crashes) = (0, 0);
+    for sweep in &soak.sweeps {
+        for record in store.tasks(sweep, 0, 100).await.unwrap() {
+            assert_eq!(record.state, TaskState::Succeeded, "{record:?}");
+            claims += record.attempts;
+            let events = store.events(&record.key).await.unwrap();
+            crashes += events.iter().filter(|event| event.what == "crashed").count();
+            assert_eq!(events.iter().filter(|event| event.what == "succeeded").count(), 1, "{events:?}");
+            if !record.key.is_scores() {
+                let completed = store.result(&record.key).await.unwrap().unwrap();
+                assert_eq!(completed.coefficients, expected(ITERATIONS), "{}", record.key);
+                tasks += 1;
+            }
+        }
+    }
+    let tickets = store.tickets().await.unwrap();
+    assert!(tickets.outbox.is_empty() && tickets.outstanding.is_empty(), "{tickets:?}");
+    // Two connections a process; those of processes that were killed go when the broker notices.
+    let wanted = 2 * (WORKERS + 1);
+    let waiting = Instant::now();
+    let connections = loop {
+        let (now, back) = tokio::task::spawn_blocking(move || (soak.connections(), soak)).await.unwrap();
+        soak = back;
+        if now == wanted {
+            break now;
+        }
+        assert!(waiting.elapsed() < PATIENCE, "expected {wanted} connections to the broker, found {now}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    };
+    assert!(soak.largest < 150 << 20, "a process has grown to {} bytes", soak.largest);
+    let report = json!({
+        "seconds": seconds,
+        "seconds_until_the_last_task_once_calm": calm.elapsed().as_secs(),
+        "sweeps": soak.sweeps.len(),
+        "soup_tasks": tasks,
+        "claims": claims,
+        "leases_lost_and_other_crashes": crashes,
+        "faults": soak.faults,
+        "connections_to_the_broker_at_the_end": connections,
+        "largest_resident_bytes_of_a_process": soak.largest,
+    });
+    println!("{}", serde_json::to_string_pretty(&report).unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn for_some_seconds() {
+    soak(20).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "minutes: make soak"]
+async fn for_long() {
+    soak(std::env::var("SOAK_SECONDS").ok().and_then(|seconds| seconds.parse().ok()).unwrap_or(600)).await;
+}
