@@ -21,7 +21,7 @@ use mehl_soup::queue::{
 };
 use mehl_soup::task::Ticket;
 use support::proxy::{Fate, Proxy, Way};
-use support::servers::{RabbitServer, free_port, new_queue, rabbit_settings, shared_rabbit};
+use support::servers::{RabbitServer, certificates, free_port, new_queue, rabbit_settings, shared_rabbit};
 
 mehl_soup::queue_contract!(new_queue());
 
@@ -166,19 +166,6 @@ async fn a_malformed_message_is_refused_and_becomes_a_dead_letter() {
     assert_eq!((letter.dead().body.as_slice(), letter.dead().reason.as_str()), (b"by hand".as_slice(), "unknown"));
     letter.done().await.unwrap();
     assert!(queue.take_dead(LONG).await.unwrap().is_none());
-}
-
-/// A certificate for 127.0.0.1 and localhost, signed by an authority of its own.
-fn certificates(folder: &std::path::Path) -> [std::path::PathBuf; 3] {
-    let [ca, key, certificate] = ["ca.pem", "key.pem", "certificate.pem"].map(|name| folder.join(name));
-    let script = "set -e; cd \"$1\"; k='-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes'
-        openssl req -x509 $k -keyout ca.key -out ca.pem -days 2 -subj /CN=authority
-        openssl req $k -keyout key.pem -out request.pem -subj /CN=localhost
-        printf 'subjectAltName=DNS:localhost,IP:127.0.0.1\\nbasicConstraints=CA:FALSE\\n' >extensions
-        openssl x509 -req -in request.pem -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile extensions -out certificate.pem";
-    let made = Command::new("sh").args(["-c", script, "sh"]).arg(folder).output().expect("a shell");
-    assert!(made.status.success(), "openssl: {}", String::from_utf8_lossy(&made.stderr));
-    [ca, key, certificate]
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,6 +5,7 @@
 mod rabbit;
 
 use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock};
@@ -104,6 +105,19 @@ impl Drop for RedisServer {
         drop(self.child.kill());
         drop(self.child.wait());
     }
+}
+
+/// A certificate for 127.0.0.1 and localhost, signed by an authority of its own: authority, key, certificate.
+pub fn certificates(folder: &Path) -> [PathBuf; 3] {
+    let [ca, key, certificate] = ["ca.pem", "key.pem", "certificate.pem"].map(|name| folder.join(name));
+    let script = "set -e; cd \"$1\"; k='-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes'
+        openssl req -x509 $k -keyout ca.key -out ca.pem -days 2 -subj /CN=authority
+        openssl req $k -keyout key.pem -out request.pem -subj /CN=localhost
+        printf 'subjectAltName=DNS:localhost,IP:127.0.0.1\\nbasicConstraints=CA:FALSE\\n' >extensions
+        openssl x509 -req -in request.pem -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile extensions -out certificate.pem";
+    let made = Command::new("sh").args(["-c", script, "sh"]).arg(folder).output().expect("a shell");
+    assert!(made.status.success(), "openssl: {}", String::from_utf8_lossy(&made.stderr));
+    [ca, key, certificate]
 }
 
 /// The server that tests share which do it no harm.
