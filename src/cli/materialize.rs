@@ -10,7 +10,7 @@ use super::exit::{Exit, say};
 use super::pool::ServerArgs;
 use super::pool::results::coefficients;
 use crate::coefficients::{CoefficientsFile, Options, materialize as write_model};
-use crate::task::is_id;
+use crate::scheduler::is_sweep_id;
 use crate::untrusted::{self, LARGEST_COEFFICIENTS};
 use crate::zoo::{HashCache, Zoo};
 
@@ -48,15 +48,11 @@ enum FloatType {
     Bf16,
 }
 
-/// From a file, or of a sweep if there is no such file and the name can be a sweep's.
+/// From a file, or of a sweep if there is no such file and the name is made as those of sweeps are.
 fn read(args: &MaterializeArgs) -> Result<Vec<u8>, Exit> {
     let path = &args.coefficients;
-    let sweep =
-        path.to_str().filter(|id| is_id(id) && !path.exists() && path.extension().is_none_or(|e| e != "safetensors"));
-    match sweep {
-        Some(sweep) => coefficients(&args.server, sweep, args.task.as_deref()).inspect_err(|_| {
-            eprintln!("{sweep} was taken for a sweep: No such file is here");
-        }),
+    match path.to_str().filter(|name| is_sweep_id(name) && !path.exists()) {
+        Some(sweep) => coefficients(&args.server, sweep, args.task.as_deref()),
         None if args.task.is_some() => {
             Err(Exit::Usage.say(format!("{}: --task is for the id of a sweep", path.display())))
         }

@@ -8,7 +8,7 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 use crate::store::{NewSweep, NewTask, Stage, Store, StoreError};
 use crate::sweep::expand::expand;
 use crate::sweep::spec::Spec;
-use crate::task::{Task, TaskKey};
+use crate::task::{Task, TaskKey, is_id};
 
 /// Id of the scores task of every sweep.
 pub const SCORES: &str = TaskKey::SCORES;
@@ -174,6 +174,15 @@ fn new_id(name: &str) -> String {
     format!("{readable}-{}", &unique_word()[..RANDOM])
 }
 
+/// Whether a text is made as the ids of sweeps are.
+pub fn is_sweep_id(text: &str) -> bool {
+    let letters = |word: &str| word.len() == RANDOM && word.bytes().all(|byte| LETTERS.contains(&byte));
+    is_id(text) && text.rsplit_once('-').is_some_and(|(readable, word)| !readable.is_empty() && letters(word))
+}
+
+/// Letters of an id's random part: none that another is taken for.
+const LETTERS: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
+
 /// A word of 32 letters and digits that no other call gives, here or elsewhere. Not a secret.
 pub(crate) fn unique_word() -> String {
     static CALLS: AtomicU64 = AtomicU64::new(0);
@@ -184,14 +193,12 @@ pub(crate) fn unique_word() -> String {
     hasher.update(&CALLS.fetch_add(1, Ordering::Relaxed).to_le_bytes());
     // Where process ids and clocks may agree, as in containers started together, this differs.
     hasher.update(std::fs::read("/proc/sys/kernel/random/uuid").unwrap_or_default().as_slice());
-    const LETTERS: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
     hasher.finalize().as_bytes().iter().map(|byte| char::from(LETTERS[usize::from(byte % 32)])).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::task::is_id;
 
     #[test]
     fn ids_are_readable_and_each_is_another() {
@@ -206,6 +213,10 @@ mod tests {
             let id = new_id(name);
             assert!(is_id(&id) && id.starts_with(begins), "{name}: {id}");
             assert_ne!(id, new_id(name));
+            assert!(is_sweep_id(&id), "{id}");
+        }
+        for other in ["none", "-abcdefgh", "a-abcdefg", "a-abcdefg1", "run/tasks", "coefficients.safetensors"] {
+            assert!(!is_sweep_id(other), "{other}");
         }
     }
 }

@@ -13,7 +13,9 @@ mod plan;
 mod reconcile;
 
 pub(crate) use admit::unique_word;
-pub use admit::{AdmitError, Admitted, SCORES, Terms, admit, new_sweep, new_tasks, scores_task, soup_task};
+pub use admit::{
+    AdmitError, Admitted, SCORES, Terms, admit, is_sweep_id, new_sweep, new_tasks, scores_task, soup_task,
+};
 pub use outbox::publish_outbox;
 pub use plan::{Action, PlanSettings, Snapshot, plan};
 pub use reconcile::{Scheduler, SchedulerSettings, Turn, Watcher};

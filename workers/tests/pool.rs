@@ -59,7 +59,7 @@ impl Pool {
     fn worker(&self, name: &str, flags: &[&str]) -> Running {
         let mut command = Command::new(env!("CARGO_BIN_EXE_mehl-soup-worker"));
         command.arg("serve");
-        let roots = format!("worker.input_roots={}", fixture("trajectories").display());
+        let roots = format!("worker.input_roots={},{}", fixture("trajectories").display(), fixture("text").display());
         let name = format!("worker.name={name}");
         for set in [&roots, &name, "worker.threads=1", "worker.lease_seconds=2", "worker.checkpoint_interval_seconds=1"]
         {
@@ -102,25 +102,29 @@ impl Pool {
         }
     }
 
-    /// The task that a worker has, and the iterations that it has told of.
-    fn task_of(&self, id: &str, worker: &str) -> Option<(String, u64)> {
+    /// The task that a worker has, and the iterations that it has told of: so many, of so many.
+    fn task_of(&self, id: &str, worker: &str) -> Option<(String, u64, u64)> {
         let running = self.call("GET", &format!("/v1/sweeps/{id}/tasks?state=running"), None).json();
         running["tasks"].as_array()?.iter().find_map(|task| {
             let task = task["id"].as_str()?;
             let (_, claimant) = self.events(id, task).into_iter().rfind(|(what, _)| what == "claimed")?;
             let detail = self.call("GET", &format!("/v1/sweeps/{id}/tasks/{task}"), None).json();
-            let iterations = detail["progress"]["iterations"].as_u64()?;
-            (claimant == worker).then(|| (task.to_string(), iterations))
+            let told = |field: &str| detail["progress"][field].as_u64();
+            let (iterations, planned) = (told("iterations")?, told("planned_iterations")?);
+            (claimant == worker).then(|| (task.to_string(), iterations, planned))
         })
     }
 
-    /// Waits until a worker has told of more iterations of a task than when it was first seen.
+    /// Waits until a worker has told of more iterations of a task than when it was first seen, and is not half done with it: what is done to it next is done
+    /// in the middle of that task.
     fn until_computing(&self, id: &str, worker: &str) {
-        let mut first: Option<(String, u64)> = None;
+        let mut first: Option<(String, u64, u64)> = None;
         self.until(&format!("{worker} computes"), id, |_| {
             let now = self.task_of(id, worker);
             match (&first, &now) {
-                (Some((task, before)), Some((same, iterations))) if task == same => iterations > before,
+                (Some((task, before, _)), Some((same, iterations, planned))) if task == same => {
+                    iterations > before && iterations * 2 < *planned
+                }
                 _ => {
                     first = now;
                     false
@@ -152,7 +156,7 @@ impl Pool {
 /// Tasks of a few seconds.
 fn long_spec() -> String {
     let soup = "batch = 4\ninner_epochs = 250\npatience = 250\nmodel_batch = 2";
-    sound_spec(soup, "[search.space]\nmethod = ['mehl+', 'mehl', 'hl+']\n[compute]\nthreads = 1")
+    sound_spec(soup, "[search.space]\nmethod = ['mehl+', 'mehl', 'hl+', 'hl', 'learned+']\n[compute]\nthreads = 1")
 }
 
 #[test]
@@ -242,6 +246,36 @@ fn a_worker_for_one_task_and_sweeps_that_it_must_not_or_cannot_read() {
     pool.until("done", &id, |sweep| sweep["outcome"] == "done");
     worker.signal(libc::SIGINT);
     worker.wait().expect(0);
+}
+
+#[test]
+fn a_module_runs_where_it_is_listed_only() {
+    let pool = Pool::start();
+    let text = |file: &str| fixture("text").join(file).display().to_string();
+    let spec = format!(
+        "[zoo]\ningredients = ['{}']\nfamily = 'torchscript'\narchitecture = '{}'\n\
+         [data]\nlearn = '{}'\nselect = '{}'\ninputs = ['input_ids', 'attention_mask']\n[soup]\nmethod = 'uniform'\n",
+        text("zoo/*"),
+        text("model.pt"),
+        text("learn.safetensors"),
+        text("select.safetensors")
+    );
+    let hash = blake3::hash(&std::fs::read(fixture("text/model.pt")).unwrap()).to_hex().to_string();
+    let wary = pool.worker("wary", &[]);
+    let id = pool.submit(&spec);
+    pool.until("it fails", &id, |sweep| sweep["outcome"] == "failed");
+    let task = pool.call("GET", &format!("/v1/sweeps/{id}/tasks/scores"), None).json();
+    let cause = task["cause"].as_str().unwrap();
+    assert!(cause.contains("worker.torchscript_allow") && cause.contains(&hash), "{cause}");
+    wary.signal(libc::SIGTERM);
+    wary.wait().expect(0);
+
+    let trusting = pool.worker("trusting", &["--set", &format!("worker.torchscript_allow={hash}")]);
+    let answer = pool.call("POST", &format!("/v1/sweeps/{id}/retry"), None);
+    assert_eq!(answer.status, 200);
+    pool.until("it succeeds", &id, |sweep| sweep["outcome"] == "done");
+    trusting.signal(libc::SIGTERM);
+    trusting.wait().expect(0);
 }
 
 #[test]
