@@ -299,3 +299,12 @@ async fn a_server_that_is_killed_goes_on_with_all_that_it_confirmed() {
     assert_eq!(again.checkpoint.as_deref(), Some(b"kept".as_slice()));
     assert_eq!(store.task(&key("s/none")).await.unwrap(), None);
 }
+
+#[tokio::test]
+async fn beyond_the_last_task_there_are_none() {
+    let store = new_store().await;
+    begin(&store, 0).await;
+    let count = store.tasks("s", 0, 100).await.unwrap().len();
+    assert_eq!(store.tasks("s", count, 100).await.unwrap(), []);
+    assert_eq!(store.tasks("none", 0, 100).await.unwrap(), []);
+}

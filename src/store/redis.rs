@@ -101,6 +101,10 @@ impl Redis {
     }
 
     async fn records(&self, keys: &[TaskKey]) -> Result<Vec<Option<TaskRecord>>, StoreError> {
+        if keys.is_empty() {
+            // The client takes no pipeline of nothing.
+            return Ok(vec![]);
+        }
         let mut pipe = redis::pipe();
         for key in keys {
             let id = key.to_string();
