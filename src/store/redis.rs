@@ -2,13 +2,14 @@
 
 mod answers;
 mod connect;
+mod line;
 
 use std::time::Duration;
 
-use redis::aio::ConnectionManager;
 use redis::{AsyncCommands, FromRedisValue, Script};
 
 pub use connect::RedisSettings;
+use line::Line;
 
 use super::{
     ClaimAnswer, Claimant, Completed, Created, Expired, Held, Hold, Letting, NewSweep, NewTask, Onward, Order, Request,
@@ -56,10 +57,10 @@ scripts!(
     sweep,
 );
 
-/// Sweeps and tasks in Redis. Clones share a connection, which is made anew whenever it breaks.
+/// Sweeps and tasks in Redis. Clones share a connection, which is made anew whenever it breaks or falls silent.
 #[derive(Clone)]
 pub struct Redis {
-    connection: ConnectionManager,
+    connection: Line,
     prefix: String,
     scripts: std::sync::Arc<Scripts>,
 }

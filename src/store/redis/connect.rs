@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use redis::aio::ConnectionManagerConfig;
 use redis::{Client, InfoDict, TlsCertificates};
 
 use super::answers;
+use super::line::Line;
 use crate::store::StoreError;
 
 /// Largest file of authorities, in bytes: those of a whole system have a quarter of it.
@@ -26,7 +27,7 @@ pub struct RedisSettings {
 }
 
 /// A connection that makes itself anew, checked.
-pub async fn connect(settings: &RedisSettings) -> Result<ConnectionManager, StoreError> {
+pub async fn connect(settings: &RedisSettings) -> Result<Line, StoreError> {
     if !crate::task::is_id(&settings.installation) {
         return Err(StoreError::Setup("the installation's name: expected letters, digits and `+ - . _`".to_string()));
     }
@@ -48,12 +49,12 @@ pub async fn connect(settings: &RedisSettings) -> Result<ConnectionManager, Stor
         .set_min_delay(Duration::from_millis(50))
         .set_max_delay(Duration::from_secs(2))
         .set_number_of_retries(4);
-    let mut connection = client.get_connection_manager_with_config(config).await.map_err(answers::error)?;
+    let mut connection = Line::open(client, config).await.map_err(answers::error)?;
     check(&mut connection).await?;
     Ok(connection)
 }
 
-async fn check(connection: &mut ConnectionManager) -> Result<(), StoreError> {
+async fn check(connection: &mut Line) -> Result<(), StoreError> {
     let info: InfoDict = redis::cmd("INFO").arg("everything").query_async(connection).await.map_err(answers::error)?;
     if info.get::<String>("cluster_enabled").as_deref() == Some("1") {
         return Err(StoreError::Setup("it is a cluster: expected one primary, or Sentinel".to_string()));
