@@ -154,6 +154,8 @@ impl<S: Store> Attempt<'_, S> {
                     }
                     let answer = self.store.renew(hold, self.settings.lease, progress.as_deref()).await;
                     self.hear(answer, link, &mut heard)?;
+                    // One that the store did not take when it came: the next may be long in coming.
+                    self.save(hold, link, &mut heard).await?;
                 }
             }
         };
