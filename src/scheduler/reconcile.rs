@@ -196,8 +196,10 @@ impl<S: Store, Q: TicketQueue> Scheduler<'_, S, Q> {
         loop {
             let (published, fault) = publish_outbox(self.store, self.queue, STEP, PATIENCE).await?;
             turn.published += published;
-            turn.fault = fault;
-            if published < STEP || turn.fault.is_some() {
+            let is_last = published < STEP || fault.is_some();
+            // One of an earlier step is not forgotten because this one went well.
+            turn.fault = fault.or(turn.fault.take());
+            if is_last {
                 return Ok(());
             }
         }
