@@ -19,11 +19,14 @@ readonly RABBITMQ=/usr/lib/rabbitmq/bin/rabbitmq-server
 has_redis() { command -v redis-server >/dev/null; }
 # Its port mapper is a program of Erlang's; the tests' certificates are made by openssl.
 has_rabbitmq() { [[ -x $RABBITMQ ]] && command -v epmd >/dev/null && command -v openssl >/dev/null; }
+# Gives a process another time of day.
+has_faketime() { compgen -G '/usr/lib/*/faketime/libfaketimeMT.so.1' >/dev/null; }
 
 # Prints the packages that are missing, one a line.
 missing_packages() {
     if ! has_redis; then echo redis-server; fi
     if ! has_rabbitmq; then printf '%s\n' rabbitmq-server openssl; fi
+    if ! has_faketime; then echo libfaketime; fi
 }
 
 # Installs packages while a policy forbids their services to start. One that is there already stays as it is.

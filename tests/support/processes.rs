@@ -56,6 +56,11 @@ impl Site {
 
     /// This program again, as another process: a worker or a scheduler that dies at `point`.
     pub fn spawn(&self, process: &str, point: &str) -> Child {
+        self.command(process, point).spawn().unwrap()
+    }
+
+    /// The same, not started yet.
+    pub fn command(&self, process: &str, point: &str) -> Command {
         let (redis, rabbit) = (&self.redis, &self.rabbit);
         let log = self.log.to_str().unwrap();
         let (iterations, millis) = (self.iterations.to_string(), self.millis.to_string());
@@ -64,10 +69,10 @@ impl Site {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["--exact", process, "--ignored", "--nocapture", "--test-threads", "1"]);
         command.envs(VARIABLES.iter().zip(values)).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        command.spawn().unwrap()
+        command
     }
 
-    async fn connect(&self, fuse: &Arc<Fuse>) -> (Dying<Redis>, Dying<RabbitMq>) {
+    pub async fn connect(&self, fuse: &Arc<Fuse>) -> (Dying<Redis>, Dying<RabbitMq>) {
         let queue = RabbitMq::start(&self.rabbit).unwrap();
         let store = loop {
             match Redis::connect(&self.redis).await {
@@ -122,11 +127,17 @@ impl Site {
 
     /// How often each iteration of each task was computed, over all processes.
     pub fn computed(&self) -> BTreeMap<String, usize> {
-        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
         let mut counts = BTreeMap::new();
-        for line in text.lines() {
-            *counts.entry(line.to_string()).or_default() += 1;
+        for (step, _) in self.steps() {
+            *counts.entry(step).or_default() += 1;
         }
         counts
+    }
+
+    /// Iterations in the order in which they were computed: task and number, and the process.
+    pub fn steps(&self) -> Vec<(String, u32)> {
+        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let parts = text.lines().filter_map(|line| line.rsplit_once(' '));
+        parts.map(|(step, process)| (step.to_string(), process.parse().unwrap())).collect()
     }
 }

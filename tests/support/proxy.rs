@@ -47,6 +47,8 @@ struct State {
     /// Both ends of all connections.
     streams: Vec<TcpStream>,
     accepted: usize,
+    /// So many of the first connections are stranded.
+    stranded: usize,
 }
 
 impl Proxy {
@@ -55,7 +57,7 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let (to_server, to_client) = (Fate::Pass, Fate::Pass);
-        let state = State { to_server, to_client, is_refusing: false, streams: Vec::new(), accepted: 0 };
+        let state = State { to_server, to_client, is_refusing: false, streams: Vec::new(), accepted: 0, stranded: 0 };
         let shared = Arc::new(Shared { target: target.to_string(), state: Mutex::new(state) });
         let accepting = Arc::clone(&shared);
         std::thread::spawn(move || {
@@ -85,6 +87,12 @@ impl Proxy {
         self.shared.cut();
     }
 
+    /// Connections that are there are forgotten by the network: what is sent on them vanishes, for ever, and no end is told. New ones are as always.
+    pub fn strand(&self) {
+        let mut state = self.shared.state.lock().unwrap();
+        state.stranded = state.accepted;
+    }
+
     /// Whether new connections are ended at once.
     pub fn refuse(&self, is_refusing: bool) {
         self.shared.state.lock().unwrap().is_refusing = is_refusing;
@@ -107,6 +115,7 @@ impl Shared {
     fn connect(self: &Arc<Self>, client: TcpStream) {
         let mut state = self.state.lock().unwrap();
         state.accepted += 1;
+        let number = state.accepted;
         if state.is_refusing {
             return;
         }
@@ -116,11 +125,11 @@ impl Shared {
             state.streams.push(stream.try_clone().unwrap());
         }
         drop(state);
-        self.pump(client.try_clone().unwrap(), server.try_clone().unwrap(), Way::ToServer);
-        self.pump(server, client, Way::ToClient);
+        self.pump(client.try_clone().unwrap(), server.try_clone().unwrap(), (Way::ToServer, number));
+        self.pump(server, client, (Way::ToClient, number));
     }
 
-    fn pump(self: &Arc<Self>, mut from: TcpStream, mut to: TcpStream, way: Way) {
+    fn pump(self: &Arc<Self>, mut from: TcpStream, mut to: TcpStream, way: (Way, usize)) {
         let shared = Arc::clone(self);
         std::thread::spawn(move || {
             let mut bytes = [0; 4096];
@@ -154,8 +163,11 @@ impl Shared {
         });
     }
 
-    fn fate(&self, way: Way) -> Fate {
+    fn fate(&self, (way, number): (Way, usize)) -> Fate {
         let state = self.state.lock().unwrap();
+        if number <= state.stranded {
+            return Fate::Swallow;
+        }
         match way {
             Way::ToServer => state.to_server,
             Way::ToClient => state.to_client,

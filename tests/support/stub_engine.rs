@@ -26,18 +26,28 @@ pub struct Knobs {
     pub millis: AtomicU64,
     /// Iterations computed, over all tasks and attempts.
     pub computed: AtomicU64,
-    /// What goes wrong at the third iteration of an attempt: 0 nothing, 1 a panic, 2 memory, 3 a NaN, 4 it stands still.
+    /// What goes wrong: 0 nothing, 1 a panic, 2 memory, 3 a NaN, 4 it stands still, 5 the process dies, 6 an input.
     pub fault: AtomicU64,
-    /// Where each computed iteration is noted, for tests with several processes: a line of task and number.
+    /// In which iteration of the task; 0 for the third of each attempt.
+    pub fault_at: AtomicU64,
+    /// In which task; unset for all.
+    pub fault_in: OnceLock<String>,
+    /// Where each computed iteration is noted, for tests with several processes: a line of task, number and process.
     pub log: OnceLock<PathBuf>,
 }
 
 impl Knobs {
+    fn is_faulty(&self, task: &str, own: u64, of_task: u64) -> bool {
+        let at = self.fault_at.load(Ordering::SeqCst);
+        let is_now = if at == 0 { own == 3 } else { of_task == at };
+        is_now && self.fault_in.get().is_none_or(|only| only == task)
+    }
+
     fn note(&self, task: &str, iteration: u64) {
         let Some(path) = self.log.get() else { return };
         let mut file = std::fs::File::options().append(true).create(true).open(path).unwrap();
         // One write: lines of several processes do not mix.
-        file.write_all(format!("{task} {iteration}\n").as_bytes()).unwrap();
+        file.write_all(format!("{task} {iteration} {}\n", std::process::id()).as_bytes()).unwrap();
     }
 }
 
@@ -120,7 +130,7 @@ impl SoupEngine for Stub {
         let mut own = 0;
         while state.totals.effort.iterations < self.knobs.iterations.load(Ordering::SeqCst) {
             own += 1;
-            if own == 3 {
+            if self.knobs.is_faulty(&task.id, own, state.totals.effort.iterations + 1) {
                 match self.knobs.fault.load(Ordering::SeqCst) {
                     1 => panic!("a stub's panic"),
                     2 => return Err(EngineError::OutOfMemory("a stub's memory".into())),
@@ -128,6 +138,8 @@ impl SoupEngine for Stub {
                     4 => loop {
                         std::thread::sleep(Duration::from_millis(50));
                     },
+                    5 => std::process::abort(),
+                    6 => return Err(EngineError::Input("zoo/a.safetensors: not found".into())),
                     _ => {}
                 }
             }
