@@ -35,7 +35,7 @@ pub fn spec(data: &[u8]) {
     assert_eq!(read, spec, "storing changed it");
     assert_eq!(read.identity(), spec.identity());
     let drawn = match spec.search.strategy {
-        Strategy::Random => spec.search.tasks as u128,
+        Strategy::Random | Strategy::Asha => spec.search.tasks as u128,
         // Fields that depend on the method make it fewer.
         Strategy::Grid => spec.search.space.iter().fold(1, |n: u128, (_, d)| n.saturating_mul(values(d))),
     };

@@ -5,10 +5,10 @@ mod support;
 
 use std::time::Duration;
 
-use mehl_soup::store::contract::{claimant, completed, key, sweep, task};
+use mehl_soup::store::contract::{claimant, completed, key, standing, sweep, task};
 use mehl_soup::store::{
-    ClaimAnswer, Held, Hold, Letting, Memory, NewSweep, Onward, Redis, RedisSettings, Request, Store, StoreError,
-    TaskRecord, Tickets,
+    AtRung, ClaimAnswer, Held, Hold, Letting, Memory, NewSweep, Onward, Redis, RedisSettings, Request, Store,
+    StoreError, TaskRecord, Tickets,
 };
 use mehl_soup::task::Ticket;
 use proptest::prelude::*;
@@ -35,6 +35,9 @@ enum Step {
     Settle { from: usize, most: usize },
     Retry,
     Dead(usize),
+    Wait { hold: usize, rung: u32, loss: u8 },
+    Promote { task: usize, rung: u32 },
+    Prune { task: usize, rung: u32 },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -55,6 +58,9 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0..4usize, 1..6usize).prop_map(|(from, most)| Step::Settle { from, most }),
         1 => Just(Step::Retry),
         1 => (0..40usize).prop_map(Step::Dead),
+        5 => (0..40usize, 0..3u32, any::<u8>()).prop_map(|(hold, rung, loss)| Step::Wait { hold, rung, loss }),
+        4 => (0..TASKS, 0..2u32).prop_map(|(task, rung)| Step::Promote { task, rung }),
+        1 => (0..TASKS, 0..2u32).prop_map(|(task, rung)| Step::Prune { task, rung }),
     ]
 }
 
@@ -67,6 +73,10 @@ struct Seen {
 
 fn pick<T: Clone>(from: &[T], number: usize) -> Option<T> {
     (!from.is_empty()).then(|| from[number % from.len()].clone())
+}
+
+fn at(task: usize, rung: u32) -> AtRung {
+    AtRung { key: key(&format!("s/t{task}")), rung }
 }
 
 /// Short, so that it has run out at the next step that looks.
@@ -145,6 +155,17 @@ async fn apply<S: Store>(store: &S, step: &Step, seen: &mut Seen) -> String {
             Some(ticket) => format!("{:?}", store.dead(&ticket, 3).await.unwrap()),
             None => String::new(),
         },
+        Step::Wait { hold, rung, loss } => match pick(&seen.holds, *hold) {
+            Some(hold) => {
+                // The rung that it is at, mostly.
+                let reached = store.task(&hold.key).await.unwrap().map_or(0, |record| record.rungs.len() as u32);
+                let rung = if *rung == 2 { 2 } else { reached };
+                format!("{:?}", store.wait(&hold, &standing(rung, f64::from(*loss) / 7.0)).await.unwrap())
+            }
+            None => String::new(),
+        },
+        Step::Promote { task, rung } => format!("{:?}", store.promote(&[at(*task, *rung)]).await.unwrap()),
+        Step::Prune { task, rung } => format!("{:?}", store.prune(&[at(*task, *rung)]).await.unwrap()),
     };
     let on_their_way = store.tickets().await.unwrap();
     for ticket in on_their_way.outbox.into_iter().chain(on_their_way.outstanding) {
@@ -156,13 +177,20 @@ async fn apply<S: Store>(store: &S, step: &Step, seen: &mut Seen) -> String {
 }
 
 /// The whole of a store's state, without times and without the words of causes.
-async fn dump<S: Store>(store: &S) -> (Vec<TaskRecord>, Tickets, Vec<String>) {
+async fn dump<S: Store>(store: &S) -> (Vec<TaskRecord>, Tickets, Vec<String>, Vec<Vec<String>>) {
     let mut records = store.tasks("s", 0, 100).await.unwrap();
     for record in &mut records {
         record.cause = record.cause.take().map(|cause| cause.chars().take(9).collect());
     }
     let ready = store.ready("s", 100).await.unwrap().iter().map(ToString::to_string).collect();
-    (records, store.tickets().await.unwrap(), ready)
+    // What happened at rungs is told in the same words.
+    let mut told = Vec::new();
+    for record in &records {
+        let events = store.events(&record.key).await.unwrap();
+        let at_rungs = events.into_iter().filter(|e| ["waiting", "promoted", "pruned"].contains(&e.what.as_str()));
+        told.push(at_rungs.map(|e| format!("{} {}", e.what, e.detail.unwrap_or_default())).collect());
+    }
+    (records, store.tickets().await.unwrap(), ready, told)
 }
 
 async fn begin<S: Store>(store: &S, cap: u32) {

@@ -73,6 +73,7 @@ mod tests {
             created: 0,
             priority: 0,
             cap,
+            paced: false,
             counts: [(TaskState::Queued, queued), (TaskState::Running, running), (TaskState::Waiting, 1)].into(),
             ready: 0,
         };

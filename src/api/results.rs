@@ -86,6 +86,13 @@ async fn outcome(store: &impl Store, known: &Known, record: TaskRecord) -> Resul
         }
     }
     let attempts = u32::try_from(record.attempts).unwrap_or(u32::MAX);
+    if matches!(record.state, TaskState::Waiting | TaskState::Pruned)
+        && let Some(standing) = store.standing(&record.key).await?
+    {
+        let outcome: TaskOutcome = serde_json::from_str(&standing)
+            .map_err(|e| StoreError::Protocol(format!("where {} stands: {e}", record.key)))?;
+        return Ok((id, TaskOutcome { state: record.state, attempts, ..outcome }));
+    }
     let outcome = TaskOutcome { state: record.state, attempts, ..TaskOutcome::queued() };
     Ok(match record.cause {
         Some(cause) if record.state == TaskState::Failed => {

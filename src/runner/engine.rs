@@ -41,6 +41,10 @@ pub trait ScoresHost {
 pub trait TaskHost {
     /// Called after every iteration, before the next begins.
     fn progress(&mut self, progress: &Progress) -> Directive;
+    /// Whole epochs, as [`epochs`](crate::sweep::asha::epochs) counts them, after which the task is to stop at a rung; `None` if it runs to its end.
+    fn rung(&self) -> Option<u64> {
+        None
+    }
     /// Keeps a checkpoint. When this returns `Ok`, a later attempt can begin from it.
     fn save(&mut self, checkpoint: &Checkpoint) -> Result<(), HostError>;
     /// Something a person should read.
@@ -96,6 +100,19 @@ pub struct Completion {
     pub attempts: u32,
 }
 
+/// A task at a rung.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RungReached {
+    /// Score on select of the exact soup so far.
+    pub select: SplitScore,
+    /// What it took so far.
+    pub effort: Effort,
+    /// Resolved number of ingredients a model batch.
+    pub model_batch: usize,
+    /// Attempts begun.
+    pub attempts: u32,
+}
+
 /// Scores on the three splits.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Scores {
@@ -145,6 +162,9 @@ pub enum EngineError {
     /// Stopped as the host asked, after its checkpoint was kept.
     #[error("stopped")]
     Stopped,
+    /// Stopped at the rung that the host named, after its checkpoint was kept.
+    #[error("stopped at a rung")]
+    AtRung(Box<RungReached>),
     /// A fault of the tensor library or of this program.
     #[error("{0}")]
     Internal(String),

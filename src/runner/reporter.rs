@@ -131,6 +131,11 @@ impl Reporter for Stderr {
                 "task {} done: select loss {:.4}, accuracy {:.4}, {:.1} s",
                 task.id, scores.select.loss, scores.select.accuracy, outcome.effort.seconds
             )),
+            (TaskState::Waiting, _) => {
+                let score =
+                    outcome.at_rung.map(|select| format!(": select loss {:.4}", select.loss)).unwrap_or_default();
+                self.line(&format!("task {} waits at a rung{score}", task.id));
+            }
             _ => self.line(&format!(
                 "task {} {}",
                 task.id,

@@ -5,6 +5,7 @@
 //! DIR/sweep.json                         which specification this folder belongs to
 //! DIR/manifest.json                      what the scores task found out
 //! DIR/tasks/<id>/checkpoint.safetensors  a task in progress
+//! DIR/tasks/<id>/rungs.json              where it was stopped, with strategy `asha`
 //! DIR/tasks/<id>/outcome.json            a finished task
 //! DIR/tasks/<id>/coefficients.safetensors
 //! DIR/results.json  DIR/best/            what the sweep is for
@@ -20,8 +21,10 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::files::{NewFolder, remove_temporary_files, write_atomic};
+use crate::store::KeptRungs;
 use crate::sweep::manifest::Manifest;
 use crate::sweep::results::{SweepResults, TaskOutcome};
+use crate::task::TaskState;
 
 /// A locked run folder.
 #[derive(Debug)]
@@ -213,19 +216,34 @@ impl RunFolder {
 
     /// Removes a task's checkpoint, if there is one.
     pub fn drop_checkpoint(&self, task: &str) -> Result<(), FolderError> {
-        let path = self.task_file(task, "checkpoint.safetensors");
-        match fs::remove_file(&path) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                Err(FolderError::Io { path: path.display().to_string(), source })
-            }
-            _ => Ok(()),
-        }
+        self.remove(&self.task_file(task, "checkpoint.safetensors"))
     }
 
-    /// Forgets that a task failed.
+    /// Forgets that a task failed, and the rungs that it had reached: it begins from nothing.
     pub fn drop_outcome(&self, task: &str) -> Result<(), FolderError> {
-        let path = self.task_file(task, "outcome.json");
-        fs::remove_file(&path).map_err(|source| FolderError::Io { path: path.display().to_string(), source })
+        self.remove(&self.task_file(task, "rungs.json"))?;
+        self.remove(&self.task_file(task, "outcome.json"))
+    }
+
+    /// The rungs that a task has reached.
+    pub fn rungs(&self, task: &str) -> Result<Option<KeptRungs>, FolderError> {
+        self.read_json(&self.task_file(task, "rungs.json"))
+    }
+
+    /// What a task that has not ended had to show at the last rung that it has reached.
+    pub fn standing(&self, task: &str) -> Result<Option<TaskOutcome>, FolderError> {
+        let Some(rungs) = self.rungs(task)? else { return Ok(None) };
+        let outcome: TaskOutcome = serde_json::from_str(&rungs.outcome).map_err(|e| FolderError::Damaged {
+            path: self.task_file(task, "rungs.json").display().to_string(),
+            what: e.to_string(),
+        })?;
+        let state = if rungs.scores.len() > rungs.promoted { TaskState::Waiting } else { TaskState::Queued };
+        Ok(Some(TaskOutcome { state, ..outcome }))
+    }
+
+    /// Keeps the rungs that a task has reached.
+    pub fn write_rungs(&self, task: &str, rungs: &KeptRungs) -> Result<(), FolderError> {
+        self.write_json(&self.task_file(task, "rungs.json"), rungs)
     }
 
     /// Keeps the sweep's results.
@@ -239,6 +257,16 @@ impl RunFolder {
             Ok(bytes) => Ok(Some(bytes)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(FolderError::Io { path: path.display().to_string(), source }),
+        }
+    }
+
+    /// Removes a file, if it is there.
+    fn remove(&self, path: &Path) -> Result<(), FolderError> {
+        match fs::remove_file(path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(FolderError::Io { path: path.display().to_string(), source })
+            }
+            _ => Ok(()),
         }
     }
 

@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::time::Duration;
 
+use super::asha;
 use crate::store::{Order, Stage, SweepRecord};
 use crate::task::TaskState;
 
@@ -18,6 +19,15 @@ pub struct PlanSettings {
 }
 
 impl PlanSettings {
+    /// Most tasks of a search that may be runnable or run at once: the later one begins, the more is known of the others. One beside each that runs, so
+    /// that no worker waits for a turn.
+    pub fn search_slots(&self, workers: usize) -> usize {
+        match self.window_per_worker.saturating_mul(workers) {
+            0 => self.window_extra.max(1),
+            slots => slots,
+        }
+    }
+
     /// Most tickets that may be on their way to so many workers.
     pub fn window(&self, workers: usize) -> usize {
         self.window_per_worker.saturating_mul(workers).saturating_add(self.window_extra)
@@ -53,6 +63,13 @@ pub enum Action {
         /// Most tasks.
         most: usize,
     },
+    /// A search decides which tasks of its sweep go on, begin or end.
+    Search {
+        /// The sweep.
+        sweep: String,
+        /// Most tasks of the sweep that may be runnable or run at once.
+        slots: usize,
+    },
     /// So many runnable tasks of a sweep get a ticket.
     Choose {
         /// The sweep.
@@ -74,11 +91,24 @@ pub fn plan(settings: &PlanSettings, now: &Snapshot<'_>) -> Vec<Action> {
     open.sort_by_key(|sweep| (Reverse(rank(sweep, settings.ageing)), sweep.created, &sweep.id));
     for sweep in open {
         let pending = if sweep.stage == Stage::Ready { sweep.count(TaskState::Pending) } else { 0 };
-        // No more than the window can take soon: a walk over a hundred thousand tasks is nobody's turn.
-        let released = pending.min((2 * window).saturating_sub(sweep.ready));
-        if released > 0 {
-            actions.push(Action::Release { sweep: sweep.id.clone(), most: released });
-        }
+        let released = if sweep.paced {
+            let slots = match sweep.cap {
+                0 => settings.search_slots(now.workers),
+                cap => settings.search_slots(now.workers).min(cap as usize),
+            };
+            let wanted = asha::wanted(sweep, slots);
+            if wanted.is_some() {
+                actions.push(Action::Search { sweep: sweep.id.clone(), slots });
+            }
+            wanted.unwrap_or(0)
+        } else {
+            // No more than the window can take soon: a walk over a hundred thousand tasks is nobody's turn.
+            let released = pending.min((2 * window).saturating_sub(sweep.ready));
+            if released > 0 {
+                actions.push(Action::Release { sweep: sweep.id.clone(), most: released });
+            }
+            released
+        };
         let chosen = (sweep.ready + released).min(room).min(room_of(sweep));
         if chosen > 0 {
             actions.push(Action::Choose { sweep: sweep.id.clone(), most: chosen });
@@ -133,6 +163,7 @@ mod tests {
             created: 1_000_000,
             priority: 0,
             cap: 0,
+            paced: false,
             counts: counts.iter().copied().collect(),
             ready,
         }
@@ -153,6 +184,24 @@ mod tests {
         assert_eq!(planned(&many, 4, 20), [choose("a", 4)]);
         assert_eq!(planned(&many, 4, 24), []);
         assert_eq!(planned(&many, 0, 0), [choose("a", 16)]);
+    }
+
+    #[test]
+    fn a_search_is_asked_while_it_has_slots_and_something_to_decide() {
+        use TaskState::{Pending, Running, Succeeded, Waiting};
+        let of = |counts: &[(TaskState, usize)]| [SweepRecord { paced: true, ..sweep("a", counts, 0) }];
+        let search = |slots| Action::Search { sweep: "a".into(), slots };
+        assert_eq!(planned(&of(&[(Pending, 50)]), 3, 0), [search(6), choose("a", 6)]);
+        assert_eq!(planned(&of(&[(Pending, 50), (Running, 4)]), 3, 0), [search(6), choose("a", 2)]);
+        assert_eq!(planned(&of(&[(Pending, 50), (Running, 6)]), 3, 0), []);
+        assert_eq!(planned(&of(&[(Waiting, 2), (Running, 5)]), 3, 0), [search(6), choose("a", 1)]);
+        assert_eq!(planned(&of(&[(Waiting, 2)]), 3, 0), [search(6), choose("a", 2)]);
+        assert_eq!(planned(&of(&[(Running, 1), (Succeeded, 9)]), 3, 0), []);
+        let capped = [SweepRecord { paced: true, cap: 2, ..sweep("a", &[(Pending, 50), (Running, 1)], 0) }];
+        assert_eq!(planned(&capped, 3, 0), [search(2), choose("a", 1)]);
+        let mut scoring = of(&[(Pending, 50)]);
+        scoring[0].stage = Stage::Scoring;
+        assert_eq!(planned(&scoring, 3, 0), []);
     }
 
     #[test]

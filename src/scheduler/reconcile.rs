@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 use tokio::time::sleep;
 
+use super::asha::{Stepped, step_asha};
 use super::outbox::publish_outbox;
 use super::plan::{Action, PlanSettings, Snapshot, plan};
 use crate::queue::{DeadLetter, QueueError, TicketQueue};
@@ -59,6 +60,8 @@ pub struct Turn {
     pub settled: usize,
     /// Tasks that became runnable after their sweep's scores.
     pub released: usize,
+    /// What searches decided.
+    pub searched: Stepped,
     /// Tasks that got a ticket.
     pub chosen: usize,
     /// Tickets that the broker confirmed.
@@ -186,6 +189,11 @@ impl<S: Store, Q: TicketQueue> Scheduler<'_, S, Q> {
             match action {
                 Action::Settle(sweep) => turn.settled += self.settle(&sweep).await?,
                 Action::Release { sweep, most } => turn.released += self.store.release_pending(&sweep, most).await?,
+                Action::Search { sweep, slots } => {
+                    if let Some(record) = sweeps.iter().find(|record| record.id == sweep) {
+                        turn.searched += step_asha(self.store, record, slots).await?;
+                    }
+                }
                 Action::Choose { sweep, most } => {
                     let ready = self.store.ready(&sweep, most).await?;
                     turn.chosen += self.store.choose(&ready).await?;

@@ -1,7 +1,11 @@
 //! What every store must do. Each function takes a new, empty store.
 #![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
 
+mod rungs;
+
 use std::time::Duration;
+
+pub use rungs::*;
 
 use super::{
     ClaimAnswer, Claimant, Claimed, Completed, Held, Hold, Letting, NewSweep, NewTask, Onward, Order, Refusal, Request,
@@ -13,7 +17,7 @@ const LONG: Duration = Duration::from_secs(1000);
 
 pub fn sweep(id: &str) -> NewSweep {
     let (name, spec) = ("digits".to_string(), r#"{"a":1}"#.to_string());
-    NewSweep { id: id.to_string(), name, spec, attempts: 2, cap: 0, priority: 0, max_seconds: 0 }
+    NewSweep { id: id.to_string(), name, spec, attempts: 2, cap: 0, priority: 0, max_seconds: 0, paced: false }
 }
 
 pub fn task(id: &str, is_scores: bool) -> NewTask {
@@ -312,7 +316,7 @@ pub async fn dead_letters_matter_only_to_tasks_that_wait_for_them<S: Store>(stor
 
 pub async fn a_sweep_is_summed_up_and_removed<S: Store>(store: S) {
     assert_eq!(store.sweep("s").await.unwrap(), None);
-    let tickets = scored(&store, &NewSweep { priority: -3, cap: 2, ..sweep("s") }, 3).await;
+    let tickets = scored(&store, &NewSweep { priority: -3, cap: 2, paced: true, ..sweep("s") }, 3).await;
     let hold = claim(&store, &tickets[0], "one").await.hold;
     store.renew(&hold, LONG, Some(r#"{"iterations":7}"#)).await.unwrap();
     assert_eq!(store.progress(&key("s/t0")).await.unwrap().as_deref(), Some(r#"{"iterations":7}"#));
@@ -320,6 +324,7 @@ pub async fn a_sweep_is_summed_up_and_removed<S: Store>(store: S) {
     let record = store.sweep("s").await.unwrap().unwrap();
     assert_eq!((record.name.as_str(), record.stage, record.order), ("digits", super::Stage::Ready, Order::Continue));
     assert_eq!((record.priority, record.cap, record.ready, record.tasks()), (-3, 2, 0, 4));
+    assert!(record.paced);
     let counts: Vec<_> = record.counts.iter().map(|(state, count)| (*state, *count)).collect();
     assert_eq!(counts, [(TaskState::Queued, 2), (TaskState::Running, 1), (TaskState::Succeeded, 1)]);
     assert_eq!(store.sweeps().await.unwrap(), [record]);
@@ -375,6 +380,10 @@ macro_rules! store_contract {
             dead_letters_matter_only_to_tasks_that_wait_for_them,
             a_sweep_is_summed_up_and_removed,
             workers_are_known_as_long_as_they_are_heard_of,
+            a_task_at_a_rung_waits_until_it_is_promoted,
+            a_pruned_task_has_ended,
+            pause_and_cancel_are_heard_at_a_rung,
+            a_task_that_begins_anew_has_reached_no_rung,
         );
     };
     (@each $make:expr; $($promise:ident),* $(,)?) => {

@@ -3,13 +3,26 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use super::{
-    ClaimAnswer, Claimant, Completed, Created, Expired, Held, Hold, Letting, Memory, NewSweep, NewTask, Onward, Order,
-    Request, Store, StoreError, SweepRecord, TaskEvent, TaskRecord, Tickets, Walked,
+    AtRung, ClaimAnswer, Claimant, Completed, Created, Expired, Held, Hold, Letting, Memory, NewSweep, NewTask, Onward,
+    Order, Request, Standing, Store, StoreError, SweepRecord, TaskEvent, TaskRecord, Tickets, Walked,
 };
+use crate::sweep::manifest::SplitScore;
 use crate::task::{TaskKey, TaskState, Ticket};
+
+/// The rungs that a task has reached, as they are kept.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct KeptRungs {
+    /// Scores on select there, the first one first.
+    pub scores: Vec<SplitScore>,
+    /// Past how many of them it may go on.
+    pub promoted: usize,
+    /// What it had to show at the last one, as JSON.
+    pub outcome: String,
+}
 
 /// Keeps what must not be lost. A fault of it holds up the step that it belongs to.
 pub trait Keeper: Send + Sync {
@@ -33,6 +46,21 @@ pub trait Keeper: Send + Sync {
     /// # Errors
     /// What is wrong, for a person.
     fn keep_failure(&self, key: &TaskKey, cause: &str) -> Result<(), String>;
+    /// The rungs that a task has reached, and the state in which it ended, if it did: asked for when it is added.
+    ///
+    /// # Errors
+    /// What is wrong, for a person.
+    fn rungs(&self, key: &TaskKey) -> Result<(KeptRungs, Option<TaskState>), String>;
+    /// Keeps the rungs that a task has reached.
+    ///
+    /// # Errors
+    /// What is wrong, for a person.
+    fn keep_rungs(&self, key: &TaskKey, rungs: &KeptRungs) -> Result<(), String>;
+    /// Keeps that a task was given up at its rung; its checkpoint is not needed any more.
+    ///
+    /// # Errors
+    /// What is wrong, for a person.
+    fn keep_pruned(&self, key: &TaskKey, rungs: &KeptRungs) -> Result<(), String>;
 }
 
 /// A [`Memory`] with a [`Keeper`].
@@ -42,12 +70,14 @@ pub struct Kept<K> {
     keeper: Arc<K>,
     /// Told whenever a task has ended, or its worker has let go of it.
     pub changed: Notify,
+    /// Told whenever a task waits at a rung.
+    pub waits: Notify,
 }
 
 impl<K: Keeper> Kept<K> {
     /// An empty one.
     pub fn new(keeper: Arc<K>) -> Self {
-        Self { memory: Memory::default(), keeper, changed: Notify::new() }
+        Self { memory: Memory::default(), keeper, changed: Notify::new(), waits: Notify::new() }
     }
 }
 
@@ -107,9 +137,59 @@ impl<K: Keeper> Store for Kept<K> {
         Ok(answer)
     }
 
+    async fn add_tasks(&self, sweep: &str, order: usize, tasks: &[NewTask]) -> Result<usize, StoreError> {
+        let added = self.memory.add_tasks(sweep, order, tasks).await?;
+        for task in tasks.iter().filter(|task| !task.is_scores) {
+            let key = TaskKey::new(sweep, &task.id).map_err(|e| StoreError::Protocol(e.to_string()))?;
+            let (rungs, ended) = self.keeper.rungs(&key).map_err(full)?;
+            self.memory.restore(&key, rungs, ended);
+        }
+        Ok(added)
+    }
+
+    async fn wait(&self, hold: &Hold, standing: &Standing) -> Result<Held<Onward>, StoreError> {
+        let key = &hold.key;
+        let (mut rungs, _) = self.keeper.rungs(key).map_err(full)?;
+        if rungs.scores.len() == standing.rung as usize {
+            rungs.scores.push(standing.select);
+        }
+        rungs.outcome.clone_from(&standing.outcome);
+        self.keeper.keep_rungs(key, &rungs).map_err(full)?;
+        let answer = self.memory.wait(hold, standing).await;
+        self.changed.notify_one();
+        self.waits.notify_one();
+        answer
+    }
+
+    async fn promote(&self, tasks: &[AtRung]) -> Result<usize, StoreError> {
+        let promoted = self.memory.promote(tasks).await?;
+        for AtRung { key, rung } in tasks {
+            if self.memory.task(key).await?.is_some_and(|record| record.state == TaskState::Queued) {
+                let (rungs, _) = self.keeper.rungs(key).map_err(full)?;
+                // Should it end before this is kept, it is decided once more.
+                self.keeper.keep_rungs(key, &KeptRungs { promoted: *rung as usize + 1, ..rungs }).map_err(full)?;
+            }
+        }
+        Ok(promoted)
+    }
+
+    async fn prune(&self, tasks: &[AtRung]) -> Result<usize, StoreError> {
+        for AtRung { key, rung } in tasks {
+            let record = self.memory.task(key).await?.filter(|record| record.rungs.len() == *rung as usize + 1);
+            if record.is_none_or(|record| record.state != TaskState::Waiting) {
+                continue;
+            }
+            // First, so that whoever sees that all tasks have ended finds them kept.
+            let (rungs, _) = self.keeper.rungs(key).map_err(full)?;
+            self.keeper.keep_pruned(key, &rungs).map_err(full)?;
+        }
+        let pruned = self.memory.prune(tasks).await;
+        self.changed.notify_one();
+        pruned
+    }
+
     as_in_memory! {
         create_sweep(sweep: &NewSweep, request: Option<&str>) -> Created;
-        add_tasks(sweep: &str, order: usize, tasks: &[NewTask]) -> usize;
         open_sweep(sweep: &str) -> Option<Ticket>;
         release_pending(sweep: &str, most: usize) -> usize;
         ready(sweep: &str, most: usize) -> Vec<TaskKey>;
@@ -134,6 +214,7 @@ impl<K: Keeper> Store for Kept<K> {
         beat(worker: &str, lifetime: Duration, about: &str) -> ();
         workers() -> Vec<(String, String)>;
         tickets() -> Tickets;
+        standing(key: &TaskKey) -> Option<String>;
         result(key: &TaskKey) -> Option<Completed>;
     }
 }

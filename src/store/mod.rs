@@ -22,12 +22,12 @@ mod types;
 use std::future::Future;
 use std::time::Duration;
 
-pub use kept::{Keeper, Kept};
+pub use kept::{Keeper, Kept, KeptRungs};
 pub use memory::Memory;
 pub use redis::{Redis, RedisSettings};
 pub use types::{
-    ClaimAnswer, Claimant, Claimed, Completed, Expired, Held, Hold, Letting, NewSweep, NewTask, Onward, Order, Refusal,
-    Request, Stage, SweepRecord, TaskEvent, TaskRecord, Tickets,
+    AtRung, ClaimAnswer, Claimant, Claimed, Completed, Expired, Held, Hold, Letting, NewSweep, NewTask, Onward, Order,
+    Refusal, Request, Stage, Standing, SweepRecord, TaskEvent, TaskRecord, Tickets,
 };
 
 use crate::task::{TaskKey, Ticket};
@@ -91,7 +91,7 @@ pub trait Store: Send + Sync {
     ) -> impl Future<Output = Result<usize, StoreError>> + Send;
     /// All tasks are there: the scores task gets its ticket. `None` if the sweep was open already.
     fn open_sweep(&self, sweep: &str) -> impl Future<Output = Result<Option<Ticket>, StoreError>> + Send;
-    /// Once the scores task is done: at most `most` pending tasks become runnable. Answers how many.
+    /// Once the scores task is done: the first `most` pending tasks become runnable. Answers how many.
     fn release_pending(&self, sweep: &str, most: usize) -> impl Future<Output = Result<usize, StoreError>> + Send;
     /// Runnable tasks of a sweep without a ticket, in order.
     fn ready(&self, sweep: &str, most: usize) -> impl Future<Output = Result<Vec<TaskKey>, StoreError>> + Send;
@@ -132,6 +132,13 @@ pub trait Store: Send + Sync {
     -> impl Future<Output = Result<Held<()>, StoreError>> + Send;
     /// Lets go of a task without a result.
     fn release(&self, hold: &Hold, why: &Letting) -> impl Future<Output = Result<Held<Onward>, StoreError>> + Send;
+    /// Lets go of a task at a rung: its checkpoint is kept, and it waits until it is promoted or pruned, in a paused sweep too. In a cancelled one it ends.
+    fn wait(&self, hold: &Hold, standing: &Standing) -> impl Future<Output = Result<Held<Onward>, StoreError>> + Send;
+    /// Tasks that wait at these rungs become runnable, and are to be chosen for a ticket. Those that do not wait there any more, or whose sweep is paused
+    /// or cancelled, are left alone. Answers how many.
+    fn promote(&self, tasks: &[AtRung]) -> impl Future<Output = Result<usize, StoreError>> + Send;
+    /// Tasks that wait at these rungs are given up, under the same conditions; their checkpoints are dropped. Answers how many.
+    fn prune(&self, tasks: &[AtRung]) -> impl Future<Output = Result<usize, StoreError>> + Send;
     /// Takes at most `most` tasks from workers whose lease ran out.
     fn expire(&self, most: usize) -> impl Future<Output = Result<Vec<Expired>, StoreError>> + Send;
 
@@ -182,6 +189,8 @@ pub trait Store: Send + Sync {
 
     /// All tickets on their way, sorted.
     fn tickets(&self) -> impl Future<Output = Result<Tickets, StoreError>> + Send;
+    /// What a task had to show at the last rung that it has reached, as JSON.
+    fn standing(&self, key: &TaskKey) -> impl Future<Output = Result<Option<String>, StoreError>> + Send;
     /// A finished task's result and coefficients.
     fn result(&self, key: &TaskKey) -> impl Future<Output = Result<Option<Completed>, StoreError>> + Send;
 }

@@ -3,6 +3,7 @@
 mod answers;
 mod connect;
 mod line;
+mod scripts;
 
 use std::time::Duration;
 
@@ -10,54 +11,15 @@ use redis::{AsyncCommands, FromRedisValue, Script};
 
 pub use connect::RedisSettings;
 use line::Line;
+use scripts::Scripts;
 
 use super::{
-    ClaimAnswer, Claimant, Completed, Created, Expired, Held, Hold, Letting, NewSweep, NewTask, Onward, Order, Request,
-    Store, StoreError, SweepRecord, TaskEvent, TaskRecord, Tickets, Walked,
+    AtRung, ClaimAnswer, Claimant, Completed, Created, Expired, Held, Hold, Letting, NewSweep, NewTask, Onward, Order,
+    Request, Standing, Store, StoreError, SweepRecord, TaskEvent, TaskRecord, Tickets, Walked,
 };
 use crate::task::{TaskKey, Ticket};
 
-macro_rules! scripts {
-    ($($name:ident),* $(,)?) => {
-        /// One script a transition.
-        struct Scripts { $($name: Script,)* }
-
-        impl Scripts {
-            fn new() -> Self {
-                Self { $($name: Script::new(concat!(
-                    include_str!("scripts/prelude.lua"),
-                    include_str!(concat!("scripts/", stringify!($name), ".lua"))
-                )),)* }
-            }
-        }
-    };
-}
-
-scripts!(
-    create_sweep,
-    add_tasks,
-    open_sweep,
-    release_pending,
-    choose,
-    confirmed,
-    republish,
-    claim,
-    renew,
-    save,
-    complete,
-    release,
-    expire,
-    request,
-    settle,
-    retry,
-    dead,
-    remove,
-    beat,
-    workers,
-    sweep,
-);
-
-/// Sweeps and tasks in Redis. Clones share a connection, which is made anew whenever it breaks or falls silent.
+/// Sweeps and tasks in Redis. Clones share a connection, which is made anew whenever it breaks.
 #[derive(Clone)]
 pub struct Redis {
     connection: Line,
@@ -101,6 +63,15 @@ impl Redis {
         Ok(Walked { changed, next: usize::try_from(next).ok() })
     }
 
+    async fn decide(&self, script: &Script, tasks: &[AtRung]) -> Result<usize, StoreError> {
+        self.call(script, |call| {
+            for AtRung { key, rung } in tasks {
+                call.arg(key.to_string()).arg(rung);
+            }
+        })
+        .await
+    }
+
     async fn records(&self, keys: &[TaskKey]) -> Result<Vec<Option<TaskRecord>>, StoreError> {
         if keys.is_empty() {
             // The client takes no pipeline of nothing.
@@ -142,6 +113,7 @@ impl Store for Redis {
             .call(&self.scripts.create_sweep, |call| {
                 call.arg(&sweep.id).arg(request.unwrap_or("")).arg(&sweep.name).arg(&sweep.spec);
                 call.arg(sweep.attempts).arg(sweep.cap).arg(sweep.priority).arg(sweep.max_seconds);
+                call.arg(u8::from(sweep.paced));
             })
             .await?;
         Ok(Created { id, is_new: word == "new" })
@@ -286,11 +258,25 @@ impl Store for Redis {
                 call.arg(hold.key.to_string()).arg(hold.epoch).arg(&hold.nonce).arg(how).arg(cause);
             })
             .await?;
-        match words.first().map(String::as_str) {
-            Some("fenced") => Ok(Held::Fenced),
-            Some(state) => answers::onward(&hold.key, state, words.get(1)).map(Held::Yes),
-            None => Err(answers::unexpected("nothing")),
-        }
+        answers::let_go(&hold.key, &words)
+    }
+
+    async fn wait(&self, hold: &Hold, standing: &Standing) -> Result<Held<Onward>, StoreError> {
+        let words: Vec<String> = self
+            .call(&self.scripts.wait, |call| {
+                call.arg(hold.key.to_string()).arg(hold.epoch).arg(&hold.nonce);
+                call.arg(standing.rung).arg(answers::score_line(&standing.select)).arg(&standing.outcome);
+            })
+            .await?;
+        answers::let_go(&hold.key, &words)
+    }
+
+    async fn promote(&self, tasks: &[AtRung]) -> Result<usize, StoreError> {
+        self.decide(&self.scripts.promote, tasks).await
+    }
+
+    async fn prune(&self, tasks: &[AtRung]) -> Result<usize, StoreError> {
+        self.decide(&self.scripts.prune, tasks).await
     }
 
     async fn expire(&self, most: usize) -> Result<Vec<Expired>, StoreError> {
@@ -428,6 +414,10 @@ impl Store for Redis {
             list.sort_by(|a, b| (&a.task_id, a.generation).cmp(&(&b.task_id, b.generation)));
         }
         Ok(tickets)
+    }
+
+    async fn standing(&self, key: &TaskKey) -> Result<Option<String>, StoreError> {
+        self.connection.clone().hget(self.key("task", &key.to_string()), "standing").await.map_err(answers::error)
     }
 
     async fn result(&self, key: &TaskKey) -> Result<Option<Completed>, StoreError> {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::sweep::manifest::SplitScore;
 use crate::task::{TaskKey, TaskState, Ticket};
 
 /// A sweep as it is created.
@@ -23,6 +24,8 @@ pub struct NewSweep {
     pub priority: i64,
     /// Seconds from its creation after which nothing new is computed; 0 for no end.
     pub max_seconds: u64,
+    /// Whether its pending tasks are begun as a search wants them, and not as soon as there is room.
+    pub paced: bool,
 }
 
 /// A task as it is created.
@@ -75,6 +78,8 @@ pub struct Claimed {
     pub sequence: u64,
     /// Claims so far, this one included.
     pub attempts: u64,
+    /// Rungs that it has reached: the next one has this number.
+    pub rungs: u32,
 }
 
 /// Answer to a claim.
@@ -139,6 +144,26 @@ pub enum Letting {
     Hopeless(String),
 }
 
+/// Where a task stands that its worker lets go of at a rung.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Standing {
+    /// The rung, from 0.
+    pub rung: u32,
+    /// Score on select there.
+    pub select: SplitScore,
+    /// What it has to show so far, as JSON.
+    pub outcome: String,
+}
+
+/// A task at a rung, as somebody saw it. What is decided about it holds only while it still waits there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AtRung {
+    /// The task.
+    pub key: TaskKey,
+    /// The rung, from 0.
+    pub rung: u32,
+}
+
 /// What a worker has to show for a finished task.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Completed {
@@ -170,7 +195,7 @@ pub enum Request {
 }
 
 /// A task as the store holds it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct TaskRecord {
     /// The task.
     pub key: TaskKey,
@@ -186,6 +211,8 @@ pub struct TaskRecord {
     pub crashes: u64,
     /// Number of the last checkpoint.
     pub sequence: u64,
+    /// Scores on select at the rungs that it has reached, the first one first.
+    pub rungs: Vec<SplitScore>,
     /// Why it failed.
     pub cause: Option<String>,
     /// Whether it has a checkpoint.
@@ -223,6 +250,8 @@ pub struct SweepRecord {
     pub priority: i64,
     /// Tasks that may run at once; 0 for any number.
     pub cap: u32,
+    /// Whether its pending tasks are begun as a search wants them.
+    pub paced: bool,
     /// Number of tasks by state; states without tasks are left out.
     pub counts: BTreeMap<TaskState, usize>,
     /// Runnable tasks that wait to be chosen for a ticket.
@@ -251,9 +280,9 @@ impl SweepRecord {
 pub struct TaskEvent {
     /// Milliseconds since 1970.
     pub at: u64,
-    /// `claimed`, `released`, `crashed`, `failed`, `succeeded`, `cancelled`, `paused`, `resumed`, `retried`.
+    /// `claimed`, `released`, `crashed`, `failed`, `succeeded`, `cancelled`, `paused`, `resumed`, `retried`, `waiting`, `promoted`, `pruned`.
     pub what: String,
-    /// The worker, or the cause.
+    /// The worker, the cause, or the rung with the score there.
     #[serde(default)]
     pub detail: Option<String>,
 }

@@ -21,11 +21,11 @@ pub fn expand(spec: &Spec) -> Vec<Task> {
     let (space, method) = (&spec.search.space, spec.soup.method);
     let search = |overrides| Draft::new(spec, overrides, Origin::Search);
     match spec.search.strategy {
-        Strategy::Random if !space.is_empty() => {
+        Strategy::Random | Strategy::Asha if !space.is_empty() => {
             drawn.extend((0..spec.search.tasks as u64).map(|i| search(space::sample(space, method, spec.seed, i))));
         }
         // An empty space has one combination: no override at all.
-        Strategy::Random | Strategy::Grid => drawn.extend(space::grid(space, method).map(search)),
+        Strategy::Random | Strategy::Asha | Strategy::Grid => drawn.extend(space::grid(space, method).map(search)),
     }
 
     let mut baselines = vec![Draft::baseline(spec, MethodName::Best), Draft::baseline(spec, MethodName::Uniform)];

@@ -1,5 +1,6 @@
 //! Sweeps: the specification, its search space, the tasks it spans, and what came of them.
 
+pub mod asha;
 pub mod csv;
 mod distribution;
 pub mod expand;

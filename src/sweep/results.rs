@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::manifest::{Manifest, SplitScore};
 use super::spec::{MethodName, Metric, Overrides, SoupSpec, Spec};
-use crate::runner::engine::{Completion, Effort, Scores};
+use crate::runner::engine::{Completion, Effort, RungReached, Scores};
 use crate::task::{Origin, Task, TaskState};
 
 /// What came of one task so far.
@@ -19,6 +19,9 @@ pub struct TaskOutcome {
     pub cause: Option<String>,
     /// Scores of the exact soup, once succeeded.
     pub scores: Option<Scores>,
+    /// Score of the exact soup on select at the last rung that it reached, until it has succeeded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_rung: Option<SplitScore>,
     /// What it took, over all attempts.
     pub effort: Effort,
     /// Whether the result is bit-exact, once succeeded; see [`Completion::exact`].
@@ -36,6 +39,7 @@ impl TaskOutcome {
             state: TaskState::Queued,
             cause: None,
             scores: None,
+            at_rung: None,
             effort: Effort::default(),
             exact: None,
             model_batch: None,
@@ -49,10 +53,23 @@ impl TaskOutcome {
             state: TaskState::Succeeded,
             cause: None,
             scores: Some(completion.scores.clone()),
+            at_rung: None,
             effort: completion.effort,
             exact: Some(completion.exact),
             model_batch: Some(completion.model_batch),
             attempts,
+        }
+    }
+
+    /// A task that was stopped at a rung.
+    pub fn waiting(rung: &RungReached) -> Self {
+        Self {
+            state: TaskState::Waiting,
+            at_rung: Some(rung.select),
+            effort: rung.effort,
+            model_batch: Some(rung.model_batch),
+            attempts: rung.attempts,
+            ..Self::queued()
         }
     }
 
@@ -146,7 +163,7 @@ pub struct Row {
     pub searched: Overrides,
     /// Score on the data that coefficients were learned on.
     pub learn: Option<SplitScore>,
-    /// Score on the data that chooses.
+    /// Score on the data that chooses: of the finished soup, or at the last rung that the task reached.
     pub select: Option<SplitScore>,
     /// Score on the data that is only reported.
     pub test: Option<SplitScore>,
@@ -294,7 +311,8 @@ fn row(
         hyperparameters: Hyperparameters { soup: task.soup.clone(), top: task.top },
         searched: task.overrides.clone(),
         learn: outcome.scores.as_ref().map(|scores| scores.learn),
-        select,
+        // A task that was stopped at a rung shows its score there; it is no finished soup, so it is compared with nothing.
+        select: select.or(outcome.at_rung),
         test: outcome.scores.as_ref().and_then(|scores| scores.test),
         baselines,
         iterations: effort.iterations,
@@ -408,6 +426,35 @@ pub(super) mod tests {
     #[test]
     fn a_sweep_without_a_success_has_no_winner() {
         assert!(winner(&results("loss", &[])).is_none());
+    }
+
+    #[test]
+    fn what_was_stopped_at_a_rung_shows_its_score_there_and_cannot_win() {
+        let mut results = results("loss", &[("best", 0.5, 0.8), ("0001-mehl+", 0.4, 0.8)]);
+        assert_eq!(winner(&results).unwrap().task_id, "0001-mehl+");
+        let rung = RungReached {
+            select: score(0.3, 0.9),
+            effort: Effort { iterations: 7, seconds: 3.0, ..Effort::default() },
+            model_batch: 2,
+            attempts: 1,
+        };
+        let pruned = TaskOutcome { state: TaskState::Pruned, ..TaskOutcome::waiting(&rung) };
+        let json = serde_json::to_string(&pruned).unwrap();
+        assert_eq!(serde_json::from_str::<TaskOutcome>(&json).unwrap(), pruned);
+        let text = "zoo.ingredients = 'z'\ndata.learn = 'l'";
+        let spec = parse_spec_text(text, Format::Toml, Path::new("/base")).unwrap();
+        let task = expand(&spec).pop().unwrap();
+        let found = row(
+            &task,
+            &pruned,
+            Baselines { best: None, uniform: None, greedy: None },
+            Some(score(0.5, 0.8)),
+            Metric::Loss,
+        );
+        assert_eq!((found.state, found.select, found.iterations), (TaskState::Pruned, Some(score(0.3, 0.9)), 7));
+        assert_eq!((found.better_than_best_ingredient, found.test, found.cause.as_deref()), (None, None, None));
+        results.tasks.push(found);
+        assert_eq!(winner(&results).unwrap().task_id, "0001-mehl+");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+pub use super::asha::Asha;
 pub use super::distribution::Distribution;
 use super::image_spec::ImageSpec;
 use super::manifest::SplitScore;
@@ -323,8 +324,11 @@ pub struct SoupSpec {
 pub struct SearchSpec {
     /// How tasks are drawn.
     pub strategy: Strategy,
-    /// Number of drawn tasks (random), points not counted.
+    /// Number of drawn tasks (random, asha), points not counted.
     pub tasks: usize,
+    /// Where tasks are stopped, and how many go on; with strategy `asha`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asha: Option<Asha>,
     /// Tasks that run first: overrides by field.
     pub points: Vec<Overrides>,
     /// The searched fields, in the order of the file; keys are fields of `[soup]`, or `zoo.top`.
@@ -346,6 +350,8 @@ pub enum Strategy {
     Grid,
     /// Independent samples.
     Random,
+    /// Independent samples, of which the better ones are computed further than others.
+    Asha,
 }
 
 /// `[compute]`

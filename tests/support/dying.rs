@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use mehl_soup::queue::{Delivery, Depth, Published, QueueError, QueueState, Subscription, TicketQueue};
 use mehl_soup::store::{
-    ClaimAnswer, Claimant, Completed, Created, Expired, Held, Hold, Letting, NewSweep, NewTask, Onward, Order, Request,
-    Store, StoreError, SweepRecord, TaskEvent, TaskRecord, Tickets, Walked,
+    AtRung, ClaimAnswer, Claimant, Completed, Created, Expired, Held, Hold, Letting, NewSweep, NewTask, Onward, Order,
+    Request, Standing, Store, StoreError, SweepRecord, TaskEvent, TaskRecord, Tickets, Walked,
 };
 use mehl_soup::task::{TaskKey, Ticket, TicketError};
 
@@ -66,6 +66,9 @@ impl<S: Store> Store for Dying<S> {
         save(hold: &Hold, lease: Duration, sequence: u64, checkpoint: &[u8], progress: Option<&str>) -> Held<Order>;
         complete(hold: &Hold, completed: &Completed) -> Held<()>;
         release(hold: &Hold, why: &Letting) -> Held<Onward>;
+        wait(hold: &Hold, standing: &Standing) -> Held<Onward>;
+        promote(tasks: &[AtRung]) -> usize;
+        prune(tasks: &[AtRung]) -> usize;
         expire(most: usize) -> Vec<Expired>;
         request(sweep: &str, request: Request) -> bool;
         settle(sweep: &str, from: usize, most: usize) -> Walked;
@@ -82,6 +85,7 @@ impl<S: Store> Store for Dying<S> {
         beat(worker: &str, lifetime: Duration, about: &str) -> ();
         workers() -> Vec<(String, String)>;
         tickets() -> Tickets;
+        standing(key: &TaskKey) -> Option<String>;
         result(key: &TaskKey) -> Option<Completed>;
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use mehl_soup::checkpoint::{Build, Checkpoint, Totals};
 use mehl_soup::coefficients::Coefficients;
 use mehl_soup::runner::engine::{
-    Completion, Directive, Effort, EngineError, Progress, Scores, ScoresHost, SoupEngine, TaskHost,
+    Completion, Directive, Effort, EngineError, Progress, RungReached, Scores, ScoresHost, SoupEngine, TaskHost,
 };
 use mehl_soup::sweep::expand::expand;
 use mehl_soup::sweep::manifest::{Manifest, SplitScore};
@@ -128,7 +128,19 @@ impl SoupEngine for Stub {
         }
         state.totals.attempts += 1;
         let mut own = 0;
-        while state.totals.effort.iterations < self.knobs.iterations.load(Ordering::SeqCst) {
+        let all = self.knobs.iterations.load(Ordering::SeqCst);
+        // Epochs are of equal length.
+        let rung = host.rung().map(|epochs| all * epochs / task.soup.outer_epochs as u64);
+        while state.totals.effort.iterations < all {
+            if rung.is_some_and(|rung| state.totals.effort.iterations >= rung) {
+                host.save(&state)?;
+                return Err(EngineError::AtRung(Box::new(RungReached {
+                    select: SplitScore { loss: task.soup.learning_rate, ..score() },
+                    effort: state.totals.effort,
+                    model_batch: 1,
+                    attempts: state.totals.attempts,
+                })));
+            }
             own += 1;
             if self.knobs.is_faulty(&task.id, own, state.totals.effort.iterations + 1) {
                 match self.knobs.fault.load(Ordering::SeqCst) {

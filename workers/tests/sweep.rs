@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
@@ -159,6 +159,39 @@ fn a_random_search_in_toml_yaml_and_json() {
     place.spec("sweep.json", &json.to_string());
     place.run("sweep.json", "json").expect(0);
     assert_same_coefficients(&place, "toml", "json");
+}
+
+#[test]
+fn successive_halving_ends_with_the_same_soups_as_the_whole_search() {
+    let place = Place::new();
+    let search = |strategy: &str| {
+        let soup = "batch = 10\ninner_epochs = 1\nouter_epochs = 4\nmodel_batch = 2";
+        let space = "learning_rate = { log_uniform = [1e-3, 1e-1] }";
+        sound_spec(soup, &format!("[search]\nstrategy = {strategy}\ntasks = 5\n[search.space]\n{space}\n{ONE_THREAD}"))
+    };
+    place.spec("sweep.toml", &search("'random'"));
+    place.run("sweep.toml", "whole").expect(0);
+    place.spec("sweep.toml", &search("'asha'\neta = 2"));
+    let ended = place.run("sweep.toml", "asha").expect(0).says(&["waits at a rung", "select loss"]);
+    assert!(ended.stdout.contains("pruned"), "{}", ended.stdout);
+    let (whole, asha) = (place.results("whole"), place.results("asha"));
+    let mut states = BTreeMap::new();
+    for row in &asha.tasks {
+        *states.entry(row.state.as_str()).or_insert(0) += 1;
+        let other = whole.tasks.iter().find(|other| other.task_id == row.task_id).unwrap();
+        assert_eq!(row.searched, other.searched, "the same seed draws the same samples");
+        if row.state == TaskState::Succeeded {
+            let of = |run: &str| place.coefficients_of(run, &row.task_id);
+            assert!(of("asha") == of("whole"), "{}", row.task_id);
+            assert_eq!((row.select, row.iterations), (other.select, other.iterations));
+        } else {
+            assert!(row.select.is_some() && row.test.is_none() && row.iterations < other.iterations, "{row:?}");
+            assert!(!place.path(&format!("asha/tasks/{}/checkpoint.safetensors", row.task_id)).exists());
+        }
+    }
+    // Of five at the first rung two go on, of these one past the second; and the baselines.
+    assert_eq!(states, BTreeMap::from([("pruned", 4), ("succeeded", 3)]));
+    assert!(place.path("asha/best/model.safetensors").exists());
 }
 
 #[test]

@@ -9,10 +9,10 @@ use crate::checkpoint::Checkpoint;
 use crate::runner::engine::{Effort, HostError};
 use crate::runner::pool::PoolResult;
 use crate::runner::run_folder::{FolderError, RunFolder};
-use crate::store::{Completed, Keeper};
+use crate::store::{Completed, Keeper, KeptRungs};
 use crate::sweep::manifest::Manifest;
 use crate::sweep::results::TaskOutcome;
-use crate::task::TaskKey;
+use crate::task::{TaskKey, TaskState};
 
 /// Keeps tasks in a run folder. A fault of the folder ends the run.
 #[derive(Debug)]
@@ -89,6 +89,25 @@ impl Keeper for FolderKeeper {
         }
         let (effort, attempts) = self.effort(key);
         let outcome = TaskOutcome::failed(cause.to_string(), effort, attempts);
+        self.folder.complete(&key.task, &outcome, None).map_err(|error| self.fault(error))
+    }
+
+    fn rungs(&self, key: &TaskKey) -> Result<(KeptRungs, Option<TaskState>), String> {
+        let rungs = self.folder.rungs(&key.task).map_err(|error| self.fault(error))?.unwrap_or_default();
+        let outcome = self.folder.outcome(&key.task).map_err(|error| self.fault(error))?;
+        Ok((rungs, outcome.map(|outcome| outcome.state)))
+    }
+
+    fn keep_rungs(&self, key: &TaskKey, rungs: &KeptRungs) -> Result<(), String> {
+        let what = format!("the rungs of task {}", key.task);
+        self.folder.write_rungs(&key.task, rungs).map_err(|error| self.cannot_keep(&what, &error))
+    }
+
+    fn keep_pruned(&self, key: &TaskKey, rungs: &KeptRungs) -> Result<(), String> {
+        let what = format!("that task {} was pruned", key.task);
+        let outcome: TaskOutcome =
+            serde_json::from_str(&rungs.outcome).map_err(|error| self.cannot_keep(&what, &error))?;
+        let outcome = TaskOutcome { state: TaskState::Pruned, ..outcome };
         self.folder.complete(&key.task, &outcome, None).map_err(|error| self.fault(error))
     }
 }

@@ -11,11 +11,10 @@
 mod keeper;
 mod watch;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Notify;
 use tokio::sync::watch::{Receiver, Sender};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -120,33 +119,37 @@ pub fn run_sweep<E: SoupEngine + 'static>(
     surroundings: &Surroundings,
 ) -> Result<Finished, RunError> {
     let tasks = expand(spec);
-    let mut open = Vec::new();
+    let mut open = 0;
     for task in &tasks {
         match folder.outcome(&task.id)? {
             Some(outcome) if outcome.state == TaskState::Failed && surroundings.retry_failed => {
                 folder.drop_outcome(&task.id)?;
-                open.push(task);
+                open += 1;
             }
             Some(_) => folder.drop_checkpoint(&task.id)?,
-            None => open.push(task),
+            None => open += 1,
         }
     }
     let known = folder.manifest()?;
     let complete = known.as_ref().is_some_and(|m| m.ingredients.iter().all(|entry| entry.select.is_some()));
     // If nothing is left to compute, results are written anew without opening the zoo.
     let mut out_of_time = false;
-    if !complete || !open.is_empty() {
+    if !complete || open > 0 {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
             .build()
             .map_err(|e| RunError::Internal(format!("no threads: {e}")))?;
-        out_of_time = runtime.block_on(compute(spec, folder, &open, slots, engine, surroundings))?;
+        out_of_time = runtime.block_on(compute(spec, folder, (&tasks, open), slots, engine, surroundings))?;
     }
     let manifest = folder.manifest()?.ok_or_else(|| RunError::Internal("no manifest was kept".to_string()))?;
     let mut outcomes = std::collections::BTreeMap::new();
     for task in &tasks {
-        if let Some(outcome) = folder.outcome(&task.id)? {
+        let outcome = match folder.outcome(&task.id)? {
+            Some(outcome) => Some(outcome),
+            None => folder.standing(&task.id)?,
+        };
+        if let Some(outcome) = outcome {
             outcomes.insert(task.id.clone(), outcome);
         }
     }
@@ -155,11 +158,11 @@ pub fn run_sweep<E: SoupEngine + 'static>(
     Ok(Finished { results, out_of_time })
 }
 
-/// Works on the open tasks until there are none. Answers whether the time was over before.
+/// Works on the tasks until none of them is open, as so many are now. Answers whether the time was over before.
 async fn compute<E: SoupEngine + 'static>(
     spec: &Spec,
     folder: &Arc<RunFolder>,
-    open: &[&Task],
+    (tasks, open): (&[Task], usize),
     slots: usize,
     engine: &Arc<dyn Fn(usize) -> Result<E, EngineError> + Send + Sync>,
     surroundings: &Surroundings,
@@ -168,13 +171,13 @@ async fn compute<E: SoupEngine + 'static>(
     let store = Arc::new(Kept::new(Arc::new(FolderKeeper::new(folder.clone(), ending.clone()))));
     let queue = Arc::new(InProcess::default());
     let begun = Arc::new(AtomicUsize::new(0));
-    admit(spec, open, &*store).await.map_err(broken)?;
+    admit(spec, tasks, &*store).await.map_err(broken)?;
 
     let mut workers = JoinSet::new();
     for slot in 0..slots {
         let watch = Arc::new(SlotWatch::new(
             slot,
-            open.len(),
+            open,
             begun.clone(),
             folder.clone(),
             ending.clone(),
@@ -202,7 +205,7 @@ async fn compute<E: SoupEngine + 'static>(
             ..SchedulerSettings::default()
         };
         tokio::spawn(async move {
-            Scheduler { store: &*store, queue: &*queue, settings: &settings, wake: &Notify::new() }.run(stop, &()).await
+            Scheduler { store: &*store, queue: &*queue, settings: &settings, wake: &store.waits }.run(stop, &()).await
         })
     };
 
@@ -249,11 +252,12 @@ async fn finished(
     }
 }
 
-async fn admit(spec: &Spec, open: &[&Task], store: &impl Store) -> Result<(), StoreError> {
+/// Tells the store of all tasks. Where each stands it knows from its keeper.
+async fn admit(spec: &Spec, tasks: &[Task], store: &impl Store) -> Result<(), StoreError> {
     // Tasks that were interrupted keep their checkpoints, and tasks that crash here would crash again.
     let sweep = new_sweep(SWEEP.to_string(), spec, Terms { attempts: 1, ..Terms::default() });
     store.create_sweep(&crate::store::NewSweep { max_seconds: 0, ..sweep }, None).await?;
-    let tasks: Vec<_> = std::iter::once(scores_task()).chain(open.iter().map(|task| soup_task(task))).collect();
+    let tasks: Vec<_> = std::iter::once(scores_task()).chain(tasks.iter().map(soup_task)).collect();
     store.add_tasks(SWEEP, 0, &tasks).await?;
     store.open_sweep(SWEEP).await.map(drop)
 }
@@ -297,9 +301,4 @@ async fn wanted(stop: &mut Receiver<bool>) {
     if stop.wait_for(|stop| *stop).await.is_err() {
         std::future::pending().await
     }
-}
-
-/// Counts tasks that have begun, for those that are left.
-fn count(begun: &AtomicUsize, all: usize) -> usize {
-    all.saturating_sub(begun.fetch_add(1, Ordering::Relaxed) + 1)
 }

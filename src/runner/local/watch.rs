@@ -1,16 +1,16 @@
 //! What the worker of one device does, for the reporter of a run.
 
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{Ending, count, fatal};
+use super::{Ending, fatal};
 use crate::runner::engine::{EngineError, Progress};
 use crate::runner::pool::{Ended, Watch};
 use crate::runner::reporter::Reporter;
 use crate::runner::run_folder::RunFolder;
-use crate::store::Claimed;
+use crate::store::{Claimed, Onward};
 use crate::sweep::manifest::Manifest;
-use crate::task::{Task, TaskKey};
+use crate::task::{Task, TaskKey, TaskState};
 
 /// Watches one device's worker.
 pub(super) struct SlotWatch {
@@ -54,7 +54,12 @@ impl Watch for SlotWatch {
     fn claimed(&self, claimed: &Claimed) {
         let task: Option<Arc<Task>> = serde_json::from_str(&claimed.body).ok().map(Arc::new);
         if let Some(task) = &task {
-            self.reporter.started(self.slot, task, count(&self.begun, self.all));
+            // One that goes on past its rung has been counted.
+            let begun = match claimed.attempts {
+                0 | 1 => self.begun.fetch_add(1, Ordering::Relaxed) + 1,
+                _ => self.begun.load(Ordering::Relaxed),
+            };
+            self.reporter.started(self.slot, task, self.all.saturating_sub(begun));
         }
         *self.task.lock().unwrap_or_else(PoisonError::into_inner) = task;
     }
@@ -83,9 +88,13 @@ impl Watch for SlotWatch {
         }
     }
 
-    fn ended(&self, key: &TaskKey, _: &Ended) {
+    fn ended(&self, key: &TaskKey, ended: &Ended) {
         let Some(task) = self.task() else { return };
-        if let Ok(Some(outcome)) = self.folder.outcome(&key.task) {
+        let outcome = match ended {
+            Ended::LetGo(Onward::State(TaskState::Waiting)) => self.folder.standing(&key.task),
+            _ => self.folder.outcome(&key.task),
+        };
+        if let Ok(Some(outcome)) = outcome {
             self.reporter.finished(self.slot, &task, &outcome);
         }
     }

@@ -10,9 +10,11 @@ use super::compute::{Compute, Job, Output, Work};
 use super::link::{Link, PoolResult};
 use super::watch::Watch;
 use crate::checkpoint::Checkpoint;
-use crate::runner::engine::EngineError;
-use crate::store::{Claimed, Completed, Held, Hold, Letting, Onward, Order, Store, StoreError};
+use crate::runner::engine::{EngineError, RungReached};
+use crate::store::{Claimed, Completed, Held, Hold, Letting, Onward, Order, Standing, Store, StoreError};
 use crate::sweep::results::TaskOutcome;
+use crate::sweep::spec::Spec;
+use crate::task::Task;
 
 /// Waits between two tries of a write that the store did not answer.
 const RETRY: Duration = Duration::from_millis(200);
@@ -105,7 +107,9 @@ impl<S: Store> Attempt<'_, S> {
                     };
                 }
             };
-            if let Err(error) = &output {
+            if let Err(error) = &output
+                && !matches!(error, EngineError::AtRung(_))
+            {
                 self.watch.gave_up(&hold.key, error);
             }
             return match output {
@@ -116,6 +120,7 @@ impl<S: Store> Attempt<'_, S> {
                     continue;
                 }
                 Err(EngineError::Stopped) => self.let_go(&hold, Letting::Preempted).await,
+                Err(EngineError::AtRung(reached)) => self.wait(&hold, claimed.rungs, &reached).await,
                 Err(error @ (EngineError::Input(_) | EngineError::Numerics(_) | EngineError::ForeignCheckpoint(_))) => {
                     self.let_go(&hold, Letting::Hopeless(error.to_string())).await
                 }
@@ -236,12 +241,19 @@ impl<S: Store> Attempt<'_, S> {
         }
     }
 
-    async fn let_go(&self, hold: &Hold, why: Letting) -> Ended {
-        match self.insist(|| self.store.release(hold, &why)).await {
-            Some(Held::Yes(onward)) => Ended::LetGo(onward),
-            Some(Held::Fenced) => Ended::Fenced,
-            None => Ended::Orphaned,
+    /// Leaves a task at its rung; its checkpoint is with the store by now.
+    async fn wait(&self, hold: &Hold, rung: u32, reached: &RungReached) -> Ended {
+        match serde_json::to_string(&TaskOutcome::waiting(reached)) {
+            Ok(outcome) => {
+                let standing = Standing { rung, select: reached.select, outcome };
+                left(self.insist(|| self.store.wait(hold, &standing)).await)
+            }
+            Err(error) => self.let_go(hold, Letting::Hopeless(format!("its score cannot be kept: {error}"))).await,
         }
+    }
+
+    async fn let_go(&self, hold: &Hold, why: Letting) -> Ended {
+        left(self.insist(|| self.store.release(hold, &why)).await)
     }
 
     /// Repeats a write, which is safe, until the store answers; `None` once it is too late to matter.
@@ -260,6 +272,15 @@ impl<S: Store> Attempt<'_, S> {
     }
 }
 
+/// The end of an attempt that leaves its task without a result.
+fn left(answer: Option<Held<Onward>>) -> Ended {
+    match answer {
+        Some(Held::Yes(onward)) => Ended::LetGo(onward),
+        Some(Held::Fenced) => Ended::Fenced,
+        None => Ended::Orphaned,
+    }
+}
+
 /// A claimed task that cannot be worked on.
 enum Unreadable {
     /// Its checkpoint is another version's, or damaged.
@@ -268,17 +289,19 @@ enum Unreadable {
     Task(String),
 }
 
-fn read(claimed: &Claimed) -> Result<(crate::sweep::spec::Spec, Work), Unreadable> {
+fn read(claimed: &Claimed) -> Result<(Spec, Work), Unreadable> {
     let task = |what: &str, error: serde_json::Error| Unreadable::Task(format!("{what} cannot be read: {error}"));
-    let spec = serde_json::from_str(&claimed.spec).map_err(|e| task("its sweep's specification", e))?;
+    let spec: Spec = serde_json::from_str(&claimed.spec).map_err(|e| task("its sweep's specification", e))?;
     if claimed.is_scores {
         let known = claimed.checkpoint.as_deref().map(serde_json::from_slice).transpose();
         return Ok((spec, Work::Scores(known.map_err(|e| Unreadable::Checkpoint(e.to_string()))?)));
     }
     let manifest = claimed.manifest.as_deref().unwrap_or("null");
     let resume = claimed.checkpoint.as_deref().map(Checkpoint::from_bytes).transpose();
+    let soup: Task = serde_json::from_str(&claimed.body).map_err(|e| task("it", e))?;
     let work = Work::Task {
-        task: serde_json::from_str(&claimed.body).map_err(|e| task("it", e))?,
+        rung: spec.search.asha.and_then(|asha| asha.stop(claimed.rungs, &soup.soup)),
+        task: Box::new(soup),
         manifest: serde_json::from_str(manifest).map_err(|e| task("its sweep's manifest", e))?,
         resume: resume.map_err(|e| Unreadable::Checkpoint(e.to_string()))?.map(Box::new),
     };

@@ -30,6 +30,8 @@ pub enum Work {
         manifest: Manifest,
         /// Where to go on.
         resume: Option<Box<Checkpoint>>,
+        /// Whole epochs after which it is to stop at its next rung, if it has one.
+        rung: Option<u64>,
     },
 }
 
@@ -123,7 +125,7 @@ fn compute<E: SoupEngine>(engine: &mut E, job: &Job) -> Result<Output, EngineErr
     let mut host = Host { job, sequence: job.sequence, last_save: Instant::now() };
     match &job.work {
         Work::Scores(known) => engine.scores(known.clone(), &mut host).map(Output::Scores),
-        Work::Task { task, manifest, resume } => {
+        Work::Task { task, manifest, resume, .. } => {
             engine.run(task, manifest, resume.as_deref().cloned(), &mut host).map(Output::Task)
         }
     }
@@ -154,6 +156,13 @@ impl TaskHost for Host<'_> {
             Directive::Checkpoint
         } else {
             Directive::Continue
+        }
+    }
+
+    fn rung(&self) -> Option<u64> {
+        match self.job.work {
+            Work::Scores(_) => None,
+            Work::Task { rung, .. } => rung,
         }
     }
 

@@ -7,10 +7,12 @@ use std::collections::BTreeMap;
 use crate::store::{
     ClaimAnswer, Claimed, Held, Hold, Onward, Order, Refusal, Stage, StoreError, SweepRecord, TaskRecord,
 };
+use crate::sweep::manifest::SplitScore;
 use crate::task::{TaskKey, TaskState, Ticket};
 
 /// Fields of a task's hash that [`record`] reads, in this order.
-pub const RECORD_FIELDS: [&str; 7] = ["state", "generation", "epoch", "attempts", "crashes", "sequence", "cause"];
+pub const RECORD_FIELDS: [&str; 8] =
+    ["state", "generation", "epoch", "attempts", "crashes", "sequence", "cause", "rungs"];
 
 pub fn unexpected(what: &str) -> StoreError {
     StoreError::Protocol(format!("found `{}`", what.chars().take(100).collect::<String>()))
@@ -70,10 +72,41 @@ pub fn onward(key: &TaskKey, word: &str, generation: Option<&String>) -> Result<
     }
 }
 
+/// What became of a task that its worker let go of.
+pub fn let_go(key: &TaskKey, words: &[String]) -> Result<Held<Onward>, StoreError> {
+    match words.first().map(String::as_str) {
+        Some("fenced") => Ok(Held::Fenced),
+        Some(state) => onward(key, state, words.get(1)).map(Held::Yes),
+        None => Err(unexpected("nothing")),
+    }
+}
+
+/// A score as a line of words. Not JSON, which has no NaN.
+pub fn score_line(score: &SplitScore) -> String {
+    let SplitScore { loss, loss_standard_error, accuracy, accuracy_standard_error, samples } = score;
+    format!("{loss:?} {loss_standard_error:?} {accuracy:?} {accuracy_standard_error:?} {samples}")
+}
+
+/// The reverse of [`score_line`].
+fn score(line: &str) -> Result<SplitScore, StoreError> {
+    let words: Vec<&str> = line.split(' ').collect();
+    let [loss, loss_standard_error, accuracy, accuracy_standard_error, samples] = words.as_slice() else {
+        return Err(unexpected(line));
+    };
+    let float = |word: &str| word.parse::<f64>().map_err(|_| unexpected(line));
+    Ok(SplitScore {
+        loss: float(loss)?,
+        loss_standard_error: float(loss_standard_error)?,
+        accuracy: float(accuracy)?,
+        accuracy_standard_error: float(accuracy_standard_error)?,
+        samples: number(samples)? as usize,
+    })
+}
+
 pub fn claim(key: &TaskKey, nonce: &str, values: Vec<Vec<u8>>) -> Result<ClaimAnswer, StoreError> {
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).map_err(|_| unexpected("text that is not UTF-8"));
     match values.as_slice() {
-        [tag, epoch, body, scores, spec, manifest, checkpoint, sequence, attempts] if tag == b"claimed" => {
+        [tag, epoch, body, scores, spec, manifest, checkpoint, sequence, attempts, rungs] if tag == b"claimed" => {
             let filled = |bytes: &[u8]| (!bytes.is_empty()).then(|| bytes.to_vec());
             Ok(ClaimAnswer::Claimed(Box::new(Claimed {
                 hold: Hold { key: key.clone(), epoch: number(&text(epoch)?)?, nonce: nonce.to_string() },
@@ -84,6 +117,7 @@ pub fn claim(key: &TaskKey, nonce: &str, values: Vec<Vec<u8>>) -> Result<ClaimAn
                 checkpoint: filled(checkpoint),
                 sequence: number(&text(sequence)?)?,
                 attempts: number(&text(attempts)?)?,
+                rungs: number(&text(rungs)?)? as u32,
             })))
         }
         [tag, why, detail] if tag == b"refused" => {
@@ -100,9 +134,9 @@ pub fn claim(key: &TaskKey, nonce: &str, values: Vec<Vec<u8>>) -> Result<ClaimAn
     }
 }
 
-/// From name, stage, order, created, priority, cap, ready, and then state and count of its tasks; `None` from nothing.
+/// From name, stage, order, created, priority, cap, ready, paced, and then state and count of its tasks; `None` from nothing.
 pub fn sweep(id: &str, words: &[String]) -> Result<Option<SweepRecord>, StoreError> {
-    let [name, stage, order_word, created, priority, cap, ready, counted @ ..] = words else {
+    let [name, stage, order_word, created, priority, cap, ready, paced, counted @ ..] = words else {
         return if words.is_empty() { Ok(None) } else { Err(unexpected("a part of a sweep")) };
     };
     let stage = match stage.as_str() {
@@ -128,6 +162,7 @@ pub fn sweep(id: &str, words: &[String]) -> Result<Option<SweepRecord>, StoreErr
         created: number(created)?,
         priority: priority.parse().map_err(|_| unexpected(priority))?,
         cap: number(cap)? as u32,
+        paced: paced == "1",
         counts,
         ready: number(ready)? as usize,
     }))
@@ -139,7 +174,7 @@ pub fn record(key: &TaskKey, values: &[Value]) -> Result<Option<TaskRecord>, Sto
     let fields: Vec<Option<String>> =
         redis::from_redis_value(fields.clone()).map_err(|e| unexpected(&e.to_string()))?;
     let flag = |value: &Value| redis::from_redis_value::<bool>(value.clone()).map_err(|e| unexpected(&e.to_string()));
-    let [Some(word), generation, epoch, attempts, crashes, sequence, cause] = fields.as_slice() else {
+    let [Some(word), generation, epoch, attempts, crashes, sequence, cause, rungs] = fields.as_slice() else {
         return Ok(None);
     };
     let count = |field: &Option<String>| number(field.as_deref().unwrap_or("0"));
@@ -151,6 +186,7 @@ pub fn record(key: &TaskKey, values: &[Value]) -> Result<Option<TaskRecord>, Sto
         attempts: count(attempts)?,
         crashes: count(crashes)?,
         sequence: count(sequence)?,
+        rungs: rungs.iter().flat_map(|rungs| rungs.lines()).map(score).collect::<Result<_, _>>()?,
         cause: cause.clone(),
         has_checkpoint: flag(checkpoint)?,
         has_result: flag(result)?,

@@ -1,5 +1,5 @@
 -- ARGV: task, generation, worker, nonce, lease in ms.
--- Answers {'claimed', epoch, body, scores, spec, manifest or '', checkpoint or '', sequence, attempts} or {'refused', why, detail}.
+-- Answers {'claimed', epoch, body, scores, spec, manifest or '', checkpoint or '', sequence, attempts, rungs reached} or {'refused', why, detail}.
 local id, generation, worker, nonce, lease = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
 local sweep = sweep_of(id)
 local found = redis.call('HMGET', task_key(id), 'state', 'generation', 'nonce', 'epoch')
@@ -36,4 +36,5 @@ redis.call('ZADD', P .. 'leases', now + lease, id)
 local task = redis.call('HMGET', task_key(id), 'epoch', 'body', 'scores', 'sequence', 'attempts')
 local of_sweep = redis.call('HMGET', sweep_key(sweep), 'spec', 'manifest')
 local checkpoint = redis.call('GET', P .. 'checkpoint:' .. id)
-return {'claimed', task[1], task[2], task[3], of_sweep[1], of_sweep[2] or '', checkpoint or '', task[4], task[5]}
+return {'claimed', task[1], task[2], task[3], of_sweep[1], of_sweep[2] or '', checkpoint or '', task[4], task[5],
+  tostring(#rungs_of(id))}

@@ -108,3 +108,31 @@ local function renew(id, lease)
   redis.call('ZADD', P .. 'leases', now + lease, id)
   return order_of(sweep_of(id))
 end
+
+-- A worker's try to let go of a task that it does not hold. If the same attempt has let go before, its first answer was lost: what became of the task is
+-- said once more, as long as nobody else has claimed it.
+local function once_more(id, epoch, nonce)
+  local found = redis.call('HMGET', task_key(id), 'state', 'epoch', 'nonce', 'generation')
+  if found[2] ~= epoch or found[3] ~= nonce or found[1] == 'running' or found[1] == 'succeeded' then return {'fenced'} end
+  if found[1] == 'queued' then return {'queued', found[4]} end
+  return {found[1]}
+end
+
+-- Scores of the rungs that a task has reached. What is in them is for others to read, but for the first and the third word, loss and accuracy.
+local function rungs_of(id)
+  local rungs = {}
+  for line in string.gmatch(redis.call('HGET', task_key(id), 'rungs') or '', '[^\n]+') do rungs[#rungs + 1] = line end
+  return rungs
+end
+
+-- The last one of them, for people.
+local function at_rung(rungs)
+  if #rungs == 0 then return nil end
+  local loss, accuracy = string.match(rungs[#rungs], '^(%S+) %S+ (%S+)')
+  return 'rung ' .. (#rungs - 1) .. ': select loss ' .. loss .. ', accuracy ' .. accuracy
+end
+
+-- The task begins from nothing: it has reached no rung.
+local function forget_rungs(id)
+  redis.call('HDEL', task_key(id), 'rungs', 'standing')
+end

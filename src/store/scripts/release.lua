@@ -1,12 +1,6 @@
 -- ARGV: task, epoch, nonce, 'preempted' | 'crashed' | 'hopeless', cause. Answers {'queued', generation}, {state} or {'fenced'}.
 local id, how, cause = ARGV[1], ARGV[4], ARGV[5]
-if not is_held(id, ARGV[2], ARGV[3]) then
-  -- The same attempt again, whose first answer was lost: what became of the task is said once more, as long as nobody else has claimed it.
-  local found = redis.call('HMGET', task_key(id), 'state', 'epoch', 'nonce', 'generation')
-  if found[2] ~= ARGV[2] or found[3] ~= ARGV[3] or found[1] == 'running' or found[1] == 'succeeded' then return {'fenced'} end
-  if found[1] == 'queued' then return {'queued', found[4]} end
-  return {found[1]}
-end
+if not is_held(id, ARGV[2], ARGV[3]) then return once_more(id, ARGV[2], ARGV[3]) end
 if how == 'hopeless' then
   let_go(id)
   set_state(id, 'running', 'failed')

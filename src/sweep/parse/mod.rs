@@ -90,7 +90,7 @@ fn parse(text: &str, format: Format, folder: &Path, file: &str, default_name: &s
         if search::searches_method(&search_section) { Contradiction::Tolerated } else { Contradiction::Fault };
     let soup = soup::read(&mut soup_section, seed, contradiction);
     soup_section.finish();
-    let base = search::Base { soup: given, seed, method: soup.method };
+    let base = search::Base { soup: given, seed, resolved: soup.clone() };
     let soup_given: Overrides =
         base.soup.iter().filter_map(|field| Some((field.key.clone(), field.node.to_json()?))).collect();
     let search = search::search(search_section, &base, &faults);

@@ -9,10 +9,13 @@ use super::inputs;
 use super::node::Value;
 use super::section::{Field, Section};
 use super::soup::{self, Contradiction, KEYS, TOP};
-use crate::sweep::spec::{Distribution, MethodName, Overrides, SearchSpec, Strategy};
+use crate::sweep::asha::epochs;
+use crate::sweep::spec::{Asha, Distribution, MethodName, Overrides, SearchSpec, SoupSpec, Strategy};
 
 /// Most tasks of a sweep.
 const MOST_TASKS: i64 = 100_000;
+/// Largest `search.eta`.
+const LARGEST_ETA: i64 = 1000;
 
 /// What searched values are put into.
 pub(super) struct Base<'a> {
@@ -20,33 +23,44 @@ pub(super) struct Base<'a> {
     pub(super) soup: Vec<Field<'a>>,
     /// The sweep's seed.
     pub(super) seed: u64,
-    /// The method of tasks unless it is searched.
-    pub(super) method: MethodName,
+    /// What `[soup]` says, defaults included.
+    pub(super) resolved: SoupSpec,
 }
 
 /// Reads `[search]`.
 pub(super) fn search<'a>(mut section: Section<'a>, base: &'a Base<'a>, faults: &'a Faults) -> SearchSpec {
-    let words = [("grid", Strategy::Grid), ("random", Strategy::Random)];
+    let words = [("grid", Strategy::Grid), ("random", Strategy::Random), ("asha", Strategy::Asha)];
     let strategy = section.word("strategy", &words);
     // A strategy that is itself at fault says nothing about the rest.
     let known = section.field("strategy").is_none() || strategy.is_some();
     let strategy = strategy.unwrap_or(Strategy::Grid);
     let tasks = section.integer("tasks", 1..=MOST_TASKS);
     match (section.field("tasks"), strategy) {
-        (None, Strategy::Random) => {
-            section.missing("tasks", &format!("a number from 1 to {MOST_TASKS}, with strategy `random`"))
+        (None, Strategy::Random | Strategy::Asha) => {
+            let name = if strategy == Strategy::Asha { "asha" } else { "random" };
+            section.missing("tasks", &format!("a number from 1 to {MOST_TASKS}, with strategy `{name}`"))
         }
         (Some(field), Strategy::Grid) if known => {
-            section.fault(
-                &field,
-                Problem::Conflict("is for strategy `random` only, a grid has as many tasks as it spans".into()),
-            );
+            let why = "is for strategies `random` and `asha`, a grid has as many tasks as it spans";
+            section.fault(&field, Problem::Conflict(why.into()));
         }
         _ => {}
     }
+    let eta = section.integer("eta", 2..=LARGEST_ETA);
+    let grace = section.count("grace");
+    for key in ["eta", "grace"] {
+        if let Some(field) = section.field(key)
+            && known
+            && strategy != Strategy::Asha
+        {
+            section.fault(&field, Problem::Conflict("is for strategy `asha` only".into()));
+        }
+    }
+    let asha = Asha { eta: eta.map_or(Asha::ETA, |eta| eta as usize), grace: grace.unwrap_or(Asha::GRACE) };
     let spec = SearchSpec {
         strategy,
         tasks: tasks.map_or(0, |tasks| tasks as usize),
+        asha: (strategy == Strategy::Asha).then_some(asha),
         points: points(&mut section, base, faults),
         space: space(&mut section, base, known.then_some(strategy), faults),
         max_seconds: section
@@ -56,14 +70,55 @@ pub(super) fn search<'a>(mut section: Section<'a>, base: &'a Base<'a>, faults: &
     if strategy == Strategy::Grid
         && let Some(field) = section.field("space")
     {
-        let size = crate::sweep::space::grid_size(&spec.space, base.method);
+        let size = crate::sweep::space::grid_size(&spec.space, base.resolved.method);
         if size > MOST_TASKS as u128 {
             let expected = format!("a grid of at most {MOST_TASKS} tasks");
             section.fault(&field, Problem::Value { expected, found: format!("one of {size}"), nearest: None });
         }
     }
+    if strategy == Strategy::Asha
+        && spec.points.is_empty()
+        && let Some(field) = section.field("strategy")
+    {
+        let longest = longest(&spec.space, base);
+        if longest <= asha.grace as u64 {
+            let why = format!(
+                "no task of this search has a rung: the first is at {} epochs, the longest task has {longest} \
+                 (outer epochs for `mehl`, inner ones for `hl` and `learned`)",
+                asha.grace
+            );
+            section.fault(&field, Problem::Conflict(why));
+        }
+    }
     section.finish();
     spec
+}
+
+/// At least the epochs of the longest task, as rungs count them.
+fn longest(space: &[(String, Distribution)], base: &Base<'_>) -> u64 {
+    let searched = |key: &str| space.iter().find(|(of, _)| of == key).map(|(_, distribution)| distribution.values());
+    let most = |key: &str, base: usize| match searched(key) {
+        Some(Distribution::Int(_, high) | Distribution::LogInt(_, high) | Distribution::StepInt(_, high, _)) => {
+            base.max(*high as usize)
+        }
+        Some(Distribution::Choice(values)) => {
+            values.iter().filter_map(serde_json::Value::as_u64).fold(base, |most, value| most.max(value as usize))
+        }
+        _ => base,
+    };
+    let (inner, outer) =
+        (most("inner_epochs", base.resolved.inner_epochs), most("outer_epochs", base.resolved.outer_epochs));
+    methods(space, base).into_iter().filter_map(|method| epochs(method, inner, outer)).max().unwrap_or(0)
+}
+
+/// The methods that tasks of a space can have.
+fn methods(space: &[(String, Distribution)], base: &Base<'_>) -> Vec<MethodName> {
+    match space.iter().find(|(key, _)| key == "method") {
+        Some((_, Distribution::Choice(names))) => {
+            names.iter().filter_map(|name| serde_json::from_value(name.clone()).ok()).collect()
+        }
+        _ => vec![base.resolved.method],
+    }
 }
 
 /// The fields of an overriding table, `zoo = { top = .. }` being another way to write `"zoo.top" = ..`.
@@ -164,15 +219,11 @@ fn space<'a>(
 
 /// Adds a fault for each field that depends on methods none of which the search has.
 fn unreachable(space: &[(String, Distribution)], fields: &[Field<'_>], base: &Base<'_>, faults: &Faults) {
-    let searched = fields.iter().any(|field| field.key == "method");
-    let methods: Vec<MethodName> = match space.iter().find(|(key, _)| key == "method") {
-        Some((_, Distribution::Choice(names))) => {
-            names.iter().filter_map(|name| serde_json::from_value(name.clone()).ok()).collect()
-        }
+    if fields.iter().any(|field| field.key == "method") && !space.iter().any(|(key, _)| key == "method") {
         // It is at fault itself, and nothing is known.
-        _ if searched => return,
-        _ => vec![base.method],
-    };
+        return;
+    }
+    let methods = methods(space, base);
     for (key, distribution) in space {
         if let Some(field) = fields.iter().find(|field| field.key == *key)
             && !methods.is_empty()

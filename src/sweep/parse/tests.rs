@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::*;
 use crate::sweep::spec::{
-    Auto, Distribution, Family, Grouping, Init, MethodName, Metric, ModelBatch, SoupSpec, Strategy as Draw,
+    Asha, Auto, Distribution, Family, Grouping, Init, MethodName, Metric, ModelBatch, SoupSpec, Strategy as Draw,
 };
 
 const LEAST: &str = "zoo.ingredients = 'zoo/*'\ndata.learn = 'learn.safetensors'\n";
@@ -252,11 +252,11 @@ fn distributions_must_make_sense() {
     );
     one_fault(
         "search.tasks = 3",
-        "sweep:3:16: search.tasks: is for strategy `random` only, a grid has as many tasks as it spans",
+        "sweep:3:16: search.tasks: is for strategies `random` and `asha`, a grid has as many tasks as it spans",
     );
     one_fault(
-        "search.strategy = 'asha'\nsearch.tasks = 3",
-        "sweep:3:19: search.strategy: expected one of `grid`, `random`, found `asha`, the nearest is `random`",
+        "search.strategy = 'hyperband'\nsearch.tasks = 3",
+        "sweep:3:19: search.strategy: expected one of `grid`, `random`, `asha`, found `hyperband`, the nearest is `asha`",
     );
     one_fault(
         "search.space = { seed = { int = [0, 999] }, batch = { int = [1, 101] } }",
@@ -302,6 +302,37 @@ fn log_int_and_steps_are_read_and_their_faults_told() {
         "search.space.batch = { log_int = [1, 8] }",
         "sweep:3:22: search.space.batch: expected `choice`, `int` or a range with a `step`, of which a grid can be made, found `log_int`",
     );
+}
+
+#[test]
+fn asha_has_rungs() {
+    let asha = |rest: &str| format!("[search]\nstrategy = 'asha'\ntasks = 9\n{rest}");
+    let spec = with(&asha("space.outer_epochs = [3, 9]"));
+    assert_eq!((spec.search.strategy, spec.search.tasks), (Draw::Asha, 9));
+    assert_eq!(spec.search.asha, Some(Asha { eta: 3, grace: 1 }));
+    let spec = with(&asha("eta = 2\ngrace = 4\n[soup]\nmethod = 'hl'"));
+    assert_eq!(spec.search.asha, Some(Asha { eta: 2, grace: 4 }));
+    one_fault(
+        &asha("grace = 2\nspace.method = ['mehl', 'best']\nspace.outer_epochs = { int = [1, 2] }"),
+        "sweep:4:12: search.strategy: no task of this search has a rung: the first is at 2 epochs, the longest task has 2 \
+         (outer epochs for `mehl`, inner ones for `hl` and `learned`)",
+    );
+    one_fault(
+        &asha("eta = 1\n[soup]\nouter_epochs = 3"),
+        "sweep:6:7: search.eta: expected a whole number from 2 to 1000, found 1",
+    );
+    one_fault("search.grace = 1", "sweep:3:16: search.grace: is for strategy `asha` only");
+    one_fault(
+        "search.strategy = 'asha'\nsoup.outer_epochs = 2",
+        "sweep:3:1: search.tasks: missing, expected a number from 1 to 100000, with strategy `asha`",
+    );
+}
+
+#[test]
+fn what_has_no_newer_keys_is_stored_as_it_always_was() {
+    let spec = with("[search]\nstrategy = 'random'\ntasks = 5\nspace.batch = { int = [1, 2] }");
+    let expected = r#"{"strategy":"random","tasks":5,"points":[],"space":[["batch",{"int":[1,2]}]],"max_seconds":null,"greedy_baseline":false}"#;
+    assert_eq!(serde_json::to_string(&spec.search).unwrap(), expected);
 }
 
 #[test]

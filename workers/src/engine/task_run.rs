@@ -4,12 +4,12 @@ use std::time::Instant;
 
 use mehl_soup::checkpoint::Checkpoint;
 use mehl_soup::coefficients::Coefficients;
-use mehl_soup::runner::engine::{Directive, EngineError, Progress, Scores, TaskHost};
+use mehl_soup::runner::engine::{Directive, EngineError, Progress, RungReached, Scores, TaskHost};
 use mehl_soup::sweep::manifest::{Manifest, SplitScore};
 use mehl_soup::sweep::spec::Metric;
 use mehl_soup::task::Task;
 
-use super::errors::span_error;
+use super::errors::{span_error, zoo_error};
 use super::inputs::Inputs;
 use super::memory;
 use super::phases::Phases;
@@ -111,6 +111,29 @@ impl<'a> TaskRun<'a> {
         }
     }
 
+    /// Whether the task stops at a rung after so many whole epochs, as [`mehl_soup::sweep::asha::epochs`] counts them.
+    pub fn is_at_rung(&self, epochs: u64) -> bool {
+        self.host.rung().is_some_and(|rung| epochs >= rung)
+    }
+
+    /// Scores the soup that a task would be if it ended at this rung, keeps a checkpoint, and says that it stops here. Nothing of the score goes into the state:
+    /// a task that goes on does so as if it had not stopped.
+    pub fn stop_at_rung(&mut self, coefficients: &Coefficients) -> EngineError {
+        let mut stop = || {
+            self.write_exact(coefficients)?;
+            self.own_statistics(coefficients)?;
+            let select = self.inputs.score(&self.inputs.data.select, self.score_batch)?;
+            self.inputs.zoo.check_unchanged().map_err(zoo_error)?;
+            self.save()?;
+            let (totals, model_batch) = (self.state.totals, self.state.model_batch);
+            Ok(RungReached { select, effort: totals.effort, model_batch, attempts: totals.attempts })
+        };
+        match stop() {
+            Ok(reached) => EngineError::AtRung(Box::new(reached)),
+            Err(error) => error,
+        }
+    }
+
     /// Hands the state to the host.
     pub fn save(&mut self) -> Result<(), EngineError> {
         self.update_effort();
@@ -147,16 +170,20 @@ impl<'a> TaskRun<'a> {
     /// where the soup is one ingredient, so that it is that model and no other; else computed anew.
     pub fn score_exact(&self, coefficients: &Coefficients) -> Result<Scores, EngineError> {
         self.write_exact(coefficients)?;
-        match coefficients.single_ingredient() {
-            Some(k) => self.inputs.restore_statistics(k)?,
-            None => self.inputs.collect_statistics()?,
-        }
+        self.own_statistics(coefficients)?;
         let data = &self.inputs.data;
         Ok(Scores {
             learn: self.inputs.score(&data.learn, self.score_batch)?,
             select: self.inputs.score(&data.select, self.score_batch)?,
             test: data.test.as_ref().map(|test| self.inputs.score(test, self.score_batch)).transpose()?,
         })
+    }
+
+    fn own_statistics(&self, coefficients: &Coefficients) -> Result<(), EngineError> {
+        match coefficients.single_ingredient() {
+            Some(k) => self.inputs.restore_statistics(k),
+            None => self.inputs.collect_statistics(),
+        }
     }
 
     /// Select score of an ingredient, from the manifest.

@@ -41,6 +41,17 @@ pub struct Position {
     pub outer: usize,
     /// Model batch within it, from 0.
     pub batch: usize,
+    /// Inner epochs of the task before this model batch, where rungs count inner epochs.
+    pub epochs_before: Option<u64>,
+}
+
+/// Where learning a model batch has led.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Learned {
+    /// To its end, with these parameters.
+    Ended(Vec<f64>),
+    /// To a rung at which the task stops, with these parameters, if it ended there.
+    AtRung(Vec<f64>),
 }
 
 /// Iterations of one inner epoch of a task.
@@ -55,8 +66,8 @@ fn iterations(samples: usize, batch: usize, needs_statistics: bool) -> usize {
     samples.div_ceil(batch) - usize::from(joins)
 }
 
-/// Learns the current model batch of `run.state` to its end, from wherever it stands, and returns its final parameters: the best by select if
-/// `early_stopping`, else the last.
+/// Learns the current model batch of `run.state` to its end, or to a rung within it, from wherever it stands, and returns its parameters: the best by
+/// select if `early_stopping`, else the last.
 ///
 /// Between any two iterations the state is complete: `run.tick` may save it.
 ///
@@ -67,7 +78,7 @@ pub fn learn(
     span: &Span,
     parametrization: &dyn Parametrization,
     position: Position,
-) -> Result<Vec<f64>, EngineError> {
+) -> Result<Learned, EngineError> {
     let soup = run.task.soup.clone();
     let learn = &run.inputs.data.learn;
     let samples = learn.samples();
@@ -89,6 +100,11 @@ pub fn learn(
     }
     while current(run)?.inner_epoch < soup.inner_epochs {
         let inner = current(run)?.inner_epoch;
+        if position.epochs_before.is_some_and(|before| run.is_at_rung(before + inner as u64)) {
+            let current = current(run)?;
+            let parameters = current.best.as_ref().map_or(&current.parameters, |best| &best.parameters);
+            return Ok(Learned::AtRung(parameters.clone()));
+        }
         let order = permutation(soup.seed, "data order", &[position.outer, position.batch, inner], samples);
         while current(run)?.iteration < iterations {
             let began = Instant::now();
@@ -167,9 +183,9 @@ pub fn learn(
     match current.best.take() {
         Some(best) => {
             run.state.select = Some(best.select);
-            Ok(best.parameters)
+            Ok(Learned::Ended(best.parameters))
         }
-        None => Ok(parameters),
+        None => Ok(Learned::Ended(parameters)),
     }
 }
 

@@ -8,7 +8,7 @@ use mehl_soup::sweep::spec::{Init, SoupSpec};
 use tch::{Kind, Tensor};
 
 use super::{Method, greedy, mean_of};
-use crate::engine::train::{self, Parametrization, Position};
+use crate::engine::train::{self, Learned, Parametrization, Position};
 use crate::engine::{TaskRun, span_error, torch_error};
 use crate::hyperplane::schedule::cosine_with_warmup;
 use crate::hyperplane::{Directions, Projection, write_soup};
@@ -42,7 +42,10 @@ impl Method for Hyperplane {
         let total = per_outer * soup.outer_epochs;
         let members = run.members.clone();
         let batch_at = |index: usize| {
-            let position = Position { outer: index / per_outer, batch: index % per_outer };
+            let outer = index / per_outer;
+            // Rungs count inner epochs where all ingredients are in one model batch, and outer ones elsewhere.
+            let epochs_before = self.all_in_one.then_some((outer as u64).saturating_mul(soup.inner_epochs as u64));
+            let position = Position { outer, batch: index % per_outer, epochs_before };
             (position, model_batches(soup.seed, position.outer, &members, b).swap_remove(position.batch))
         };
         let per_epoch = train::iterations_per_epoch(run);
@@ -75,15 +78,34 @@ impl Method for Hyperplane {
         }
         for index in run.state.finished.len()..total {
             let (position, members) = batch_at(index);
+            if !self.all_in_one && position.batch == 0 && run.is_at_rung(position.outer as u64) {
+                drop(centre.take());
+                let so_far = run.state.coefficients.clone();
+                return Err(run.stop_at_rung(&so_far));
+            }
             let directions = directions(run, &members, &mut centre)?;
             begin(run, &members, &directions);
             let coordinates = Coordinates { soup: &soup, norms: &directions.norms, masked: run.mixed.masked.clone() };
-            let x = train::learn(run, &directions.span, &coordinates, position)?;
-            run.state.current = None;
+            let learned = train::learn(run, &directions.span, &coordinates, position)?;
             // What is folded, recorded and replayed is x as the mix uses it.
-            let x = if run.inputs.kind == Kind::Double { x } else { x.iter().map(|&v| f64::from(v as f32)).collect() };
-            fold(run, FinishedBatch { members, x }, directions, &mut centre)?;
-            run.save()?;
+            let kind = run.inputs.kind;
+            let used = |x: Vec<f64>| match kind {
+                Kind::Double => x,
+                _ => x.iter().map(|&v| f64::from(v as f32)).collect(),
+            };
+            match learned {
+                Learned::Ended(x) => {
+                    run.state.current = None;
+                    fold(run, FinishedBatch { members, x: used(x) }, directions, &mut centre)?;
+                    run.save()?;
+                }
+                Learned::AtRung(x) => {
+                    let mut so_far = run.state.coefficients.clone();
+                    so_far.fold(&members, &beta(&used(x), &directions.norms));
+                    drop(directions);
+                    return Err(run.stop_at_rung(&so_far));
+                }
+            }
         }
         Ok(run.state.coefficients.clone())
     }
@@ -148,12 +170,15 @@ fn fold(
     directions: Directions,
     centre: &mut Option<Vec<Tensor>>,
 ) -> Result<(), EngineError> {
-    let beta: Vec<f64> =
-        batch.x.iter().zip(&directions.norms).map(|(&x, &n)| if n == 0.0 { 0.0 } else { x / n }).collect();
-    run.state.coefficients.fold(&batch.members, &beta);
+    run.state.coefficients.fold(&batch.members, &beta(&batch.x, &directions.norms));
     *centre = Some(directions.span.fold(&batch.x).map_err(torch_error)?);
     run.state.finished.push(batch);
     Ok(())
+}
+
+/// Coordinates along the directions before they were divided by their lengths, `x / n`.
+fn beta(x: &[f64], norms: &[f64]) -> Vec<f64> {
+    x.iter().zip(norms).map(|(&x, &n)| if n == 0.0 { 0.0 } else { x / n }).collect()
 }
 
 /// Learned parameters are the coordinates x themselves.

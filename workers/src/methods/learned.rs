@@ -9,7 +9,7 @@ use mehl_soup::coefficients::Coefficients;
 use mehl_soup::runner::engine::EngineError;
 
 use super::Method;
-use crate::engine::train::{self, Parametrization, Position};
+use crate::engine::train::{self, Learned as Reached, Parametrization, Position};
 use crate::engine::{TaskRun, span_error};
 use crate::hyperplane::{Projection, Span};
 
@@ -30,8 +30,18 @@ impl Method for Learned {
         }
         let softmax =
             Softmax { members: k, groups: l, masked: run.mixed.masked.clone(), learning_rate: soup.learning_rate };
-        let parameters = train::learn(run, &span, &softmax, Position { outer: 0, batch: 0 })?;
-        Ok(softmax.coefficients(&parameters, &run.members, run.inputs.zoo.len()))
+        let position = Position { outer: 0, batch: 0, epochs_before: Some(0) };
+        let coefficients = |run: &TaskRun<'_>, parameters: &[f64]| {
+            softmax.coefficients(parameters, &run.members, run.inputs.zoo.len())
+        };
+        match train::learn(run, &span, &softmax, position)? {
+            Reached::Ended(parameters) => Ok(coefficients(run, &parameters)),
+            Reached::AtRung(parameters) => {
+                drop(span);
+                let so_far = coefficients(run, &parameters);
+                Err(run.stop_at_rung(&so_far))
+            }
+        }
     }
 }
 

@@ -68,6 +68,8 @@ pub struct Recorder {
     pub checkpoints: Vec<Checkpoint>,
     pub every_iteration: bool,
     pub stop_after: Option<u64>,
+    /// Epochs after which the task is to stop at a rung.
+    pub rung: Option<u64>,
     pub notes: Vec<String>,
 }
 
@@ -81,6 +83,9 @@ impl TaskHost for Recorder {
         } else {
             Directive::Continue
         }
+    }
+    fn rung(&self) -> Option<u64> {
+        self.rung
     }
     fn save(&mut self, checkpoint: &Checkpoint) -> Result<(), HostError> {
         // Through the bytes, as a real host would.

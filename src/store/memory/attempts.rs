@@ -1,0 +1,165 @@
+//! Attempts: a task is claimed, kept alive, and let go of.
+
+use std::time::Duration;
+
+use super::state::{State, millis};
+use crate::store::{
+    ClaimAnswer, Claimant, Claimed, Completed, Expired, Held, Hold, Letting, Onward, Order, Refusal, Stage, StoreError,
+};
+use crate::task::{Event, TaskKey, TaskState, Ticket};
+
+impl State {
+    pub(super) fn claim(
+        &mut self,
+        ticket: &Ticket,
+        claimant: &Claimant,
+        lease: Duration,
+        now: u64,
+    ) -> Result<ClaimAnswer, StoreError> {
+        let key = &ticket.task_id;
+        let refused = |why| Ok(ClaimAnswer::Refused(why));
+        let Some(task) = self.tasks.get(key) else { return refused(Refusal::Unknown) };
+        let again = task.record.state == TaskState::Running && task.nonce == claimant.nonce;
+        if !again {
+            let record = &task.record;
+            if record.state != TaskState::Queued {
+                return refused(Refusal::State(record.state));
+            }
+            if record.generation != ticket.generation {
+                return refused(Refusal::Generation(record.generation));
+            }
+            self.drop_ticket(key);
+            let put_aside = match self.order_of(&key.sweep, now) {
+                Order::Continue => None,
+                Order::Pause => {
+                    self.note(key, "paused", None, now);
+                    self.step(key, Event::Pause)
+                }
+                Order::Cancel => {
+                    self.note(key, "cancelled", None, now);
+                    self.drop_checkpoint(key);
+                    self.step(key, Event::Cancel)
+                }
+            };
+            if let Some(aside) = put_aside {
+                return refused(Refusal::State(aside));
+            }
+            let cap = self.sweeps[&key.sweep].new.cap as usize;
+            let running =
+                self.tasks.values().filter(|t| t.record.key.sweep == key.sweep && t.record.state == TaskState::Running);
+            if cap > 0 && running.count() >= cap {
+                let order = self.tasks[key].order;
+                self.sweeps.get_mut(&key.sweep).map(|sweep| sweep.ready.insert((order, key.clone())));
+                return refused(Refusal::Cap);
+            }
+            self.step(key, Event::Claim);
+            self.note(key, "claimed", Some(claimant.worker.clone()), now);
+        }
+        let Some(task) = self.tasks.get_mut(key) else { return refused(Refusal::Unknown) };
+        if !again {
+            task.record.epoch += 1;
+            task.record.attempts += 1;
+            task.nonce = claimant.nonce.clone();
+        }
+        self.leases.insert(key.clone(), now + millis(lease));
+        let sweep = &self.sweeps[&key.sweep];
+        Ok(ClaimAnswer::Claimed(Box::new(Claimed {
+            hold: Hold { key: key.clone(), epoch: task.record.epoch, nonce: claimant.nonce.clone() },
+            body: task.body.clone(),
+            is_scores: task.is_scores,
+            spec: sweep.new.spec.clone(),
+            manifest: sweep.manifest.clone(),
+            checkpoint: task.checkpoint.clone(),
+            sequence: task.record.sequence,
+            attempts: task.record.attempts,
+            rungs: task.record.rungs.len() as u32,
+        })))
+    }
+
+    pub(super) fn renew(
+        &mut self,
+        hold: &Hold,
+        lease: Duration,
+        progress: Option<&str>,
+        now: u64,
+    ) -> Result<Held<Order>, StoreError> {
+        if !self.is_held(hold) {
+            return Ok(Held::Fenced);
+        }
+        self.leases.insert(hold.key.clone(), now + millis(lease));
+        if let (Some(progress), Some(task)) = (progress, self.tasks.get_mut(&hold.key)) {
+            task.progress = Some(progress.to_string());
+        }
+        Ok(Held::Yes(self.order_of(&hold.key.sweep, now)))
+    }
+
+    pub(super) fn save(&mut self, hold: &Hold, sequence: u64, checkpoint: &[u8]) {
+        if !self.is_held(hold) {
+            return;
+        }
+        if let Some(task) = self.tasks.get_mut(&hold.key).filter(|task| sequence > task.record.sequence) {
+            task.checkpoint = Some(checkpoint.to_vec());
+            task.record.has_checkpoint = true;
+            task.record.sequence = sequence;
+            task.record.crashes = 0;
+        }
+    }
+
+    pub(super) fn complete(&mut self, hold: &Hold, completed: &Completed, now: u64) -> Result<Held<()>, StoreError> {
+        let Some(task) = self.tasks.get_mut(&hold.key) else { return Ok(Held::Fenced) };
+        let record = &task.record;
+        if record.state == TaskState::Succeeded && record.epoch == hold.epoch && task.nonce == hold.nonce {
+            return Ok(Held::Yes(()));
+        }
+        if !self.is_held(hold) {
+            return Ok(Held::Fenced);
+        }
+        self.leases.remove(&hold.key);
+        self.drop_checkpoint(&hold.key);
+        self.step(&hold.key, Event::Complete);
+        self.note(&hold.key, "succeeded", None, now);
+        if let Some(task) = self.tasks.get_mut(&hold.key) {
+            task.completed = Some(completed.clone());
+            task.record.has_result = true;
+            if let Some(sweep) = self.sweeps.get_mut(&hold.key.sweep).filter(|_| task.is_scores) {
+                sweep.manifest = Some(completed.result.clone());
+                sweep.stage = Stage::Ready;
+            }
+        }
+        Ok(Held::Yes(()))
+    }
+
+    pub(super) fn release(&mut self, hold: &Hold, why: &Letting, now: u64) -> Result<Held<Onward>, StoreError> {
+        let key = &hold.key;
+        if !self.is_held(hold) {
+            return Ok(self.once_more(hold));
+        }
+        let became = match why {
+            Letting::Crashed(cause) => self.crashed(key, cause.clone(), now),
+            Letting::Hopeless(cause) => {
+                self.leases.remove(key);
+                self.fail(key, cause.clone(), now)
+            }
+            Letting::Preempted => {
+                self.leases.remove(key);
+                self.note(key, "released", None, now);
+                self.onward(key, now)
+            }
+        };
+        became.map(Held::Yes).ok_or_else(|| StoreError::Protocol("a held task could not be let go of".to_string()))
+    }
+
+    pub(super) fn expire(&mut self, most: usize, now: u64) -> Result<Vec<Expired>, StoreError> {
+        let mut overdue: Vec<(u64, TaskKey)> =
+            self.leases.iter().filter(|(_, until)| **until <= now).map(|(key, &until)| (until, key.clone())).collect();
+        overdue.sort();
+        let mut expired = Vec::new();
+        for (_, key) in overdue.into_iter().take(most) {
+            let cause = "lost its worker: the lease ran out".to_string();
+            if let Some(onward) = self.crashed(&key, cause, now) {
+                expired.push(Expired { key, onward });
+            }
+        }
+        Ok(expired)
+    }
+}

@@ -1,0 +1,223 @@
+//! The store of one process: plain maps behind a lock. Also the model that the Lua scripts are tested against, so it says in Rust what they say in Lua.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `state` | what is kept, and the steps that transitions are made of |
+//! | `sweeps`, `tickets`, `attempts`, `rungs` | the transitions |
+
+mod attempts;
+mod rungs;
+mod state;
+mod sweeps;
+mod tickets;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use self::state::{State, millis};
+use super::{
+    AtRung, ClaimAnswer, Claimant, Completed, Created, Expired, Held, Hold, Letting, NewSweep, NewTask, Onward, Order,
+    Request, Standing, Store, StoreError, SweepRecord, TaskEvent, TaskRecord, Tickets, Walked,
+};
+use crate::task::{TaskKey, Ticket};
+
+/// Sweeps and tasks in memory.
+#[derive(Debug)]
+pub struct Memory {
+    state: Mutex<State>,
+    began: Instant,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self { state: Mutex::default(), began: Instant::now() }
+    }
+}
+
+impl Memory {
+    fn locked(&self) -> (MutexGuard<'_, State>, u64) {
+        let now = self.began.elapsed().as_millis() as u64 + 1;
+        // A panic while it was held left whole maps behind: each step below changes them without a call that can panic.
+        (self.state.lock().unwrap_or_else(PoisonError::into_inner), now)
+    }
+}
+
+impl Store for Memory {
+    async fn create_sweep(&self, new: &NewSweep, request: Option<&str>) -> Result<Created, StoreError> {
+        let (mut state, now) = self.locked();
+        state.create_sweep(new, request, now)
+    }
+
+    async fn add_tasks(&self, sweep: &str, order: usize, tasks: &[NewTask]) -> Result<usize, StoreError> {
+        self.locked().0.add_tasks(sweep, order, tasks)
+    }
+
+    async fn open_sweep(&self, sweep: &str) -> Result<Option<Ticket>, StoreError> {
+        let (mut state, now) = self.locked();
+        state.open_sweep(sweep, now)
+    }
+
+    async fn release_pending(&self, sweep: &str, most: usize) -> Result<usize, StoreError> {
+        let (mut state, now) = self.locked();
+        state.release_pending(sweep, most, now)
+    }
+
+    async fn ready(&self, sweep: &str, most: usize) -> Result<Vec<TaskKey>, StoreError> {
+        self.locked().0.ready(sweep, most)
+    }
+
+    async fn choose(&self, tasks: &[TaskKey]) -> Result<usize, StoreError> {
+        let (mut state, now) = self.locked();
+        state.choose(tasks, now)
+    }
+
+    async fn outbox(&self, most: usize) -> Result<Vec<Ticket>, StoreError> {
+        self.locked().0.outbox(most)
+    }
+
+    async fn confirmed(&self, tickets: &[Ticket]) -> Result<usize, StoreError> {
+        let (mut state, now) = self.locked();
+        state.confirmed(tickets, now)
+    }
+
+    async fn republish(&self, age: Duration, most: usize) -> Result<usize, StoreError> {
+        let (mut state, now) = self.locked();
+        state.republish(age, most, now)
+    }
+
+    async fn claim(&self, ticket: &Ticket, claimant: &Claimant, lease: Duration) -> Result<ClaimAnswer, StoreError> {
+        let (mut state, now) = self.locked();
+        state.claim(ticket, claimant, lease, now)
+    }
+
+    async fn renew(&self, hold: &Hold, lease: Duration, progress: Option<&str>) -> Result<Held<Order>, StoreError> {
+        let (mut state, now) = self.locked();
+        state.renew(hold, lease, progress, now)
+    }
+
+    async fn save(
+        &self,
+        hold: &Hold,
+        lease: Duration,
+        sequence: u64,
+        checkpoint: &[u8],
+        progress: Option<&str>,
+    ) -> Result<Held<Order>, StoreError> {
+        let (mut state, now) = self.locked();
+        let answer = state.renew(hold, lease, progress, now)?;
+        state.save(hold, sequence, checkpoint);
+        Ok(answer)
+    }
+
+    async fn complete(&self, hold: &Hold, completed: &Completed) -> Result<Held<()>, StoreError> {
+        let (mut state, now) = self.locked();
+        state.complete(hold, completed, now)
+    }
+
+    async fn release(&self, hold: &Hold, why: &Letting) -> Result<Held<Onward>, StoreError> {
+        let (mut state, now) = self.locked();
+        state.release(hold, why, now)
+    }
+
+    async fn wait(&self, hold: &Hold, standing: &Standing) -> Result<Held<Onward>, StoreError> {
+        let (mut state, now) = self.locked();
+        state.wait(hold, standing, now)
+    }
+
+    async fn promote(&self, tasks: &[AtRung]) -> Result<usize, StoreError> {
+        let (mut state, now) = self.locked();
+        Ok(state.promote(tasks, now))
+    }
+
+    async fn prune(&self, tasks: &[AtRung]) -> Result<usize, StoreError> {
+        let (mut state, now) = self.locked();
+        Ok(state.prune(tasks, now))
+    }
+
+    async fn expire(&self, most: usize) -> Result<Vec<Expired>, StoreError> {
+        let (mut state, now) = self.locked();
+        state.expire(most, now)
+    }
+
+    async fn request(&self, sweep: &str, request: Request) -> Result<bool, StoreError> {
+        self.locked().0.request(sweep, request)
+    }
+
+    async fn settle(&self, sweep: &str, from: usize, most: usize) -> Result<Walked, StoreError> {
+        let (mut state, now) = self.locked();
+        state.settle(sweep, from, most, now)
+    }
+
+    async fn retry(&self, sweep: &str, from: usize, most: usize) -> Result<Walked, StoreError> {
+        let (mut state, now) = self.locked();
+        state.retry(sweep, from, most, now)
+    }
+
+    async fn dead(&self, ticket: &Ticket, most: u32) -> Result<Option<Onward>, StoreError> {
+        let (mut state, now) = self.locked();
+        state.dead(ticket, most, now)
+    }
+
+    async fn task(&self, key: &TaskKey) -> Result<Option<TaskRecord>, StoreError> {
+        Ok(self.locked().0.tasks.get(key).map(|task| task.record.clone()))
+    }
+
+    async fn tasks(&self, sweep: &str, from: usize, most: usize) -> Result<Vec<TaskRecord>, StoreError> {
+        let (state, _) = self.locked();
+        let keys = state.sweeps.get(sweep).into_iter().flat_map(|sweep| sweep.tasks.values());
+        Ok(keys.skip(from).take(most).map(|key| state.tasks[key].record.clone()).collect())
+    }
+
+    async fn sweep(&self, sweep: &str) -> Result<Option<SweepRecord>, StoreError> {
+        let (state, now) = self.locked();
+        Ok(state.sweeps.get(sweep).map(|of| state.summary(sweep, of, now)))
+    }
+
+    async fn sweeps(&self) -> Result<Vec<SweepRecord>, StoreError> {
+        let (state, now) = self.locked();
+        let mut sweeps: Vec<_> = state.sweeps.iter().map(|(id, of)| state.summary(id, of, now)).collect();
+        sweeps.sort_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id)));
+        Ok(sweeps)
+    }
+
+    async fn documents(&self, sweep: &str) -> Result<Option<(String, Option<String>)>, StoreError> {
+        Ok(self.locked().0.sweeps.get(sweep).map(|of| (of.new.spec.clone(), of.manifest.clone())))
+    }
+
+    async fn events(&self, key: &TaskKey) -> Result<Vec<TaskEvent>, StoreError> {
+        Ok(self.locked().0.tasks.get(key).map(|task| task.events.clone()).unwrap_or_default())
+    }
+
+    async fn progress(&self, key: &TaskKey) -> Result<Option<String>, StoreError> {
+        Ok(self.locked().0.tasks.get(key).and_then(|task| task.progress.clone()))
+    }
+
+    async fn remove(&self, sweep: &str, _: usize) -> Result<bool, StoreError> {
+        let (mut state, now) = self.locked();
+        state.remove(sweep, now)
+    }
+
+    async fn beat(&self, worker: &str, lifetime: Duration, about: &str) -> Result<(), StoreError> {
+        let (mut state, now) = self.locked();
+        state.workers.insert(worker.to_string(), (now + millis(lifetime), about.to_string()));
+        Ok(())
+    }
+
+    async fn workers(&self) -> Result<Vec<(String, String)>, StoreError> {
+        let (mut state, now) = self.locked();
+        state.workers.retain(|_, (until, _)| *until > now);
+        Ok(state.workers.iter().map(|(name, (_, about))| (name.clone(), about.clone())).collect())
+    }
+
+    async fn tickets(&self) -> Result<Tickets, StoreError> {
+        self.locked().0.tickets()
+    }
+
+    async fn standing(&self, key: &TaskKey) -> Result<Option<String>, StoreError> {
+        Ok(self.locked().0.tasks.get(key).and_then(|task| task.standing.clone()))
+    }
+
+    async fn result(&self, key: &TaskKey) -> Result<Option<Completed>, StoreError> {
+        Ok(self.locked().0.tasks.get(key).and_then(|task| task.completed.clone()))
+    }
+}

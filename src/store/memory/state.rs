@@ -1,0 +1,215 @@
+//! What is kept, and the steps that transitions are made of.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::store::{
+    Completed, Held, Hold, NewSweep, Onward, Order, Stage, StoreError, SweepRecord, TaskEvent, TaskRecord, Walked,
+};
+use crate::task::{Event, TaskKey, TaskState, Ticket};
+
+#[derive(Debug, Default)]
+pub(super) struct State {
+    pub(super) sweeps: BTreeMap<String, Sweep>,
+    pub(super) requests: BTreeMap<String, String>,
+    pub(super) tasks: BTreeMap<TaskKey, Task>,
+    pub(super) outbox: BTreeMap<(TaskKey, u64), u64>,
+    pub(super) outstanding: BTreeMap<(TaskKey, u64), u64>,
+    pub(super) leases: BTreeMap<TaskKey, u64>,
+    /// Until when, and what they said.
+    pub(super) workers: BTreeMap<String, (u64, String)>,
+}
+
+#[derive(Debug)]
+pub(super) struct Sweep {
+    pub(super) new: NewSweep,
+    pub(super) stage: Stage,
+    pub(super) created: u64,
+    /// Milliseconds at which nothing new is computed any more; 0 for never.
+    pub(super) closes: u64,
+    pub(super) is_cancelled: bool,
+    pub(super) is_paused: bool,
+    pub(super) manifest: Option<String>,
+    /// By place.
+    pub(super) tasks: BTreeMap<usize, TaskKey>,
+    pub(super) scores: Option<TaskKey>,
+    /// Runnable tasks without a ticket, by place.
+    pub(super) ready: BTreeSet<(usize, TaskKey)>,
+}
+
+#[derive(Debug)]
+pub(super) struct Task {
+    pub(super) body: String,
+    pub(super) is_scores: bool,
+    pub(super) order: usize,
+    pub(super) record: TaskRecord,
+    pub(super) nonce: String,
+    pub(super) checkpoint: Option<Vec<u8>>,
+    pub(super) completed: Option<Completed>,
+    pub(super) dead: (u64, u32),
+    pub(super) progress: Option<String>,
+    pub(super) standing: Option<String>,
+    pub(super) events: Vec<TaskEvent>,
+}
+
+impl Task {
+    /// It begins from nothing: it has reached no rung.
+    pub(super) fn forget_rungs(&mut self) {
+        self.record.rungs.clear();
+        self.standing = None;
+    }
+}
+
+impl State {
+    pub(super) fn note(&mut self, key: &TaskKey, what: &str, detail: Option<String>, now: u64) {
+        if let Some(task) = self.tasks.get_mut(key) {
+            task.events.push(TaskEvent { at: now, what: what.to_string(), detail });
+            let surplus = task.events.len().saturating_sub(200);
+            task.events.drain(..surplus);
+        }
+    }
+
+    pub(super) fn summary(&self, id: &str, sweep: &Sweep, now: u64) -> SweepRecord {
+        let mut counts = BTreeMap::new();
+        for key in sweep.tasks.values() {
+            *counts.entry(self.tasks[key].record.state).or_insert(0) += 1;
+        }
+        SweepRecord {
+            id: id.to_string(),
+            name: sweep.new.name.clone(),
+            stage: sweep.stage,
+            order: self.order_of(id, now),
+            created: sweep.created,
+            priority: sweep.new.priority,
+            cap: sweep.new.cap,
+            paced: sweep.new.paced,
+            counts,
+            ready: sweep.ready.len(),
+        }
+    }
+
+    /// Moves a task along the transition table.
+    pub(super) fn step(&mut self, key: &TaskKey, event: Event) -> Option<TaskState> {
+        let record = &mut self.tasks.get_mut(key)?.record;
+        let next = record.state.after(event);
+        debug_assert!(next.is_some(), "{key}: {event:?} in {}", record.state);
+        record.state = next?;
+        next
+    }
+
+    pub(super) fn drop_ticket(&mut self, key: &TaskKey) {
+        let Some(task) = self.tasks.get(key) else { return };
+        let ticket = (key.clone(), task.record.generation);
+        self.outbox.remove(&ticket);
+        self.outstanding.remove(&ticket);
+        let order = task.order;
+        if let Some(sweep) = self.sweeps.get_mut(&key.sweep) {
+            sweep.ready.remove(&(order, key.clone()));
+        }
+    }
+
+    pub(super) fn enqueue(&mut self, key: &TaskKey, event: Event, with_ticket: bool, now: u64) -> Option<Ticket> {
+        self.step(key, event)?;
+        let task = self.tasks.get_mut(key)?;
+        task.record.generation += 1;
+        let (generation, order) = (task.record.generation, task.order);
+        if with_ticket {
+            self.outbox.insert((key.clone(), generation), now);
+        } else {
+            self.sweeps.get_mut(&key.sweep)?.ready.insert((order, key.clone()));
+        }
+        Some(Ticket::new(key.clone(), generation))
+    }
+
+    pub(super) fn order_of(&self, sweep: &str, now: u64) -> Order {
+        match self.sweeps.get(sweep) {
+            Some(sweep) if sweep.is_cancelled || (sweep.closes > 0 && now >= sweep.closes) => Order::Cancel,
+            Some(sweep) if sweep.is_paused => Order::Pause,
+            _ => Order::Continue,
+        }
+    }
+
+    pub(super) fn drop_checkpoint(&mut self, key: &TaskKey) {
+        if let Some(task) = self.tasks.get_mut(key) {
+            task.checkpoint = None;
+            task.record.has_checkpoint = false;
+        }
+    }
+
+    /// A task leaves its worker without a result: what its sweep's owner wants decides.
+    pub(super) fn onward(&mut self, key: &TaskKey, now: u64) -> Option<Onward> {
+        match self.order_of(&key.sweep, now) {
+            Order::Cancel => {
+                self.drop_checkpoint(key);
+                self.note(key, "cancelled", None, now);
+                self.step(key, Event::Cancel).map(Onward::State)
+            }
+            Order::Pause => {
+                self.note(key, "paused", None, now);
+                self.step(key, Event::Pause).map(Onward::State)
+            }
+            Order::Continue => self.enqueue(key, Event::Requeue, true, now).map(Onward::Queued),
+        }
+    }
+
+    pub(super) fn fail(&mut self, key: &TaskKey, cause: String, now: u64) -> Option<Onward> {
+        self.note(key, "failed", Some(cause.clone()), now);
+        self.drop_checkpoint(key);
+        self.tasks.get_mut(key)?.record.cause = Some(cause);
+        self.step(key, Event::Fail).map(Onward::State)
+    }
+
+    pub(super) fn crashed(&mut self, key: &TaskKey, cause: String, now: u64) -> Option<Onward> {
+        self.leases.remove(key);
+        self.note(key, "crashed", Some(cause.clone()), now);
+        let attempts = self.sweeps.get(&key.sweep)?.new.attempts;
+        let record = &mut self.tasks.get_mut(key)?.record;
+        record.crashes += 1;
+        if record.crashes >= u64::from(attempts) { self.fail(key, cause, now) } else { self.onward(key, now) }
+    }
+
+    pub(super) fn is_held(&self, hold: &Hold) -> bool {
+        self.tasks.get(&hold.key).is_some_and(|task| {
+            task.record.state == TaskState::Running && task.record.epoch == hold.epoch && task.nonce == hold.nonce
+        })
+    }
+
+    /// A worker's try to let go of a task that it does not hold. If the same attempt has let go before, its first answer was lost: what became of the
+    /// task is said once more, as long as nobody else has claimed it.
+    pub(super) fn once_more(&self, hold: &Hold) -> Held<Onward> {
+        let Some(task) = self.tasks.get(&hold.key) else { return Held::Fenced };
+        let record = &task.record;
+        let is_another = record.epoch != hold.epoch || task.nonce != hold.nonce;
+        match record.state {
+            _ if is_another => Held::Fenced,
+            TaskState::Running | TaskState::Succeeded => Held::Fenced,
+            TaskState::Queued => Held::Yes(Onward::Queued(Ticket::new(hold.key.clone(), record.generation))),
+            other => Held::Yes(Onward::State(other)),
+        }
+    }
+
+    pub(super) fn walk(
+        &mut self,
+        sweep: &str,
+        from: usize,
+        most: usize,
+        mut change: impl FnMut(&mut Self, &TaskKey) -> bool,
+    ) -> Walked {
+        let most = most.max(1);
+        let keys: Vec<TaskKey> = self
+            .sweeps
+            .get(sweep)
+            .map(|sweep| sweep.tasks.values().skip(from).take(most).cloned().collect())
+            .unwrap_or_default();
+        let next = (keys.len() == most).then_some(from + most);
+        Walked { changed: keys.iter().filter(|key| change(self, key)).count(), next }
+    }
+}
+
+pub(super) fn millis(duration: Duration) -> u64 {
+    duration.as_millis().min(u128::from(u64::MAX / 4)) as u64
+}
+
+pub(super) fn unexpected<T>(what: &str) -> Result<T, StoreError> {
+    Err(StoreError::Protocol(what.to_string()))
+}

@@ -1,0 +1,46 @@
+//! The Lua scripts, each with the prelude that all share.
+
+use redis::Script;
+
+macro_rules! scripts {
+    ($($name:ident),* $(,)?) => {
+        /// One script a transition.
+        pub struct Scripts { $(pub $name: Script,)* }
+
+        impl Scripts {
+            pub fn new() -> Self {
+                Self { $($name: Script::new(concat!(
+                    include_str!("../scripts/prelude.lua"),
+                    include_str!(concat!("../scripts/", stringify!($name), ".lua"))
+                )),)* }
+            }
+        }
+    };
+}
+
+scripts!(
+    create_sweep,
+    add_tasks,
+    open_sweep,
+    release_pending,
+    choose,
+    confirmed,
+    republish,
+    claim,
+    renew,
+    save,
+    complete,
+    release,
+    wait,
+    promote,
+    prune,
+    expire,
+    request,
+    settle,
+    retry,
+    dead,
+    remove,
+    beat,
+    workers,
+    sweep,
+);
