@@ -6,8 +6,8 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use super::{
-    ClaimAnswer, Claimant, Completed, Created, Expired, Held, Hold, Letting, Memory, NewSweep, NewTask, Onward, Order,
-    Request, Store, StoreError, SweepRecord, TaskEvent, TaskRecord, Tickets, Walked,
+    ClaimAnswer, Claimant, Completed, Created, Expired, Held, Hold, Letter, Letters, Letting, Memory, NewSweep,
+    NewTask, Onward, Order, Request, Store, StoreError, SweepRecord, TaskEvent, TaskRecord, Tickets, Walked,
 };
 use crate::task::{TaskKey, TaskState, Ticket};
 
@@ -133,6 +133,8 @@ impl<K: Keeper> Store for Kept<K> {
         remove(sweep: &str, most: usize) -> bool;
         beat(worker: &str, lifetime: Duration, about: &str) -> ();
         workers() -> Vec<(String, String)>;
+        keep_letter(letter: &Letter) -> ();
+        letters(most: usize) -> Letters;
         tickets() -> Tickets;
         result(key: &TaskKey) -> Option<Completed>;
     }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::letters::{Letter, Letters, Shelf};
 use super::{
     ClaimAnswer, Claimant, Claimed, Completed, Created, Expired, Held, Hold, Letting, NewSweep, NewTask, Onward, Order,
     Refusal, Request, Stage, Store, StoreError, SweepRecord, TaskEvent, TaskRecord, Tickets, Walked,
@@ -27,6 +28,7 @@ struct State {
     leases: BTreeMap<TaskKey, u64>,
     /// Until when, and what they said.
     workers: BTreeMap<String, (u64, String)>,
+    letters: Shelf,
 }
 
 #[derive(Debug)]
@@ -680,6 +682,16 @@ impl Store for Memory {
         let (mut state, now) = self.locked();
         state.workers.retain(|_, (until, _)| *until > now);
         Ok(state.workers.iter().map(|(name, (_, about))| (name.clone(), about.clone())).collect())
+    }
+
+    async fn keep_letter(&self, letter: &Letter) -> Result<(), StoreError> {
+        let (mut state, now) = self.locked();
+        state.letters.keep(letter.clone(), now);
+        Ok(())
+    }
+
+    async fn letters(&self, most: usize) -> Result<Letters, StoreError> {
+        Ok(self.locked().0.letters.newest(most))
     }
 
     async fn tickets(&self) -> Result<Tickets, StoreError> {

@@ -12,8 +12,8 @@ pub use connect::RedisSettings;
 use line::Line;
 
 use super::{
-    ClaimAnswer, Claimant, Completed, Created, Expired, Held, Hold, Letting, NewSweep, NewTask, Onward, Order, Request,
-    Store, StoreError, SweepRecord, TaskEvent, TaskRecord, Tickets, Walked,
+    ClaimAnswer, Claimant, Completed, Created, Expired, Held, Hold, Letter, Letters, Letting, MOST_LETTERS, NewSweep,
+    NewTask, Onward, Order, Request, Store, StoreError, SweepRecord, TaskEvent, TaskRecord, Tickets, Walked,
 };
 use crate::task::{TaskKey, Ticket};
 
@@ -51,6 +51,7 @@ scripts!(
     settle,
     retry,
     dead,
+    keep_letter,
     remove,
     beat,
     workers,
@@ -417,6 +418,25 @@ impl Store for Redis {
 
     async fn workers(&self) -> Result<Vec<(String, String)>, StoreError> {
         self.call(&self.scripts.workers, |_| {}).await
+    }
+
+    async fn keep_letter(&self, letter: &Letter) -> Result<(), StoreError> {
+        let text = serde_json::to_string(letter).expect("plain data serializes");
+        self.call(&self.scripts.keep_letter, |call| {
+            call.arg(MOST_LETTERS).arg(text);
+        })
+        .await
+    }
+
+    async fn letters(&self, most: usize) -> Result<Letters, StoreError> {
+        let last = isize::try_from(most.min(MOST_LETTERS)).unwrap_or(0) - 1;
+        let mut pipe = redis::pipe();
+        pipe.get(format!("{}letters-total", self.prefix));
+        if last >= 0 {
+            pipe.lrange(format!("{}letters", self.prefix), 0, last);
+        }
+        let values = pipe.query_async(&mut self.connection.clone()).await.map_err(answers::error)?;
+        answers::letters(values)
     }
 
     async fn tickets(&self) -> Result<Tickets, StoreError> {

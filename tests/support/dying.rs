@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use mehl_soup::queue::{Delivery, Depth, Published, QueueError, QueueState, Subscription, TicketQueue};
 use mehl_soup::store::{
-    ClaimAnswer, Claimant, Completed, Created, Expired, Held, Hold, Letting, NewSweep, NewTask, Onward, Order, Request,
-    Store, StoreError, SweepRecord, TaskEvent, TaskRecord, Tickets, Walked,
+    ClaimAnswer, Claimant, Completed, Created, Expired, Held, Hold, Letter, Letters, Letting, NewSweep, NewTask,
+    Onward, Order, Request, Store, StoreError, SweepRecord, TaskEvent, TaskRecord, Tickets, Walked,
 };
 use mehl_soup::task::{TaskKey, Ticket, TicketError};
 
@@ -81,6 +81,8 @@ impl<S: Store> Store for Dying<S> {
         remove(sweep: &str, most: usize) -> bool;
         beat(worker: &str, lifetime: Duration, about: &str) -> ();
         workers() -> Vec<(String, String)>;
+        keep_letter(letter: &Letter) -> ();
+        letters(most: usize) -> Letters;
         tickets() -> Tickets;
         result(key: &TaskKey) -> Option<Completed>;
     }
