@@ -27,7 +27,7 @@ use std::time::Duration;
 pub use kept::{Keeper, Kept};
 pub use letters::{KeptLetter, LARGEST_LETTER, Letter, Letters, MOST_LETTERS};
 pub use memory::Memory;
-pub use redis::{Redis, RedisSettings};
+pub use redis::{Promise, Redis, RedisSettings};
 pub use types::{
     ClaimAnswer, Claimant, Claimed, Completed, Expired, Held, Hold, Letting, NewSweep, NewTask, Onward, Order, Refusal,
     Request, Stage, SweepRecord, TaskEvent, TaskRecord, Tickets,

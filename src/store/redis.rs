@@ -1,6 +1,7 @@
 //! The store of a pool, in Redis: one Lua script a transition, so that each happens whole or not at all, by the server's clock.
 
 mod answers;
+mod confirm;
 mod connect;
 mod line;
 
@@ -8,6 +9,8 @@ use std::time::Duration;
 
 use redis::{AsyncCommands, FromRedisValue, Script};
 
+use confirm::Confirming;
+pub use confirm::Promise;
 pub use connect::RedisSettings;
 use line::Line;
 
@@ -62,6 +65,7 @@ scripts!(
 #[derive(Clone)]
 pub struct Redis {
     connection: Line,
+    confirming: Confirming,
     prefix: String,
     scripts: std::sync::Arc<Scripts>,
 }
@@ -72,10 +76,21 @@ impl Redis {
     /// # Errors
     /// [`StoreError::Setup`] if it does not, or refuses the user; [`StoreError::Unreachable`] if there is no answer in time.
     pub async fn connect(settings: &RedisSettings) -> Result<Self, StoreError> {
-        let connection = connect::connect(settings).await?;
+        let (connection, source, promise) = connect::connect(settings).await?;
         // The braces are a hash tag: all keys in one slot.
         let prefix = format!("{{{}}}:", settings.installation);
-        Ok(Self { connection, prefix, scripts: std::sync::Arc::new(Scripts::new()) })
+        let confirming = Confirming::start(promise, source, prefix.clone(), settings.timeout);
+        Ok(Self { connection, confirming, prefix, scripts: std::sync::Arc::new(Scripts::new()) })
+    }
+
+    /// What the server promises about completed tasks.
+    pub fn promise(&self) -> &Promise {
+        &self.confirming.promise
+    }
+
+    /// Whom to tell, for each completion, whether the server has confirmed that it is on disk; the first that is given. Never told without [`Promise::Confirmed`].
+    pub fn tell_confirmations(&self, told: impl Fn(bool) + Send + Sync + 'static) {
+        self.confirming.tell(told);
     }
 
     fn key(&self, kind: &str, of: &str) -> String {
@@ -270,7 +285,10 @@ impl Store for Redis {
             })
             .await?;
         match word.as_str() {
-            "done" => Ok(Held::Yes(())),
+            "done" => {
+                self.confirming.completed(&hold.key);
+                Ok(Held::Yes(()))
+            }
             "fenced" => Ok(Held::Fenced),
             other => Err(answers::unexpected(other)),
         }

@@ -4,9 +4,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use redis::aio::ConnectionManagerConfig;
-use redis::{Client, InfoDict, TlsCertificates};
+use redis::{Client, InfoDict, RedisResult, TlsCertificates, Value};
 
 use super::answers;
+use super::confirm::Promise;
 use super::line::Line;
 use crate::store::StoreError;
 
@@ -26,8 +27,24 @@ pub struct RedisSettings {
     pub timeout: Duration,
 }
 
-/// A connection that makes itself anew, checked.
-pub async fn connect(settings: &RedisSettings) -> Result<Line, StoreError> {
+/// Tells where the server is, whenever a connection is made.
+#[derive(Clone)]
+pub enum Source {
+    /// Always there.
+    Fixed(Client),
+}
+
+impl Source {
+    /// The server of this moment.
+    pub async fn client(&self) -> RedisResult<Client> {
+        match self {
+            Self::Fixed(client) => Ok(client.clone()),
+        }
+    }
+}
+
+/// A connection that makes itself anew, checked; how others are made; and what the server promises.
+pub async fn connect(settings: &RedisSettings) -> Result<(Line, Source, Promise), StoreError> {
     if !crate::task::is_id(&settings.installation) {
         return Err(StoreError::Setup("the installation's name: expected letters, digits and `+ - . _`".to_string()));
     }
@@ -49,12 +66,12 @@ pub async fn connect(settings: &RedisSettings) -> Result<Line, StoreError> {
         .set_min_delay(Duration::from_millis(50))
         .set_max_delay(Duration::from_secs(2))
         .set_number_of_retries(4);
-    let mut connection = Line::open(client, config).await.map_err(answers::error)?;
-    check(&mut connection).await?;
-    Ok(connection)
+    let mut connection = Line::open(client.clone(), config).await.map_err(answers::error)?;
+    let promise = check(&mut connection).await?;
+    Ok((connection, Source::Fixed(client), promise))
 }
 
-async fn check(connection: &mut Line) -> Result<(), StoreError> {
+async fn check(connection: &mut Line) -> Result<Promise, StoreError> {
     let info: InfoDict = redis::cmd("INFO").arg("everything").query_async(connection).await.map_err(answers::error)?;
     if info.get::<String>("cluster_enabled").as_deref() == Some("1") {
         return Err(StoreError::Setup("it is a cluster: expected one primary, or Sentinel".to_string()));
@@ -68,5 +85,21 @@ async fn check(connection: &mut Line) -> Result<(), StoreError> {
             "maxmemory-policy: expected noeviction, found {policy}: it would throw away tasks when memory is short"
         )));
     }
-    Ok(())
+    promise(connection, &info).await
+}
+
+async fn promise(connection: &mut Line, info: &InfoDict) -> Result<Promise, StoreError> {
+    let known: RedisResult<Vec<Value>> = redis::cmd("COMMAND").arg("INFO").arg("WAITAOF").query_async(connection).await;
+    let unconfirmed = |why: &str| Ok(Promise::Unconfirmed(why.to_string()));
+    match known {
+        Ok(known) if matches!(known.as_slice(), [Value::Array(_)]) => {
+            match info.get::<String>("aof_enabled").as_deref() {
+                Some("1") => Ok(Promise::Confirmed),
+                _ => unconfirmed("it keeps no append-only file (appendonly)"),
+            }
+        }
+        Ok(_) => unconfirmed("it has no WAITAOF: Redis and Valkey have it from 7.2 on"),
+        Err(error) if error.code() == Some("NOPERM") => unconfirmed("this user may not ask for its commands"),
+        Err(error) => Err(answers::error(error)),
+    }
 }
