@@ -10,7 +10,7 @@
 //! | `memory` | the store of one process, and the model that Redis is tested against |
 //! | `kept` | the same, with a keeper of what must outlive the process |
 //! | `letters` | dead letters that are no tickets |
-//! | `redis`, `scripts/*.lua` | the store of a pool |
+//! | `redis`, `scripts/*.lua` | the store of a pool, with Sentinels or without |
 //! | `contract` | what both must do, as tests |
 
 #[cfg(any(test, feature = "test-support"))]

@@ -4,6 +4,7 @@ mod answers;
 mod confirm;
 mod connect;
 mod line;
+mod sentinel;
 
 use std::time::Duration;
 

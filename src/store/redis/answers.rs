@@ -27,7 +27,10 @@ pub fn error(error: RedisError) -> StoreError {
             StoreError::Unreachable(text)
         }
         (_, Some("NOAUTH" | "WRONGPASS" | "NOPERM" | "NOSCRIPT" | "MISCONF")) => StoreError::Setup(text),
-        (ErrorKind::AuthenticationFailed | ErrorKind::InvalidClientConfig, _) => StoreError::Setup(text),
+        (
+            ErrorKind::AuthenticationFailed | ErrorKind::InvalidClientConfig | ErrorKind::MasterNameNotFoundBySentinel,
+            _,
+        ) => StoreError::Setup(text),
         _ if error.is_io_error() || error.is_timeout() || error.is_connection_dropped() => {
             StoreError::Unreachable(text)
         }

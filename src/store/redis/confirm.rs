@@ -13,6 +13,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{sleep, timeout};
 
 use super::connect::Source;
+use super::line::is_gone;
 use crate::task::{TaskKey, TaskState};
 use crate::untrusted::printable;
 
@@ -122,7 +123,7 @@ impl Asker {
         loop {
             match self.ask_once(keys).await {
                 Ok(answer) => return answer,
-                Err(error) if error.is_io_error() || error.is_unrecoverable_error() => {
+                Err(error) if is_gone(&error) => {
                     (self.connection, self.fault) = (None, Some(error.to_string()));
                     sleep(PAUSE).await;
                 }
