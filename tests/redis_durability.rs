@@ -14,9 +14,9 @@ use support::waitaof::{Disk, WithWaitAof};
 
 const LEASE: Duration = Duration::from_secs(30);
 /// Longest wait for an answer; that for the disk is five times as long.
-const ANSWER: Duration = Duration::from_millis(300);
+const ANSWER: Duration = Duration::from_millis(500);
 /// Without a wait for the disk, a claim and a completion take this long at most.
-const SOON: Duration = Duration::from_millis(250);
+const SOON: Duration = Duration::from_secs(1);
 
 /// A store behind `WAITAOF`, and what it was told.
 struct Site {
