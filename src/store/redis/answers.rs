@@ -22,8 +22,8 @@ pub fn error(error: RedisError) -> StoreError {
     let text = error.to_string();
     match (error.kind(), error.code()) {
         (_, Some("OOM")) => StoreError::Full(text),
-        // The server starts, is a replica after a failover, or runs a script for too long.
-        (_, Some("LOADING" | "READONLY" | "MASTERDOWN" | "BUSY" | "TRYAGAIN" | "UNKILLABLE")) => {
+        // The server starts, is a replica after a failover, has lost its own replicas, or runs a script for too long.
+        (_, Some("LOADING" | "READONLY" | "MASTERDOWN" | "NOREPLICAS" | "BUSY" | "TRYAGAIN" | "UNKILLABLE")) => {
             StoreError::Unreachable(text)
         }
         (_, Some("NOAUTH" | "WRONGPASS" | "NOPERM" | "NOSCRIPT" | "MISCONF")) => StoreError::Setup(text),

@@ -118,7 +118,7 @@ pub fn is_gone(error: &RedisError) -> bool {
     error.is_io_error()
         || error.is_connection_dropped()
         || error.is_unrecoverable_error()
-        || matches!(error.code(), Some("READONLY" | "MASTERDOWN" | "LOADING"))
+        || matches!(error.code(), Some("READONLY" | "MASTERDOWN" | "NOREPLICAS" | "LOADING"))
 }
 
 impl ConnectionLike for Line {
