@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use mehl_soup::api::{ApiSettings, ROUTES, serve};
 use mehl_soup::queue::{InProcess, TicketQueue};
 use mehl_soup::scheduler::{Terms, new_sweep, new_tasks};
-use mehl_soup::store::{Memory, Store};
+use mehl_soup::store::{Letter, Memory, Store};
 use mehl_soup::sweep::parse::{Format, parse_spec_text};
 use mehl_soup::sweep::results::SweepResults;
 use mehl_soup::task::TaskKey;
@@ -129,6 +129,34 @@ async fn a_key_makes_one_sweep() {
     assert_eq!(differ.status, 400);
     // Without a key, each is another.
     assert_ne!(service.submit().await, service.submit().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_that_were_no_tickets_can_be_read() {
+    let service = Service::in_memory().await;
+    assert_eq!(service.get("/v1/dead-letters").await, json!({"total": 0, "letters": []}));
+    for letter in [Letter::new(b"hello", "rejected", "not a ticket"), Letter::new(&[0xff; 5000], "maxlen", "too long")]
+    {
+        service.store.keep_letter(&letter).await.unwrap();
+    }
+    let all = service.get("/v1/dead-letters").await;
+    assert_eq!((&all["total"], all["letters"].as_array().unwrap().len()), (&json!(2), 2));
+    let [newest, oldest] = [&all["letters"][0], &all["letters"][1]];
+    assert_eq!(
+        (&newest["reason"], &newest["bytes"], &newest["is_text"]),
+        (&json!("maxlen"), &json!(5000), &json!(false))
+    );
+    assert_eq!(newest["body"].as_str().unwrap(), r"\xff".repeat(4096));
+    let at = oldest["at"].as_u64().unwrap();
+    let expected =
+        json!({"at": at, "reason": "rejected", "fault": "not a ticket", "bytes": 5, "body": "hello", "is_text": true});
+    assert_eq!((at > 0, oldest), (true, &expected));
+    let one = service.get("/v1/dead-letters?limit=1").await;
+    assert_eq!((&one["total"], &one["letters"]), (&json!(2), &json!([newest])));
+    for query in ["limit=0", "limit=1001", "limit=x", "from=1"] {
+        let refused = service.call("GET", &format!("/v1/dead-letters?{query}"), None).await;
+        assert_eq!((refused.status, refused.code().as_str()), (400, "bad_request"), "{query}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -14,7 +14,7 @@ use mehl_soup::coefficients::Coefficients;
 use mehl_soup::queue::{RabbitMq, TicketQueue};
 use mehl_soup::runner::engine::Effort;
 use mehl_soup::scheduler::{Scheduler, SchedulerSettings};
-use mehl_soup::store::{Request, Store};
+use mehl_soup::store::{Letter, Request, Store};
 use mehl_soup::task::TaskState;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -127,7 +127,7 @@ async fn a_checkpoint_that_is_not_the_tasks_is_refused_and_said_and_the_task_beg
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn messages_that_are_no_tickets_are_dead_letters_and_counted() {
+async fn messages_that_are_no_tickets_are_dead_letters_and_kept() {
     let (redis, rabbit, folder) = (RedisServer::start(&[]), broker().await, tempfile::tempdir().unwrap());
     let mut pool = Pool::new(&redis.url(), &rabbit, folder.path(), 20, 2).await;
     let queue = RabbitMq::start(&pool.site.rabbit).unwrap();
@@ -162,6 +162,16 @@ async fn messages_that_are_no_tickets_are_dead_letters_and_counted() {
         sleep_millis(20).await;
     }
     assert_eq!(malformed, bodies.len());
+    let letters = pool.store.letters(100).await.unwrap();
+    assert_eq!((letters.total, queue.take_dead(PATIENCE).await.unwrap().is_some()), (bodies.len() as u64, false));
+    let mut found: Vec<_> = letters.newest.iter().map(|kept| &kept.letter).collect();
+    let mut sent: Vec<_> = bodies.map(|body| Letter::new(body, "rejected", "")).into_iter().collect();
+    found.sort_by_key(|letter| letter.bytes);
+    sent.sort_by_key(|letter| letter.bytes);
+    for (found, sent) in found.into_iter().zip(sent) {
+        assert!(!found.fault.is_empty());
+        assert_eq!(*found, Letter { fault: found.fault.clone(), ..sent });
+    }
     let records = pool.finish("s").await;
     assert!(records.iter().all(|record| record.state == TaskState::Succeeded && record.attempts == 1), "{records:?}");
     let said: usize = pool.workers.values().map(|worker| worker.said().matches("a message was refused").count()).sum();

@@ -97,3 +97,14 @@ async fn with_a_user_that_may_do_no_more_than_it_must() {
         assert!(matches!(error, StoreError::Setup(_)), "{error:?}");
     }
 }
+
+#[tokio::test]
+async fn a_primary_without_the_replicas_that_it_wants_is_waited_for() {
+    // As one that is cut off from them: another may have taken its place.
+    let server = RedisServer::start(&["--min-replicas-to-write", "1"]);
+    let store = Redis::connect(&settings(server.url())).await.unwrap();
+    let (spec, _) = spec();
+    let error = store.create_sweep(&new_sweep("s".into(), &spec, Terms::default()), None).await.unwrap_err();
+    assert!(error.is_retryable() && error.to_string().contains("replicas"), "{error:?}");
+    assert!(store.sweeps().await.unwrap().is_empty());
+}

@@ -11,7 +11,7 @@
 //! | `actions` | cancel, pause, resume, retry |
 //! | `results` | what came of a sweep |
 //! | `tasks` | tasks are read |
-//! | `pool` | load and workers |
+//! | `pool` | load, workers and strange messages |
 //! | `health` | probes and metrics |
 //! | `known` | tasks of sweeps, and results, which do not change any more |
 //! | `openapi` | the document |
@@ -50,7 +50,7 @@ use self::error::ApiError;
 use self::health::{healthz, metrics, readyz};
 use self::known::KnownSweeps;
 use self::openapi::document;
-use self::pool::{load, workers};
+use self::pool::{dead_letters, load, workers};
 use self::results::results;
 use self::sweeps::{delete_sweep, spec, sweep, sweeps};
 use self::tasks::{coefficients, events, history, task, tasks};
@@ -163,6 +163,7 @@ routes! {
     get "/v1/sweeps/{id}/tasks/{task}/coefficients" coefficients;
     get "/v1/load" load;
     get "/v1/workers" workers;
+    get "/v1/dead-letters" dead_letters;
     get "/v1/openapi.json" document;
     get "/healthz" healthz;
     get "/readyz" readyz;

@@ -32,6 +32,7 @@ use crate::store::Store;
         tasks::coefficients,
         pool::load,
         pool::workers,
+        pool::dead_letters,
         document,
         health::healthz,
         health::readyz,

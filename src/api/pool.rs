@@ -1,4 +1,4 @@
-//! Load and workers of the pool.
+//! Load and workers of the pool, and messages that were no tickets.
 
 use std::sync::Arc;
 
@@ -7,10 +7,14 @@ use axum::extract::State;
 
 use super::Api;
 use super::error::ApiError;
-use super::types::{ErrorBody, LoadBody, WorkerBody, WorkersBody};
+use super::extract::Asked;
+use super::types::{ErrorBody, LetterBody, LettersBody, LettersQuery, LoadBody, WorkerBody, WorkersBody};
 use crate::queue::TicketQueue;
-use crate::store::{Order, Store, SweepRecord};
+use crate::store::{MOST_LETTERS, Order, Store, SweepRecord};
 use crate::task::TaskState;
+
+/// Dead letters that are told, unless another number is asked for.
+const LETTERS: usize = 100;
 
 /// Tells how many workers would be busy.
 #[utoipa::path(
@@ -56,6 +60,23 @@ pub async fn workers<S: Store, Q: TicketQueue>(
         WorkerBody { name, about }
     });
     Ok(Json(WorkersBody { workers: workers.collect() }))
+}
+
+/// Lists dead letters that are no tickets, newest first: what somebody else has published to our queue. The newest 1000 are kept.
+#[utoipa::path(
+    get, path = "/v1/dead-letters", tag = "pool", params(LettersQuery),
+    responses((status = 200, body = LettersBody), (status = "4XX", body = ErrorBody), (status = "5XX", body = ErrorBody))
+)]
+pub async fn dead_letters<S: Store, Q: TicketQueue>(
+    State(api): State<Arc<Api<S, Q>>>,
+    Asked(query): Asked<LettersQuery>,
+) -> Result<Json<LettersBody>, ApiError> {
+    let limit = query.limit.unwrap_or(LETTERS);
+    if !(1..=MOST_LETTERS).contains(&limit) {
+        return Err(ApiError::BadRequest(format!("limit: expected 1 to {MOST_LETTERS}, found {limit}")));
+    }
+    let letters = api.store.letters(limit).await?;
+    Ok(Json(LettersBody { total: letters.total, letters: letters.newest.into_iter().map(LetterBody::from).collect() }))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::runner::pool::HistoryPoint;
-use crate::store::{Order, Stage, SweepRecord, TaskEvent, TaskRecord};
+use crate::store::{KeptLetter, Letter, Order, Stage, SweepRecord, TaskEvent, TaskRecord};
 use crate::sweep::parse::{Fault, Format};
 use crate::task::TaskState;
 
@@ -329,6 +329,49 @@ pub struct WorkerBody {
     /// What it said about itself.
     #[schema(value_type = Object)]
     pub about: serde_json::Value,
+}
+
+/// How many dead letters.
+#[derive(Debug, Clone, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct LettersQuery {
+    /// Most letters, 1 to 1000; 100 if left out.
+    #[param(minimum = 1, maximum = 1000)]
+    pub limit: Option<usize>,
+}
+
+/// Dead letters that are no tickets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LettersBody {
+    /// How many there ever were.
+    pub total: u64,
+    /// Newest first; the newest 1000 are kept.
+    pub letters: Vec<LetterBody>,
+}
+
+/// A dead letter that is no ticket.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LetterBody {
+    /// When it was found, in milliseconds since 1970.
+    pub at: u64,
+    /// Why the broker made it a dead letter, such as `rejected`.
+    pub reason: String,
+    /// Why it is no ticket.
+    pub fault: String,
+    /// Bytes of its body.
+    pub bytes: usize,
+    /// Its body, at most the first 4096 bytes of it.
+    pub body: String,
+    /// Whether the body is text; if not, `body` has escapes such as `\xff` for its bytes.
+    pub is_text: bool,
+}
+
+impl From<KeptLetter> for LetterBody {
+    fn from(KeptLetter { at, letter }: KeptLetter) -> Self {
+        let Letter { reason, fault, bytes, body, is_text } = letter;
+        Self { at, reason, fault, bytes, body, is_text }
+    }
 }
 
 /// Whether requests can be served.

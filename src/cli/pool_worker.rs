@@ -14,7 +14,7 @@ use crate::metrics::{WorkerMetrics, serve_metrics};
 use crate::queue::TicketQueue;
 use crate::runner::engine::{EngineError, SoupEngine};
 use crate::runner::pool::{Compute, Lines, Watch, WorkerError, serve};
-use crate::store::Store;
+use crate::store::{Promise, Store};
 use crate::sweep::spec::Spec;
 use crate::untrusted::{Confinement, confine};
 use crate::zoo::HashCache;
@@ -80,6 +80,13 @@ async fn run<E: SoupEngine + 'static>(
     let queue = Arc::new(connect_queue(config, &worker.name)?);
     let registry = prometheus::Registry::new();
     let metrics = Arc::new(WorkerMetrics::new(&registry).map_err(ServiceError::internal)?);
+    if let Promise::Unconfirmed(why) = store.promise() {
+        eprintln!(
+            "Redis cannot say that a completed task is on its disk ({why}): should it lose one, it is computed again"
+        );
+    }
+    let counted = metrics.clone();
+    store.tell_confirmations(move |is_confirmed| counted.on_disk(is_confirmed));
     if let Some(address) = worker.listen {
         let listener = TcpListener::bind(address)
             .await

@@ -100,6 +100,7 @@ impl Watcher for Counted {
         self.0.tickets_published.inc_by(turn.published as u64);
         self.0.leases_expired.inc_by(turn.expired.len() as u64);
         self.0.dead_letters.inc_by((turn.dead.1) as u64);
+        self.0.malformed_letters.inc_by(turn.malformed as u64);
         self.0.set_tasks(&turn.sweeps);
     }
 }

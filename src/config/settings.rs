@@ -30,7 +30,7 @@ const fn setting(key: &'static str, kind: Kind, default: Preset, help: &'static 
     Setting { key, kind, default, help }
 }
 
-const REDIS: &[&str] = &["redis", "rediss"];
+const REDIS: &[&str] = &["redis", "rediss", "redis+sentinel", "rediss+sentinel"];
 const AMQP: &[&str] = &["amqp", "amqps"];
 const DAY: u64 = 86_400;
 
@@ -44,7 +44,12 @@ pub const SETTINGS: &[Setting] = &[
         Is("mehl-soup"),
         "begins all keys in Redis and all names of queues. Installations on the same servers do not see each other",
     ),
-    setting("redis.url", Kind::Url(REDIS), Is("redis://127.0.0.1:6379/"), "address of Redis"),
+    setting(
+        "redis.url",
+        Kind::Url(REDIS),
+        Is("redis://127.0.0.1:6379/"),
+        "address of Redis, or of the Sentinels that know it and its name there: `redis+sentinel://host:26379,host:26379/name`",
+    ),
     setting("redis.url_file", Kind::Path, Absent, "file that holds the address, in place of `redis.url`"),
     setting(
         "redis.ca_file",

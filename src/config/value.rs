@@ -240,8 +240,8 @@ mod tests {
             (Kind::Name, vec!["mehl-soup", "a.b"], vec!["", "a b", ".a", "a/b"]),
             (Kind::Secret, vec!["x", "with space"], vec!["", "a\nb"]),
             (
-                Kind::Url(&["redis", "rediss"]),
-                vec!["redis://h", "rediss://u:p@h:1/2"],
+                Kind::Url(&["redis", "rediss", "redis+sentinel"]),
+                vec!["redis://h", "redis+sentinel://u:p@h:1,i/name", "rediss://u:p@h:1/2"],
                 vec!["", "redis:h", "http://h", "redis://"],
             ),
             (Kind::Address, vec!["127.0.0.1:1", "[::]:7070", "0.0.0.0:0"], vec!["", "localhost:1", "127.0.0.1"]),

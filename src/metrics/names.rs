@@ -20,6 +20,8 @@ pub struct Metrics {
     pub leases_expired: IntCounter,
     /// `mehl_soup_dead_letters_total`: messages that became dead letters.
     pub dead_letters: IntCounter,
+    /// `mehl_soup_malformed_letters_total`: those of them that are no tickets.
+    pub malformed_letters: IntCounter,
     /// `mehl_soup_broker_connected`: 1 if the broker is connected and takes messages.
     pub broker_connected: IntGauge,
     /// `mehl_soup_redis_connected`: 1 if the store answered last time.
@@ -50,6 +52,10 @@ impl Metrics {
                 "dead_letters_total",
                 "Messages taken from the dead-letter queue",
             ))?,
+            malformed_letters: IntCounter::with_opts(opts(
+                "malformed_letters_total",
+                "Dead letters that are no tickets; GET /v1/dead-letters lists them",
+            ))?,
             broker_connected: IntGauge::with_opts(opts(
                 "broker_connected",
                 "Whether the broker is connected and takes messages: 1 or 0",
@@ -68,6 +74,7 @@ impl Metrics {
         registry.register(Box::new(metrics.tickets_published.clone()))?;
         registry.register(Box::new(metrics.leases_expired.clone()))?;
         registry.register(Box::new(metrics.dead_letters.clone()))?;
+        registry.register(Box::new(metrics.malformed_letters.clone()))?;
         registry.register(Box::new(metrics.broker_connected.clone()))?;
         registry.register(Box::new(metrics.redis_connected.clone()))?;
         registry.register(Box::new(metrics.http_requests.clone()))?;

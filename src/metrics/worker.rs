@@ -33,6 +33,7 @@ pub struct WorkerMetrics {
     attempts: IntCounterVec,
     refused: IntCounter,
     fenced: IntCounter,
+    completions_on_disk: IntCounterVec,
     task_info: IntGaugeVec,
     peak_host: Mutex<u64>,
 }
@@ -90,13 +91,20 @@ impl WorkerMetrics {
                 "fenced_writes_total",
                 "Attempts whose task was somebody else's by then",
             ))?,
+            completions_on_disk: IntCounterVec::new(
+                opts(
+                    "completions_on_disk_total",
+                    "Completed tasks by whether Redis has confirmed that they are on its disk; none if it cannot say",
+                ),
+                &["confirmed"],
+            )?,
             task_info: IntGaugeVec::new(
                 opts("task_info", "The task that this worker is at; the value is 1"),
                 &["sweep", "task"],
             )?,
             peak_host: Mutex::new(0),
         };
-        let all: [Box<dyn prometheus::core::Collector>; 16] = [
+        let all: [Box<dyn prometheus::core::Collector>; 17] = [
             Box::new(metrics.build_info.clone()),
             Box::new(metrics.broker_connected.clone()),
             Box::new(metrics.redis_connected.clone()),
@@ -112,13 +120,22 @@ impl WorkerMetrics {
             Box::new(metrics.attempts.clone()),
             Box::new(metrics.refused.clone()),
             Box::new(metrics.fenced.clone()),
+            Box::new(metrics.completions_on_disk.clone()),
             Box::new(metrics.task_info.clone()),
         ];
         for collector in all {
             registry.register(collector)?;
         }
+        for confirmed in ["true", "false"] {
+            metrics.completions_on_disk.with_label_values(&[confirmed]);
+        }
         metrics.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         Ok(metrics)
+    }
+
+    /// The store has told whether a completion is on disk.
+    pub fn on_disk(&self, is_confirmed: bool) {
+        self.completions_on_disk.with_label_values(&[if is_confirmed { "true" } else { "false" }]).inc();
     }
 
     fn progressed(&self) {

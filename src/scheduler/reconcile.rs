@@ -12,7 +12,7 @@ use super::asha::{Stepped, step_asha};
 use super::outbox::publish_outbox;
 use super::plan::{Action, PlanSettings, Snapshot, plan};
 use crate::queue::{DeadLetter, QueueError, TicketQueue};
-use crate::store::{Expired, Onward, Store, StoreError, SweepRecord};
+use crate::store::{Expired, Letter, Onward, Store, StoreError, SweepRecord};
 use crate::task::{TaskState, Ticket};
 use crate::untrusted::printable;
 
@@ -286,9 +286,15 @@ impl<S: Store, Q: TicketQueue> Scheduler<'_, S, Q> {
                     }
                 }
                 Err(error) => {
-                    turn.malformed += 1;
                     let text = String::from_utf8_lossy(&dead.body[..dead.body.len().min(200)]).into_owned();
                     eprintln!("a dead letter is no ticket ({error}): {}", printable(&text));
+                    // Kept before it is settled: should that fail, it comes again.
+                    let kept = Letter::new(&dead.body, &dead.reason, &error.to_string());
+                    if let Err(error) = self.store.keep_letter(&kept).await {
+                        drop(letter.put_back().await);
+                        return Err(error);
+                    }
+                    turn.malformed += 1;
                 }
             }
             // Not settled, it comes again, and is worth nothing then.

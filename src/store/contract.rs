@@ -8,8 +8,8 @@ use std::time::Duration;
 pub use rungs::*;
 
 use super::{
-    ClaimAnswer, Claimant, Claimed, Completed, Held, Hold, Letting, NewSweep, NewTask, Onward, Order, Refusal, Request,
-    Store,
+    ClaimAnswer, Claimant, Claimed, Completed, Held, Hold, LARGEST_LETTER, Letter, Letters, Letting, MOST_LETTERS,
+    NewSweep, NewTask, Onward, Order, Refusal, Request, Store,
 };
 use crate::task::{TaskKey, TaskState, Ticket};
 
@@ -314,6 +314,35 @@ pub async fn dead_letters_matter_only_to_tasks_that_wait_for_them<S: Store>(stor
     assert_eq!(store.tickets().await.unwrap(), super::Tickets::default());
 }
 
+pub async fn dead_letters_that_are_no_tickets_are_kept_newest_first<S: Store>(store: S) {
+    assert_eq!(store.letters(10).await.unwrap(), Letters::default());
+    // Longer than what is kept, and not text.
+    let bytes = Letter::new(&[0xff; 2 * LARGEST_LETTER], "rejected", "not a ticket");
+    assert_eq!(
+        (bytes.bytes, bytes.body.len()),
+        (2 * LARGEST_LETTER, 4 * LARGEST_LETTER),
+        "each byte as four characters"
+    );
+    let text = Letter::new("{\"a\": \"\u{0}b\u{1f600}\"}\n".as_bytes(), "delivery_limit", "expected `version` \u{7}");
+    let empty = Letter::new(b"", "", "");
+    for letter in [&bytes, &text, &empty, &empty] {
+        store.keep_letter(letter).await.unwrap();
+    }
+    let kept = store.letters(10).await.unwrap();
+    assert!(kept.newest.is_sorted_by(|a, b| a.at >= b.at) && kept.newest.iter().all(|kept| kept.at > 0), "{kept:?}");
+    let letters: Vec<_> = kept.newest.into_iter().map(|kept| kept.letter).collect();
+    assert_eq!((kept.total, letters), (4, vec![empty.clone(), empty, text.clone(), bytes]), "equal ones are two");
+    assert_eq!(store.letters(1).await.unwrap().newest.len(), 1);
+    assert_eq!(store.letters(0).await.unwrap(), Letters { total: 4, newest: vec![] });
+    // There is an end to them.
+    for _ in 0..MOST_LETTERS {
+        store.keep_letter(&text).await.unwrap();
+    }
+    let kept = store.letters(usize::MAX).await.unwrap();
+    assert_eq!((kept.total, kept.newest.len()), (MOST_LETTERS as u64 + 4, MOST_LETTERS));
+    assert!(kept.newest.iter().all(|kept| kept.letter == text), "the oldest are gone");
+}
+
 pub async fn a_sweep_is_summed_up_and_removed<S: Store>(store: S) {
     assert_eq!(store.sweep("s").await.unwrap(), None);
     let tickets = scored(&store, &NewSweep { priority: -3, cap: 2, paced: true, ..sweep("s") }, 3).await;
@@ -378,6 +407,7 @@ macro_rules! store_contract {
             a_cap_bounds_how_many_run_at_once,
             a_failed_scores_task_ends_its_sweep_until_it_is_retried,
             dead_letters_matter_only_to_tasks_that_wait_for_them,
+            dead_letters_that_are_no_tickets_are_kept_newest_first,
             a_sweep_is_summed_up_and_removed,
             workers_are_known_as_long_as_they_are_heard_of,
             a_task_at_a_rung_waits_until_it_is_promoted,

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use super::{
-    AtRung, ClaimAnswer, Claimant, Completed, Created, Expired, Held, Hold, Letting, Memory, NewSweep, NewTask, Onward,
-    Order, Request, Standing, Store, StoreError, SweepRecord, TaskEvent, TaskRecord, Tickets, Walked,
+    AtRung, ClaimAnswer, Claimant, Completed, Created, Expired, Held, Hold, Letter, Letters, Letting, Memory, NewSweep,
+    NewTask, Onward, Order, Request, Standing, Store, StoreError, SweepRecord, TaskEvent, TaskRecord, Tickets, Walked,
 };
 use crate::sweep::manifest::SplitScore;
 use crate::task::{TaskKey, TaskState, Ticket};
@@ -213,6 +213,8 @@ impl<K: Keeper> Store for Kept<K> {
         remove(sweep: &str, most: usize) -> bool;
         beat(worker: &str, lifetime: Duration, about: &str) -> ();
         workers() -> Vec<(String, String)>;
+        keep_letter(letter: &Letter) -> ();
+        letters(most: usize) -> Letters;
         tickets() -> Tickets;
         standing(key: &TaskKey) -> Option<String>;
         result(key: &TaskKey) -> Option<Completed>;

@@ -9,12 +9,14 @@
 //! | `types` | what is asked and answered |
 //! | `memory` | the store of one process, and the model that Redis is tested against |
 //! | `kept` | the same, with a keeper of what must outlive the process |
-//! | `redis`, `scripts/*.lua` | the store of a pool |
+//! | `letters` | dead letters that are no tickets |
+//! | `redis`, `scripts/*.lua` | the store of a pool, with Sentinels or without |
 //! | `contract` | what both must do, as tests |
 
 #[cfg(any(test, feature = "test-support"))]
 pub mod contract;
 mod kept;
+mod letters;
 mod memory;
 mod redis;
 mod types;
@@ -23,8 +25,9 @@ use std::future::Future;
 use std::time::Duration;
 
 pub use kept::{Keeper, Kept, KeptRungs};
+pub use letters::{KeptLetter, LARGEST_LETTER, Letter, Letters, MOST_LETTERS};
 pub use memory::Memory;
-pub use redis::{Redis, RedisSettings};
+pub use redis::{Promise, Redis, RedisSettings};
 pub use types::{
     AtRung, ClaimAnswer, Claimant, Claimed, Completed, Expired, Held, Hold, Letting, NewSweep, NewTask, Onward, Order,
     Refusal, Request, Stage, Standing, SweepRecord, TaskEvent, TaskRecord, Tickets,
@@ -152,6 +155,11 @@ pub trait Store: Send + Sync {
     /// A ticket was dead-lettered. If its task still waits for it, it is published again, or after `most` times the task fails. Answers what the
     /// task then is, or `None` if the ticket was worthless.
     fn dead(&self, ticket: &Ticket, most: u32) -> impl Future<Output = Result<Option<Onward>, StoreError>> + Send;
+
+    /// Keeps a dead letter that is no ticket, with the newest of them. Two that are equal are two: repeated, it is kept once more.
+    fn keep_letter(&self, letter: &Letter) -> impl Future<Output = Result<(), StoreError>> + Send;
+    /// At most `most` of these letters.
+    fn letters(&self, most: usize) -> impl Future<Output = Result<Letters, StoreError>> + Send;
 
     /// A task.
     fn task(&self, key: &TaskKey) -> impl Future<Output = Result<Option<TaskRecord>, StoreError>> + Send;

@@ -1,28 +1,34 @@
 //! The store of a pool, in Redis: one Lua script a transition, so that each happens whole or not at all, by the server's clock.
 
 mod answers;
+mod confirm;
 mod connect;
 mod line;
 mod scripts;
+mod sentinel;
 
 use std::time::Duration;
 
 use redis::{AsyncCommands, FromRedisValue, Script};
 
+use confirm::Confirming;
+pub use confirm::Promise;
 pub use connect::RedisSettings;
 use line::Line;
 use scripts::Scripts;
 
 use super::{
-    AtRung, ClaimAnswer, Claimant, Completed, Created, Expired, Held, Hold, Letting, NewSweep, NewTask, Onward, Order,
-    Request, Standing, Store, StoreError, SweepRecord, TaskEvent, TaskRecord, Tickets, Walked,
+    AtRung, ClaimAnswer, Claimant, Completed, Created, Expired, Held, Hold, Letter, Letters, Letting, MOST_LETTERS,
+    NewSweep, NewTask, Onward, Order, Request, Standing, Store, StoreError, SweepRecord, TaskEvent, TaskRecord,
+    Tickets, Walked,
 };
 use crate::task::{TaskKey, Ticket};
 
-/// Sweeps and tasks in Redis. Clones share a connection, which is made anew whenever it breaks.
+/// Sweeps and tasks in Redis. Clones share a connection, which is made anew whenever it breaks or falls silent.
 #[derive(Clone)]
 pub struct Redis {
     connection: Line,
+    confirming: Confirming,
     prefix: String,
     scripts: std::sync::Arc<Scripts>,
 }
@@ -33,10 +39,21 @@ impl Redis {
     /// # Errors
     /// [`StoreError::Setup`] if it does not, or refuses the user; [`StoreError::Unreachable`] if there is no answer in time.
     pub async fn connect(settings: &RedisSettings) -> Result<Self, StoreError> {
-        let connection = connect::connect(settings).await?;
+        let (connection, source, promise) = connect::connect(settings).await?;
         // The braces are a hash tag: all keys in one slot.
         let prefix = format!("{{{}}}:", settings.installation);
-        Ok(Self { connection, prefix, scripts: std::sync::Arc::new(Scripts::new()) })
+        let confirming = Confirming::start(promise, source, prefix.clone(), settings.timeout);
+        Ok(Self { connection, confirming, prefix, scripts: std::sync::Arc::new(Scripts::new()) })
+    }
+
+    /// What the server promises about completed tasks.
+    pub fn promise(&self) -> &Promise {
+        &self.confirming.promise
+    }
+
+    /// Whom to tell, for each completion, whether the server has confirmed that it is on disk; the first that is given. Never told without [`Promise::Confirmed`].
+    pub fn tell_confirmations(&self, told: impl Fn(bool) + Send + Sync + 'static) {
+        self.confirming.tell(told);
     }
 
     fn key(&self, kind: &str, of: &str) -> String {
@@ -241,7 +258,10 @@ impl Store for Redis {
             })
             .await?;
         match word.as_str() {
-            "done" => Ok(Held::Yes(())),
+            "done" => {
+                self.confirming.completed(&hold.key);
+                Ok(Held::Yes(()))
+            }
             "fenced" => Ok(Held::Fenced),
             other => Err(answers::unexpected(other)),
         }
@@ -403,6 +423,25 @@ impl Store for Redis {
 
     async fn workers(&self) -> Result<Vec<(String, String)>, StoreError> {
         self.call(&self.scripts.workers, |_| {}).await
+    }
+
+    async fn keep_letter(&self, letter: &Letter) -> Result<(), StoreError> {
+        let text = serde_json::to_string(letter).expect("plain data serializes");
+        self.call(&self.scripts.keep_letter, |call| {
+            call.arg(MOST_LETTERS).arg(text);
+        })
+        .await
+    }
+
+    async fn letters(&self, most: usize) -> Result<Letters, StoreError> {
+        let last = isize::try_from(most.min(MOST_LETTERS)).unwrap_or(0) - 1;
+        let mut pipe = redis::pipe();
+        pipe.get(format!("{}letters-total", self.prefix));
+        if last >= 0 {
+            pipe.lrange(format!("{}letters", self.prefix), 0, last);
+        }
+        let values = pipe.query_async(&mut self.connection.clone()).await.map_err(answers::error)?;
+        answers::letters(values)
     }
 
     async fn tickets(&self) -> Result<Tickets, StoreError> {

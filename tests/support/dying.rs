@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use mehl_soup::queue::{Delivery, Depth, Published, QueueError, QueueState, Subscription, TicketQueue};
 use mehl_soup::store::{
-    AtRung, ClaimAnswer, Claimant, Completed, Created, Expired, Held, Hold, Letting, NewSweep, NewTask, Onward, Order,
-    Request, Standing, Store, StoreError, SweepRecord, TaskEvent, TaskRecord, Tickets, Walked,
+    AtRung, ClaimAnswer, Claimant, Completed, Created, Expired, Held, Hold, Letter, Letters, Letting, NewSweep,
+    NewTask, Onward, Order, Request, Standing, Store, StoreError, SweepRecord, TaskEvent, TaskRecord, Tickets, Walked,
 };
 use mehl_soup::task::{TaskKey, Ticket, TicketError};
 
@@ -84,6 +84,8 @@ impl<S: Store> Store for Dying<S> {
         remove(sweep: &str, most: usize) -> bool;
         beat(worker: &str, lifetime: Duration, about: &str) -> ();
         workers() -> Vec<(String, String)>;
+        keep_letter(letter: &Letter) -> ();
+        letters(most: usize) -> Letters;
         tickets() -> Tickets;
         standing(key: &TaskKey) -> Option<String>;
         result(key: &TaskKey) -> Option<Completed>;

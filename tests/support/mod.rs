@@ -8,6 +8,7 @@ pub mod proxy;
 pub mod servers;
 pub mod service;
 pub mod stub_engine;
+pub mod waitaof;
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -3,6 +3,7 @@
 //! `MEHL_SOUP_TEST_REDIS_URL` names a server to be used instead; tests keep to installations of their own in it.
 
 mod rabbit;
+mod sentinel;
 
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -14,6 +15,8 @@ use std::time::{Duration, Instant};
 use mehl_soup::store::{Redis, RedisSettings};
 #[allow(unused_imports, reason = "each test binary uses its part of this")]
 pub use rabbit::{RabbitServer, new_queue, rabbit_settings, shared_rabbit};
+#[allow(unused_imports, reason = "each test binary uses its part of this")]
+pub use sentinel::SentinelServer;
 use tempfile::TempDir;
 
 /// Longest wait for a server to come up or to go.
@@ -68,6 +71,11 @@ impl RedisServer {
     /// Its address.
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}/", self.port)
+    }
+
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// Kills it at once.

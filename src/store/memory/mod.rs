@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 
 use self::state::{State, millis};
 use super::{
-    AtRung, ClaimAnswer, Claimant, Completed, Created, Expired, Held, Hold, Letting, NewSweep, NewTask, Onward, Order,
-    Request, Standing, Store, StoreError, SweepRecord, TaskEvent, TaskRecord, Tickets, Walked,
+    AtRung, ClaimAnswer, Claimant, Completed, Created, Expired, Held, Hold, Letter, Letters, Letting, NewSweep,
+    NewTask, Onward, Order, Request, Standing, Store, StoreError, SweepRecord, TaskEvent, TaskRecord, Tickets, Walked,
 };
 use crate::task::{TaskKey, Ticket};
 
@@ -207,6 +207,16 @@ impl Store for Memory {
         let (mut state, now) = self.locked();
         state.workers.retain(|_, (until, _)| *until > now);
         Ok(state.workers.iter().map(|(name, (_, about))| (name.clone(), about.clone())).collect())
+    }
+
+    async fn keep_letter(&self, letter: &Letter) -> Result<(), StoreError> {
+        let (mut state, now) = self.locked();
+        state.letters.keep(letter.clone(), now);
+        Ok(())
+    }
+
+    async fn letters(&self, most: usize) -> Result<Letters, StoreError> {
+        Ok(self.locked().0.letters.newest(most))
     }
 
     async fn tickets(&self) -> Result<Tickets, StoreError> {

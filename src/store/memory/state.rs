@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use crate::store::letters::Shelf;
 use crate::store::{
     Completed, Held, Hold, NewSweep, Onward, Order, Stage, StoreError, SweepRecord, TaskEvent, TaskRecord, Walked,
 };
@@ -18,6 +19,7 @@ pub(super) struct State {
     pub(super) leases: BTreeMap<TaskKey, u64>,
     /// Until when, and what they said.
     pub(super) workers: BTreeMap<String, (u64, String)>,
+    pub(super) letters: Shelf,
 }
 
 #[derive(Debug)]

@@ -5,7 +5,8 @@ use redis::{ErrorKind, RedisError, Value};
 use std::collections::BTreeMap;
 
 use crate::store::{
-    ClaimAnswer, Claimed, Held, Hold, Onward, Order, Refusal, Stage, StoreError, SweepRecord, TaskRecord,
+    ClaimAnswer, Claimed, Held, Hold, KeptLetter, Letters, Onward, Order, Refusal, Stage, StoreError, SweepRecord,
+    TaskRecord,
 };
 use crate::sweep::manifest::SplitScore;
 use crate::task::{TaskKey, TaskState, Ticket};
@@ -23,12 +24,15 @@ pub fn error(error: RedisError) -> StoreError {
     let text = error.to_string();
     match (error.kind(), error.code()) {
         (_, Some("OOM")) => StoreError::Full(text),
-        // The server starts, is a replica after a failover, or runs a script for too long.
-        (_, Some("LOADING" | "READONLY" | "MASTERDOWN" | "BUSY" | "TRYAGAIN" | "UNKILLABLE")) => {
+        // The server starts, is a replica after a failover, has lost its own replicas, or runs a script for too long.
+        (_, Some("LOADING" | "READONLY" | "MASTERDOWN" | "NOREPLICAS" | "BUSY" | "TRYAGAIN" | "UNKILLABLE")) => {
             StoreError::Unreachable(text)
         }
         (_, Some("NOAUTH" | "WRONGPASS" | "NOPERM" | "NOSCRIPT" | "MISCONF")) => StoreError::Setup(text),
-        (ErrorKind::AuthenticationFailed | ErrorKind::InvalidClientConfig, _) => StoreError::Setup(text),
+        (
+            ErrorKind::AuthenticationFailed | ErrorKind::InvalidClientConfig | ErrorKind::MasterNameNotFoundBySentinel,
+            _,
+        ) => StoreError::Setup(text),
         _ if error.is_io_error() || error.is_timeout() || error.is_connection_dropped() => {
             StoreError::Unreachable(text)
         }
@@ -166,6 +170,24 @@ pub fn sweep(id: &str, words: &[String]) -> Result<Option<SweepRecord>, StoreErr
         counts,
         ready: number(ready)? as usize,
     }))
+}
+
+/// From how many there ever were, and lines of `time letter`, newest first.
+pub fn letters(values: Vec<Value>) -> Result<Letters, StoreError> {
+    let mut values = values.into_iter();
+    let total: Option<u64> = part(values.next())?;
+    let lines: Vec<String> = part(values.next())?;
+    let letter = |line: &String| {
+        let (at, letter) = line.split_once(' ').ok_or_else(|| unexpected(line))?;
+        let letter = serde_json::from_str(letter).map_err(|_| unexpected(letter))?;
+        Ok(KeptLetter { at: number(at)?, letter })
+    };
+    Ok(Letters { total: total.unwrap_or(0), newest: lines.iter().map(letter).collect::<Result<_, _>>()? })
+}
+
+/// One part of an answer; one that is missing reads as nothing.
+fn part<T: redis::FromRedisValue>(value: Option<Value>) -> Result<T, StoreError> {
+    redis::from_redis_value(value.unwrap_or(Value::Nil)).map_err(|e| unexpected(&e.to_string()))
 }
 
 /// From the fields, whether there is a checkpoint, and whether there is a result; `None` without the task.

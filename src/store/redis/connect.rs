@@ -3,11 +3,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use redis::aio::ConnectionManagerConfig;
-use redis::{Client, InfoDict, TlsCertificates};
+use redis::aio::{ConnectionLike, ConnectionManagerConfig};
+use redis::{Client, InfoDict, RedisResult, TlsCertificates, Value};
 
 use super::answers;
+use super::confirm::Promise;
 use super::line::Line;
+use super::sentinel::Sentinels;
 use crate::store::StoreError;
 
 /// Largest file of authorities, in bytes: those of a whole system have a quarter of it.
@@ -16,7 +18,8 @@ const LARGEST_AUTHORITIES: u64 = 1 << 20;
 /// Where the server is, and what is ours on it.
 #[derive(Clone)]
 pub struct RedisSettings {
-    /// `redis://[user:password@]host[:port][/database]`, or `rediss://` for TLS. Holds a secret: never shown.
+    /// `redis://[user:password@]host[:port][/database]`, or `rediss://` for TLS; or `redis+sentinel://[user:password@]host[:port],host[:port]/name[/database]`
+    /// and `rediss+sentinel://`, with the Sentinels' own user in `?sentinel_user=` and `sentinel_password=`. Holds a secret: never shown.
     pub url: String,
     /// PEM file of the authorities to trust for TLS, in place of the well-known ones. Read once.
     pub ca_file: Option<PathBuf>,
@@ -26,40 +29,74 @@ pub struct RedisSettings {
     pub timeout: Duration,
 }
 
-/// A connection that makes itself anew, checked.
-pub async fn connect(settings: &RedisSettings) -> Result<Line, StoreError> {
+/// Tells where the server is, whenever a connection is made.
+#[derive(Clone)]
+pub enum Source {
+    /// Always there.
+    Fixed(Client),
+    /// Where Sentinels say.
+    Told(Sentinels),
+}
+
+impl Source {
+    /// The server of this moment.
+    pub async fn client(&self) -> RedisResult<Client> {
+        match self {
+            Self::Fixed(client) => Ok(client.clone()),
+            Self::Told(sentinels) => sentinels.primary().await,
+        }
+    }
+
+    /// Whether another server may take its place.
+    pub fn may_move(&self) -> bool {
+        matches!(self, Self::Told(_))
+    }
+}
+
+/// A connection that makes itself anew, checked; how others are made; and what the server promises.
+pub async fn connect(settings: &RedisSettings) -> Result<(Line, Source, Promise), StoreError> {
     if !crate::task::is_id(&settings.installation) {
         return Err(StoreError::Setup("the installation's name: expected letters, digits and `+ - . _`".to_string()));
     }
-    // The client's own message may hold the address, and with it the password.
-    let invalid = |e: redis::RedisError| StoreError::Setup(format!("its address is not valid: {:?}", e.kind()));
-    let client = match &settings.ca_file {
-        None => Client::open(settings.url.as_str()),
-        Some(file) => {
-            let named = |e: std::io::Error| StoreError::Setup(format!("redis.ca_file {}: {e}", file.display()));
-            let authorities = crate::untrusted::read(file, LARGEST_AUTHORITIES).map_err(named)?;
-            let certificates = TlsCertificates { client_tls: None, root_cert: Some(authorities) };
-            Client::build_with_tls(settings.url.as_str(), certificates)
-        }
-    }
-    .map_err(invalid)?;
+    let authorities = settings.ca_file.as_ref().map(|file| {
+        let named = |e: std::io::Error| StoreError::Setup(format!("redis.ca_file {}: {e}", file.display()));
+        crate::untrusted::read(file, LARGEST_AUTHORITIES).map_err(named)
+    });
+    let source = source(settings, authorities.transpose()?)?;
     let config = ConnectionManagerConfig::new()
         .set_response_timeout(Some(settings.timeout))
         .set_connection_timeout(Some(settings.timeout))
         .set_min_delay(Duration::from_millis(50))
         .set_max_delay(Duration::from_secs(2))
         .set_number_of_retries(4);
-    let mut connection = Line::open(client, config).await.map_err(answers::error)?;
-    check(&mut connection).await?;
-    Ok(connection)
+    let mut connection = Line::open(source.clone(), config).await.map_err(answers::error)?;
+    let promise = check(&mut connection, &source).await?;
+    Ok((connection, source, promise))
 }
 
-async fn check(connection: &mut Line) -> Result<(), StoreError> {
+fn source(settings: &RedisSettings, authorities: Option<Vec<u8>>) -> Result<Source, StoreError> {
+    let url = settings.url.as_str();
+    if let Some(sentinels) = Sentinels::new(url, authorities.clone(), settings.timeout)? {
+        return Ok(Source::Told(sentinels));
+    }
+    let client = match authorities {
+        None => Client::open(url),
+        authorities => Client::build_with_tls(url, TlsCertificates { client_tls: None, root_cert: authorities }),
+    };
+    // The client's own message may hold the address, and with it the password.
+    client.map(Source::Fixed).map_err(|e| StoreError::Setup(format!("its address is not valid: {:?}", e.kind())))
+}
+
+/// Looks whether a server can be trusted with state, and what it promises.
+pub async fn check<C: ConnectionLike>(connection: &mut C, source: &Source) -> Result<Promise, StoreError> {
     let info: InfoDict = redis::cmd("INFO").arg("everything").query_async(connection).await.map_err(answers::error)?;
     if info.get::<String>("cluster_enabled").as_deref() == Some("1") {
         return Err(StoreError::Setup("it is a cluster: expected one primary, or Sentinel".to_string()));
     }
     if info.get::<String>("role").as_deref() == Some("slave") {
+        if source.may_move() {
+            return Err(StoreError::Unreachable("it is a replica by now: the Sentinels have not told yet".to_string()));
+        }
         return Err(StoreError::Setup("it is a replica: expected a primary".to_string()));
     }
     let policy = info.get::<String>("maxmemory_policy").unwrap_or_default();
@@ -68,5 +105,21 @@ async fn check(connection: &mut Line) -> Result<(), StoreError> {
             "maxmemory-policy: expected noeviction, found {policy}: it would throw away tasks when memory is short"
         )));
     }
-    Ok(())
+    promise(connection, &info).await
+}
+
+async fn promise<C: ConnectionLike>(connection: &mut C, info: &InfoDict) -> Result<Promise, StoreError> {
+    let known: RedisResult<Vec<Value>> = redis::cmd("COMMAND").arg("INFO").arg("WAITAOF").query_async(connection).await;
+    let unconfirmed = |why: &str| Ok(Promise::Unconfirmed(why.to_string()));
+    match known {
+        Ok(known) if matches!(known.as_slice(), [Value::Array(_)]) => {
+            match info.get::<String>("aof_enabled").as_deref() {
+                Some("1") => Ok(Promise::Confirmed),
+                _ => unconfirmed("it keeps no append-only file (appendonly)"),
+            }
+        }
+        Ok(_) => unconfirmed("it has no WAITAOF: Redis and Valkey have it from 7.2 on"),
+        Err(error) if error.code() == Some("NOPERM") => unconfirmed("this user may not ask for its commands"),
+        Err(error) => Err(answers::error(error)),
+    }
 }

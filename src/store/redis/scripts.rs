@@ -39,6 +39,7 @@ scripts!(
     settle,
     retry,
     dead,
+    keep_letter,
     remove,
     beat,
     workers,
