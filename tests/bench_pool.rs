@@ -71,7 +71,7 @@ fn seconds(times: &[Duration]) -> Vec<f64> {
     times.iter().map(Duration::as_secs_f64).collect()
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "current_thread")]
 #[ignore = "a process that the benchmark starts"]
 async fn process_of_a_pool() {
     work_as_told().await;

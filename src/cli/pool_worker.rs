@@ -48,7 +48,8 @@ pub fn serve_worker<E: SoupEngine + 'static>(args: &WorkerArgs, engine: PoolEngi
     if let Err(error) = restrict(&config.worker) {
         return Exit::Usage.say(error);
     }
-    let service = match Service::start("worker") {
+    // What it computes on has threads of its own; what it says to others takes little.
+    let service = match Service::start("worker", 1) {
         Ok(service) => service,
         Err(error) => return Exit::Failed.say(error),
     };

@@ -19,7 +19,7 @@ const TASKS: usize = 3_000;
 struct Burst {
     /// From the first submission to the last completion.
     seconds: f64,
-    /// From its own submission to its completion, of each task.
+    /// From the first submission to its completion, of each task.
     latencies: Vec<f64>,
 }
 

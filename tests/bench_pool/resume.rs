@@ -2,9 +2,6 @@
 
 use std::time::Instant;
 
-use mehl_soup::store::Store;
-use mehl_soup::task::TaskState;
-
 use crate::support::pool_processes::{LEASE, Pool};
 use crate::{ROUNDS, Row, Servers, quantile};
 
@@ -36,7 +33,7 @@ async fn times(servers: &Servers, signal: &str) -> Vec<f64> {
     pool.submit_one(None).await;
     pool.scheduler();
     for name in ["a", "b"] {
-        pool.worker(name, "interval=1000");
+        pool.worker(name, "interval=20");
     }
     let mut times = vec![];
     for round in 1..=ROUNDS {
@@ -48,7 +45,7 @@ async fn times(servers: &Servers, signal: &str) -> Vec<f64> {
         pool.until_claimed(round as u64 + 1).await;
         times.push(at.elapsed().as_secs_f64());
         pool.workers.get_mut(&worker).unwrap().end().await;
-        pool.worker(&worker, "interval=1000");
+        pool.worker(&worker, "interval=20");
     }
     times
 }

@@ -36,5 +36,5 @@ redis.call('ZADD', P .. 'leases', now + lease, id)
 local task = redis.call('HMGET', task_key(id), 'epoch', 'body', 'scores', 'sequence', 'attempts')
 local of_sweep = redis.call('HMGET', sweep_key(sweep), 'spec', 'manifest')
 local checkpoint = redis.call('GET', P .. 'checkpoint:' .. id)
-return {'claimed', task[1], task[2], task[3], of_sweep[1], of_sweep[2] or '', checkpoint or '', task[4], task[5],
+return {'claimed', task[1], task[2], task[3] or '0', of_sweep[1], of_sweep[2] or '', checkpoint or '', task[4] or '0', task[5],
   tostring(#rungs_of(id))}

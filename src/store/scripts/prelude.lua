@@ -16,7 +16,7 @@ end
 
 local function set_state(id, from, to)
   local counts = P .. 'counts:' .. sweep_of(id)
-  redis.call('HSET', task_key(id), 'state', to, 'updated', now)
+  redis.call('HSET', task_key(id), 'state', to)
   redis.call('HINCRBY', counts, from, -1)
   redis.call('HINCRBY', counts, to, 1)
 end
