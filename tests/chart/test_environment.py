@@ -1,4 +1,4 @@
-"""Variables in the chart and in the compose file are those that the programs know, and no setting is out of reach."""
+"""Variables in the chart are those that the programs know, and no setting is out of reach."""
 
 import re
 
