@@ -114,6 +114,19 @@ def test_a_worker_asks_for_its_one_device(rendered, name, resource, count):
         assert device == "cuda:0" and one["image"].endswith("-cuda")
 
 
+def test_a_worker_has_as_many_threads_as_cores_were_asked_for(minimal):
+    def threads(values):
+        objects = helm.render(values)
+        variables = {one["name"]: one for one in container(worker(objects))["env"]}
+        return variables.get("MEHL_SOUP__WORKER__THREADS"), helm.find(objects, "ConfigMap", "-settings")["data"]
+
+    own, _ = threads(minimal)
+    assert own["valueFrom"]["resourceFieldRef"] == {"containerName": "worker", "resource": "requests.cpu", "divisor": "1"}
+    minimal["settings"] = {"worker": {"threads": 0}}
+    own, settings = threads(minimal)
+    assert own is None and settings["MEHL_SOUP__WORKER__THREADS"] == "0"
+
+
 def test_where_a_worker_runs(rendered):
     pod = worker(rendered["gpu"])
     assert pod["runtimeClassName"] == "nvidia"
@@ -164,7 +177,7 @@ def test_secrets_come_as_files_from_secrets_and_are_in_no_other_object(rendered,
     objects = rendered[name]
     for where, template in helm.pods(objects).items():
         for one in template["spec"]["containers"]:
-            assert all("valueFrom" not in variable for variable in one.get("env", [])), where
+            assert all(set(variable.get("valueFrom", {})) <= {"resourceFieldRef"} for variable in one.get("env", [])), where
             assert all("secretRef" not in source for source in one.get("envFrom", [])), where
     secrets = [one for one in objects if one["kind"] == "Secret"]
     rest = yaml.safe_dump([one for one in objects if one["kind"] != "Secret"])

@@ -102,6 +102,8 @@ REFUSED = [
     ("sweeps", [{"name": "a"}], "missing property 'spec'"),
     ("sweeps", [{"name": "A_B", "spec": "x"}], "/sweeps/0/name"),
     ("worker.gpu.count", 2, "a worker has one device"),
+    ("worker.resources.limits", {"nvidia.com/gpu": 2}, "worker's one device is named by worker.gpu"),
+    ("worker.resources.requests", {"nvidia.com/mig-1g.10gb": 1}, "worker's one device is named by worker.gpu"),
     ("worker.device", "cuda:0", "worker.gpu.count is 0"),
     ("worker.inputs", [], "worker.inputs is empty"),
     ("redis.existingSecret", "", "redis.existingSecret is empty"),
@@ -127,6 +129,14 @@ def test_two_inputs_in_one_place_are_refused(minimal, again, words):
     minimal["worker"]["inputs"].append({**first, "name": "other", "mountPath": "/other", again: first[again]})
     with pytest.raises(helm.Refused, match=words):
         helm.render(minimal)
+
+
+def test_lint_finds_nothing(minimal):
+    helm_python = pytest.importorskip("helm_python")
+    report = helm_python.lint(helm.CHART, minimal, strict=True, namespace=helm.NAMESPACE)
+    assert report["total_charts_linted"] == 1
+    # An icon is recommended only.
+    assert [one for one in report["messages"] if one["severity"] > 1] == [] and report["errors"] == []
 
 
 def test_the_chart_alone_says_what_it_needs():

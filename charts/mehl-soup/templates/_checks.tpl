@@ -4,6 +4,13 @@
 {{- if gt (int $v.worker.gpu.count) 1 -}}
 {{- fail (printf "worker.gpu.count is %d: a worker has one device, so ask for 1 and raise worker.replicas (or autoscaling.maxReplicas) instead" (int $v.worker.gpu.count)) -}}
 {{- end -}}
+{{- range $kind, $amounts := $v.worker.resources -}}
+{{- range $resource, $_ := $amounts -}}
+{{- if or (eq $resource $v.worker.gpu.resourceName) (regexMatch "/(gpu|mig-)" $resource) -}}
+{{- fail (printf "worker.resources.%s asks for %s: a worker's one device is named by worker.gpu" $kind $resource) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- if and (eq (int $v.worker.gpu.count) 0) (hasPrefix "cuda" $v.worker.device) -}}
 {{- fail (printf "worker.device is %s, but worker.gpu.count is 0" $v.worker.device) -}}
 {{- end -}}

@@ -48,13 +48,19 @@ spec:
         - name: MEHL_SOUP__WORKER__TORCHSCRIPT_ALLOW
           value: {{ join "," . | quote }}
         {{- end }}
+        {{- if not (hasKey $.Values.settings.worker "threads") }}
+        # As many as cores were asked for: without a limit it would take those of the whole node.
+        - name: MEHL_SOUP__WORKER__THREADS
+          valueFrom:
+            resourceFieldRef: {containerName: worker, resource: requests.cpu, divisor: "1"}
+        {{- end }}
         - name: MEHL_SOUP__WORKER__LISTEN
           value: "0.0.0.0:9464"
         - name: MEHL_SOUP_CACHE_DIR
           value: /var/cache/mehl-soup
       ports:
         - {name: metrics, containerPort: 9464, protocol: TCP}
-      # It answers once it has reached Redis and loaded its device; until then it goes on trying.
+      # It answers once it has loaded its device, which CUDA takes its time for, and has reached Redis. A device that cannot be used ends it.
       startupProbe:
         httpGet: {path: /healthz, port: metrics}
         periodSeconds: {{ int $values.startup.periodSeconds }}
