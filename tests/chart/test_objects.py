@@ -324,6 +324,19 @@ def test_policies_name_every_peer(rendered):
     assert ports == [6380, 5671]
 
 
+@pytest.mark.parametrize("name", CI)
+def test_policies_let_in_where_pods_listen(rendered, name):
+    objects = rendered[name]
+    open_ports = {"-scheduler": 7070, "-worker": 9464}
+    for end, pod in [("-scheduler", helm.find(objects, "Deployment", "-scheduler")["spec"]["template"]["spec"]), ("-worker", worker(objects))]:
+        assert [port["containerPort"] for port in container(pod)["ports"]] == [open_ports[end]]
+        for rule in helm.find(objects, "NetworkPolicy", end)["spec"]["ingress"]:
+            assert [port["port"] for port in rule["ports"]] == [open_ports[end]]
+            assert rule["from"], "an empty list would let everybody in"
+    client = helm.find(objects, "NetworkPolicy", "-client")["spec"]
+    assert client["ingress"] == [] and client["egress"][1]["ports"][0]["port"] == open_ports["-scheduler"]
+
+
 def test_settings_that_change_start_pods_anew(minimal):
     def checksum(values):
         return helm.find(helm.render(values), "Deployment", "-worker")["spec"]["template"]["metadata"]["annotations"]["checksum/settings"]

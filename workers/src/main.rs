@@ -129,7 +129,7 @@ fn prepare_device(worker: &WorkerConfig) -> Result<(), EngineError> {
     let device = device::parse(&worker.device)?;
     let unusable = |error: tch::TchError| EngineError::Input(format!("`{}` cannot be used: {error}", worker.device));
     let ones = tch::Tensor::f_ones([2], (Kind::Float, device)).map_err(unusable)?;
-    ones.f_sum(Kind::Float).and_then(|sum| f64::try_from(sum)).map_err(unusable)?;
+    ones.f_sum(Kind::Float).and_then(f64::try_from).map_err(unusable)?;
     Ok(())
 }
 
