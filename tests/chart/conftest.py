@@ -7,7 +7,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import helm  # noqa: E402
+import helm
 
 CI = helm.ci_values()
 

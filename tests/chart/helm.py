@@ -93,3 +93,16 @@ def plain(objects):
             yield {"apiVersion": "batch/v1", "kind": "Job", "metadata": one["metadata"], "spec": target}
         elif "." not in one["apiVersion"].split("/")[0] or one["apiVersion"].split("/")[0].endswith(".k8s.io"):
             yield one
+
+
+def worker(objects):
+    """The specification of the one pod that is a worker's."""
+    found = [pod for name, pod in pods(objects).items() if name.endswith("-worker")]
+    assert len(found) == 1
+    return found[0]["spec"]
+
+
+def container(pod):
+    """The one container of a pod's specification."""
+    assert len(pod["containers"]) == 1
+    return pod["containers"][0]
