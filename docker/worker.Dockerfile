@@ -51,7 +51,7 @@ COPY --from=libtorch /opt/libtorch /opt/libtorch
 # The path is part of the program: it looks for libtorch there, at run time too.
 ENV LIBTORCH=/opt/libtorch/torch
 COPY --from=plan /src/recipe.json recipe.json
-RUN cargo chef cook --release --locked --recipe-path recipe.json
+RUN cargo chef cook --release --locked --workspace --recipe-path recipe.json
 COPY . .
 RUN cargo build --release --locked --workspace && strip target/release/mehl-soup target/release/mehl-soup-worker
 # A zoo of digits with its sweep: for `helm test`, and for the demo of docker/compose.yaml.
