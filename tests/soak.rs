@@ -160,7 +160,7 @@ impl Soak {
 
     /// Something is wrong with the way of all processes to one of the servers.
     fn bad_network(&mut self) -> &'static str {
-        let (which, kind) = (self.below(2) as usize, self.below(4));
+        let (which, kind, direction) = (self.below(2) as usize, self.below(4), self.below(2) as usize);
         let way = &self.ways[which];
         let [to_redis, to_rabbit] = match kind {
             0 => {
@@ -172,20 +172,23 @@ impl Soak {
                 ["connections to Redis forgotten by the network", "connections to the broker forgotten by the network"]
             }
             2 => {
-                [Way::ToServer, Way::ToClient].map(|way_of| way.set(way_of, Fate::Delay(Duration::from_millis(100))));
+                for direction in [Way::ToServer, Way::ToClient] {
+                    way.set(direction, Fate::Delay(Duration::from_millis(100)));
+                }
                 std::thread::sleep(BAD);
                 ["Redis slow for 3 s", "the broker slow for 3 s"]
             }
             _ => {
-                let way_of = if self.random.next_u32() % 2 == 0 { Way::ToServer } else { Way::ToClient };
-                way.set(way_of, Fate::Swallow);
+                way.set([Way::ToServer, Way::ToClient][direction], Fate::Swallow);
                 std::thread::sleep(BAD);
                 // What was swallowed is missing from the middle of what follows.
                 way.cut();
                 ["bytes to or from Redis swallowed for 3 s", "bytes to or from the broker swallowed for 3 s"]
             }
         };
-        [Way::ToServer, Way::ToClient].map(|way_of| way.set(way_of, Fate::Pass));
+        for direction in [Way::ToServer, Way::ToClient] {
+            way.set(direction, Fate::Pass);
+        }
         [to_redis, to_rabbit][which]
     }
 
