@@ -268,6 +268,21 @@ pub enum Init {
     Greedy,
 }
 
+/// How the directions of a model batch are stored. They steer the search; folds and scores use the ingredients' files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DirectionDtype {
+    /// As they are computed with.
+    #[default]
+    F32,
+    /// 2 bytes a value.
+    Bf16,
+    /// 8 bits a value, and a scale of 2 bytes for 64 values.
+    Int8,
+    /// 4 bits a value, and a scale of 2 bytes for 64 values.
+    Int4,
+}
+
 /// Number of ingredients resident at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
@@ -295,6 +310,9 @@ pub struct SoupSpec {
     pub layer_groups: Grouping,
     /// Ingredients a model batch (`mehl` and `mehl+`; the others hold all).
     pub model_batch: ModelBatch,
+    /// How directions are stored (hyperplane methods).
+    #[serde(default)]
+    pub direction_dtype: DirectionDtype,
     /// Passes over the learn data a model batch, at least 1.
     pub inner_epochs: usize,
     /// Passes over the ingredients (`mehl`), at least 1.

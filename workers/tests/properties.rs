@@ -85,8 +85,13 @@ proptest! {
         let (mut growth, mut spread) = (vec![1f64; l], 1f64);
         for fold in 0..folds {
             let members = &mehl_soup_worker::methods::model_batches(seed, fold, &[0, 1, 2, 3], b)[0];
-            let directions =
-                Directions::new(&opened.zoo, members, &opened.mixed, centre, Device::Cpu, Kind::Float).unwrap();
+            let stored = |dtype| Stored { device: Device::Cpu, kind: Kind::Float, dtype };
+            let copy = centre.iter().map(Tensor::copy).collect();
+            let dtype = [DirectionDtype::Bf16, DirectionDtype::Int8, DirectionDtype::Int4][fold % 3];
+            let compact = Directions::new(&opened.zoo, members, &opened.mixed, copy, stored(dtype)).unwrap();
+            let whole = stored(DirectionDtype::F32);
+            let directions = Directions::new(&opened.zoo, members, &opened.mixed, centre, whole).unwrap();
+            assert_eq!(directions.norms, compact.norms);
             let x: Vec<f64> = directions
                 .norms
                 .iter()
@@ -99,7 +104,9 @@ proptest! {
                 *growth *= (1.0 - moved).abs().max(1.0);
             }
             a.fold(members, &beta);
-            centre = directions.span.fold(&x).unwrap();
+            centre = directions.fold(&opened.zoo, members, &opened.mixed, &x).unwrap();
+            let same = compact.fold(&opened.zoo, members, &opened.mixed, &x).unwrap();
+            assert!(centre.iter().zip(&same).all(|(a, b)| a.equal(b)), "{dtype:?}: a fold is exact whatever the search was steered by");
             let largest = (0..l).map(|g| a.column(g).iter().map(|v| v.abs()).sum::<f64>()).fold(0.0, f64::max);
             spread = spread.max(largest);
         }

@@ -3,13 +3,14 @@
 use super::fault::{Faults, Problem, SpecError};
 use super::node::Node;
 use super::section::{Field, Section};
-use crate::sweep::spec::{Auto, Grouping, Init, MethodName, ModelBatch, Overrides, SoupSpec};
+use crate::sweep::spec::{Auto, DirectionDtype, Grouping, Init, MethodName, ModelBatch, Overrides, SoupSpec};
 
 /// Every key of `[soup]`.
-pub(super) const KEYS: [&str; 14] = [
+pub(super) const KEYS: [&str; 15] = [
     "method",
     "layer_groups",
     "model_batch",
+    "direction_dtype",
     "inner_epochs",
     "outer_epochs",
     "batch",
@@ -44,6 +45,17 @@ pub(super) fn read(section: &mut Section<'_>, seed: u64, contradiction: Contradi
         method,
         layer_groups: layer_groups(section, method, contradiction),
         model_batch: model_batch(section),
+        direction_dtype: section
+            .word(
+                "direction_dtype",
+                &[
+                    ("f32", DirectionDtype::F32),
+                    ("bf16", DirectionDtype::Bf16),
+                    ("int8", DirectionDtype::Int8),
+                    ("int4", DirectionDtype::Int4),
+                ],
+            )
+            .unwrap_or_default(),
         inner_epochs: section.count("inner_epochs").unwrap_or(5),
         outer_epochs: section.count("outer_epochs").unwrap_or(1),
         batch: section.count("batch").unwrap_or(128),

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
-use crate::sweep::spec::{
+use crate::sweep::spec::{DirectionDtype, 
     Asha, Auto, Distribution, Family, Grouping, Init, MethodName, Metric, ModelBatch, SoupSpec, Strategy as Draw,
 };
 
@@ -39,6 +39,7 @@ fn defaults() {
         method: MethodName::MehlPlus,
         layer_groups: Grouping::Tensor,
         model_batch: ModelBatch::Auto(Auto::Auto),
+        direction_dtype: DirectionDtype::F32,
         inner_epochs: 5,
         outer_epochs: 1,
         batch: 128,

@@ -32,6 +32,8 @@ pub trait Float:
 {
     /// Rounds to this type.
     fn from_f64(value: f64) -> Self;
+    /// The value in this type, exact.
+    fn from_f32(value: f32) -> Self;
     /// The value in f64, exact.
     fn to_f64(self) -> f64;
 }
@@ -39,6 +41,9 @@ pub trait Float:
 impl Float for f32 {
     fn from_f64(value: f64) -> Self {
         value as f32
+    }
+    fn from_f32(value: f32) -> Self {
+        value
     }
     fn to_f64(self) -> f64 {
         f64::from(self)
@@ -48,6 +53,9 @@ impl Float for f32 {
 impl Float for f64 {
     fn from_f64(value: f64) -> Self {
         value
+    }
+    fn from_f32(value: f32) -> Self {
+        f64::from(value)
     }
     fn to_f64(self) -> f64 {
         self
@@ -201,7 +209,7 @@ pub fn project<T: Float>(jobs: &[ProjectJob<'_, T>]) -> Vec<(Vec<f64>, f64)> {
 }
 
 /// Dot product of at most [`BLOCK`] values; the bits are those of any other processor, as in [`add_rows`].
-fn dot<T: Float>(a: &[T], b: &[T]) -> f64 {
+pub(super) fn dot<T: Float>(a: &[T], b: &[T]) -> f64 {
     #[cfg(target_arch = "x86_64")]
     if std::is_x86_feature_detected!("avx2") {
         #[target_feature(enable = "avx2")]

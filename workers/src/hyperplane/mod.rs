@@ -5,10 +5,13 @@
 //! gradient comes from one backward pass through one model, and the chain rule's last factor is a set of inner products.
 
 pub mod adamw;
+pub mod compact;
+mod directions;
 pub mod kernels;
 pub mod schedule;
 mod span;
 mod tensors;
 
-pub use span::{Directions, MixedTensors, Projection, Span, SpanError, write_soup};
+pub use directions::{Directions, Stored};
+pub use span::{MixedTensors, Projection, Span, SpanError, write_soup};
 pub use tensors::{copy_from_slice, slice, slice_mut};

@@ -3,6 +3,7 @@
 use mehl_soup::zoo::{Element, LayerGroups, Layout, Zoo, ZooError};
 use tch::{Device, Kind, TchError, Tensor};
 
+use super::compact::{self, CompactMix, CompactProject, CompactRows};
 use super::kernels::{self, Base, Float, MixJob, ProjectJob};
 use super::{copy_from_slice, slice, slice_mut};
 use crate::families::Model;
@@ -60,27 +61,24 @@ pub struct Projection {
 
 /// `w[l] = base[l] + sum_k x[k,l] row[k,l]` for one model batch.
 pub struct Span {
-    kind: Kind,
-    members: usize,
-    groups: Vec<usize>,
-    group_count: usize,
+    pub(super) kind: Kind,
+    pub(super) members: usize,
+    pub(super) groups: Vec<usize>,
+    pub(super) group_count: usize,
     /// The centre, a flat tensor for each mixed tensor; `None` for `learned`.
     base: Option<Vec<Tensor>>,
-    /// `[b, n]` for each mixed tensor.
-    rows: Vec<Tensor>,
+    rows: Rows,
 }
 
-/// A span of unit directions, with their lengths before division.
-pub struct Directions {
-    /// Centre and unit directions.
-    pub span: Span,
-    /// n, row-major `[b, L]`; 0 where a direction vanishes.
-    pub norms: Vec<f64>,
+/// What is stored of the model batch, one for each mixed tensor.
+pub(super) enum Rows {
+    /// `[b, n]`, the rows themselves.
+    Whole(Vec<Tensor>),
+    /// Rows before they are divided by their lengths; `1 / n`, row-major `[b, L]`, 0 where a direction vanishes.
+    Compact { rows: Vec<CompactRows>, inverse_norms: Vec<f64> },
 }
 
-/// A direction of a group counts as vanished below this part of the larger of the two norms: it is rounding noise then.
-const VANISHED: f64 = 1e-6;
-
+/// Calls a function for f64 or f32.
 macro_rules! by_kind {
     ($kind:expr, $function:ident ( $($argument:expr),* )) => {
         match $kind {
@@ -89,6 +87,8 @@ macro_rules! by_kind {
         }
     };
 }
+
+pub(super) use by_kind;
 
 impl Span {
     /// The ingredients themselves as rows, without a base: for `learned`.
@@ -113,7 +113,7 @@ impl Span {
             groups: mixed.groups.clone(),
             group_count: mixed.group_count,
             base: None,
-            rows,
+            rows: Rows::Whole(rows),
         })
     }
 
@@ -122,15 +122,11 @@ impl Span {
         by_kind!(self.kind, mix_tensors(self, x, Target::Leaves(targets)))
     }
 
-    /// Step 5 of a model batch, on the centre: `c += sum_k x[k,l] d[k,l]`, k ascending, in the centre's dtype; gives the centre back.
-    ///
-    /// The chain of folds and the mix that `A` stands for differ by rounding alone. In f32, elementwise and relative to the largest `|theta|` of the
-    /// tensor: at most `folds (4 b + 8) 2^-24 s g`, with s the largest `sum_k |A[k,l]|` seen and g the product of `max(1, |1 - sum_k beta[k,l]|)` over the
-    /// folds (shown by a property test).
+    /// The mix at `x`, in place on the centre, which it gives back.
     ///
     /// # Panics
     /// If the span has no base.
-    pub fn fold(self, x: &[f64]) -> Result<Vec<Tensor>, TchError> {
+    pub(super) fn fold(self, x: &[f64]) -> Result<Vec<Tensor>, TchError> {
         assert!(self.base.is_some(), "only a span with a centre is folded");
         by_kind!(self.kind, mix_tensors(&self, x, Target::Base))?;
         Ok(self.base.unwrap_or_default())
@@ -143,61 +139,21 @@ impl Span {
         Ok(Projection { dots, gradient_norm: squares.sqrt() })
     }
 
+    /// The centre, without the rows.
+    pub(super) fn into_base(self) -> Vec<Tensor> {
+        self.base.unwrap_or_default()
+    }
+
     fn coordinates(&self, x: &[f64], tensor: usize) -> Vec<f64> {
         (0..self.members).map(|k| x[k * self.group_count + self.groups[tensor]]).collect()
     }
-}
 
-impl Directions {
-    /// Reads the model batch and takes its unit directions from the centre (step 2 of a model batch).
-    ///
-    /// `d[k,l] = (theta[k,l] - c[l]) / n[k,l]` with n the Euclidean norm over the group, squares summed in f64. Where
-    /// `n <= 1e-6 max(|theta|, |c|)` the direction is 0 and n is given as 0.
-    ///
-    /// Reads each member once, tensor by tensor, straight into its row.
-    ///
-    /// # Errors
-    /// If an ingredient cannot be read or memory cannot be had.
-    pub fn new(
-        zoo: &Zoo,
-        members: &[usize],
-        mixed: &MixedTensors,
-        centre: Vec<Tensor>,
-        device: Device,
-        kind: Kind,
-    ) -> Result<Self, SpanError> {
-        let (b, l) = (members.len(), mixed.group_count);
-        let mut difference = vec![0.0; b * l];
-        let mut own = vec![0.0; b * l];
-        let mut centres = vec![0.0; l];
-        let mut rows = Vec::with_capacity(mixed.names.len());
-        for (i, (name, &n)) in mixed.names.iter().zip(&mixed.sizes).enumerate() {
-            let row = by_kind!(kind, load_rows(zoo, members, name, n))?;
-            let host_centre = centre[i].f_to_device(Device::Cpu)?;
-            let (squares, centre_square) = by_kind!(kind, subtract(&row, &host_centre));
-            let group = mixed.groups[i];
-            centres[group] += centre_square;
-            for (k, (d, o)) in squares.into_iter().enumerate() {
-                difference[k * l + group] += d;
-                own[k * l + group] += o;
-            }
-            rows.push(row);
+    /// The row of one member and one tensor, flat, on the span's device. Compact ones are still to be divided by their lengths.
+    fn row(&self, tensor: usize, k: usize) -> Result<Tensor, TchError> {
+        match &self.rows {
+            Rows::Whole(rows) => rows[tensor].f_get(k as i64),
+            Rows::Compact { rows, .. } => rows[tensor].row(k, self.kind),
         }
-        check_members(zoo, members)?;
-        let norms: Vec<f64> = (0..b * l)
-            .map(|i| {
-                let n = difference[i].sqrt();
-                if n <= VANISHED * own[i].max(centres[i % l]).sqrt() { 0.0 } else { n }
-            })
-            .collect();
-        for (i, row) in rows.iter_mut().enumerate() {
-            by_kind!(kind, normalise_rows(row, |k| norms[k * l + mixed.groups[i]]));
-            if device != Device::Cpu {
-                *row = row.f_to_device(device)?;
-            }
-        }
-        let span = Span { kind, members: b, groups: mixed.groups.clone(), group_count: l, base: Some(centre), rows };
-        Ok(Self { span, norms })
     }
 }
 
@@ -213,28 +169,17 @@ pub enum SpanError {
 }
 
 /// After reading: a file that changed meanwhile would give directions that belong to no ingredient.
-fn check_members(zoo: &Zoo, members: &[usize]) -> Result<(), ZooError> {
+pub(super) fn check_members(zoo: &Zoo, members: &[usize]) -> Result<(), ZooError> {
     members.iter().try_for_each(|&k| zoo.ingredients()[k].check_unchanged())
 }
 
-fn load_rows<T: Float + Element>(zoo: &Zoo, members: &[usize], name: &str, n: usize) -> Result<Tensor, SpanError> {
+pub(super) fn load_rows<T: Float + Element>(zoo: &Zoo, members: &[usize], name: &str, n: usize) -> Result<Tensor, SpanError> {
     let kind = if size_of::<T>() == 4 { Kind::Float } else { Kind::Double };
     let rows = Tensor::f_empty([members.len() as i64, n as i64], (kind, Device::Cpu))?;
     for (row, &k) in slice_mut::<T>(&rows).chunks_mut(n.max(1)).zip(members) {
         zoo.ingredients()[k].read(name, row)?;
     }
     Ok(rows)
-}
-
-fn subtract<T: Float>(rows: &Tensor, centre: &Tensor) -> (Vec<(f64, f64)>, f64) {
-    kernels::subtract_centre(slice_mut::<T>(rows), slice::<T>(centre))
-}
-
-fn normalise_rows<T: Float>(rows: &Tensor, norm: impl Fn(usize) -> f64) {
-    let n = rows.size()[1].max(1) as usize;
-    for (k, row) in slice_mut::<T>(rows).chunks_mut(n).enumerate() {
-        kernels::normalise(row, norm(k));
-    }
 }
 
 /// Where a mix goes.
@@ -252,36 +197,72 @@ fn mix_tensors<T: Float>(span: &Span, x: &[f64], target: Target<'_>) -> Result<(
         (Target::Base, base) => base.as_deref().unwrap_or_default(),
     };
     let on_host = outputs.first().is_none_or(|t| t.device() == Device::Cpu);
-    if on_host {
-        let jobs = outputs
-            .iter()
-            .enumerate()
-            .map(|(i, out)| MixJob {
-                out: slice_mut::<T>(out),
-                base: match (target, &span.base) {
-                    (Target::Base, _) => Base::InPlace,
-                    (_, Some(base)) => Base::From(slice::<T>(&base[i])),
-                    (_, None) => Base::Zero,
-                },
-                rows: slice::<T>(&span.rows[i]),
-                x: span.coordinates(x, i).into_iter().map(T::from_f64).collect(),
-            })
-            .collect();
-        kernels::mix(jobs);
-        return Ok(());
-    }
-    tch::no_grad(|| {
-        for (i, out) in outputs.iter().enumerate() {
-            let x = Tensor::f_from_slice(&span.coordinates(x, i))?.f_to_kind(span.kind)?.f_to_device(out.device())?;
-            let flat = out.f_view(-1)?;
-            let mixed = match &span.base {
-                Some(base) => base[i].f_addmv(&span.rows[i].f_transpose(0, 1)?, &x)?,
-                None => span.rows[i].f_transpose(0, 1)?.f_mv(&x)?,
-            };
-            flat.shallow_clone().f_copy_(&mixed)?;
+    match (&span.rows, &span.base) {
+        (Rows::Whole(rows), _) if on_host => {
+            let jobs = outputs
+                .iter()
+                .enumerate()
+                .map(|(i, out)| MixJob {
+                    out: slice_mut::<T>(out),
+                    base: match (target, &span.base) {
+                        (Target::Base, _) => Base::InPlace,
+                        (_, Some(base)) => Base::From(slice::<T>(&base[i])),
+                        (_, None) => Base::Zero,
+                    },
+                    rows: slice::<T>(&rows[i]),
+                    x: span.coordinates(x, i).into_iter().map(T::from_f64).collect(),
+                })
+                .collect();
+            kernels::mix(jobs);
+            Ok(())
         }
-        Ok(())
-    })
+        (Rows::Compact { rows, inverse_norms }, Some(base)) if on_host => {
+            let x: Vec<f64> = x.iter().zip(inverse_norms).map(|(x, inverse)| x * inverse).collect();
+            let jobs = outputs
+                .iter()
+                .enumerate()
+                .map(|(i, out)| CompactMix {
+                    out: slice_mut::<T>(out),
+                    base: slice::<T>(&base[i]),
+                    rows: &rows[i],
+                    x: span.coordinates(&x, i).into_iter().map(T::from_f64).collect(),
+                })
+                .collect();
+            compact::mix(jobs);
+            Ok(())
+        }
+        _ => tch::no_grad(|| mix_on_device(span, x, outputs)),
+    }
+}
+
+fn mix_on_device(span: &Span, x: &[f64], outputs: &[Tensor]) -> Result<(), TchError> {
+    for (i, out) in outputs.iter().enumerate() {
+        let flat = out.f_view(-1)?;
+        let mixed = match &span.rows {
+            Rows::Whole(rows) => {
+                let x =
+                    Tensor::f_from_slice(&span.coordinates(x, i))?.f_to_kind(span.kind)?.f_to_device(out.device())?;
+                match &span.base {
+                    Some(base) => base[i].f_addmv(&rows[i].f_transpose(0, 1)?, &x)?,
+                    None => rows[i].f_transpose(0, 1)?.f_mv(&x)?,
+                }
+            }
+            // One row at a time is as wide as the soup, not the whole model batch.
+            Rows::Compact { inverse_norms, .. } => {
+                let x: Vec<f64> = x.iter().zip(inverse_norms).map(|(x, inverse)| x * inverse).collect();
+                let mut sum = match &span.base {
+                    Some(base) => base[i].f_copy()?,
+                    None => flat.f_zeros_like()?,
+                };
+                for (k, x) in span.coordinates(&x, i).into_iter().enumerate() {
+                    sum = sum.f_add(&span.row(i, k)?.f_mul_scalar(x)?)?;
+                }
+                sum
+            }
+        };
+        flat.shallow_clone().f_copy_(&mixed)?;
+    }
+    Ok(())
 }
 
 fn project_tensors<T: Float>(span: &Span, gradients: &[Tensor]) -> Result<(Vec<f64>, f64), TchError> {
@@ -295,26 +276,44 @@ fn project_tensors<T: Float>(span: &Span, gradients: &[Tensor]) -> Result<(Vec<f
         squares += square;
     };
     let defined: Vec<usize> = (0..gradients.len()).filter(|&i| gradients[i].defined()).collect();
-    if span.rows.first().is_none_or(|t| t.device() == Device::Cpu) {
+    let on_host = defined.first().is_none_or(|&i| gradients[i].device() == Device::Cpu);
+    if on_host {
         let contiguous: Vec<Tensor> = defined.iter().map(|&i| gradients[i].f_contiguous()).collect::<Result<_, _>>()?;
-        let jobs: Vec<ProjectJob<'_, T>> = defined
-            .iter()
-            .zip(&contiguous)
-            .map(|(&i, gradient)| ProjectJob { rows: slice::<T>(&span.rows[i]), gradient: slice::<T>(gradient) })
-            .collect();
-        for (&i, (row_dots, square)) in defined.iter().zip(kernels::project(&jobs)) {
+        let parts = defined.iter().zip(&contiguous);
+        let projected = match &span.rows {
+            Rows::Whole(rows) => {
+                let job = |(&i, gradient)| ProjectJob { rows: slice::<T>(&rows[i]), gradient: slice::<T>(gradient) };
+                kernels::project(&parts.map(job).collect::<Vec<_>>())
+            }
+            Rows::Compact { rows, .. } => {
+                let job = |(&i, gradient)| CompactProject { rows: &rows[i], gradient: slice::<T>(gradient) };
+                compact::project(&parts.map(job).collect::<Vec<_>>())
+            }
+        };
+        for (&i, (row_dots, square)) in defined.iter().zip(projected) {
             add(i, &row_dots, square);
         }
-        return Ok((dots, squares));
+    } else {
+        // All products are queued before the first is waited for.
+        let mut pending = Vec::with_capacity(defined.len());
+        for &i in &defined {
+            let gradient = gradients[i].f_reshape(-1)?;
+            let row_dots = match &span.rows {
+                Rows::Whole(rows) => rows[i].f_mv(&gradient)?,
+                Rows::Compact { .. } => {
+                    let dots: Result<Vec<Tensor>, TchError> =
+                        (0..b).map(|k| span.row(i, k)?.f_dot(&gradient)).collect();
+                    Tensor::f_stack(&dots?, 0)?
+                }
+            };
+            pending.push((i, row_dots, gradient.f_dot(&gradient)?));
+        }
+        for (i, row_dots, square) in pending {
+            add(i, &Vec::<f64>::try_from(row_dots.f_to_kind(Kind::Double)?)?, square.f_double_value(&[])?);
+        }
     }
-    // All products are queued before the first is waited for.
-    let mut pending = Vec::with_capacity(defined.len());
-    for &i in &defined {
-        let gradient = gradients[i].f_reshape(-1)?;
-        pending.push((i, span.rows[i].f_mv(&gradient)?, gradient.f_dot(&gradient)?));
-    }
-    for (i, row_dots, square) in pending {
-        add(i, &Vec::<f64>::try_from(row_dots.f_to_kind(Kind::Double)?)?, square.f_double_value(&[])?);
+    if let Rows::Compact { inverse_norms, .. } = &span.rows {
+        dots.iter_mut().zip(inverse_norms).for_each(|(dot, inverse)| *dot *= inverse);
     }
     Ok((dots, squares))
 }

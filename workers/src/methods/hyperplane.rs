@@ -11,7 +11,7 @@ use super::{Method, greedy, mean_of};
 use crate::engine::train::{self, Learned, Parametrization, Position};
 use crate::engine::{TaskRun, span_error, torch_error};
 use crate::hyperplane::schedule::cosine_with_warmup;
-use crate::hyperplane::{Directions, Projection, write_soup};
+use crate::hyperplane::{Directions, Projection, Stored, write_soup};
 use crate::rng::permutation;
 
 /// The hyperplane methods.
@@ -141,8 +141,9 @@ fn directions(
     centre: &mut Option<Vec<Tensor>>,
 ) -> Result<Directions, EngineError> {
     let centre = centre.take().ok_or_else(|| EngineError::Internal("the centre is in use".to_string()))?;
-    Directions::new(&run.inputs.zoo, members, &run.mixed, centre, run.inputs.device, run.inputs.kind)
-        .map_err(span_error)
+    let dtype = run.task.soup.direction_dtype;
+    let stored = Stored { device: run.inputs.device, kind: run.inputs.kind, dtype };
+    Directions::new(&run.inputs.zoo, members, &run.mixed, centre, stored).map_err(span_error)
 }
 
 /// Puts a model batch in the state, or checks that the one there goes on from the same directions.
@@ -171,7 +172,8 @@ fn fold(
     centre: &mut Option<Vec<Tensor>>,
 ) -> Result<(), EngineError> {
     run.state.coefficients.fold(&batch.members, &beta(&batch.x, &directions.norms));
-    *centre = Some(directions.span.fold(&batch.x).map_err(torch_error)?);
+    let folded = directions.fold(&run.inputs.zoo, &batch.members, &run.mixed, &batch.x).map_err(span_error)?;
+    *centre = Some(folded);
     run.state.finished.push(batch);
     Ok(())
 }

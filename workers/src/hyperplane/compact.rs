@@ -1,0 +1,502 @@
+//! Directions in fewer bytes than f32: bf16, or whole numbers of 8 or 4 bits with a scale for each [`GROUP`] of values.
+//!
+//! What is stored is the difference of an ingredient from the centre, before it is divided by its length n: the division is done to the few coordinates
+//! instead, `x / n` in a mix and `<difference, g> / n` in a projection, so no stored value is rounded twice. Directions steer the search; folds
+//! and scores use the original files.
+//!
+//! Errors of one value against the largest magnitude m in its group: bf16 at most `2^-9` of the value itself; int8 at most `m / 127 / 2 (1 + 2^-7)`; int4 at most
+//! `m / 7 / 2 (1 + 2^-7)`. The scale is a bf16, rounded up.
+//!
+//! The kernels read each stored byte once and give the same bits for any number of threads, as those of [`kernels`](super::kernels).
+
+use half::bf16;
+use mehl_soup::sweep::spec::DirectionDtype;
+use rayon::prelude::*;
+use tch::{Device, Kind, TchError, Tensor};
+
+use super::kernels::Float;
+
+/// Values that share a scale.
+pub const GROUP: usize = 64;
+/// Values that one thread works on at a time, as in the kernels of uncompacted rows.
+const CHUNK: usize = 1 << 16;
+/// Values over which a projection is summed in the value's own type before it goes on in f64.
+const BLOCK: usize = 1 << 11;
+/// Independent partial sums of a dot product.
+const LANES: usize = 16;
+
+/// How values are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Code {
+    /// 16 bits, no scale.
+    Bf16,
+    /// 8 bits, from -127 to 127.
+    Int8,
+    /// 4 bits, from -7 to 7: value j of a group in the low half of byte j, value j + 32 in its high half.
+    Int4,
+}
+
+impl Code {
+    /// `None` for values that are stored as they are computed with.
+    pub fn of(dtype: DirectionDtype) -> Option<Self> {
+        match dtype {
+            DirectionDtype::F32 => None,
+            DirectionDtype::Bf16 => Some(Self::Bf16),
+            DirectionDtype::Int8 => Some(Self::Int8),
+            DirectionDtype::Int4 => Some(Self::Int4),
+        }
+    }
+
+    /// Bytes of a whole group, without its scale.
+    const fn group_bytes(self) -> usize {
+        match self {
+            Self::Bf16 => 2 * GROUP,
+            Self::Int8 => GROUP,
+            Self::Int4 => GROUP / 2,
+        }
+    }
+
+    fn has_scales(self) -> bool {
+        self != Self::Bf16
+    }
+
+    /// Bytes of so many values, scales included. The last group is as long as the others.
+    pub fn bytes(self, n: usize) -> usize {
+        n.div_ceil(GROUP) * (self.group_bytes() + if self.has_scales() { 2 } else { 0 })
+    }
+
+    /// Largest whole number.
+    fn most(self) -> f32 {
+        if self == Self::Int4 { 7.0 } else { 127.0 }
+    }
+}
+
+/// The rows of one tensor, on any device.
+#[derive(Debug)]
+pub struct CompactRows {
+    code: Code,
+    /// b.
+    members: usize,
+    /// n: values of a row.
+    length: usize,
+    /// `[b, groups * bytes of a group]`, bytes.
+    values: Tensor,
+    /// `[b, groups]`, bf16; empty without scales.
+    scales: Tensor,
+}
+
+/// Rows on the host, as slices.
+#[derive(Clone, Copy)]
+struct Host<'a> {
+    code: Code,
+    values: &'a [u8],
+    scales: &'a [bf16],
+    /// Groups of a row.
+    groups: usize,
+}
+
+impl Host<'_> {
+    fn group(&self, row: usize, group: usize) -> (&[u8], f32) {
+        let (at, bytes) = (row * self.groups + group, self.code.group_bytes());
+        let scale = if self.code.has_scales() { self.scales[at].to_f32() } else { 1.0 };
+        (&self.values[at * bytes..(at + 1) * bytes], scale)
+    }
+}
+
+impl CompactRows {
+    /// Room for so many rows of so many values, on the host.
+    ///
+    /// # Errors
+    /// If memory cannot be had.
+    pub fn new(code: Code, members: usize, length: usize) -> Result<Self, TchError> {
+        let groups = length.div_ceil(GROUP);
+        let (b, bytes) = (members as i64, (groups * code.group_bytes()) as i64);
+        let scaled = if code.has_scales() { groups as i64 } else { 0 };
+        let values = Tensor::f_zeros([b, bytes], (Kind::Uint8, Device::Cpu))?;
+        let scales = Tensor::f_zeros([b, scaled], (Kind::BFloat16, Device::Cpu))?;
+        Ok(Self { code, members, length, values, scales })
+    }
+
+    /// Stores row `k`.
+    ///
+    /// # Panics
+    /// If it has another length, or the rows are on another device.
+    pub fn store<T: Float>(&mut self, k: usize, row: &[T]) {
+        assert_eq!(row.len(), self.length, "a row has as many values as the others");
+        let (code, groups) = (self.code, self.length.div_ceil(GROUP));
+        let bytes = groups * code.group_bytes();
+        let values = &mut bytes_mut(&self.values)[k * bytes..(k + 1) * bytes];
+        let groups_of_row = row.par_chunks(GROUP).zip(values.par_chunks_mut(code.group_bytes()));
+        let groups_of_row = groups_of_row.with_min_len(CHUNK / GROUP);
+        if code.has_scales() {
+            let scales = &mut scales_mut(&self.scales)[k * groups..(k + 1) * groups];
+            groups_of_row.zip(scales).for_each(|((group, out), scale)| *scale = encode(code, group, out));
+        } else {
+            groups_of_row.for_each(|(group, out)| drop(encode(code, group, out)));
+        }
+    }
+
+    /// On another device.
+    ///
+    /// # Errors
+    /// If memory cannot be had there.
+    pub fn to_device(self, device: Device) -> Result<Self, TchError> {
+        let (values, scales) = (self.values.f_to_device(device)?, self.scales.f_to_device(device)?);
+        Ok(Self { values, scales, ..self })
+    }
+
+    /// Where they are.
+    pub fn device(&self) -> Device {
+        self.values.device()
+    }
+
+    fn host(&self) -> Host<'_> {
+        Host {
+            code: self.code,
+            values: bytes_mut(&self.values),
+            scales: scales_mut(&self.scales),
+            groups: self.length.div_ceil(GROUP),
+        }
+    }
+
+    /// One row as values of `kind`, on the rows' device, by libtorch's own operations.
+    ///
+    /// # Errors
+    /// If libtorch refuses.
+    pub fn row(&self, k: usize, kind: Kind) -> Result<Tensor, TchError> {
+        let values = self.values.f_get(k as i64)?;
+        let whole = match self.code {
+            Code::Bf16 => values.f_view_dtype(Kind::BFloat16)?.f_to_kind(kind)?,
+            Code::Int8 => values.f_view_dtype(Kind::Int8)?.f_to_kind(kind)?,
+            Code::Int4 => {
+                let pairs = values.f_view([-1, GROUP as i64 / 2])?;
+                let (low, high) = (pairs.f_bitwise_and(15)?, pairs.f_bitwise_right_shift_tensor_scalar(4)?);
+                Tensor::f_cat(&[low, high], 1)?.f_to_kind(kind)?.f_sub_scalar(8)?
+            }
+        };
+        let whole = if self.code.has_scales() {
+            let scales = self.scales.f_get(k as i64)?.f_to_kind(kind)?;
+            whole.f_view([-1, GROUP as i64])?.f_mul(&scales.f_unsqueeze(1)?)?
+        } else {
+            whole
+        };
+        whole.f_reshape(-1)?.f_narrow(0, 0, self.length as i64)
+    }
+}
+
+#[allow(clippy::mut_from_ref)] // As `slice_mut`: a `Tensor` is a shared handle.
+fn bytes_mut(tensor: &Tensor) -> &mut [u8] {
+    assert!(tensor.device() == Device::Cpu && tensor.kind() == Kind::Uint8 && tensor.is_contiguous());
+    // SAFETY: contiguous bytes on the host (checked), owned at least as long as they are borrowed; written only while they are built.
+    unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast::<u8>(), tensor.numel()) }
+}
+
+#[allow(clippy::mut_from_ref)] // As above.
+fn scales_mut(tensor: &Tensor) -> &mut [bf16] {
+    assert!(tensor.device() == Device::Cpu && tensor.kind() == Kind::BFloat16 && tensor.is_contiguous());
+    if tensor.numel() == 0 {
+        return &mut [];
+    }
+    // SAFETY: as above; `half::bf16` is two bytes, laid out as libtorch's.
+    unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast::<bf16>(), tensor.numel()) }
+}
+
+/// Stores a group of at most [`GROUP`] values, the others as zeros, and answers its scale.
+fn encode<T: Float>(code: Code, group: &[T], out: &mut [u8]) -> bf16 {
+    let value = |j: usize| group.get(j).map_or(0.0, |value| value.to_f64() as f32);
+    if code == Code::Bf16 {
+        for (j, bytes) in out.as_chunks_mut::<2>().0.iter_mut().enumerate() {
+            *bytes = bf16::from_f32(value(j)).to_ne_bytes();
+        }
+        return bf16::ONE;
+    }
+    let largest = (0..GROUP).map(|j| value(j).abs()).fold(0.0, f32::max);
+    let mut scale = bf16::from_f32(largest / code.most());
+    // Rounded up, so that the largest value is within the whole numbers.
+    if scale.to_f32() * code.most() < largest {
+        scale = bf16::from_bits(scale.to_bits() + 1);
+    }
+    let step = scale.to_f32();
+    let whole = |j: usize| if step == 0.0 { 0.0 } else { (value(j) / step).round_ties_even() };
+    match code {
+        Code::Int4 => {
+            for (j, byte) in out.iter_mut().enumerate() {
+                let [low, high] = [whole(j), whole(j + GROUP / 2)].map(|value| (value + 8.0) as u8);
+                *byte = low | high << 4;
+            }
+        }
+        _ => out.iter_mut().enumerate().for_each(|(j, byte)| *byte = (whole(j) as i8).cast_unsigned()),
+    }
+    scale
+}
+
+/// A stored group as numbers that its scale is still to be multiplied with.
+#[inline(always)]
+fn decode<T: Float>(code: Code, bytes: &[u8]) -> [T; GROUP] {
+    let mut values = [T::default(); GROUP];
+    match code {
+        Code::Bf16 => {
+            let (pairs, _) = bytes.as_chunks::<2>();
+            for j in 0..GROUP {
+                values[j] = T::from_f32(f32::from_bits(u32::from(u16::from_ne_bytes(pairs[j])) << 16));
+            }
+        }
+        Code::Int8 => {
+            let bytes = &bytes[..GROUP];
+            for j in 0..GROUP {
+                values[j] = T::from_f32(f32::from(bytes[j].cast_signed()));
+            }
+        }
+        Code::Int4 => {
+            let bytes = &bytes[..GROUP / 2];
+            for j in 0..GROUP / 2 {
+                values[j] = T::from_f32(f32::from((bytes[j] & 15).cast_signed() - 8));
+                values[j + GROUP / 2] = T::from_f32(f32::from((bytes[j] >> 4).cast_signed() - 8));
+            }
+        }
+    }
+    values
+}
+
+/// One tensor's part of a mix: `out = base + sum_k x[k] rows[k]`.
+pub struct CompactMix<'a, T> {
+    /// Where the sum goes, length n.
+    pub out: &'a mut [T],
+    /// Length n.
+    pub base: &'a [T],
+    /// `[b, n]`, on the host.
+    pub rows: &'a CompactRows,
+    /// Length b: coordinates over lengths.
+    pub x: Vec<T>,
+}
+
+/// Computes all mixes, k ascending, each sum rounded after every term; terms are `(x[k] scale) number`.
+pub fn mix<T: Float>(jobs: Vec<CompactMix<'_, T>>) {
+    let mut pieces = Vec::new();
+    for job in jobs {
+        let (rows, x) = (job.rows.host(), std::sync::Arc::new(job.x));
+        for (i, (out, base)) in job.out.chunks_mut(CHUNK).zip(job.base.chunks(CHUNK)).enumerate() {
+            pieces.push((i * (CHUNK / GROUP), out, base, rows, x.clone()));
+        }
+    }
+    pieces.into_par_iter().for_each(|(first, out, base, rows, x)| {
+        out.copy_from_slice(base);
+        for (k, &x) in x.iter().enumerate() {
+            match rows.code {
+                // By code, so that each loop is compiled for its own.
+                Code::Bf16 => add_row(out, rows, Code::Bf16, k, first, x),
+                Code::Int8 => add_row(out, rows, Code::Int8, k, first, x),
+                Code::Int4 => add_row(out, rows, Code::Int4, k, first, x),
+            }
+        }
+    });
+}
+
+/// Wider vector instructions only do more of the same operations at once: the bits are those of any other processor.
+#[inline(always)]
+fn add_row<T: Float>(out: &mut [T], rows: Host<'_>, code: Code, k: usize, first: usize, x: T) {
+    #[cfg(target_arch = "x86_64")]
+    if std::is_x86_feature_detected!("avx2") {
+        #[target_feature(enable = "avx2")]
+        fn wide<T: Float>(out: &mut [T], rows: Host<'_>, code: Code, k: usize, first: usize, x: T) {
+            match code {
+                Code::Bf16 => add_row_plain(out, rows, Code::Bf16, k, first, x),
+                Code::Int8 => add_row_plain(out, rows, Code::Int8, k, first, x),
+                Code::Int4 => add_row_plain(out, rows, Code::Int4, k, first, x),
+            }
+        }
+        // SAFETY: the processor has the instructions, as was just asked.
+        return unsafe { wide(out, rows, code, k, first, x) };
+    }
+    add_row_plain(out, rows, code, k, first, x);
+}
+
+#[inline(always)]
+fn add_row_plain<T: Float>(out: &mut [T], rows: Host<'_>, code: Code, k: usize, first: usize, x: T) {
+    for (g, out) in out.chunks_mut(GROUP).enumerate() {
+        let (bytes, scale) = rows.group(k, first + g);
+        let (values, factor) = (decode::<T>(code, bytes), x * T::from_f32(scale));
+        if let Some(out) = out.first_chunk_mut::<GROUP>() {
+            for j in 0..GROUP {
+                out[j] += factor * values[j];
+            }
+        } else {
+            out.iter_mut().zip(&values).for_each(|(out, &value)| *out += factor * value);
+        }
+    }
+}
+
+/// Inner products of compact rows, on the host, with one vector.
+pub struct CompactProject<'a, T> {
+    /// `[b, n]`, on the host.
+    pub rows: &'a CompactRows,
+    /// Length n.
+    pub gradient: &'a [T],
+}
+
+/// For each job: `(<rows[k], gradient> for k in 0..b, |gradient|^2)`, in f64.
+pub fn project<T: Float>(jobs: &[CompactProject<'_, T>]) -> Vec<(Vec<f64>, f64)> {
+    let pieces: Vec<(usize, usize)> = jobs
+        .iter()
+        .enumerate()
+        .flat_map(|(j, job)| (0..job.gradient.len()).step_by(CHUNK).map(move |start| (j, start)))
+        .collect();
+    let partial: Vec<(Vec<f64>, f64)> = pieces
+        .par_iter()
+        .map(|&(j, start)| {
+            let CompactProject { rows, gradient } = &jobs[j];
+            let (host, end) = (rows.host(), gradient.len().min(start + CHUNK));
+            let mut squares = 0.0;
+            for block in (start..end).step_by(BLOCK) {
+                let part = &gradient[block..end.min(block + BLOCK)];
+                squares += super::kernels::dot(part, part);
+            }
+            let dots = (0..rows.members)
+                .map(|k| {
+                    let blocks = (start..end).step_by(BLOCK);
+                    blocks.map(|block| dot(host, k, block / GROUP, &gradient[block..end.min(block + BLOCK)])).sum()
+                })
+                .collect();
+            (dots, squares)
+        })
+        .collect();
+    let mut results: Vec<(Vec<f64>, f64)> = jobs.iter().map(|job| (vec![0.0; job.rows.members], 0.0)).collect();
+    for (&(j, _), (dots, squares)) in pieces.iter().zip(&partial) {
+        results[j].0.iter_mut().zip(dots).for_each(|(sum, dot)| *sum += dot);
+        results[j].1 += squares;
+    }
+    results
+}
+
+/// Inner product of at most [`BLOCK`] values, from group `first` of row `k` on.
+fn dot<T: Float>(rows: Host<'_>, k: usize, first: usize, gradient: &[T]) -> f64 {
+    #[inline(always)]
+    fn by_code<T: Float>(rows: Host<'_>, k: usize, first: usize, gradient: &[T]) -> f64 {
+        match rows.code {
+            Code::Bf16 => dot_plain(rows, Code::Bf16, k, first, gradient),
+            Code::Int8 => dot_plain(rows, Code::Int8, k, first, gradient),
+            Code::Int4 => dot_plain(rows, Code::Int4, k, first, gradient),
+        }
+    }
+    #[cfg(target_arch = "x86_64")]
+    if std::is_x86_feature_detected!("avx2") {
+        #[target_feature(enable = "avx2")]
+        fn wide<T: Float>(rows: Host<'_>, k: usize, first: usize, gradient: &[T]) -> f64 {
+            by_code(rows, k, first, gradient)
+        }
+        // SAFETY: the processor has the instructions, as was just asked.
+        return unsafe { wide(rows, k, first, gradient) };
+    }
+    by_code(rows, k, first, gradient)
+}
+
+#[inline(always)]
+fn dot_plain<T: Float>(rows: Host<'_>, code: Code, k: usize, first: usize, gradient: &[T]) -> f64 {
+    let mut lanes = [T::default(); LANES];
+    let mut tail = 0.0;
+    for (g, gradient) in gradient.chunks(GROUP).enumerate() {
+        let (bytes, scale) = rows.group(k, first + g);
+        let (values, scale) = (decode::<T>(code, bytes), T::from_f32(scale));
+        if let Some(gradient) = gradient.first_chunk::<GROUP>() {
+            let mut sums = [T::default(); LANES];
+            for (values, gradient) in values.as_chunks::<LANES>().0.iter().zip(gradient.as_chunks::<LANES>().0) {
+                for lane in 0..LANES {
+                    sums[lane] += values[lane] * gradient[lane];
+                }
+            }
+            for lane in 0..LANES {
+                lanes[lane] += scale * sums[lane];
+            }
+        } else {
+            for (&value, &gradient) in values.iter().zip(gradient) {
+                tail += (scale * value * gradient).to_f64();
+            }
+        }
+    }
+    lanes.iter().map(|lane| lane.to_f64()).sum::<f64>() + tail
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const CODES: [Code; 3] = [Code::Bf16, Code::Int8, Code::Int4];
+
+    fn values(n: usize, seed: u32) -> Vec<f32> {
+        let word = |i: u32| (i + 1_000_003 * seed).wrapping_mul(2_654_435_761);
+        (0..n as u32).map(|i| ((word(i) >> 8) as f32 / (1 << 23) as f32 - 1.0) * 1e-3).collect()
+    }
+
+    fn row(rows: &CompactRows, k: usize) -> Vec<f64> {
+        Vec::try_from(rows.row(k, Kind::Double).unwrap()).unwrap()
+    }
+
+    /// What a value may be off by in a group with this largest magnitude.
+    fn bound(code: Code, value: f32, largest: f32) -> f64 {
+        match code {
+            Code::Bf16 => f64::from(value.abs()) * 2f64.powi(-8),
+            _ => f64::from(largest / code.most()) * 0.5 * (1.0 + 2f64.powi(-6)) + 1e-42,
+        }
+    }
+
+    fn stored(code: Code, values: &[f32], members: usize) -> CompactRows {
+        let mut rows = CompactRows::new(code, members, values.len() / members).unwrap();
+        values.chunks(values.len() / members).enumerate().for_each(|(k, row)| rows.store(k, row));
+        rows
+    }
+
+    proptest! {
+        #[test]
+        fn values_come_back_within_the_bound(
+            group in proptest::collection::vec((-1f32..1.0, -30..3i32), 1..200), code in 0..3usize,
+        ) {
+            let (code, group): (_, Vec<f32>) = (CODES[code], group.iter().map(|(v, e)| v * 10f32.powi(*e)).collect());
+            let rows = stored(code, &group, 1);
+            for (i, (&value, back)) in group.iter().zip(row(&rows, 0)).enumerate() {
+                let whole = &group[i / GROUP * GROUP..group.len().min((i / GROUP + 1) * GROUP)];
+                let largest = whole.iter().fold(0f32, |m, v| m.max(v.abs()));
+                let error = (f64::from(value) - back).abs();
+                prop_assert!(error <= bound(code, value, largest), "{code:?} {i}: {value} came back as {back}");
+            }
+        }
+    }
+
+    #[test]
+    fn kernels_agree_with_the_rows_as_libtorch_reads_them_on_any_number_of_threads() {
+        let (n, b) = (2 * CHUNK + BLOCK + 37, 3);
+        let (all, base, gradient) = (values(b * n, 1), values(n, 2), values(n, 3));
+        let x = vec![0.5f32, -2.0, 3.0];
+        for code in CODES {
+            let rows = stored(code, &all, b);
+            let run = |threads: usize| {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                pool.install(|| {
+                    let mut out = vec![0f32; n];
+                    mix(vec![CompactMix { out: &mut out, base: &base, rows: &rows, x: x.clone() }]);
+                    (out, project(&[CompactProject { rows: &rows, gradient: &gradient }]))
+                })
+            };
+            let (mixed, projected) = run(1);
+            assert_eq!((mixed.clone(), projected.clone()), run(3));
+            let whole: Vec<Vec<f64>> = (0..b).map(|k| row(&rows, k)).collect();
+            for i in 0..n {
+                let wanted = f64::from(base[i]) + (0..b).map(|k| f64::from(x[k]) * whole[k][i]).sum::<f64>();
+                assert!((f64::from(mixed[i]) - wanted).abs() < 1e-9, "{code:?} {i}: {} {wanted}", mixed[i]);
+            }
+            for (k, dot) in projected[0].0.iter().enumerate() {
+                let wanted: f64 = whole[k].iter().zip(&gradient).map(|(v, g)| v * f64::from(*g)).sum();
+                let size: f64 = whole[k].iter().map(|v| v * v).sum::<f64>();
+                assert!((dot - wanted).abs() < 1e-6 * size, "{code:?} {k}: {dot} {wanted}");
+            }
+            let square: f64 = gradient.iter().map(|g| f64::from(*g) * f64::from(*g)).sum();
+            assert!((projected[0].1 / square - 1.0).abs() < 1e-6);
+        }
+    }
+
+    #[test]
+    fn bytes_of_values() {
+        assert_eq!(CODES.map(|code| code.bytes(640)), [1280, 660, 340]);
+        assert_eq!(Code::Int4.bytes(1), 34);
+    }
+}
