@@ -8,10 +8,10 @@ use std::path::Path;
 
 use mehl_soup::coefficients::Coefficients;
 use mehl_soup::runner::engine::SoupEngine;
-use mehl_soup::sweep::spec::Grouping;
+use mehl_soup::sweep::spec::{DirectionDtype, Grouping};
 use mehl_soup::zoo::{LayerGroups, Layout, Zoo};
 use mehl_soup_worker::families;
-use mehl_soup_worker::hyperplane::{Directions, MixedTensors, slice, write_soup};
+use mehl_soup_worker::hyperplane::{Directions, MixedTensors, Stored, slice, write_soup};
 use mehl_soup_worker::rng;
 use proptest::prelude::*;
 use support::{coefficients, fixture, run};

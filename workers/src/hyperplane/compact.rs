@@ -87,7 +87,8 @@ pub struct CompactRows {
 
 /// Rows on the host, as slices.
 #[derive(Clone, Copy)]
-struct Host<'a> {
+pub struct HostRows<'a> {
+    members: usize,
     code: Code,
     values: &'a [u8],
     scales: &'a [bf16],
@@ -95,7 +96,7 @@ struct Host<'a> {
     groups: usize,
 }
 
-impl Host<'_> {
+impl HostRows<'_> {
     fn group(&self, row: usize, group: usize) -> (&[u8], f32) {
         let (at, bytes) = (row * self.groups + group, self.code.group_bytes());
         let scale = if self.code.has_scales() { self.scales[at].to_f32() } else { 1.0 };
@@ -150,8 +151,13 @@ impl CompactRows {
         self.values.device()
     }
 
-    fn host(&self) -> Host<'_> {
-        Host {
+    /// Rows on the host as slices, which threads can share.
+    ///
+    /// # Panics
+    /// If they are on another device.
+    pub fn host(&self) -> HostRows<'_> {
+        HostRows {
+            members: self.members,
             code: self.code,
             values: bytes_mut(&self.values),
             scales: scales_mut(&self.scales),
@@ -265,7 +271,7 @@ pub struct CompactMix<'a, T> {
     /// Length n.
     pub base: &'a [T],
     /// `[b, n]`, on the host.
-    pub rows: &'a CompactRows,
+    pub rows: HostRows<'a>,
     /// Length b: coordinates over lengths.
     pub x: Vec<T>,
 }
@@ -274,7 +280,7 @@ pub struct CompactMix<'a, T> {
 pub fn mix<T: Float>(jobs: Vec<CompactMix<'_, T>>) {
     let mut pieces = Vec::new();
     for job in jobs {
-        let (rows, x) = (job.rows.host(), std::sync::Arc::new(job.x));
+        let (rows, x) = (job.rows, std::sync::Arc::new(job.x));
         for (i, (out, base)) in job.out.chunks_mut(CHUNK).zip(job.base.chunks(CHUNK)).enumerate() {
             pieces.push((i * (CHUNK / GROUP), out, base, rows, x.clone()));
         }
@@ -294,11 +300,11 @@ pub fn mix<T: Float>(jobs: Vec<CompactMix<'_, T>>) {
 
 /// Wider vector instructions only do more of the same operations at once: the bits are those of any other processor.
 #[inline(always)]
-fn add_row<T: Float>(out: &mut [T], rows: Host<'_>, code: Code, k: usize, first: usize, x: T) {
+fn add_row<T: Float>(out: &mut [T], rows: HostRows<'_>, code: Code, k: usize, first: usize, x: T) {
     #[cfg(target_arch = "x86_64")]
     if std::is_x86_feature_detected!("avx2") {
         #[target_feature(enable = "avx2")]
-        fn wide<T: Float>(out: &mut [T], rows: Host<'_>, code: Code, k: usize, first: usize, x: T) {
+        fn wide<T: Float>(out: &mut [T], rows: HostRows<'_>, code: Code, k: usize, first: usize, x: T) {
             match code {
                 Code::Bf16 => add_row_plain(out, rows, Code::Bf16, k, first, x),
                 Code::Int8 => add_row_plain(out, rows, Code::Int8, k, first, x),
@@ -312,7 +318,7 @@ fn add_row<T: Float>(out: &mut [T], rows: Host<'_>, code: Code, k: usize, first:
 }
 
 #[inline(always)]
-fn add_row_plain<T: Float>(out: &mut [T], rows: Host<'_>, code: Code, k: usize, first: usize, x: T) {
+fn add_row_plain<T: Float>(out: &mut [T], rows: HostRows<'_>, code: Code, k: usize, first: usize, x: T) {
     for (g, out) in out.chunks_mut(GROUP).enumerate() {
         let (bytes, scale) = rows.group(k, first + g);
         let (values, factor) = (decode::<T>(code, bytes), x * T::from_f32(scale));
@@ -329,7 +335,7 @@ fn add_row_plain<T: Float>(out: &mut [T], rows: Host<'_>, code: Code, k: usize, 
 /// Inner products of compact rows, on the host, with one vector.
 pub struct CompactProject<'a, T> {
     /// `[b, n]`, on the host.
-    pub rows: &'a CompactRows,
+    pub rows: HostRows<'a>,
     /// Length n.
     pub gradient: &'a [T],
 }
@@ -345,7 +351,7 @@ pub fn project<T: Float>(jobs: &[CompactProject<'_, T>]) -> Vec<(Vec<f64>, f64)>
         .par_iter()
         .map(|&(j, start)| {
             let CompactProject { rows, gradient } = &jobs[j];
-            let (host, end) = (rows.host(), gradient.len().min(start + CHUNK));
+            let end = gradient.len().min(start + CHUNK);
             let mut squares = 0.0;
             for block in (start..end).step_by(BLOCK) {
                 let part = &gradient[block..end.min(block + BLOCK)];
@@ -354,7 +360,7 @@ pub fn project<T: Float>(jobs: &[CompactProject<'_, T>]) -> Vec<(Vec<f64>, f64)>
             let dots = (0..rows.members)
                 .map(|k| {
                     let blocks = (start..end).step_by(BLOCK);
-                    blocks.map(|block| dot(host, k, block / GROUP, &gradient[block..end.min(block + BLOCK)])).sum()
+                    blocks.map(|block| dot(*rows, k, block / GROUP, &gradient[block..end.min(block + BLOCK)])).sum()
                 })
                 .collect();
             (dots, squares)
@@ -369,9 +375,9 @@ pub fn project<T: Float>(jobs: &[CompactProject<'_, T>]) -> Vec<(Vec<f64>, f64)>
 }
 
 /// Inner product of at most [`BLOCK`] values, from group `first` of row `k` on.
-fn dot<T: Float>(rows: Host<'_>, k: usize, first: usize, gradient: &[T]) -> f64 {
+fn dot<T: Float>(rows: HostRows<'_>, k: usize, first: usize, gradient: &[T]) -> f64 {
     #[inline(always)]
-    fn by_code<T: Float>(rows: Host<'_>, k: usize, first: usize, gradient: &[T]) -> f64 {
+    fn by_code<T: Float>(rows: HostRows<'_>, k: usize, first: usize, gradient: &[T]) -> f64 {
         match rows.code {
             Code::Bf16 => dot_plain(rows, Code::Bf16, k, first, gradient),
             Code::Int8 => dot_plain(rows, Code::Int8, k, first, gradient),
@@ -381,7 +387,7 @@ fn dot<T: Float>(rows: Host<'_>, k: usize, first: usize, gradient: &[T]) -> f64 
     #[cfg(target_arch = "x86_64")]
     if std::is_x86_feature_detected!("avx2") {
         #[target_feature(enable = "avx2")]
-        fn wide<T: Float>(rows: Host<'_>, k: usize, first: usize, gradient: &[T]) -> f64 {
+        fn wide<T: Float>(rows: HostRows<'_>, k: usize, first: usize, gradient: &[T]) -> f64 {
             by_code(rows, k, first, gradient)
         }
         // SAFETY: the processor has the instructions, as was just asked.
@@ -391,7 +397,7 @@ fn dot<T: Float>(rows: Host<'_>, k: usize, first: usize, gradient: &[T]) -> f64 
 }
 
 #[inline(always)]
-fn dot_plain<T: Float>(rows: Host<'_>, code: Code, k: usize, first: usize, gradient: &[T]) -> f64 {
+fn dot_plain<T: Float>(rows: HostRows<'_>, code: Code, k: usize, first: usize, gradient: &[T]) -> f64 {
     let mut lanes = [T::default(); LANES];
     let mut tail = 0.0;
     for (g, gradient) in gradient.chunks(GROUP).enumerate() {
@@ -469,12 +475,13 @@ mod tests {
         let x = vec![0.5f32, -2.0, 3.0];
         for code in CODES {
             let rows = stored(code, &all, b);
+            let host = rows.host();
             let run = |threads: usize| {
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
                 pool.install(|| {
                     let mut out = vec![0f32; n];
-                    mix(vec![CompactMix { out: &mut out, base: &base, rows: &rows, x: x.clone() }]);
-                    (out, project(&[CompactProject { rows: &rows, gradient: &gradient }]))
+                    mix(vec![CompactMix { out: &mut out, base: &base, rows: host, x: x.clone() }]);
+                    (out, project(&[CompactProject { rows: host, gradient: &gradient }]))
                 })
             };
             let (mixed, projected) = run(1);

@@ -115,7 +115,8 @@ impl Directions {
             let device = centre[i].device();
             let begun = centre[i].f_to_device(Device::Cpu)?;
             // Directions are from the centre as it was.
-            let folded = begun.f_copy()?;
+            let mut folded = begun.f_empty_like()?;
+            folded.f_copy_(&begun)?;
             for (k, member) in members.iter().enumerate() {
                 let row = by_kind!(kind, load_rows(zoo, std::slice::from_ref(member), name, n))?;
                 by_kind!(kind, subtract(&row, &begun));

@@ -67,7 +67,7 @@ pub struct Span {
     pub(super) group_count: usize,
     /// The centre, a flat tensor for each mixed tensor; `None` for `learned`.
     base: Option<Vec<Tensor>>,
-    rows: Rows,
+    pub(super) rows: Rows,
 }
 
 /// What is stored of the model batch, one for each mixed tensor.
@@ -224,7 +224,7 @@ fn mix_tensors<T: Float>(span: &Span, x: &[f64], target: Target<'_>) -> Result<(
                 .map(|(i, out)| CompactMix {
                     out: slice_mut::<T>(out),
                     base: slice::<T>(&base[i]),
-                    rows: &rows[i],
+                    rows: rows[i].host(),
                     x: span.coordinates(&x, i).into_iter().map(T::from_f64).collect(),
                 })
                 .collect();
@@ -251,7 +251,7 @@ fn mix_on_device(span: &Span, x: &[f64], outputs: &[Tensor]) -> Result<(), TchEr
             Rows::Compact { inverse_norms, .. } => {
                 let x: Vec<f64> = x.iter().zip(inverse_norms).map(|(x, inverse)| x * inverse).collect();
                 let mut sum = match &span.base {
-                    Some(base) => base[i].f_copy()?,
+                    Some(base) => base[i].f_add_scalar(0)?,
                     None => flat.f_zeros_like()?,
                 };
                 for (k, x) in span.coordinates(&x, i).into_iter().enumerate() {
@@ -286,7 +286,7 @@ fn project_tensors<T: Float>(span: &Span, gradients: &[Tensor]) -> Result<(Vec<f
                 kernels::project(&parts.map(job).collect::<Vec<_>>())
             }
             Rows::Compact { rows, .. } => {
-                let job = |(&i, gradient)| CompactProject { rows: &rows[i], gradient: slice::<T>(gradient) };
+                let job = |(&i, gradient)| CompactProject { rows: rows[i].host(), gradient: slice::<T>(gradient) };
                 compact::project(&parts.map(job).collect::<Vec<_>>())
             }
         };
