@@ -272,8 +272,10 @@ pub enum Init {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DirectionDtype {
-    /// As they are computed with.
+    /// bf16 where the forward and backward pass is in bf16, whose gradients are no finer; else f32.
     #[default]
+    Auto,
+    /// As coefficients and soups are computed: f32, or f64 for checks against references.
     F32,
     /// 2 bytes a value.
     Bf16,
@@ -281,6 +283,17 @@ pub enum DirectionDtype {
     Int8,
     /// 4 bits a value, and a scale of 2 bytes for 64 values.
     Int4,
+}
+
+impl DirectionDtype {
+    /// What `auto` stands for under a dtype of the forward and backward pass.
+    pub fn resolve(self, computes_in_bf16: bool) -> Self {
+        match self {
+            Self::Auto if computes_in_bf16 => Self::Bf16,
+            Self::Auto => Self::F32,
+            other => other,
+        }
+    }
 }
 
 /// Number of ingredients resident at once.

@@ -64,6 +64,12 @@ pub struct BenchArgs {
     /// Measure only this
     #[arg(long, value_enum)]
     pub part: Option<bench::Part>,
+    /// Sweep whose ingredients the errors of compact directions are measured on; without it they are not
+    #[arg(long)]
+    pub spec: Option<PathBuf>,
+    /// How directions are stored in an iteration: f32, bf16, int8, int4
+    #[arg(long, default_value = "f32")]
+    pub direction_dtype: String,
     /// Images, made on first use
     #[arg(long, default_value_t = 400)]
     pub images: usize,

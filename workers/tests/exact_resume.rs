@@ -73,6 +73,12 @@ fn block_methods() {
 }
 
 #[test]
+fn compact_directions() {
+    check(&vit_spec("method = 'mehl+'\nmodel_batch = 2\ndirection_dtype = 'int8'\ninner_epochs = 2\nbatch = 10"));
+    check(&vit_spec("method = 'hl+'\ndirection_dtype = 'int4'\ninner_epochs = 3\nbatch = 10"));
+}
+
+#[test]
 fn methods_that_hold_all() {
     check(&vit_spec("method = 'hl+'\nlayer_groups = 'block'\ninner_epochs = 3\nbatch = 10"));
     check(&vit_spec("method = 'learned+'\ninner_epochs = 3\nbatch = 10"));

@@ -49,6 +49,7 @@ pub(super) fn read(section: &mut Section<'_>, seed: u64, contradiction: Contradi
             .word(
                 "direction_dtype",
                 &[
+                    ("auto", DirectionDtype::Auto),
                     ("f32", DirectionDtype::F32),
                     ("bf16", DirectionDtype::Bf16),
                     ("int8", DirectionDtype::Int8),

@@ -6,8 +6,9 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
-use crate::sweep::spec::{DirectionDtype, 
-    Asha, Auto, Distribution, Family, Grouping, Init, MethodName, Metric, ModelBatch, SoupSpec, Strategy as Draw,
+use crate::sweep::spec::{
+    Asha, Auto, DirectionDtype, Distribution, Family, Grouping, Init, MethodName, Metric, ModelBatch, SoupSpec,
+    Strategy as Draw,
 };
 
 const LEAST: &str = "zoo.ingredients = 'zoo/*'\ndata.learn = 'learn.safetensors'\n";
@@ -39,7 +40,7 @@ fn defaults() {
         method: MethodName::MehlPlus,
         layer_groups: Grouping::Tensor,
         model_batch: ModelBatch::Auto(Auto::Auto),
-        direction_dtype: DirectionDtype::F32,
+        direction_dtype: DirectionDtype::Auto,
         inner_epochs: 5,
         outer_epochs: 1,
         batch: 128,

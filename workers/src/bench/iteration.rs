@@ -233,8 +233,8 @@ fn soup(args: &BenchArgs, threads: usize, before: u64, measured: &mut Measured) 
     let spec_path = args.out.join("bench.toml");
     let text = format!(
         "[zoo]\ningredients = [\"zoo/*\"]\n[data]\nlearn = \"learn.safetensors\"\nselect = \"learn.safetensors\"\n\
-         [soup]\nmethod = \"mehl+\"\nmodel_batch = {}\nbatch = {}\ninner_epochs = 1000\nearly_stopping = false\n",
-        args.model_batch, args.batch
+         [soup]\nmethod = \"mehl+\"\nmodel_batch = {}\nbatch = {}\ndirection_dtype = \"{}\"\ninner_epochs = 1000\nearly_stopping = false\n",
+        args.model_batch, args.batch, args.direction_dtype
     );
     fs::write(&spec_path, text)?;
     let spec = parse_spec(&spec_path)?;
@@ -264,8 +264,8 @@ fn soup(args: &BenchArgs, threads: usize, before: u64, measured: &mut Measured) 
 
 fn report(args: &BenchArgs, threads: usize, elements: usize, bare: &Measured, soup: &Measured) -> anyhow::Result<()> {
     println!(
-        "ViT-B/32, 224 px, f32, {} ingredients, model batch {}, batch {}, {threads} threads, {ROUNDS} rounds of {} iterations after {WARM_UP}",
-        args.ingredients, args.model_batch, args.batch, args.iterations
+        "ViT-B/32, 224 px, f32, {} ingredients, model batch {}, directions in {}, batch {}, {threads} threads, {ROUNDS} rounds of {} iterations after {WARM_UP}",
+        args.ingredients, args.model_batch, args.direction_dtype, args.batch, args.iterations
     );
     for (name, measured) in [("bare", bare), ("mehl+", soup)] {
         let phases: Vec<String> = measured

@@ -1,5 +1,6 @@
 //! `make bench`: what is fast, measured beside what it is compared with, in turns in one run.
 
+mod directions;
 mod images;
 mod iteration;
 
@@ -16,6 +17,9 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
     if args.part.is_none_or(|part| part == Part::Iteration) {
         iteration::run(args)?;
     }
+    if let (None | Some(Part::Directions), Some(spec)) = (args.part, &args.spec) {
+        directions::run(args, spec)?;
+    }
     Ok(())
 }
 
@@ -24,6 +28,8 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
 pub enum Part {
     /// An iteration of `mehl+` beside a bare one
     Iteration,
+    /// Errors of compact directions on the ingredients of a sweep
+    Directions,
     /// Decoding and resizing beside torchvision, and the cache beside a plain read
     Images,
 }

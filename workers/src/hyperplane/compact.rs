@@ -37,10 +37,10 @@ pub enum Code {
 }
 
 impl Code {
-    /// `None` for values that are stored as they are computed with.
+    /// `None` for values that are stored as they are computed with. `auto` is to be resolved before.
     pub fn of(dtype: DirectionDtype) -> Option<Self> {
         match dtype {
-            DirectionDtype::F32 => None,
+            DirectionDtype::Auto | DirectionDtype::F32 => None,
             DirectionDtype::Bf16 => Some(Self::Bf16),
             DirectionDtype::Int8 => Some(Self::Int8),
             DirectionDtype::Int4 => Some(Self::Int4),
@@ -133,7 +133,7 @@ impl CompactRows {
             let scales = &mut scales_mut(&self.scales)[k * groups..(k + 1) * groups];
             groups_of_row.zip(scales).for_each(|((group, out), scale)| *scale = encode(code, group, out));
         } else {
-            groups_of_row.for_each(|(group, out)| drop(encode(code, group, out)));
+            groups_of_row.for_each(|(group, out)| _ = encode(code, group, out));
         }
     }
 
@@ -144,6 +144,11 @@ impl CompactRows {
     pub fn to_device(self, device: Device) -> Result<Self, TchError> {
         let (values, scales) = (self.values.f_to_device(device)?, self.scales.f_to_device(device)?);
         Ok(Self { values, scales, ..self })
+    }
+
+    /// Bytes of all of them, scales included.
+    pub fn bytes(&self) -> usize {
+        self.members * self.code.bytes(self.length)
     }
 
     /// Where they are.

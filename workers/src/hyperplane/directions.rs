@@ -97,13 +97,7 @@ impl Directions {
     ///
     /// # Errors
     /// If an ingredient cannot be read or memory cannot be had.
-    pub fn fold(
-        self,
-        zoo: &Zoo,
-        members: &[usize],
-        mixed: &MixedTensors,
-        x: &[f64],
-    ) -> Result<Vec<Tensor>, SpanError> {
+    pub fn fold(self, zoo: &Zoo, members: &[usize], mixed: &MixedTensors, x: &[f64]) -> Result<Vec<Tensor>, SpanError> {
         let Self { span, norms } = self;
         if matches!(span.rows, Rows::Whole(_)) {
             return Ok(span.fold(x)?);
@@ -184,8 +178,7 @@ fn store<T: Float>(compact: &mut CompactRows, k: usize, row: &Tensor) {
 
 /// `sum += x row`
 fn add<T: Float>(sum: &Tensor, row: &Tensor, x: f64) {
-    let job =
-        MixJob { out: slice_mut::<T>(sum), base: Base::InPlace, rows: slice::<T>(row), x: vec![T::from_f64(x)] };
+    let job = MixJob { out: slice_mut::<T>(sum), base: Base::InPlace, rows: slice::<T>(row), x: vec![T::from_f64(x)] };
     kernels::mix(vec![job]);
 }
 
@@ -199,4 +192,3 @@ fn normalise_rows<T: Float>(rows: &Tensor, norm: impl Fn(usize) -> f64) {
         kernels::normalise(row, norm(k));
     }
 }
-

@@ -66,7 +66,7 @@ pub struct Span {
     pub(super) groups: Vec<usize>,
     pub(super) group_count: usize,
     /// The centre, a flat tensor for each mixed tensor; `None` for `learned`.
-    base: Option<Vec<Tensor>>,
+    pub(super) base: Option<Vec<Tensor>>,
     pub(super) rows: Rows,
 }
 
@@ -139,6 +139,14 @@ impl Span {
         Ok(Projection { dots, gradient_norm: squares.sqrt() })
     }
 
+    /// Bytes of the rows.
+    pub fn bytes(&self) -> usize {
+        match &self.rows {
+            Rows::Whole(rows) => rows.iter().map(|row| row.numel() * row.kind().elt_size_in_bytes()).sum(),
+            Rows::Compact { rows, .. } => rows.iter().map(CompactRows::bytes).sum(),
+        }
+    }
+
     /// The centre, without the rows.
     pub(super) fn into_base(self) -> Vec<Tensor> {
         self.base.unwrap_or_default()
@@ -173,7 +181,12 @@ pub(super) fn check_members(zoo: &Zoo, members: &[usize]) -> Result<(), ZooError
     members.iter().try_for_each(|&k| zoo.ingredients()[k].check_unchanged())
 }
 
-pub(super) fn load_rows<T: Float + Element>(zoo: &Zoo, members: &[usize], name: &str, n: usize) -> Result<Tensor, SpanError> {
+pub(super) fn load_rows<T: Float + Element>(
+    zoo: &Zoo,
+    members: &[usize],
+    name: &str,
+    n: usize,
+) -> Result<Tensor, SpanError> {
     let kind = if size_of::<T>() == 4 { Kind::Float } else { Kind::Double };
     let rows = Tensor::f_empty([members.len() as i64, n as i64], (kind, Device::Cpu))?;
     for (row, &k) in slice_mut::<T>(&rows).chunks_mut(n.max(1)).zip(members) {
@@ -279,15 +292,15 @@ fn project_tensors<T: Float>(span: &Span, gradients: &[Tensor]) -> Result<(Vec<f
     let on_host = defined.first().is_none_or(|&i| gradients[i].device() == Device::Cpu);
     if on_host {
         let contiguous: Vec<Tensor> = defined.iter().map(|&i| gradients[i].f_contiguous()).collect::<Result<_, _>>()?;
-        let parts = defined.iter().zip(&contiguous);
+        let gradients_of = defined.iter().copied().zip(contiguous.iter().map(slice::<T>));
         let projected = match &span.rows {
             Rows::Whole(rows) => {
-                let job = |(&i, gradient)| ProjectJob { rows: slice::<T>(&rows[i]), gradient: slice::<T>(gradient) };
-                kernels::project(&parts.map(job).collect::<Vec<_>>())
+                let jobs = gradients_of.map(|(i, gradient)| ProjectJob { rows: slice::<T>(&rows[i]), gradient });
+                kernels::project(&jobs.collect::<Vec<_>>())
             }
             Rows::Compact { rows, .. } => {
-                let job = |(&i, gradient)| CompactProject { rows: rows[i].host(), gradient: slice::<T>(gradient) };
-                compact::project(&parts.map(job).collect::<Vec<_>>())
+                let jobs = gradients_of.map(|(i, gradient)| CompactProject { rows: rows[i].host(), gradient });
+                compact::project(&jobs.collect::<Vec<_>>())
             }
         };
         for (&i, (row_dots, square)) in defined.iter().zip(projected) {
