@@ -1,6 +1,7 @@
 //! What `/metrics` tells, taken apart.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use crate::servers_support::service::request;
 
@@ -21,6 +22,19 @@ impl Scrape {
         assert_eq!(answer.status, 200, "{address}");
         assert!(answer.header("content-type").starts_with("text/plain"), "{}", answer.header("content-type"));
         Self::parse(String::from_utf8(answer.bytes).unwrap())
+    }
+
+    /// Asks again and again until what it tells is as wanted.
+    pub fn until(address: &str, what: &str, wanted: impl Fn(&Self) -> bool) -> Self {
+        let began = Instant::now();
+        loop {
+            let scrape = Self::of(address);
+            if wanted(&scrape) {
+                return scrape;
+            }
+            assert!(began.elapsed() < Duration::from_secs(10), "{what}: {}", scrape.text);
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     fn parse(text: String) -> Self {
