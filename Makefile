@@ -28,7 +28,7 @@ help: ## say what there is
 setup: ## check the prerequisites and install libtorch in target/, unless LIBTORCH names yours
 	@scripts/setup.sh
 
-setup-servers: ## install Redis and RabbitMQ for the tests, unless they are there or the environment names some
+setup-servers: ## install Redis, RabbitMQ and Prometheus for the tests, unless they are there or the environment names some
 	@scripts/setup-servers.sh
 
 build: setup ## build both programs
@@ -44,7 +44,7 @@ test: setup setup-servers ## every test
 	cargo test $(CARGO_ALL)
 	@scripts/chart.sh
 
-chart: ## the tests of the Helm chart, the Dockerfiles and the compose file alone
+chart: setup-servers ## the tests of the Helm chart, the Dockerfiles and the compose file alone
 	@scripts/chart.sh
 
 soak: setup-servers ## a pool of processes for SOAK_SECONDS (600) with a fault every few seconds; prints a report

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Sees to it that the tests have the servers that they start for themselves: Redis and RabbitMQ. Safe to repeat; when
+# Sees to it that the tests have the servers that they start for themselves: Redis, RabbitMQ and Prometheus. Safe to repeat; when
 # there is nothing to do it ends at once. On Debian and its kin, and as root, it installs what is missing, without
 # starting any service; elsewhere it says what to install.
 #
@@ -22,11 +22,15 @@ has_rabbitmq() { [[ -x $RABBITMQ ]] && command -v epmd >/dev/null && command -v 
 # Gives a process another time of day.
 has_faketime() { compgen -G '/usr/lib/*/faketime/libfaketimeMT.so.1' >/dev/null; }
 
+# Prometheus reads what the programs tell; its promtool reads rules and dashboards.
+has_prometheus() { command -v prometheus >/dev/null && command -v promtool >/dev/null; }
+
 # Prints the packages that are missing, one a line.
 missing_packages() {
     if ! has_redis; then echo redis-server; fi
     if ! has_rabbitmq; then printf '%s\n' rabbitmq-server openssl; fi
     if ! has_faketime; then echo libfaketime; fi
+    if ! has_prometheus; then echo prometheus; fi
 }
 
 # Installs packages while a policy forbids their services to start. One that is there already stays as it is.
@@ -54,8 +58,8 @@ fi
 mapfile -t missing < <(missing_packages)
 if ((${#missing[@]} > 0)); then
     if ! command -v apt-get >/dev/null; then
-        die "missing: ${missing[*]} (Debian's names). Install Redis 6 or newer and RabbitMQ 3.10 or newer, the latter with" \
-            "$RABBITMQ (its folder of scripts), or set MEHL_SOUP_TEST_REDIS_URL and MEHL_SOUP_TEST_AMQP_URL"
+        die "missing: ${missing[*]} (Debian's names). Install Redis 6 or newer, RabbitMQ 3.10 or newer with" \
+            "$RABBITMQ (its folder of scripts), and Prometheus 2.40 or newer with promtool, or set MEHL_SOUP_TEST_REDIS_URL and MEHL_SOUP_TEST_AMQP_URL"
     fi
     ((EUID == 0)) || die "missing: ${missing[*]}. As root: apt-get install ${missing[*]};" \
         "or set MEHL_SOUP_TEST_REDIS_URL and MEHL_SOUP_TEST_AMQP_URL"

@@ -7,12 +7,14 @@
 //! | [`zoo`] | ingredients on disk: safetensors files and Hugging Face folders, hashes, layout, layer groups |
 //! | [`coefficients`] | the table `A`, its file, the exact mix, the written model |
 //! | [`checkpoint`] | a task's saved state |
+//! | [`host`] | memory of this process, and how much it may have |
 //! | [`files`] | writing files and folders so that no reader sees half of one |
 //! | [`untrusted`] | reading files that somebody else made, within limits |
 //! | [`store`] | the truth about sweeps and tasks of a pool: in Redis, or in memory |
 //! | [`queue`] | tickets that tell workers of work: in RabbitMQ, or within one process |
 //! | [`api`] | the scheduler's HTTP API |
 //! | [`metrics`] | what is measured |
+//! | [`logging`] | what the programs of a pool say, as text or JSON |
 //! | [`scheduler`] | what keeps a pool going |
 //! | [`client`] | a client of the scheduler's HTTP API |
 //! | [`runner`] | the engine's boundary, and the sweep on one machine |
@@ -30,6 +32,8 @@ pub mod config;
 pub mod files;
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod host;
+pub mod logging;
 pub mod metrics;
 pub mod queue;
 pub mod runner;

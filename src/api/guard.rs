@@ -7,6 +7,7 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderValue, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use tracing::Instrument;
 
 use super::Api;
 use super::error::ApiError;
@@ -97,7 +98,8 @@ pub async fn watch<S: Store, Q: TicketQueue>(
     let route = request.extensions().get::<MatchedPath>().map_or("other".to_string(), |path| path.as_str().to_string());
     let is_creation = request.method() == Method::POST && route == "/v1/sweeps";
     let deadline: Duration = if is_creation { api.settings.creation_deadline } else { api.settings.deadline };
-    let response = match tokio::time::timeout(deadline, next.run(request)).await {
+    let span = tracing::error_span!("request", method = %request.method(), route);
+    let response = match tokio::time::timeout(deadline, next.run(request).instrument(span)).await {
         Ok(response) => response,
         Err(_) => ApiError::Deadline(deadline.as_secs()).into_response(),
     };

@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
-use prometheus::{Encoder, TextEncoder};
+use prometheus::{Encoder, Registry, TextEncoder};
 use tokio::time::timeout;
 
 use super::Api;
@@ -15,7 +15,7 @@ use super::types::ReadyBody;
 use crate::queue::{QueueError, TicketQueue};
 use crate::store::{Store, StoreError};
 
-const OK: &str = "ok";
+pub(super) const OK: &str = "ok";
 
 /// Answers as long as the process lives.
 #[utoipa::path(get, path = "/healthz", tag = "health", security(()), responses((status = 200, body = String)))]
@@ -70,8 +70,13 @@ pub async fn metrics<S: Store, Q: TicketQueue>(
     // They tell of the moment in which they are asked for.
     store(&api).await;
     broker(&api);
+    text(&api.registry)
+}
+
+/// All of a registry, in the format that Prometheus reads.
+pub(super) fn text(registry: &Registry) -> Result<impl IntoResponse + use<>, ApiError> {
     let encoder = TextEncoder::new();
     let mut text = Vec::new();
-    encoder.encode(&api.registry.gather(), &mut text).map_err(|e| ApiError::Internal(e.to_string()))?;
+    encoder.encode(&registry.gather(), &mut text).map_err(|e| ApiError::Internal(e.to_string()))?;
     Ok(([(header::CONTENT_TYPE, encoder.format_type().to_string())], text))
 }

@@ -16,6 +16,7 @@
 //! | `known` | tasks of sweeps, and results, which do not change any more |
 //! | `openapi` | the document |
 //! | `serve` | listening |
+//! | `waiting` | what is answered before Redis is reached |
 //!
 //! Nothing is held here: a second server beside this one does no harm. Handlers that change something tell [`Api::changed`], so that the scheduler need not
 //! wait for its next turn.
@@ -34,6 +35,7 @@ mod serve;
 mod sweeps;
 mod tasks;
 pub mod types;
+mod waiting;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -63,6 +65,7 @@ use crate::untrusted::LARGEST_SPEC;
 pub use guard::Token;
 pub use openapi::openapi;
 pub use serve::serve;
+pub use waiting::waiting;
 
 /// Largest body of a request: a specification as JSON text, whose escapes may double it, and the fields beside it.
 const LARGEST_BODY: usize = 2 * LARGEST_SPEC as usize + (64 << 10);

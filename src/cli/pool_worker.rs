@@ -12,6 +12,7 @@ use tokio::time::timeout;
 use super::exit::Exit;
 use super::service::{Service, ServiceError, connect_queue, connect_store};
 use crate::config::{Config, ConfigArgs, WorkerConfig};
+use crate::logging;
 use crate::metrics::{Probed, WorkerMetrics, serve_metrics};
 use crate::queue::TicketQueue;
 use crate::runner::engine::{EngineError, SoupEngine};
@@ -35,6 +36,9 @@ pub struct WorkerArgs {
     /// Device, over `worker.device`: cpu, cuda, cuda:1
     #[arg(long)]
     device: Option<String>,
+    /// How the log is written to stderr, over `log.format`: text, json
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<String>,
 }
 
 /// Makes the engine for a sweep on a worker's device.
@@ -48,11 +52,15 @@ pub fn serve_worker<E: SoupEngine + 'static>(
     prepare: fn(&WorkerConfig) -> Result<(), EngineError>,
     engine: PoolEngineFactory<E>,
 ) -> Exit {
-    let flags: Vec<(&str, String)> = args.device.iter().map(|device| ("worker.device", device.clone())).collect();
+    let flags = [("worker.device", &args.device), ("log.format", &args.log_format)];
+    let flags: Vec<_> = flags.into_iter().filter_map(|(key, value)| Some((key, value.clone()?))).collect();
     let config = match Config::load(&args.config, &flags) {
         Ok(config) => config,
         Err(error) => return Exit::Usage.say(error),
     };
+    if let Err(error) = logging::start(config.log_format) {
+        return Exit::Usage.say(error);
+    }
     if let Err(error) = restrict(&config.worker) {
         return Exit::Usage.say(error);
     }
@@ -93,7 +101,7 @@ async fn run<E: SoupEngine + 'static>(
     let registry = prometheus::Registry::new();
     let metrics = Arc::new(WorkerMetrics::new(&registry).map_err(ServiceError::internal)?);
     if let Promise::Unconfirmed(why) = store.promise() {
-        eprintln!(
+        tracing::warn!(
             "Redis cannot say that a completed task is on its disk ({why}): should it lose one, it is computed again"
         );
     }
@@ -114,7 +122,7 @@ async fn run<E: SoupEngine + 'static>(
             .map_err(|error| ServiceError::internal(format!("no thread: {error}")))?
     };
     let watch: Arc<dyn Watch> = Arc::new((Arc::new(Lines), metrics));
-    eprintln!("worker {} waits for tasks on {}", worker.name, worker.device);
+    tracing::info!("worker {} waits for tasks on {}", worker.name, worker.device);
     let settings = worker.settings(once);
     let ended = serve(&*store, &*queue, &compute, &settings, &about(&worker), watch, stop).await;
     drop(timeout(Duration::from_secs(2), queue.close()).await);
@@ -140,6 +148,7 @@ impl<S: Store + 'static, Q: TicketQueue + 'static> Probed for Probe<S, Q> {
 
     /// Whether store and broker answer, which is noted for the metrics, and whether the input roots can be read.
     async fn faults(&self) -> Vec<String> {
+        self.metrics.refresh();
         // There is no sweep of this name: the answer costs next to nothing.
         let stored = timeout(PROBE, self.store.sweep("-")).await.is_ok_and(|answer| answer.is_ok());
         let connected = self.queue.state().is_connected;

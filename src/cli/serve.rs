@@ -4,15 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use prometheus::Registry;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use super::exit::Exit;
 use super::service::{Service, ServiceError, connect_queue, connect_store};
-use crate::api::{Api, ApiSettings, Token, router, serve as listen};
+use crate::api::{Api, ApiSettings, Token, router, serve as listen, waiting};
 use crate::config::{Config, ConfigArgs, ConfigError};
+use crate::logging;
 use crate::metrics::Metrics;
 use crate::scheduler::{PlanSettings, Scheduler, SchedulerSettings, Turn, Watcher};
+use crate::store::Redis;
 
 /// How long requests on their way have to end.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -25,14 +28,21 @@ pub struct ServeArgs {
     /// Address and port of the HTTP API, over `scheduler.listen`. Any but a loopback address needs a token
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<String>,
+    /// How the log is written to stderr, over `log.format`: text, json
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<String>,
 }
 
 pub(super) fn serve(args: &ServeArgs) -> Exit {
-    let flags: Vec<(&str, String)> = args.listen.iter().map(|listen| ("scheduler.listen", listen.clone())).collect();
+    let flags = [("scheduler.listen", &args.listen), ("log.format", &args.log_format)];
+    let flags: Vec<_> = flags.into_iter().filter_map(|(key, value)| Some((key, value.clone()?))).collect();
     let config = match Config::load(&args.config, &flags) {
         Ok(config) => config,
         Err(error) => return Exit::Usage.say(error),
     };
+    if let Err(error) = logging::start(config.log_format) {
+        return Exit::Usage.say(error);
+    }
     let service = match Service::start("scheduler", 2) {
         Ok(service) => service,
         Err(error) => return Exit::Failed.say(error),
@@ -50,11 +60,14 @@ async fn run(config: &Config, stop: watch::Receiver<bool>) -> Result<(), Service
     let listener = TcpListener::bind(config.scheduler.listen)
         .await
         .map_err(|error| ServiceError::usage(format!("cannot listen on {}: {error}", config.scheduler.listen)))?;
-    let Some(store) = connect_store(config, stop.clone()).await? else { return Ok(()) };
+    let address = listener.local_addr().unwrap_or(config.scheduler.listen);
+    tracing::info!("listening on http://{address}");
+    let registry = Registry::new();
+    let metrics = Metrics::new(&registry).map_err(ServiceError::internal)?;
+    let (listener, store) = connect_while_listening(config, listener, registry.clone(), stop.clone()).await?;
+    let Some(store) = store else { return Ok(()) };
     let queue = connect_queue(config, "scheduler")?;
     let (store, queue) = (Arc::new(store), Arc::new(queue));
-    let registry = prometheus::Registry::new();
-    let metrics = Metrics::new(&registry).map_err(ServiceError::internal)?;
     let settings = ApiSettings {
         most_tasks: config.scheduler.max_tasks,
         attempts: config.scheduler.attempts,
@@ -65,7 +78,6 @@ async fn run(config: &Config, stop: watch::Receiver<bool>) -> Result<(), Service
     let wake = api.changed();
     let settings = scheduler_settings(config);
     let scheduler = Scheduler { store: &*store, queue: &*queue, settings: &settings, wake: &wake };
-    eprintln!("listening on http://{}", listener.local_addr().unwrap_or(config.scheduler.listen));
     let mut asked = stop.clone();
     let until = async move { drop(asked.wait_for(|stop| *stop).await) };
     let answering = listen(listener, router(api), until, PATIENCE);
@@ -74,6 +86,27 @@ async fn run(config: &Config, stop: watch::Receiver<bool>) -> Result<(), Service
     },)?;
     crate::queue::TicketQueue::close(&*queue).await;
     Ok(())
+}
+
+/// Connects to Redis, and answers probes meanwhile: by a copy of the listener, so that no connection is refused when the API takes over.
+async fn connect_while_listening(
+    config: &Config,
+    listener: TcpListener,
+    registry: Registry,
+    stop: watch::Receiver<bool>,
+) -> Result<(TcpListener, Option<Redis>), ServiceError> {
+    let listener = listener.into_std().map_err(ServiceError::internal)?;
+    let copy = listener.try_clone().and_then(TcpListener::from_std).map_err(ServiceError::internal)?;
+    let (connected, until) = oneshot::channel::<()>();
+    let answering = listen(copy, waiting(registry), async { drop(until.await) }, Duration::from_secs(1));
+    let connecting = async {
+        let store = connect_store(config, stop).await;
+        drop(connected);
+        store
+    };
+    let (store, answered) = tokio::join!(connecting, answering);
+    answered.map_err(ServiceError::internal)?;
+    Ok((TcpListener::from_std(listener).map_err(ServiceError::internal)?, store?))
 }
 
 const NO_TOKEN: &str = "scheduler.token: expected letters, found only spaces";
@@ -97,11 +130,7 @@ struct Counted(Metrics);
 
 impl Watcher for Counted {
     fn turned(&self, turn: &Turn, _: Duration) {
-        self.0.tickets_published.inc_by(turn.published as u64);
-        self.0.leases_expired.inc_by(turn.expired.len() as u64);
-        self.0.dead_letters.inc_by((turn.dead.1) as u64);
-        self.0.malformed_letters.inc_by(turn.malformed as u64);
-        self.0.set_tasks(&turn.sweeps);
+        self.0.turned(turn);
     }
 }
 

@@ -77,13 +77,18 @@ impl Service {
     pub(super) fn end(&self, work: impl Future<Output = Result<(), ServiceError>>) -> Exit {
         match self.runtime.block_on(work) {
             Ok(()) => {
-                eprintln!("{} has ended", self.name);
+                tracing::info!("{} has ended", self.name);
                 Exit::Done
             }
-            Err(ServiceError::Usage(error)) => Exit::Usage.say(error),
-            Err(ServiceError::Failed(error)) => Exit::Failed.say(error),
+            Err(ServiceError::Usage(error)) => ended_by(&error, Exit::Usage),
+            Err(ServiceError::Failed(error)) => ended_by(&error, Exit::Failed),
         }
     }
+}
+
+fn ended_by(error: &str, exit: Exit) -> Exit {
+    tracing::error!("{}", printable(error));
+    exit
 }
 
 /// Connects to Redis, waiting for it as long as nobody wants to end. `None`: somebody did.
@@ -112,7 +117,7 @@ pub(super) async fn connect_store(
 fn say_once(said: &mut Option<String>, error: &StoreError) {
     let text = error.to_string();
     if said.as_ref() != Some(&text) {
-        eprintln!("{}; trying again", printable(&text));
+        tracing::warn!("{}; trying again", printable(&text));
         *said = Some(text);
     }
 }

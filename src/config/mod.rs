@@ -26,6 +26,7 @@ pub use settings::{Preset, SETTINGS, Setting, markdown};
 pub use sources::Origin;
 pub use value::{Kind, Value};
 
+use crate::logging::LogFormat;
 use sources::Layers;
 
 /// Where Redis is.
@@ -119,6 +120,8 @@ pub struct ClientConfig {
 pub struct Config {
     /// First part of all names on the servers.
     pub installation: String,
+    /// How the log is written.
+    pub log_format: LogFormat,
     /// `[redis]`.
     pub redis: RedisConfig,
     /// `[amqp]`.
@@ -285,6 +288,7 @@ impl Reader {
         let retention = self.seconds("scheduler.retention_seconds");
         Config {
             installation: self.text("installation"),
+            log_format: LogFormat::parse(&self.text("log.format")).unwrap_or(LogFormat::Text),
             redis: RedisConfig {
                 url: self.address("redis.url", "redis.url_file"),
                 ca_file: self.path("redis.ca_file"),

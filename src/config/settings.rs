@@ -1,6 +1,7 @@
 //! The settings: one table, from which they are read, shown and documented.
 
 use super::value::Kind;
+use crate::logging::LogFormat;
 
 /// What a setting is where nobody says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +44,12 @@ pub const SETTINGS: &[Setting] = &[
         Kind::Name,
         Is("mehl-soup"),
         "begins all keys in Redis and all names of queues. Installations on the same servers do not see each other",
+    ),
+    setting(
+        "log.format",
+        Kind::Word(&LogFormat::WORDS),
+        Is("text"),
+        "how scheduler and workers write their log to stderr. `RUST_LOG` chooses what is in it",
     ),
     setting(
         "redis.url",

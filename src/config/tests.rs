@@ -235,6 +235,7 @@ fn every_key_has_an_effect() {
             Kind::Seconds(_, most) | Kind::Count(_, most) | Kind::Bytes(_, most) => most.to_string(),
             Kind::Folders => "/other".to_string(),
             Kind::Hashes => hash.clone(),
+            Kind::Word(words) => words[words.len() - 1].to_string(),
         };
         let mut set = vec![format!("{}={value}", setting.key)];
         if setting.key == "worker.lease_seconds" {

@@ -37,6 +37,8 @@ pub enum Kind {
     Folders,
     /// BLAKE3 hashes.
     Hashes,
+    /// One of these words.
+    Word(&'static [&'static str]),
 }
 
 /// A value that was looked at.
@@ -75,6 +77,7 @@ impl Kind {
             Self::Bytes(least, most) => format!("{least} to {most} bytes"),
             Self::Folders => "a list of absolute paths".to_string(),
             Self::Hashes => "a list of hashes".to_string(),
+            Self::Word(words) => words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(" or "),
         }
     }
 
@@ -175,6 +178,7 @@ impl Kind {
                 let number = |n: &str| (1..=3).contains(&n.len()) && n.bytes().all(|b| b.is_ascii_digit());
                 matches!(text, "cpu" | "cuda") || text.strip_prefix("cuda:").is_some_and(number)
             }
+            Self::Word(words) => words.contains(&text),
             Self::Seconds(..) | Self::Count(..) | Self::Bytes(..) | Self::Folders | Self::Hashes => false,
         }
     }
@@ -248,6 +252,7 @@ mod tests {
             (Kind::MaybeAddress, vec!["", "127.0.0.1:1"], vec!["x"]),
             (Kind::Server, vec!["http://h", "https://h:1/p"], vec!["", "h:1", "http://", "http://u:p@h", "ftp://h"]),
             (Kind::Device, vec!["cpu", "cuda", "cuda:1"], vec!["", "gpu", "cuda:", "cuda:x"]),
+            (Kind::Word(&["text", "json"]), vec!["text", "json"], vec!["", "JSON", "xml"]),
             (Kind::Seconds(2, 9), vec!["2", " 9 "], vec!["", "1", "10", "2.5", "-3", "two"]),
             (Kind::Folders, vec!["", "/a,/b", "/a"], vec!["a", "/a,b"]),
             (Kind::Hashes, vec!["", hash.as_str()], vec!["0", "zz"]),

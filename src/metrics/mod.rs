@@ -2,14 +2,16 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `names` | every series of the scheduler: name, unit, help |
-//! | `worker` | every series of a worker |
+//! | `series` | every series: name, kind, labels, unit, help |
+//! | `scheduler` | those of the scheduler |
+//! | `worker` | those of a worker |
 //! | `listen` | a worker's probes and metrics over HTTP |
 
 mod listen;
-mod names;
+mod scheduler;
+pub mod series;
 mod worker;
 
 pub use listen::{Probed, serve_metrics};
-pub use names::Metrics;
+pub use scheduler::Metrics;
 pub use worker::WorkerMetrics;

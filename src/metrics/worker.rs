@@ -3,39 +3,46 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use prometheus::{
-    Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-};
+use prometheus::{Gauge, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 
+use super::series;
 use crate::runner::engine::{EngineError, Progress};
 use crate::runner::pool::{Ended, Watch};
 use crate::store::{Claimed, Onward, Refusal};
 use crate::task::{TaskKey, TaskState, Ticket};
+use crate::{host, zoo};
 
-/// The series of a worker.
+/// Ways in which attempts end: see [`outcome`].
+const OUTCOMES: [&str; 9] =
+    ["succeeded", "released", "waiting", "failed", "cancelled", "paused", "fenced", "orphaned", "stalled"];
+
+/// The series of a worker, as [`series`] describes them.
 #[derive(Debug)]
 pub struct WorkerMetrics {
-    /// `mehl_soup_build_info{version}`: 1.
-    pub build_info: IntGaugeVec,
-    /// `mehl_soup_broker_connected`: 1 if the broker is connected.
+    /// [`series::BROKER_CONNECTED`].
     pub broker_connected: IntGauge,
-    /// `mehl_soup_redis_connected`: 1 if the store answered last time.
+    /// [`series::REDIS_CONNECTED`].
     pub redis_connected: IntGauge,
+    phases: HistogramVec,
     iterations: IntCounter,
+    samples: IntCounter,
     samples_per_second: Gauge,
     learn_loss: Gauge,
     select_loss: Gauge,
-    host_memory: GaugeVec,
-    device_memory: GaugeVec,
+    select_accuracy: Gauge,
+    host_memory: IntGaugeVec,
+    device_memory: IntGaugeVec,
+    loads: Histogram,
+    read: IntCounter,
     last_progress: Gauge,
     checkpoint_seconds: Histogram,
     checkpoint_bytes: IntGauge,
+    checkpoint_failures: IntCounter,
     attempts: IntCounterVec,
     refused: IntCounter,
     fenced: IntCounter,
     completions_on_disk: IntCounterVec,
     task_info: IntGaugeVec,
-    peak_host: Mutex<u64>,
     heartbeat: Mutex<Instant>,
 }
 
@@ -45,94 +52,55 @@ impl WorkerMetrics {
     /// # Errors
     /// If it has one of that name already.
     pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let opts = |name: &str, help: &str| Opts::new(name, help).namespace("mehl_soup");
-        let seconds = |name: &str, help: &str| {
-            HistogramOpts::from(opts(name, help)).buckets(vec![0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0])
-        };
         let metrics = Self {
-            build_info: IntGaugeVec::new(opts("build_info", "Version of the program; the value is 1"), &["version"])?,
-            broker_connected: IntGauge::with_opts(opts("broker_connected", "Whether the broker is connected: 1 or 0"))?,
-            redis_connected: IntGauge::with_opts(opts(
-                "redis_connected",
-                "Whether the store answered when it was last asked: 1 or 0",
-            ))?,
-            iterations: IntCounter::with_opts(opts("iterations_total", "Optimizer steps of this process"))?,
-            samples_per_second: Gauge::with_opts(opts(
-                "iteration_samples_per_second",
-                "Learn samples of the last iteration over its seconds",
-            ))?,
-            learn_loss: Gauge::with_opts(opts("learn_loss", "Loss on the batch of the last iteration"))?,
-            select_loss: Gauge::with_opts(opts("select_loss", "Loss on select when it was last scored"))?,
-            host_memory: GaugeVec::new(
-                opts(
-                    "host_memory_bytes",
-                    "Memory of this process: resident now, and the most seen at an iteration of the current task",
-                ),
-                &["kind"],
-            )?,
-            device_memory: GaugeVec::new(
-                opts("device_memory_bytes", "Memory in use on the device, where it is not the host and can tell"),
-                &["kind"],
-            )?,
-            last_progress: Gauge::with_opts(opts(
-                "last_progress_timestamp_seconds",
-                "When the last iteration or ingredient was done, in seconds since 1970",
-            ))?,
-            checkpoint_seconds: Histogram::with_opts(seconds(
-                "checkpoint_write_seconds",
-                "Time to write a checkpoint to the store",
-            ))?,
-            checkpoint_bytes: IntGauge::with_opts(opts(
-                "checkpoint_bytes",
-                "Size of the last checkpoint that was written",
-            ))?,
-            attempts: IntCounterVec::new(opts("attempts_total", "Attempts that have ended, by how"), &["outcome"])?,
-            refused: IntCounter::with_opts(opts("tickets_refused_total", "Tickets that were worth nothing"))?,
-            fenced: IntCounter::with_opts(opts(
-                "fenced_writes_total",
-                "Attempts whose task was somebody else's by then",
-            ))?,
-            completions_on_disk: IntCounterVec::new(
-                opts(
-                    "completions_on_disk_total",
-                    "Completed tasks by whether Redis has confirmed that they are on its disk; none if it cannot say",
-                ),
-                &["confirmed"],
-            )?,
-            task_info: IntGaugeVec::new(
-                opts("task_info", "The task that this worker is at; the value is 1"),
-                &["sweep", "task"],
-            )?,
-            peak_host: Mutex::new(0),
+            broker_connected: series::BROKER_CONNECTED.count(registry)?,
+            redis_connected: series::REDIS_CONNECTED.count(registry)?,
+            phases: series::ITERATION_DURATION.histograms(registry)?,
+            iterations: series::ITERATIONS.counter(registry)?,
+            samples: series::SAMPLES.counter(registry)?,
+            samples_per_second: series::SAMPLES_PER_SECOND.gauge(registry)?,
+            learn_loss: series::LEARN_LOSS.gauge(registry)?,
+            select_loss: series::SELECT_LOSS.gauge(registry)?,
+            select_accuracy: series::SELECT_ACCURACY.gauge(registry)?,
+            host_memory: series::HOST_MEMORY.counts(registry)?,
+            device_memory: series::DEVICE_MEMORY.counts(registry)?,
+            loads: series::MODEL_BATCH_LOAD.histogram(registry)?,
+            read: series::INGREDIENT_READ.counter(registry)?,
+            last_progress: series::LAST_PROGRESS.gauge(registry)?,
+            checkpoint_seconds: series::CHECKPOINT_WRITE.histogram(registry)?,
+            checkpoint_bytes: series::CHECKPOINT_SIZE.count(registry)?,
+            checkpoint_failures: series::CHECKPOINT_FAILURES.counter(registry)?,
+            attempts: series::ATTEMPTS.counters(registry)?,
+            refused: series::TICKETS_REFUSED.counter(registry)?,
+            fenced: series::FENCED_WRITES.counter(registry)?,
+            completions_on_disk: series::COMPLETIONS_ON_DISK.counters(registry)?,
+            task_info: series::TASK_INFO.counts(registry)?,
             heartbeat: Mutex::new(Instant::now()),
         };
-        let all: [Box<dyn prometheus::core::Collector>; 17] = [
-            Box::new(metrics.build_info.clone()),
-            Box::new(metrics.broker_connected.clone()),
-            Box::new(metrics.redis_connected.clone()),
-            Box::new(metrics.iterations.clone()),
-            Box::new(metrics.samples_per_second.clone()),
-            Box::new(metrics.learn_loss.clone()),
-            Box::new(metrics.select_loss.clone()),
-            Box::new(metrics.host_memory.clone()),
-            Box::new(metrics.device_memory.clone()),
-            Box::new(metrics.last_progress.clone()),
-            Box::new(metrics.checkpoint_seconds.clone()),
-            Box::new(metrics.checkpoint_bytes.clone()),
-            Box::new(metrics.attempts.clone()),
-            Box::new(metrics.refused.clone()),
-            Box::new(metrics.fenced.clone()),
-            Box::new(metrics.completions_on_disk.clone()),
-            Box::new(metrics.task_info.clone()),
-        ];
-        for collector in all {
-            registry.register(collector)?;
-        }
+        series::BUILD_INFO.counts(registry)?.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        // A counter that appears with its first event hides that event from `increase`.
         for confirmed in ["true", "false"] {
             metrics.completions_on_disk.with_label_values(&[confirmed]);
         }
-        metrics.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        for outcome in OUTCOMES {
+            metrics.attempts.with_label_values(&[outcome]);
+        }
+        metrics.refresh();
         Ok(metrics)
+    }
+
+    /// Brings up to date what is a matter of the moment in which it is asked for: memory of the host, and bytes read.
+    pub fn refresh(&self) {
+        let memory = host::memory();
+        for (kind, bytes) in [
+            ("resident", memory.resident),
+            ("anonymous", memory.anonymous),
+            ("peak", memory.peak),
+            ("limit", host::memory_limit()),
+        ] {
+            self.host_memory.with_label_values(&[kind]).set(whole(bytes));
+        }
+        self.read.inc_by(zoo::bytes_read().saturating_sub(self.read.get()));
     }
 
     /// The store has told whether a completion is on disk.
@@ -149,6 +117,15 @@ impl WorkerMetrics {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.last_progress.set(since.as_secs_f64());
     }
+
+    /// The same, with values for labels that only work gives.
+    #[cfg(test)]
+    pub(super) fn with_every_label(self) -> Self {
+        self.phases.with_label_values(&["mix"]);
+        self.device_memory.with_label_values(&["peak"]);
+        self.task_info.with_label_values(&["s", "t"]);
+        self
+    }
 }
 
 impl Watch for WorkerMetrics {
@@ -161,7 +138,6 @@ impl Watch for WorkerMetrics {
     fn claimed(&self, claimed: &Claimed) {
         self.task_info.reset();
         self.task_info.with_label_values(&[&claimed.hold.key.sweep, &claimed.hold.key.task]).set(1);
-        *self.peak_host.lock().unwrap_or_else(PoisonError::into_inner) = 0;
         self.progressed();
     }
 
@@ -174,19 +150,31 @@ impl Watch for WorkerMetrics {
     }
 
     fn iteration(&self, _: &TaskKey, progress: &Progress) {
-        self.iterations.inc();
-        self.samples_per_second.set(progress.samples_per_second);
-        self.learn_loss.set(progress.learn_loss);
-        if let Some(loss) = progress.select_loss {
+        if let Some(iteration) = &progress.iteration {
+            self.iterations.inc();
+            self.samples.inc_by(iteration.samples);
+            self.samples_per_second.set(progress.samples_per_second);
+            self.learn_loss.set(progress.learn_loss);
+            // Most iterations make no checkpoint; zeros would hide what one takes.
+            for (phase, seconds) in iteration.phases.iter().filter(|(_, seconds)| *seconds > 0.0) {
+                self.phases.with_label_values(&[phase]).observe(*seconds);
+            }
+        }
+        if let (Some(loss), Some(accuracy)) = (progress.select_loss, progress.select_accuracy) {
             self.select_loss.set(loss);
+            self.select_accuracy.set(accuracy);
         }
-        let mut peak = self.peak_host.lock().unwrap_or_else(PoisonError::into_inner);
-        *peak = (*peak).max(progress.host_bytes);
-        self.host_memory.with_label_values(&["resident"]).set(progress.host_bytes as f64);
-        self.host_memory.with_label_values(&["peak"]).set(*peak as f64);
-        if let Some(bytes) = progress.device_bytes {
-            self.device_memory.with_label_values(&["allocated"]).set(bytes as f64);
+        if let Some(device) = &progress.device {
+            for (kind, bytes) in [("allocated", device.allocated), ("reserved", device.reserved), ("peak", device.peak)]
+            {
+                self.device_memory.with_label_values(&[kind]).set(whole(bytes));
+            }
         }
+        self.progressed();
+    }
+
+    fn loaded(&self, took: Duration) {
+        self.loads.observe(took.as_secs_f64());
         self.progressed();
     }
 
@@ -195,22 +183,33 @@ impl Watch for WorkerMetrics {
         self.checkpoint_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
+    fn not_saved(&self) {
+        self.checkpoint_failures.inc();
+    }
+
     fn gave_up(&self, _: &TaskKey, _: &EngineError) {}
 
     fn ended(&self, _: &TaskKey, ended: &Ended) {
         self.task_info.reset();
-        let outcome = match ended {
-            Ended::Completed => "succeeded",
-            Ended::LetGo(Onward::Queued(_)) => "released",
-            Ended::LetGo(Onward::State(TaskState::Failed)) => "failed",
-            Ended::LetGo(Onward::State(state)) => state.as_str(),
-            Ended::Fenced => "fenced",
-            Ended::Orphaned => "orphaned",
-            Ended::Stalled(_) => "stalled",
-        };
         if *ended == Ended::Fenced {
             self.fenced.inc();
         }
-        self.attempts.with_label_values(&[outcome]).inc();
+        self.attempts.with_label_values(&[outcome(ended)]).inc();
     }
+}
+
+fn outcome(ended: &Ended) -> &'static str {
+    match ended {
+        Ended::Completed => "succeeded",
+        Ended::LetGo(Onward::Queued(_)) => "released",
+        Ended::LetGo(Onward::State(TaskState::Failed)) => "failed",
+        Ended::LetGo(Onward::State(state)) => state.as_str(),
+        Ended::Fenced => "fenced",
+        Ended::Orphaned => "orphaned",
+        Ended::Stalled(_) => "stalled",
+    }
+}
+
+fn whole(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
 }

@@ -4,6 +4,8 @@
 //! Everything that must survive a crash passes through [`TaskHost::save`], so any host (files in a run folder, a
 //! remote store) gets the same resumable task.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::Checkpoint;
@@ -45,6 +47,8 @@ pub trait TaskHost {
     fn rung(&self) -> Option<u64> {
         None
     }
+    /// A model batch was read; how long that took.
+    fn loaded(&mut self, _took: Duration) {}
     /// Keeps a checkpoint. When this returns `Ok`, a later attempt can begin from it.
     fn save(&mut self, checkpoint: &Checkpoint) -> Result<(), HostError>;
     /// Something a person should read.
@@ -77,10 +81,41 @@ pub struct Progress {
     pub samples_per_second: f64,
     /// Bytes of memory now resident in this process.
     pub host_bytes: u64,
-    /// Bytes in use on the device, where it is not the host and can tell.
-    pub device_bytes: Option<u64>,
+    /// Accuracy on select when it was last scored, if it was.
+    #[serde(default)]
+    pub select_accuracy: Option<f64>,
+    /// Memory of the device, where it is not the host and can tell.
+    #[serde(default)]
+    pub device: Option<DeviceMemory>,
+    /// What the iteration took; `None` for a step that is no iteration, such as a candidate of a greedy soup. For metrics: nobody keeps it.
+    #[serde(skip)]
+    pub iteration: Option<Iteration>,
     /// What is being done, in a word or two.
     pub stage: &'static str,
+}
+
+/// Memory of a device, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceMemory {
+    /// In use by tensors.
+    pub allocated: u64,
+    /// Held by the allocator.
+    pub reserved: u64,
+    /// The most that was allocated at a time.
+    pub peak: u64,
+}
+
+/// Phases of an iteration.
+pub const PHASES: usize = 7;
+
+/// What one iteration took.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Iteration {
+    /// Learn samples that went through a backward pass.
+    pub samples: u64,
+    /// Seconds by phase, in order: data, mix, forward, backward, project, update, and snapshot, which is the checkpoint that was made before it.
+    /// By the clock of the host: on CUDA, what was queued in one phase may be waited for in another.
+    pub phases: [(&'static str, f64); PHASES],
 }
 
 /// A finished task.

@@ -107,7 +107,7 @@ impl Reporter for Stderr {
                 progress.stage,
                 progress.learn_loss,
                 progress.samples_per_second,
-                (progress.host_bytes + progress.device_bytes.unwrap_or(0)) as f64 / 1e9
+                (progress.host_bytes + progress.device.map_or(0, |device| device.allocated)) as f64 / 1e9
             );
             if let Some(bar) = &slot.bar {
                 bar.set_length(progress.planned_iterations.max(progress.iterations));

@@ -74,6 +74,12 @@ pub struct Turn {
     pub malformed: usize,
     /// All sweeps, as they were when work was handed out.
     pub sweeps: Vec<SweepRecord>,
+    /// Workers that were there then.
+    pub workers: usize,
+    /// Tickets on their way then: to be published, and published.
+    pub tickets: (usize, usize),
+    /// Most tickets that may be on their way to so many workers.
+    pub window: usize,
     /// Why not everything was published.
     pub fault: Option<QueueError>,
 }
@@ -121,7 +127,11 @@ impl<S: Store, Q: TicketQueue> Scheduler<'_, S, Q> {
             let fault = match turn {
                 Ok(turn) => {
                     for expired in &turn.expired {
-                        eprintln!("task {}: its worker's lease ran out; now {}", expired.key, onward(&expired.onward));
+                        tracing::warn!(
+                            "task {}: its worker's lease ran out; now {}",
+                            expired.key,
+                            onward(&expired.onward)
+                        );
                     }
                     watcher.turned(&turn, began.elapsed());
                     if is_whole {
@@ -139,7 +149,7 @@ impl<S: Store, Q: TicketQueue> Scheduler<'_, S, Q> {
             if fault != said
                 && let Some(fault) = &fault
             {
-                eprintln!("{fault}");
+                tracing::warn!("{}", printable(fault));
             }
             said = fault;
             pause = next;
@@ -184,7 +194,9 @@ impl<S: Store, Q: TicketQueue> Scheduler<'_, S, Q> {
         let sweeps = self.store.sweeps().await?;
         let workers = self.store.workers().await?.len();
         let on_their_way = self.store.tickets().await?;
-        let tickets = on_their_way.outbox.len() + on_their_way.outstanding.len();
+        turn.tickets = (on_their_way.outbox.len(), on_their_way.outstanding.len());
+        (turn.workers, turn.window) = (workers, self.settings.plan.window(workers));
+        let tickets = turn.tickets.0 + turn.tickets.1;
         for action in plan(&self.settings.plan, &Snapshot { sweeps: &sweeps, workers, tickets }) {
             match action {
                 Action::Settle(sweep) => turn.settled += self.settle(&sweep).await?,
@@ -239,7 +251,7 @@ impl<S: Store, Q: TicketQueue> Scheduler<'_, S, Q> {
                     Err(error) => return Err(error),
                 }
             }
-            eprintln!("sweep {} was removed: it ended {} s ago", sweep.id, retention.as_secs());
+            tracing::info!("sweep {} was removed: it ended {} s ago", sweep.id, retention.as_secs());
         }
         Ok(())
     }
@@ -289,7 +301,7 @@ impl<S: Store, Q: TicketQueue> Scheduler<'_, S, Q> {
                     if let Some(became) = self.store.dead(&ticket, DEAD_LETTERS).await? {
                         turn.dead.0 += 1;
                         let (id, reason) = (&ticket.task_id, &dead.reason);
-                        eprintln!(
+                        tracing::warn!(
                             "the ticket of {id} came back undelivered ({reason}); the task is now {}",
                             onward(&became)
                         );
@@ -297,7 +309,7 @@ impl<S: Store, Q: TicketQueue> Scheduler<'_, S, Q> {
                 }
                 Err(error) => {
                     let text = String::from_utf8_lossy(&dead.body[..dead.body.len().min(200)]).into_owned();
-                    eprintln!("a dead letter is no ticket ({error}): {}", printable(&text));
+                    tracing::warn!("a dead letter is no ticket ({error}): {}", printable(&text));
                     // Kept before it is settled: should that fail, it comes again.
                     let kept = Letter::new(&dead.body, &dead.reason, &error.to_string());
                     if let Err(error) = self.store.keep_letter(&kept).await {

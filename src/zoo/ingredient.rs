@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rayon::prelude::*;
 use safetensors::Dtype;
@@ -20,6 +21,14 @@ use crate::untrusted::{self, LARGEST_CONFIG};
 pub(crate) const CHUNK: usize = 1 << 15;
 /// Elements that are read at a time: their bytes stay in the processor's nearest cache until they are decoded.
 const RUN: usize = 1 << 13;
+
+/// See [`bytes_read`].
+static READ: AtomicU64 = AtomicU64::new(0);
+
+/// Bytes of ingredients' tensors that this process has read so far, hashing not counted.
+pub fn bytes_read() -> u64 {
+    READ.load(Ordering::Relaxed)
+}
 
 /// One fine-tuned model's weights: a `.safetensors` file, or a Hugging Face folder (single file or sharded).
 ///
@@ -216,6 +225,7 @@ impl Ingredient {
     pub(crate) fn read_bytes(&self, name: &str, start: usize, out: &mut [u8]) -> Result<(), ZooError> {
         let info = self.required(name)?;
         assert!(start + out.len() <= info.bytes(), "the bytes are the tensor's own");
+        READ.fetch_add(out.len() as u64, Ordering::Relaxed);
         self.shards[info.shard].read_at(info.range.start + start, out)
     }
 

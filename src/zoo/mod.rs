@@ -47,7 +47,7 @@ pub use hash::{IngredientHashes, ZooHashes};
 pub use hash_cache::HashCache;
 pub(crate) use header::parse_header;
 pub(crate) use ingredient::CHUNK;
-pub use ingredient::{Ingredient, TensorInfo};
+pub use ingredient::{Ingredient, TensorInfo, bytes_read};
 pub use inspect::{Contents, Depth, Inspection, InspectionEntry, NotFinite, TensorContents, inspect, render};
 pub use layer_groups::LayerGroups;
 pub use layout::{Layout, LayoutTensor, TensorClass};

@@ -27,7 +27,7 @@ NOT_GIVEN = {
 def known():
     """Variables of the settings, from the table that the programs' own tests hold against them."""
     document = (helm.ROOT / "docs" / "configuration.md").read_text()
-    keys = re.findall(r"^\| `((?:redis|amqp|scheduler|worker|client)\.\w+|installation)` \|", document, re.M)
+    keys = re.findall(r"^\| `((?:log|redis|amqp|scheduler|worker|client)\.\w+|installation)` \|", document, re.M)
     assert len(keys) > 30
     return {f"MEHL_SOUP__{key.replace('.', '__').upper()}": key for key in keys}
 
@@ -61,7 +61,7 @@ def test_every_setting_can_be_given_or_it_is_said_why_not():
     values["worker"]["torchscriptAllow"] = ["ab" * 32]
     schema = yaml.safe_load((helm.CHART / "values.schema.json").read_text())
     values["settings"] = {
-        section: {key: one["maximum"] for key, one in part["properties"].items()}
+        section: {key: one.get("maximum") or one["enum"][-1] for key, one in part["properties"].items()}
         for section, part in schema["properties"]["settings"]["properties"].items()
     }
     given = set(variables(helm.render(values)))

@@ -64,6 +64,7 @@ async fn asked_to_end() -> watch::Receiver<bool> {
 /// [`TASK`].
 pub async fn work_as_told() {
     let Some((mut site, words)) = Site::of_environment() else { return };
+    mehl_soup::logging::start(mehl_soup::logging::LogFormat::Text).unwrap();
     let role = Role::of(&words);
     eprintln!("clock {}", SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs());
     site.redis.timeout = role.millis("timeout", 2000);

@@ -176,7 +176,9 @@ impl SoupEngine for Stub {
                 select_loss: None,
                 samples_per_second: 1.0,
                 host_bytes: 1,
-                device_bytes: None,
+                select_accuracy: None,
+                device: None,
+                iteration: None,
                 stage: "learning",
             };
             let began = Instant::now();

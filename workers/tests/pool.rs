@@ -7,151 +7,17 @@
 mod servers_support;
 mod support;
 
-use std::process::Command;
-use std::time::{Duration, Instant};
+#[path = "support/pool.rs"]
+mod pool_support;
 
+use std::process::Command;
+
+use pool_support::Pool;
 use serde_json::{Value, json};
-use servers_support::servers::{RabbitServer, RedisServer, free_port};
-use servers_support::service::{Answer, request};
+use servers_support::servers::free_port;
+use servers_support::service::request;
 use support::fixture;
 use support::programs::{Place, Running, sound_spec};
-
-const PATIENCE: Duration = Duration::from_secs(100);
-
-/// A pool of processes, in a place of its own.
-struct Pool {
-    place: Place,
-    redis: RedisServer,
-    rabbit: RabbitServer,
-    server: String,
-    scheduler: Option<Running>,
-}
-
-impl Pool {
-    fn start() -> Self {
-        let (redis, rabbit) = (RedisServer::start(&["--maxmemory-policy", "noeviction"]), RabbitServer::start(""));
-        let server = format!("http://127.0.0.1:{}", free_port());
-        let mut pool = Self { place: Place::new(), redis, rabbit, server, scheduler: None };
-        pool.start_scheduler();
-        pool
-    }
-
-    fn start_scheduler(&mut self) {
-        let mut command = self.place.command();
-        command.args(["serve", "--listen", self.server.trim_start_matches("http://")]);
-        self.configure(&mut command);
-        self.scheduler = Some(Running::start(command));
-        let began = Instant::now();
-        while std::net::TcpStream::connect(self.server.trim_start_matches("http://")).is_err() {
-            assert!(began.elapsed() < PATIENCE, "the scheduler does not listen");
-            std::thread::sleep(Duration::from_millis(10));
-        }
-    }
-
-    fn configure(&self, command: &mut Command) {
-        command
-            .env("MEHL_SOUP__REDIS__URL", self.redis.url())
-            .env("MEHL_SOUP__AMQP__URL", self.rabbit.url())
-            .env("MEHL_SOUP__SCHEDULER__INTERVAL_SECONDS", "1");
-    }
-
-    /// A worker that reads the fixtures only, with one thread as the runs that it is compared with.
-    fn worker(&self, name: &str, flags: &[&str]) -> Running {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_mehl-soup-worker"));
-        command.arg("serve");
-        let roots = format!("worker.input_roots={},{}", fixture("trajectories").display(), fixture("text").display());
-        let name = format!("worker.name={name}");
-        for set in [&roots, &name, "worker.threads=1", "worker.lease_seconds=2", "worker.checkpoint_interval_seconds=1"]
-        {
-            command.args(["--set", set]);
-        }
-        if !flags.iter().any(|flag| flag.starts_with("worker.listen=")) {
-            command.args(["--set", "worker.listen="]);
-        }
-        command.args(flags);
-        self.configure(&mut command);
-        command.env("MEHL_SOUP_CACHE_DIR", self.place.path("cache"));
-        Running::start(command)
-    }
-
-    fn call(&self, method: &str, path: &str, body: Option<Value>) -> Answer {
-        let bytes = body.map(|body| body.to_string()).unwrap_or_default();
-        request(method, &format!("{}{path}", self.server), &[("content-type", "application/json")], bytes.as_bytes())
-    }
-
-    fn submit(&self, spec: &str) -> String {
-        let body = json!({ "spec": spec, "format": "toml", "folder": self.place.path("").to_str().unwrap() });
-        let answer = self.call("POST", "/v1/sweeps", Some(body));
-        assert_eq!(answer.status, 201, "{}", String::from_utf8_lossy(&answer.bytes));
-        answer.json()["id"].as_str().unwrap().to_string()
-    }
-
-    fn sweep(&self, id: &str) -> Value {
-        self.call("GET", &format!("/v1/sweeps/{id}"), None).json()
-    }
-
-    fn until(&self, what: &str, id: &str, mut done: impl FnMut(&Value) -> bool) -> Value {
-        let began = Instant::now();
-        loop {
-            let sweep = self.sweep(id);
-            if done(&sweep) {
-                return sweep;
-            }
-            assert!(began.elapsed() < PATIENCE, "{what}: {sweep}");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    /// The task that a worker has, and the iterations that it has told of: so many, of so many.
-    fn task_of(&self, id: &str, worker: &str) -> Option<(String, u64, u64)> {
-        let running = self.call("GET", &format!("/v1/sweeps/{id}/tasks?state=running"), None).json();
-        running["tasks"].as_array()?.iter().find_map(|task| {
-            let task = task["id"].as_str()?;
-            let (_, claimant) = self.events(id, task).into_iter().rfind(|(what, _)| what == "claimed")?;
-            let detail = self.call("GET", &format!("/v1/sweeps/{id}/tasks/{task}"), None).json();
-            let told = |field: &str| detail["progress"][field].as_u64();
-            let (iterations, planned) = (told("iterations")?, told("planned_iterations")?);
-            (claimant == worker).then(|| (task.to_string(), iterations, planned))
-        })
-    }
-
-    /// Waits until a worker has told of more iterations of a task than when it was first seen, and has a quarter of it or more before it: what is done to it next is done
-    /// in the middle of that task.
-    fn until_computing(&self, id: &str, worker: &str) {
-        let mut first: Option<(String, u64, u64)> = None;
-        self.until(&format!("{worker} computes"), id, |_| {
-            let now = self.task_of(id, worker);
-            match (&first, &now) {
-                (Some((task, before, _)), Some((same, iterations, planned))) if task == same => {
-                    iterations > before && iterations * 4 < planned * 3
-                }
-                _ => {
-                    first = now;
-                    false
-                }
-            }
-        });
-    }
-
-    /// What happened to a task, and the detail of it.
-    fn events(&self, id: &str, task: &str) -> Vec<(String, String)> {
-        let events = self.call("GET", &format!("/v1/sweeps/{id}/tasks/{task}/events"), None).json();
-        let list = events["events"].as_array().unwrap();
-        let text = |event: &Value, field: &str| event[field].as_str().unwrap_or_default().to_string();
-        list.iter().map(|event| (text(event, "what"), text(event, "detail"))).collect()
-    }
-
-    /// Asserts that a sweep's tasks ended as those of a run in `out`.
-    fn assert_same(&self, id: &str, out: &str) {
-        for (task, expected) in self.place.coefficients(out) {
-            let found = self.call("GET", &format!("/v1/sweeps/{id}/tasks/{task}/coefficients"), None);
-            assert_eq!(found.status, 200, "{task}");
-            assert!(found.bytes == expected, "coefficients of {task} differ");
-            let events = self.events(id, &task);
-            assert_eq!(events.iter().filter(|(what, _)| what == "succeeded").count(), 1, "{task}: {events:?}");
-        }
-    }
-}
 
 /// Tasks of some seconds: long enough that a worker tells of its progress several times in each.
 fn long_spec() -> String {

@@ -93,6 +93,7 @@ impl<S: Store> Attempt<'_, S> {
                 link: link.clone(),
                 key: hold.key.clone(),
                 watch: self.watch.clone(),
+                span: tracing::Span::current(),
                 done,
             });
             let output = match self.accompany(&hold, &link, ended).await {
@@ -182,7 +183,10 @@ impl<S: Store> Attempt<'_, S> {
         match &answer {
             Ok(Held::Yes(_)) => self.watch.saved(snapshot.bytes.len(), began.elapsed()),
             Ok(Held::Fenced) => {}
-            Err(_) => link.put_back(snapshot),
+            Err(_) => {
+                self.watch.not_saved();
+                link.put_back(snapshot);
+            }
         }
         self.hear(answer, link, heard)
     }

@@ -60,6 +60,8 @@ pub struct Job {
     pub key: TaskKey,
     /// Told of what happens.
     pub watch: Arc<dyn Watch>,
+    /// What is said while it is computed is said within this.
+    pub span: tracing::Span,
     /// Told the end.
     pub done: oneshot::Sender<Result<Output, EngineError>>,
 }
@@ -83,6 +85,7 @@ impl Compute {
             // An engine has its sweep's inputs open: the next task of the same sweep finds them so.
             let mut kept: Option<(String, E)> = None;
             while let Ok(job) = queue.recv() {
+                let _within = job.span.clone().entered();
                 let identity = job.spec.identity();
                 let engine = kept.take().filter(|(of, _)| *of == identity).map(|(_, engine)| engine);
                 let ran = catch_unwind(AssertUnwindSafe(|| {
@@ -164,6 +167,10 @@ impl TaskHost for Host<'_> {
             Work::Scores(_) => None,
             Work::Task { rung, .. } => rung,
         }
+    }
+
+    fn loaded(&mut self, took: Duration) {
+        self.job.watch.loaded(took);
     }
 
     fn save(&mut self, checkpoint: &Checkpoint) -> Result<(), HostError> {

@@ -151,7 +151,7 @@ impl History {
             select_loss: progress.select_loss,
             samples_per_second: progress.samples_per_second,
             host_bytes: progress.host_bytes,
-            device_bytes: progress.device_bytes,
+            device_bytes: progress.device.map(|device| device.allocated),
         });
     }
 }
@@ -168,7 +168,9 @@ mod tests {
             select_loss: None,
             samples_per_second: 1.0,
             host_bytes: 1,
-            device_bytes: None,
+            select_accuracy: None,
+            device: None,
+            iteration: None,
             stage: "learning",
         }
     }

@@ -8,6 +8,7 @@ use crate::runner::engine::{EngineError, Progress};
 use crate::store::{Claimed, Onward, Refusal};
 use crate::sweep::manifest::Manifest;
 use crate::task::{TaskKey, Ticket};
+use crate::untrusted::printable;
 
 /// Told of everything that a worker does, from the compute thread and from the asynchronous side: it must not wait for anything.
 pub trait Watch: Send + Sync {
@@ -23,6 +24,10 @@ pub trait Watch: Send + Sync {
     fn scored(&self, _: &Manifest, _done: usize, _total: usize) {}
     /// An iteration is done.
     fn iteration(&self, _: &TaskKey, _: &Progress) {}
+    /// A model batch was read; how long that took.
+    fn loaded(&self, _took: Duration) {}
+    /// A checkpoint was not written, as the store did not answer: it stays in memory.
+    fn not_saved(&self) {}
     /// A checkpoint of so many bytes was written; how long that took.
     fn saved(&self, _bytes: usize, _took: Duration) {}
     /// A checkpoint cannot be read, or is another task's or version's: the task begins anew.
@@ -33,13 +38,13 @@ pub trait Watch: Send + Sync {
     fn ended(&self, _: &TaskKey, _: &Ended) {}
 }
 
-/// A line on stderr for each event that is not an iteration.
+/// An event of the log for each; iterations are for `RUST_LOG=mehl_soup=debug`.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Lines;
 
 impl Watch for Lines {
     fn say(&self, message: &str) {
-        eprintln!("{}", crate::untrusted::printable(message));
+        tracing::info!("{}", printable(message));
     }
 
     fn claimed(&self, claimed: &Claimed) {
@@ -50,12 +55,33 @@ impl Watch for Lines {
         self.say(&format!("ticket of {} generation {} is worth nothing: {why:?}", ticket.task_id, ticket.generation));
     }
 
+    fn scored(&self, _: &Manifest, done: usize, total: usize) {
+        tracing::debug!(done, total, "ingredient scored");
+    }
+
+    fn iteration(&self, _: &TaskKey, progress: &Progress) {
+        let Progress { iterations, planned_iterations, learn_loss, samples_per_second, .. } = progress;
+        tracing::debug!(iterations, planned_iterations, learn_loss, samples_per_second, "{}", progress.stage);
+    }
+
+    fn loaded(&self, took: Duration) {
+        tracing::debug!(seconds = took.as_secs_f64(), "model batch read");
+    }
+
+    fn saved(&self, bytes: usize, took: Duration) {
+        tracing::debug!(bytes, seconds = took.as_secs_f64(), "checkpoint written");
+    }
+
+    fn not_saved(&self) {
+        tracing::warn!("a checkpoint was not written; it stays in memory and is tried again");
+    }
+
     fn checkpoint_refused(&self, key: &TaskKey, why: &str) {
-        self.say(&format!("task {key}: checkpoint refused ({why}); the task begins anew"));
+        tracing::warn!("task {key}: checkpoint refused ({}); the task begins anew", printable(why));
     }
 
     fn gave_up(&self, key: &TaskKey, error: &EngineError) {
-        self.say(&format!("task {key}: {error}"));
+        tracing::warn!("task {key}: {}", printable(&error.to_string()));
     }
 
     fn ended(&self, key: &TaskKey, ended: &Ended) {
@@ -104,6 +130,16 @@ impl<A: Watch + ?Sized, B: Watch + ?Sized> Watch for (Arc<A>, Arc<B>) {
     fn iteration(&self, key: &TaskKey, progress: &Progress) {
         self.0.iteration(key, progress);
         self.1.iteration(key, progress);
+    }
+
+    fn loaded(&self, took: Duration) {
+        self.0.loaded(took);
+        self.1.loaded(took);
+    }
+
+    fn not_saved(&self) {
+        self.0.not_saved();
+        self.1.not_saved();
     }
 
     fn saved(&self, bytes: usize, took: Duration) {

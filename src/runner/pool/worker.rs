@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
+use tracing::Instrument;
 
 use super::attempt::{Attempt, AttemptSettings, Ended};
 use super::compute::Compute;
 use super::watch::Watch;
+use crate::logging::task_span;
 use crate::queue::{Delivery, QueueError, Subscription, TicketQueue};
 use crate::store::{ClaimAnswer, Claimant, Claimed, Onward, Store, StoreError};
 use crate::task::Ticket;
@@ -82,7 +84,8 @@ impl<S: Store, Q: TicketQueue> Worker<'_, S, Q> {
             };
             tasks += 1;
             let key = claimed.hold.key.clone();
-            self.watch.claimed(&claimed);
+            let span = task_span(&key, claimed.attempts);
+            span.in_scope(|| self.watch.claimed(&claimed));
             let attempt = Attempt {
                 store: self.store,
                 compute: self.compute,
@@ -90,8 +93,9 @@ impl<S: Store, Q: TicketQueue> Worker<'_, S, Q> {
                 watch: self.watch.clone(),
                 stop: self.stop.clone(),
             };
-            let ended = settled_in_time(attempt.run(*claimed), delivery, &mut subscription).await;
-            self.watch.ended(&key, &ended);
+            let ended =
+                settled_in_time(attempt.run(*claimed).instrument(span.clone()), delivery, &mut subscription).await;
+            span.in_scope(|| self.watch.ended(&key, &ended));
             let stalled = matches!(ended, Ended::Stalled(_));
             if let Ended::LetGo(Onward::Queued(ticket)) | Ended::Stalled(Some(Onward::Queued(ticket))) = ended {
                 self.publish(&ticket).await;

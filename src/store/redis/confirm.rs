@@ -106,7 +106,7 @@ impl Asker {
             if fault != said
                 && let (Some(fault), [first, ..]) = (&fault, keys.as_slice())
             {
-                eprintln!("the completion of {first} is not confirmed to be on disk: {}", printable(fault));
+                tracing::warn!("the completion of {first} is not confirmed to be on disk: {}", printable(fault));
             }
             said = fault;
             keys.clear();

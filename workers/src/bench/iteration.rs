@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use mehl_soup::checkpoint::Checkpoint;
+use mehl_soup::host;
 use mehl_soup::runner::engine::{Directive, EngineError, HostError, Progress, ScoresHost, SoupEngine, TaskHost};
 use mehl_soup::sweep::manifest::Manifest;
 use mehl_soup::sweep::parse::parse_spec;
 use mehl_soup::zoo::HashCache;
-use mehl_soup_worker::engine::{LocalEngine, Settings, device, memory};
+use mehl_soup_worker::engine::{LocalEngine, Settings, device};
 use mehl_soup_worker::families::{Model, Pass, Vit, VitConfig};
 use mehl_soup_worker::rng;
 use safetensors::Dtype;
@@ -33,7 +34,7 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
     let config = VitConfig::from_json(&config()).map_err(anyhow::Error::msg)?;
     make_zoo(args, &config)?;
     // What libtorch and this program take before any model is there; both loops are counted from it, as what one frees the next takes again.
-    let before = memory::anonymous();
+    let before = host::memory().anonymous;
     // In turns, so that whatever else the machine does meets both.
     let (mut bare_loop, mut soup_loop) = (Measured::default(), Measured::default());
     for _ in 0..ROUNDS {
@@ -88,7 +89,7 @@ fn peak_while<R>(work: impl FnOnce() -> R) -> (R, u64) {
         let watcher = scope.spawn(|| {
             let mut peak = 0;
             while !done.load(Ordering::Relaxed) {
-                peak = peak.max(memory::anonymous());
+                peak = peak.max(host::memory().anonymous);
                 std::thread::sleep(Duration::from_millis(3));
             }
             peak

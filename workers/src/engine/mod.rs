@@ -13,6 +13,7 @@ pub mod train;
 
 use mehl_soup::checkpoint::{Checkpoint, Totals};
 use mehl_soup::coefficients::{About, Coefficients, CoefficientsFile, IngredientRef};
+use mehl_soup::host;
 use mehl_soup::runner::engine::{Completion, Directive, EngineError, Scores, ScoresHost, SoupEngine, TaskHost};
 use mehl_soup::sweep::manifest::Manifest;
 use mehl_soup::sweep::results::Hyperparameters;
@@ -131,7 +132,7 @@ impl LocalEngine {
                 let slots = self.spec.compute.devices.len().max(1) as u64;
                 let budget = match (self.spec.compute.memory_bytes, self.settings.device) {
                     (Some(bytes), _) => bytes,
-                    (None, Device::Cpu) => memory::available() / 5 * 4 / slots,
+                    (None, Device::Cpu) => host::available() / 5 * 4 / slots,
                     (None, _) => {
                         return Err(EngineError::Input(
                             "soup.model_batch = \"auto\" needs compute.memory on a GPU, whose free memory is not read yet".to_string(),

@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use mehl_soup::runner::engine::PHASES;
+
 /// Sums over iterations.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Phases {
@@ -19,11 +21,13 @@ pub struct Phases {
     pub project: f64,
     /// The optimizer's step.
     pub update: f64,
+    /// Making a checkpoint for the host.
+    pub snapshot: f64,
 }
 
 impl Phases {
     /// All phases, by name.
-    pub fn named(&self) -> [(&'static str, f64); 6] {
+    pub fn named(&self) -> [(&'static str, f64); PHASES] {
         [
             ("data", self.data),
             ("mix", self.mix),
@@ -31,7 +35,17 @@ impl Phases {
             ("backward", self.backward),
             ("project", self.project),
             ("update", self.update),
+            ("snapshot", self.snapshot),
         ]
+    }
+
+    /// What came to each phase since they were `before`.
+    pub fn since(&self, before: &Self) -> [(&'static str, f64); PHASES] {
+        let mut named = self.named();
+        for ((_, seconds), (_, then)) in named.iter_mut().zip(before.named()) {
+            *seconds -= then;
+        }
+        named
     }
 }
 

@@ -4,15 +4,15 @@ use std::time::Instant;
 
 use mehl_soup::checkpoint::Checkpoint;
 use mehl_soup::coefficients::Coefficients;
-use mehl_soup::runner::engine::{Directive, EngineError, Progress, RungReached, Scores, TaskHost};
+use mehl_soup::host;
+use mehl_soup::runner::engine::{Directive, Effort, EngineError, Iteration, Progress, RungReached, Scores, TaskHost};
 use mehl_soup::sweep::manifest::{Manifest, SplitScore};
 use mehl_soup::sweep::spec::Metric;
 use mehl_soup::task::Task;
 
 use super::errors::{span_error, zoo_error};
 use super::inputs::Inputs;
-use super::memory;
-use super::phases::Phases;
+use super::phases::{Phases, timed};
 use crate::hyperplane::{MixedTensors, write_soup};
 
 /// A task in progress. Methods change [`TaskRun::state`] and call [`TaskRun::tick`] whenever it is consistent.
@@ -38,6 +38,8 @@ pub struct TaskRun<'a> {
     /// Seconds by phase, of this attempt.
     pub phases: Phases,
     last_select: Option<SplitScore>,
+    /// Phases and samples of all iterations that the host was told of.
+    told: (Phases, u64),
     /// The host.
     pub host: &'a mut dyn TaskHost,
     began: Instant,
@@ -65,8 +67,8 @@ pub struct Claim<'a> {
 impl<'a> TaskRun<'a> {
     /// Begins an attempt.
     pub fn new(claim: Claim<'a>, state: Checkpoint, host: &'a mut dyn TaskHost) -> Self {
-        memory::reset_peak();
-        let seconds_before = state.totals.effort.seconds;
+        host::reset_peak();
+        let Effort { seconds: seconds_before, samples: samples_before, .. } = state.totals.effort;
         let Claim { inputs, task, manifest, mixed, members, metric, score_batch } = claim;
         Self {
             inputs,
@@ -80,10 +82,28 @@ impl<'a> TaskRun<'a> {
             planned_iterations: 0,
             phases: Phases::default(),
             last_select: None,
+            told: (Phases::default(), samples_before),
             host,
             began: Instant::now(),
             seconds_before,
         }
+    }
+
+    /// What is measured from here on is the next iteration's: not the mix that was scored before it.
+    pub fn begin_iteration(&mut self) {
+        // Keeping the state is part of it all the same, and comes after the iteration was told of.
+        self.told.0 = Phases { snapshot: self.told.0.snapshot, ..self.phases };
+    }
+
+    /// Reads a model batch, and tells the host how long that took.
+    ///
+    /// # Errors
+    /// Those of `read`.
+    pub fn load<R>(&mut self, read: impl FnOnce(&Self) -> Result<R, EngineError>) -> Result<R, EngineError> {
+        let began = Instant::now();
+        let batch = read(self)?;
+        self.host.loaded(began.elapsed());
+        Ok(batch)
     }
 
     /// Tells the host of an iteration and does what it says.
@@ -91,16 +111,22 @@ impl<'a> TaskRun<'a> {
     /// # Errors
     /// [`EngineError::Stopped`] once a checkpoint was kept on the host's wish.
     pub fn tick(&mut self, stage: &'static str, learn_loss: f64, samples_per_second: f64) -> Result<(), EngineError> {
+        let select = self.last_select.or(self.state.select);
+        let samples = self.state.totals.effort.samples;
         let progress = Progress {
             iterations: self.state.totals.effort.iterations,
             planned_iterations: self.planned_iterations,
             learn_loss,
-            select_loss: self.last_select.or(self.state.select).map(|score| score.loss),
+            select_loss: select.map(|score| score.loss),
+            select_accuracy: select.map(|score| score.accuracy),
             samples_per_second,
-            host_bytes: memory::resident(),
-            device_bytes: None,
+            host_bytes: host::memory().resident,
+            device: None,
+            iteration: (self.phases.iterations > self.told.0.iterations)
+                .then(|| Iteration { samples: samples - self.told.1, phases: self.phases.since(&self.told.0) }),
             stage,
         };
+        self.told = (self.phases, samples);
         match self.host.progress(&progress) {
             Directive::Continue => Ok(()),
             Directive::Checkpoint => self.save(),
@@ -137,7 +163,8 @@ impl<'a> TaskRun<'a> {
     /// Hands the state to the host.
     pub fn save(&mut self) -> Result<(), EngineError> {
         self.update_effort();
-        self.host.save(&self.state)?;
+        let Self { phases, host, state, .. } = self;
+        timed(&mut phases.snapshot, || host.save(state))?;
         Ok(())
     }
 
@@ -145,7 +172,7 @@ impl<'a> TaskRun<'a> {
     pub fn update_effort(&mut self) {
         let effort = &mut self.state.totals.effort;
         effort.seconds = self.seconds_before + self.began.elapsed().as_secs_f64();
-        effort.peak_host_bytes = effort.peak_host_bytes.max(memory::peak_resident());
+        effort.peak_host_bytes = effort.peak_host_bytes.max(host::memory().peak);
     }
 
     /// Score on select of the soup that the model now holds, with running statistics of its own.

@@ -108,6 +108,7 @@ pub fn learn(
         let order = permutation(soup.seed, "data order", &[position.outer, position.batch, inner], samples);
         while current(run)?.iteration < iterations {
             let began = Instant::now();
+            run.begin_iteration();
             let iteration = current(run)?.iteration;
             let end = if iteration + 1 == iterations { samples } else { (iteration + 1) * soup.batch };
             let indices = &order[iteration * soup.batch..end];

@@ -136,14 +136,14 @@ fn centre_of(run: &TaskRun<'_>) -> Result<Vec<Tensor>, EngineError> {
 }
 
 fn directions(
-    run: &TaskRun<'_>,
+    run: &mut TaskRun<'_>,
     members: &[usize],
     centre: &mut Option<Vec<Tensor>>,
 ) -> Result<Directions, EngineError> {
     let centre = centre.take().ok_or_else(|| EngineError::Internal("the centre is in use".to_string()))?;
     let dtype = run.task.soup.direction_dtype;
     let stored = Stored { device: run.inputs.device, kind: run.inputs.kind, dtype };
-    Directions::new(&run.inputs.zoo, members, &run.mixed, centre, stored).map_err(span_error)
+    run.load(|run| Directions::new(&run.inputs.zoo, members, &run.mixed, centre, stored).map_err(span_error))
 }
 
 /// Puts a model batch in the state, or checks that the one there goes on from the same directions.

@@ -23,8 +23,10 @@ impl Method for Learned {
         run.state.model_batch = k;
         let per_epoch = train::iterations_per_epoch(run);
         run.planned_iterations = (soup.inner_epochs as u64).saturating_mul(per_epoch as u64);
-        let span = Span::of_ingredients(&run.inputs.zoo, &run.members, &run.mixed, run.inputs.device, run.inputs.kind)
-            .map_err(span_error)?;
+        let span = run.load(|run| {
+            Span::of_ingredients(&run.inputs.zoo, &run.members, &run.mixed, run.inputs.device, run.inputs.kind)
+                .map_err(span_error)
+        })?;
         if run.state.current.is_none() {
             run.state.current = Some(Current::new(run.members.clone(), vec![1.0; k * l + 1], vec![]));
         }

@@ -1,0 +1,243 @@
+//! Every series of the programs, defined once: prefix `mehl_soup_`, the unit in the name where it has one, no id of a sweep or a task as a label but in `task_info`.
+
+use prometheus::{Gauge, Opts, Registry, core::Collector};
+use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
+
+/// What every name begins with.
+pub const PREFIX: &str = "mehl_soup";
+
+/// What Prometheus does with a series.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Kind {
+    /// It only rises, and begins at 0 with the process.
+    Counter,
+    /// It rises and falls.
+    Gauge,
+    /// Counts of what was at most each of these values.
+    Histogram(&'static [f64]),
+}
+
+/// Which program tells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Of {
+    /// `mehl-soup serve`.
+    Scheduler,
+    /// `mehl-soup-worker serve`.
+    Worker,
+    /// Both.
+    Both,
+}
+
+/// A series, or several that differ by their labels.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Series {
+    /// Name without the prefix.
+    pub name: &'static str,
+    /// Kind.
+    pub kind: Kind,
+    /// Names of its labels.
+    pub labels: &'static [&'static str],
+    /// What its values count.
+    pub unit: &'static str,
+    /// Which program tells it.
+    pub of: Of,
+    /// What it is, in a line.
+    pub help: &'static str,
+}
+
+/// One list for the constants and for the table of all.
+macro_rules! series {
+    ($($constant:ident = $of:ident $name:literal $labels:tt $kind:expr, $unit:literal, $help:literal;)*) => {
+        $(
+            #[doc = $help]
+            pub const $constant: Series =
+                Series { name: $name, kind: $kind, labels: &$labels, unit: $unit, of: Of::$of, help: $help };
+        )*
+
+        /// Every series there is.
+        pub const SERIES: &[Series] = &[$($constant),*];
+    };
+}
+
+use Kind::{Counter, Gauge as Level};
+
+/// Phases of an iteration: from a small model's on a CPU to a large one's.
+const PHASE: Kind = Kind::Histogram(&[0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0]);
+/// Reading gigabytes from a disk or a file server.
+const LOAD: Kind = Kind::Histogram(&[0.001, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0]);
+/// Writing kilobytes to Redis.
+const WRITE: Kind = Kind::Histogram(&[0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0]);
+
+series! {
+    BUILD_INFO = Both "build_info" ["version"] Level, "none", "Version of the program; the value is 1";
+    BROKER_CONNECTED = Both "broker_connected" [] Level, "0 or 1", "Whether the broker is connected and takes messages";
+    REDIS_CONNECTED = Both "redis_connected" [] Level, "0 or 1", "Whether the store answered when it was last asked";
+    TASKS = Scheduler "tasks" ["state"] Level, "tasks", "Tasks by state, over all sweeps";
+    WORKERS = Scheduler "workers" [] Level, "workers", "Workers that were heard of within 20 s";
+    TICKETS = Scheduler "tickets" ["place"] Level, "tickets", "Tickets that nobody has claimed, by place: outbox, not published yet, or broker";
+    WINDOW_TICKETS = Scheduler "window_tickets" [] Level, "tickets", "Most tickets that may be on their way to as many workers as there are";
+    TICKETS_PUBLISHED = Scheduler "tickets_published_total" [] Counter, "tickets", "Tickets that the broker has confirmed to keep";
+    LEASES_EXPIRED = Scheduler "leases_expired_total" [] Counter, "tasks", "Tasks that were taken from a worker whose lease ran out";
+    DEAD_LETTERS = Scheduler "dead_letters_total" [] Counter, "messages", "Messages taken from the dead-letter queue";
+    MALFORMED_LETTERS = Scheduler "malformed_letters_total" [] Counter, "messages", "Dead letters that are no tickets; GET /v1/dead-letters lists them";
+    HTTP_REQUESTS = Scheduler "http_requests_total" ["route", "code"] Counter, "requests", "Answers of the HTTP API by route and status code";
+    ITERATION_DURATION = Worker "iteration_duration_seconds" ["phase"] PHASE, "seconds", "Time of an iteration by phase: data, mix, forward, backward, project, update, and snapshot where a checkpoint was made; by the host's clock";
+    ITERATIONS = Worker "iterations_total" [] Counter, "iterations", "Optimizer steps of this process";
+    SAMPLES = Worker "samples_total" [] Counter, "samples", "Learn samples that went through a backward pass of this process";
+    SAMPLES_PER_SECOND = Worker "iteration_samples_per_second" [] Level, "samples per second", "Learn samples of the last iteration over its seconds";
+    DEVICE_MEMORY = Worker "device_memory_bytes" ["kind"] Level, "bytes", "Memory of the device, where it is not the host and can tell: allocated by tensors, reserved by the allocator, and the peak of what was allocated";
+    HOST_MEMORY = Worker "host_memory_bytes" ["kind"] Level, "bytes", "Memory of this process: resident, anonymous of that, and the peak of resident in this task; and the limit, which is the least of its control groups' and the machine's memory";
+    LEARN_LOSS = Worker "learn_loss" [] Level, "nats", "Loss on the batch of the last iteration";
+    SELECT_LOSS = Worker "select_loss" [] Level, "nats", "Loss on select when it was last scored";
+    SELECT_ACCURACY = Worker "select_accuracy" [] Level, "ratio", "Accuracy on select when it was last scored";
+    MODEL_BATCH_LOAD = Worker "model_batch_load_seconds" [] LOAD, "seconds", "Time to read a model batch and make its directions";
+    INGREDIENT_READ = Worker "ingredient_read_bytes_total" [] Counter, "bytes", "Bytes of ingredients' tensors that were read, from the disk or the system's cache; hashing is not counted";
+    LAST_PROGRESS = Worker "last_progress_timestamp_seconds" [] Level, "seconds", "When the last iteration or ingredient was done, or the last task begun, since 1970";
+    CHECKPOINT_WRITE = Worker "checkpoint_write_seconds" [] WRITE, "seconds", "Time to write a checkpoint to the store";
+    CHECKPOINT_SIZE = Worker "checkpoint_bytes" [] Level, "bytes", "Size of the last checkpoint that was written";
+    CHECKPOINT_FAILURES = Worker "checkpoint_failures_total" [] Counter, "writes", "Checkpoints that the store did not take; each stays in memory and is tried again";
+    ATTEMPTS = Worker "attempts_total" ["outcome"] Counter, "attempts", "Attempts that have ended, by how";
+    TICKETS_REFUSED = Worker "tickets_refused_total" [] Counter, "tickets", "Tickets that were worth nothing";
+    FENCED_WRITES = Worker "fenced_writes_total" [] Counter, "attempts", "Attempts whose task was somebody else's by then: nothing of them was written";
+    COMPLETIONS_ON_DISK = Worker "completions_on_disk_total" ["confirmed"] Counter, "tasks", "Completed tasks by whether Redis has confirmed that they are on its disk; none if it cannot say";
+    TASK_INFO = Worker "task_info" ["sweep", "task"] Level, "none", "The task that this worker is at; the value is 1, and an idle worker has none";
+}
+
+impl Series {
+    fn opts(&self) -> Opts {
+        Opts::new(self.name, self.help).namespace(PREFIX)
+    }
+
+    /// A counter without labels.
+    pub(super) fn counter(&self, registry: &Registry) -> Result<IntCounter, prometheus::Error> {
+        self.register(registry, IntCounter::with_opts(self.opts())?)
+    }
+
+    /// Counters by label.
+    pub(super) fn counters(&self, registry: &Registry) -> Result<IntCounterVec, prometheus::Error> {
+        self.register(registry, IntCounterVec::new(self.opts(), self.labels)?)
+    }
+
+    /// A gauge of whole numbers without labels.
+    pub(super) fn count(&self, registry: &Registry) -> Result<IntGauge, prometheus::Error> {
+        self.register(registry, IntGauge::with_opts(self.opts())?)
+    }
+
+    /// Gauges of whole numbers by label.
+    pub(super) fn counts(&self, registry: &Registry) -> Result<IntGaugeVec, prometheus::Error> {
+        self.register(registry, IntGaugeVec::new(self.opts(), self.labels)?)
+    }
+
+    /// A gauge without labels.
+    pub(super) fn gauge(&self, registry: &Registry) -> Result<Gauge, prometheus::Error> {
+        self.register(registry, Gauge::with_opts(self.opts())?)
+    }
+
+    /// A histogram without labels.
+    pub(super) fn histogram(&self, registry: &Registry) -> Result<Histogram, prometheus::Error> {
+        self.register(registry, Histogram::with_opts(self.histogram_opts())?)
+    }
+
+    /// Histograms by label.
+    pub(super) fn histograms(&self, registry: &Registry) -> Result<HistogramVec, prometheus::Error> {
+        self.register(registry, HistogramVec::new(self.histogram_opts(), self.labels)?)
+    }
+
+    fn histogram_opts(&self) -> HistogramOpts {
+        let buckets = match self.kind {
+            Kind::Histogram(buckets) => buckets.to_vec(),
+            Kind::Counter | Kind::Gauge => vec![],
+        };
+        HistogramOpts::from(self.opts()).buckets(buckets)
+    }
+
+    fn register<C: Collector + Clone + 'static>(&self, registry: &Registry, one: C) -> Result<C, prometheus::Error> {
+        registry.register(Box::new(one.clone()))?;
+        Ok(one)
+    }
+}
+
+/// The table of the documentation, in Markdown.
+pub fn markdown() -> String {
+    let mut text = String::from("| series | kind | unit | of | what |\n|---|---|---|---|---|\n");
+    for Series { name, kind, labels, unit, of, help } in SERIES {
+        let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(", ")) };
+        let kind = match kind {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Histogram(_) => "histogram",
+        };
+        let of = match of {
+            Of::Scheduler => "scheduler",
+            Of::Worker => "worker",
+            Of::Both => "scheduler, worker",
+        };
+        text.push_str(&format!("| `{PREFIX}_{name}{labels}` | {kind} | {unit} | {of} | {help} |\n"));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus::proto::MetricType;
+
+    use super::*;
+    use crate::metrics::{Metrics, WorkerMetrics};
+
+    #[test]
+    fn every_series_is_documented_as_it_is() {
+        let (document, table) = (include_str!("../../docs/metrics.md"), markdown());
+        assert!(document.contains(&table), "docs/metrics.md: its table is old, it should be\n{table}");
+    }
+
+    #[test]
+    fn names_tell_units_and_kinds() {
+        for (i, series) in SERIES.iter().enumerate() {
+            let Series { name, kind, unit, help, .. } = series;
+            assert!(SERIES[..i].iter().all(|other| other.name != *name), "{name}");
+            assert_eq!(name.ends_with("_total"), *kind == Counter, "{name}");
+            let plain = name.trim_end_matches("_total");
+            assert_eq!(plain.ends_with("_bytes"), *unit == "bytes", "{name}");
+            assert_eq!(plain.ends_with("_seconds"), *unit == "seconds", "{name}");
+            assert!(!help.is_empty() && !help.ends_with('.'), "{name}: {help}");
+            if let Kind::Histogram(buckets) = kind {
+                assert!(buckets.len() > 5 && buckets.is_sorted(), "{name}");
+            }
+        }
+    }
+
+    /// A series without values is not gathered, so that each label is given one.
+    #[test]
+    fn programs_define_what_is_listed_and_nothing_else() {
+        for of in [Of::Scheduler, Of::Worker] {
+            let registry = Registry::new();
+            match of {
+                Of::Scheduler => drop(Metrics::new(&registry).unwrap().http_requests.with_label_values(&["/", "200"])),
+                _ => drop(WorkerMetrics::new(&registry).unwrap().with_every_label()),
+            }
+            let gathered = registry.gather();
+            let expected: Vec<&Series> = SERIES.iter().filter(|one| one.of == of || one.of == Of::Both).collect();
+            assert_eq!(gathered.len(), expected.len(), "{of:?}");
+            for series in expected {
+                let full = format!("{PREFIX}_{}", series.name);
+                let family = gathered.iter().find(|family| family.name() == full).unwrap_or_else(|| panic!("{full}"));
+                let kind = match series.kind {
+                    Kind::Counter => MetricType::COUNTER,
+                    Kind::Gauge => MetricType::GAUGE,
+                    Kind::Histogram(_) => MetricType::HISTOGRAM,
+                };
+                assert_eq!((family.get_field_type(), family.help()), (kind, series.help), "{full}");
+                for metric in family.get_metric() {
+                    let mut labels: Vec<&str> = metric.get_label().iter().map(|pair| pair.name()).collect();
+                    let mut wanted = series.labels.to_vec();
+                    labels.sort_unstable();
+                    wanted.sort_unstable();
+                    assert_eq!(labels, wanted, "{full}");
+                    if let Kind::Histogram(buckets) = series.kind {
+                        assert_eq!(metric.get_histogram().get_bucket().len(), buckets.len(), "{full}");
+                    }
+                }
+            }
+        }
+    }
+}
