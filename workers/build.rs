@@ -23,4 +23,21 @@ fn main() {
         }
     }
     println!("cargo:rustc-env=MEHL_SOUP_LIBTORCH_VERSION={version}");
+    compile_allocations();
+}
+
+/// What tch has no call for, in C++ over libtorch's smallest library.
+fn compile_allocations() {
+    const SOURCE: &str = "src/engine/allocations.cpp";
+    println!("cargo:rerun-if-changed={SOURCE}");
+    println!("cargo:rerun-if-env-changed=LIBTORCH_INCLUDE");
+    let named = ["LIBTORCH_INCLUDE", "LIBTORCH"].iter().find_map(std::env::var_os).map(PathBuf::from);
+    // Else beside the libraries that torch-sys has found.
+    let beside = || std::env::var_os("DEP_TCH_LIBTORCH_LIB").and_then(|lib| Some(PathBuf::from(lib).parent()?.to_path_buf()));
+    let mut build = cc::Build::new();
+    if let Some(root) = named.or_else(beside) {
+        build.include(root.join("include"));
+    }
+    build.cpp(true).std("c++17").warnings(false).define("_GLIBCXX_USE_CXX11_ABI", "1").file(SOURCE).compile("allocations");
+    println!("cargo:rustc-link-lib=c10");
 }

@@ -1,5 +1,6 @@
 //! The engine: one device, one task at a time.
 
+pub mod allocations;
 mod build_info;
 pub mod device;
 mod errors;

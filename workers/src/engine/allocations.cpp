@@ -1,0 +1,123 @@
+// What libtorch's allocators say of themselves: tch has no call for it. Needs c10 alone, so that it links where CUDA is not installed.
+
+#include <c10/core/Allocator.h>
+#include <c10/core/CachingDeviceAllocator.h>
+#include <c10/util/ThreadLocalDebugInfo.h>
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+
+namespace {
+
+// Null where the device's library is not loaded.
+c10::DeviceAllocator* cuda_allocator() {
+  auto* allocator = dynamic_cast<c10::DeviceAllocator*>(c10::GetAllocator(c10::DeviceType::CUDA));
+  return allocator != nullptr && allocator->initialized() ? allocator : nullptr;
+}
+
+// Sums what is allocated on the host by the thread that it is pushed on, and by those that libtorch lets work for it.
+class HostWatch : public c10::MemoryReportingInfoBase {
+ public:
+  void reportMemoryUsage(void*, int64_t bytes, size_t, size_t, c10::Device device) override {
+    if (!device.is_cpu()) {
+      return;
+    }
+    const int64_t now = current.fetch_add(bytes) + bytes;
+    int64_t before = peak.load();
+    while (now > before && !peak.compare_exchange_weak(before, now)) {
+    }
+  }
+  bool memoryProfilingEnabled() const override { return true; }
+
+  std::atomic<int64_t> current{0};
+  std::atomic<int64_t> peak{0};
+};
+
+}  // namespace
+
+extern "C" {
+
+struct mehl_soup_memory {
+  int64_t allocated;
+  int64_t reserved;
+  int64_t peak;
+  int64_t free;
+  int64_t total;
+};
+
+// 0, or 1 where there is nobody to ask. `free` and `total` are 0 where the allocator does not tell.
+int mehl_soup_cuda_memory(int index, mehl_soup_memory* out) {
+  try {
+    auto* allocator = cuda_allocator();
+    if (allocator == nullptr) {
+      return 1;
+    }
+    const auto all = static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE);
+    const auto device = static_cast<c10::DeviceIndex>(index);
+    const auto stats = allocator->getDeviceStats(device);
+    out->allocated = stats.allocated_bytes[all].current;
+    out->reserved = stats.reserved_bytes[all].current;
+    out->peak = stats.allocated_bytes[all].peak;
+    out->free = 0;
+    out->total = 0;
+    try {
+      const auto info = allocator->getMemoryInfo(device);
+      out->free = static_cast<int64_t>(info.first);
+      out->total = static_cast<int64_t>(info.second);
+    } catch (...) {
+    }
+    return 0;
+  } catch (...) {
+    return 1;
+  }
+}
+
+int mehl_soup_cuda_reset_peak(int index) {
+  try {
+    auto* allocator = cuda_allocator();
+    if (allocator == nullptr) {
+      return 1;
+    }
+    allocator->resetPeakStats(static_cast<c10::DeviceIndex>(index));
+    return 0;
+  } catch (...) {
+    return 1;
+  }
+}
+
+// Gives back what the allocator keeps for later.
+int mehl_soup_cuda_empty_cache() {
+  try {
+    auto* allocator = cuda_allocator();
+    if (allocator == nullptr) {
+      return 1;
+    }
+    allocator->emptyCache();
+    return 0;
+  } catch (...) {
+    return 1;
+  }
+}
+
+// Begins to watch this thread; null where it cannot be. Ended by the same thread.
+void* mehl_soup_host_watch() {
+  try {
+    auto watch = std::make_shared<HostWatch>();
+    c10::ThreadLocalDebugInfo::_push(c10::DebugInfoKind::PROFILER_STATE, watch);
+    return new std::shared_ptr<HostWatch>(std::move(watch));
+  } catch (...) {
+    return nullptr;
+  }
+}
+
+// Ends the watch and answers the largest sum of bytes that were allocated since it began and not freed.
+int64_t mehl_soup_host_watch_end(void* handle) {
+  const std::unique_ptr<std::shared_ptr<HostWatch>> watch(static_cast<std::shared_ptr<HostWatch>*>(handle));
+  try {
+    c10::ThreadLocalDebugInfo::_pop(c10::DebugInfoKind::PROFILER_STATE);
+  } catch (...) {
+  }
+  return (*watch)->peak.load();
+}
+}

@@ -1,0 +1,144 @@
+//! What libtorch has allocated, as its allocators tell: on a CUDA device at any moment, on the host while a computation is watched.
+
+use std::ffi::{c_int, c_void};
+use std::marker::PhantomData;
+
+use tch::Device;
+
+#[repr(C)]
+#[derive(Default)]
+struct RawMemory {
+    allocated: i64,
+    reserved: i64,
+    peak: i64,
+    free: i64,
+    total: i64,
+}
+
+unsafe extern "C" {
+    fn mehl_soup_cuda_memory(index: c_int, out: *mut RawMemory) -> c_int;
+    fn mehl_soup_cuda_reset_peak(index: c_int) -> c_int;
+    fn mehl_soup_cuda_empty_cache() -> c_int;
+    fn mehl_soup_host_watch() -> *mut c_void;
+    fn mehl_soup_host_watch_end(handle: *mut c_void) -> i64;
+}
+
+/// Memory of a CUDA device, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeviceMemory {
+    /// In tensors.
+    pub allocated: u64,
+    /// Taken from the device, with what is kept for later tensors.
+    pub reserved: u64,
+    /// Largest `allocated` since [`reset_peak`] or the start.
+    pub peak: u64,
+    /// Free on the device, for any process; `None` where libtorch does not tell.
+    pub free: Option<u64>,
+    /// The device's own.
+    pub total: Option<u64>,
+}
+
+/// Memory of a CUDA device; `None` for the host, and where libtorch's CUDA part is not in use.
+pub fn device_memory(device: Device) -> Option<DeviceMemory> {
+    let Device::Cuda(index) = device else { return None };
+    let mut raw = RawMemory::default();
+    // SAFETY: `raw` is what the function writes to, laid out as it says.
+    if unsafe { mehl_soup_cuda_memory(index as c_int, &raw mut raw) } != 0 {
+        return None;
+    }
+    let bytes = |value: i64| u64::try_from(value).unwrap_or(0);
+    let told = |value: i64| (raw.total > 0).then(|| bytes(value));
+    Some(DeviceMemory {
+        allocated: bytes(raw.allocated),
+        reserved: bytes(raw.reserved),
+        peak: bytes(raw.peak),
+        free: told(raw.free),
+        total: told(raw.total),
+    })
+}
+
+/// Lets the peak of [`device_memory`] start anew.
+pub fn reset_peak(device: Device) {
+    if let Device::Cuda(index) = device {
+        // SAFETY: takes a number, catches its own exceptions.
+        unsafe { mehl_soup_cuda_reset_peak(index as c_int) };
+    }
+}
+
+/// Gives back what CUDA's allocator keeps for later tensors.
+pub fn give_back(device: Device) {
+    if matches!(device, Device::Cuda(_)) {
+        // SAFETY: takes nothing, catches its own exceptions.
+        unsafe { mehl_soup_cuda_empty_cache() };
+    }
+}
+
+/// Watches what this thread's libtorch operations allocate on the host, the threads that they spread over included.
+pub struct HostWatch {
+    handle: *mut c_void,
+    /// Bound to its thread.
+    thread: PhantomData<*const ()>,
+}
+
+impl HostWatch {
+    /// Begins.
+    #[allow(clippy::new_without_default)] // It begins something.
+    pub fn new() -> Self {
+        // SAFETY: takes nothing, catches its own exceptions.
+        Self { handle: unsafe { mehl_soup_host_watch() }, thread: PhantomData }
+    }
+
+    /// Ends, and tells the largest sum of bytes that were allocated since the beginning and not yet freed.
+    pub fn end(mut self) -> u64 {
+        self.close()
+    }
+
+    fn close(&mut self) -> u64 {
+        let handle = std::mem::replace(&mut self.handle, std::ptr::null_mut());
+        if handle.is_null() {
+            return 0;
+        }
+        // SAFETY: the handle is of `mehl_soup_host_watch`, by this thread, and used once.
+        u64::try_from(unsafe { mehl_soup_host_watch_end(handle) }).unwrap_or(0)
+    }
+}
+
+impl Drop for HostWatch {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::{Kind, Tensor};
+
+    #[test]
+    fn the_largest_sum_is_seen_whatever_is_left() {
+        let kept = Tensor::zeros([1 << 20], (Kind::Float, Device::Cpu));
+        let watch = HostWatch::new();
+        let first = Tensor::zeros([1 << 20], (Kind::Float, Device::Cpu));
+        drop(Tensor::zeros([2 << 20], (Kind::Float, Device::Cpu)));
+        drop((first, kept));
+        let second = Tensor::zeros([1 << 20], (Kind::Float, Device::Cpu));
+        let peak = watch.end();
+        drop(second);
+        assert!((12 << 20..13 << 20).contains(&peak), "{peak}");
+        // A backward pass keeps what forward gave it.
+        let leaf = Tensor::ones([1 << 20], (Kind::Float, Device::Cpu)).set_requires_grad(true);
+        let watch = HostWatch::new();
+        let loss = (&leaf * &leaf).exp().sum(Kind::Float);
+        let gradient = Tensor::run_backward(&[&loss], &[&leaf], false, false);
+        drop(gradient);
+        let peak = watch.end();
+        assert!((12 << 20..33 << 20).contains(&peak), "{peak}");
+        assert_eq!(HostWatch::new().end(), 0);
+    }
+
+    #[test]
+    fn the_host_is_no_cuda_device() {
+        assert_eq!(device_memory(Device::Cpu), None);
+        assert_eq!(device_memory(Device::Cuda(0)), None, "nothing has loaded CUDA here");
+    }
+}
