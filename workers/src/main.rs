@@ -15,7 +15,7 @@ use mehl_soup::runner::engine::EngineError;
 use mehl_soup::sweep::spec::Spec;
 use mehl_soup::zoo::HashCache;
 use mehl_soup_worker::demo::{self, DemoError};
-use mehl_soup_worker::engine::{LocalEngine, Settings, device, memory};
+use mehl_soup_worker::engine::{LocalEngine, Settings, device, dtype, memory};
 use tch::Kind;
 
 /// The data plane of mehl-soup: computes soups on this machine's devices.
@@ -120,7 +120,7 @@ fn engine(spec: &Spec, slot: usize, cache: Option<HashCache>) -> Result<LocalEng
     let slots = spec.compute.devices.len().max(1);
     let threads = spec.compute.threads.unwrap_or_else(|| device::cores() / slots).max(1);
     device::limit_threads(threads * slots);
-    let settings = Settings { device: device::parse(name)?, kind: Kind::Float, threads, cache };
+    let settings = Settings { device: device::parse(name)?, kind: dtype::of_parameters(spec), threads, cache };
     Ok(LocalEngine::new(spec.clone(), settings))
 }
 
@@ -137,7 +137,8 @@ fn prepare_device(worker: &WorkerConfig) -> Result<(), EngineError> {
 fn pool_engine(spec: &Spec, worker: &WorkerConfig, cache: Option<HashCache>) -> Result<LocalEngine, EngineError> {
     let threads = worker.threads.unwrap_or_else(device::cores).max(1);
     device::limit_threads(threads);
-    let settings = Settings { device: device::parse(&worker.device)?, kind: Kind::Float, threads, cache };
+    let settings =
+        Settings { device: device::parse(&worker.device)?, kind: dtype::of_parameters(spec), threads, cache };
     Ok(LocalEngine::new(spec.clone(), settings))
 }
 

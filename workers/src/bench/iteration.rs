@@ -176,7 +176,7 @@ fn bare(args: &BenchArgs, config: &VitConfig, before: u64, measured: &mut Measur
     let (ran, peak) = peak_while(|| -> anyhow::Result<()> {
         for i in 0..WARM_UP + args.iterations {
             let began = Instant::now();
-            let logits = model.logits(&[images.shallow_clone()], Pass::Learn)?;
+            let logits = model.logits(&[images.shallow_clone()], Pass::Learn.full())?;
             let loss = logits.f_cross_entropy_loss::<Tensor>(&labels, None, Reduction::Mean, -100, 0.0)?;
             let middle = Instant::now();
             let gradients = Tensor::f_run_backward(&[&loss], &leaves, false, false)?;

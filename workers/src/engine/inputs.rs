@@ -14,7 +14,7 @@ use crate::data::Data;
 use crate::data::images::ImageInputs;
 use crate::data::images::cache::ImageCache;
 use crate::data::images::resolve::ModelFacts;
-use crate::families::{self, Model, Pass};
+use crate::families::{self, Model, Pass, Precision};
 use mehl_soup::runner::engine::EngineError;
 
 /// The opened inputs of a sweep, on one device.
@@ -31,7 +31,7 @@ pub struct Inputs {
     pub data: Data,
     /// Where all of it is computed.
     pub device: Device,
-    /// Dtype of parameters and float inputs: f32, or f64 for checks.
+    /// Dtype of parameters, their gradients and float inputs: f32, or f64 for checks.
     pub kind: Kind,
     /// Seed of the learn samples that running statistics are collected on.
     seed: u64,
@@ -91,7 +91,7 @@ impl Inputs {
         let fault = |what: String| EngineError::Input(format!("{}: {what}", spec.data.learn.display()));
         let samples = self.data.learn.samples().min(2);
         let (inputs, _) = self.data.learn.range(0, samples, self.device).map_err(torch_error)?;
-        let logits = tch::no_grad(|| self.model.logits(&inputs, Pass::Learn)).map_err(|e| {
+        let logits = tch::no_grad(|| self.model.logits(&inputs, Pass::Learn.full())).map_err(|e| {
             fault(format!("the model does not take inputs {:?} of this file: {}", spec.data.inputs, torch_error(e)))
         })?;
         let shape = logits.size();
@@ -116,8 +116,8 @@ impl Inputs {
     }
 
     /// Computes the model's running statistics anew for the weights that it now holds. Nothing is done for models without.
-    pub fn collect_statistics(&self) -> Result<(), EngineError> {
-        statistics::collect(self.model.as_ref(), &self.data.learn, self.seed, self.device)
+    pub fn collect_statistics(&self, precision: Precision) -> Result<(), EngineError> {
+        statistics::collect(self.model.as_ref(), &self.data.learn, self.seed, self.device, precision)
     }
 
     /// The leaves that a mix writes, in the order of `names`.
@@ -223,8 +223,9 @@ impl Inputs {
         &self,
         split: &crate::data::Split,
         batch: usize,
+        precision: Precision,
     ) -> Result<mehl_soup::sweep::manifest::SplitScore, EngineError> {
-        scoring::score(self.model.as_ref(), split, batch, self.device)
+        scoring::score(self.model.as_ref(), split, batch, self.device, precision)
     }
 }
 

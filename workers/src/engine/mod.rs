@@ -2,7 +2,9 @@
 
 mod build_info;
 pub mod device;
+pub mod dtype;
 mod errors;
+mod gradient;
 mod inputs;
 pub mod memory;
 mod phases;
@@ -16,7 +18,7 @@ use mehl_soup::coefficients::{About, Coefficients, CoefficientsFile, IngredientR
 use mehl_soup::runner::engine::{Completion, Directive, EngineError, Scores, ScoresHost, SoupEngine, TaskHost};
 use mehl_soup::sweep::manifest::Manifest;
 use mehl_soup::sweep::results::Hyperparameters;
-use mehl_soup::sweep::spec::{ModelBatch, Spec};
+use mehl_soup::sweep::spec::{ComputeDtype, ModelBatch, Spec};
 use mehl_soup::task::Task;
 use mehl_soup::zoo::{HashCache, LayerGroups};
 use tch::{Device, Kind};
@@ -24,12 +26,14 @@ use tch::{Device, Kind};
 pub use build_info::build;
 use errors::zoo_error;
 pub use errors::{span_error, torch_error};
+pub use gradient::{Backward, Gradients, gradients};
 pub use inputs::Inputs;
 pub use phases::{Phases, timed};
 pub use scoring::score;
 use task_run::Claim;
 pub use task_run::TaskRun;
 
+use crate::families::Precision;
 use crate::hyperplane::MixedTensors;
 use crate::methods;
 
@@ -38,7 +42,7 @@ use crate::methods;
 pub struct Settings {
     /// Device.
     pub device: Device,
-    /// Dtype of the soup while learning: f32; f64 for checks against references.
+    /// Dtype of parameters and scores: f32; f64 for checks against references.
     pub kind: Kind,
     /// Threads of the CPU computation.
     pub threads: usize,
@@ -121,6 +125,9 @@ impl LocalEngine {
                 ));
                 state.build = build;
             }
+            if self.spec.compute.dtype.is_some_and(|stated| stated != state.dtype) {
+                note(&format!("task {}: goes on in {}, in which it began", task.id, state.dtype));
+            }
             state.totals.attempts += 1;
             return Ok(state);
         }
@@ -141,6 +148,25 @@ impl LocalEngine {
                 memory::largest_model_batch(budget, mixed.elements(), bytes, members.len())
             }
         };
+        let (dtype, why) = match task.soup.method.learns() {
+            true => dtype::resolve(
+                self.spec.compute.dtype,
+                inputs.kind,
+                inputs.device,
+                inputs.model.as_ref(),
+                mixed.elements(),
+            ),
+            false => dtype::resolve(
+                Some(ComputeDtype::F32),
+                inputs.kind,
+                inputs.device,
+                inputs.model.as_ref(),
+                mixed.elements(),
+            ),
+        };
+        if let Some(why) = why {
+            note(&format!("task {}: {why}", task.id));
+        }
         Ok(Checkpoint {
             identity,
             build,
@@ -150,6 +176,7 @@ impl LocalEngine {
             greedy: None,
             select: None,
             model_batch,
+            dtype,
             totals: Totals { attempts: 1, ..Totals::default() },
             history: vec![],
             exact: true,
@@ -187,12 +214,13 @@ impl SoupEngine for LocalEngine {
         for k in 0..total {
             if manifest.ingredients[k].select.is_none() {
                 inputs.write_ingredient(k)?;
-                let score = inputs.score(&inputs.data.select, score_batch).map_err(|error| match error {
-                    EngineError::Numerics(what) => {
-                        EngineError::Input(format!("{}: {what} on select", manifest.ingredients[k].path.display()))
-                    }
-                    other => other,
-                })?;
+                let score =
+                    inputs.score(&inputs.data.select, score_batch, Precision::Full).map_err(|error| match error {
+                        EngineError::Numerics(what) => {
+                            EngineError::Input(format!("{}: {what} on select", manifest.ingredients[k].path.display()))
+                        }
+                        other => other,
+                    })?;
                 inputs.zoo.ingredients()[k].check_unchanged().map_err(zoo_error)?;
                 manifest.ingredients[k].select = Some(score);
             }
@@ -224,6 +252,7 @@ impl SoupEngine for LocalEngine {
             members,
             metric: self.spec.data.metric,
             score_batch: self.spec.compute.score_batch,
+            recompute: self.spec.compute.recompute,
         };
         let state = self.begin(&claim, resume, &mut |message| host.note(message))?;
         // Tensors that no soup moves are written once.
@@ -246,21 +275,31 @@ impl SoupEngine for LocalEngine {
 
         let (totals, exact, model_batch) = (run.state.totals, run.state.exact, run.state.model_batch);
         let (effort, attempts) = (totals.effort, totals.attempts);
-        let about = about(&self.spec, task, manifest, &groups, &scores, exact);
+        let about = about(&self.spec, task, manifest, &groups, &scores, &run.state);
         let statistics = statistics::read(inputs.model.as_ref())?;
         let file = CoefficientsFile { coefficients, statistics, about };
         Ok(Completion { coefficients: file.to_bytes(), scores, effort, exact, model_batch, attempts })
     }
 }
 
-fn about(spec: &Spec, task: &Task, manifest: &Manifest, groups: &LayerGroups, scores: &Scores, exact: bool) -> About {
+fn about(
+    spec: &Spec,
+    task: &Task,
+    manifest: &Manifest,
+    groups: &LayerGroups,
+    scores: &Scores,
+    state: &Checkpoint,
+) -> About {
     let best = manifest
         .ingredients
         .iter()
         .filter_map(|entry| entry.select)
         .reduce(|a, b| if spec.data.metric.compare(&b, &a).is_lt() { b } else { a });
     let mut notes = manifest.notes.clone();
-    if !exact {
+    if state.dtype == ComputeDtype::Bf16 {
+        notes.push("learned in bf16; scores are computed in f32".to_string());
+    }
+    if !state.exact {
         notes.push("resumed with another build or on a GPU: within tolerance, not bit-exact".to_string());
     }
     About {
