@@ -58,6 +58,12 @@ pub struct BenchArgs {
     /// Counted iterations, in each of three rounds
     #[arg(long, default_value_t = 6)]
     pub iterations: usize,
+    /// Dtypes of iterations, each measured in turn
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "f32,bf16")]
+    pub dtype: Vec<bench::BenchDtype>,
+    /// Measure iterations with `compute.recompute` too
+    #[arg(long)]
+    pub recompute: bool,
     /// Threads of iterations; all cores by default
     #[arg(long)]
     pub threads: Option<usize>,

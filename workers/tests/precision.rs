@@ -21,6 +21,9 @@ use tch::{Device, Kind, Tensor};
 /// some ten to thirty of them in a row. Seen at most 0.011 for logits and 0.024 for gradients.
 const TOLERANCE: f64 = 0.05;
 
+/// Images for ResNets.
+const IMAGES: i64 = 16;
+
 /// A model of the fixtures in f32, its images and labels.
 fn model(case: &str, heads: Option<usize>) -> (Box<dyn Model>, Tensor, Tensor) {
     let folder = fixture(case);
@@ -28,12 +31,14 @@ fn model(case: &str, heads: Option<usize>) -> (Box<dyn Model>, Tensor, Tensor) {
         if folder.join("config.json").exists() { folder.clone() } else { folder.join("model.safetensors") };
     let spec = ZooSpec { heads, ..zoo_spec(None) };
     let (_, model) = try_load_in(Kind::Float, &[ingredient], &spec).unwrap_or_else(|error| panic!("{error}"));
+    if case.starts_with("resnet") {
+        // The fixture's few small images leave 4 values a channel to the last norms: dividing by the deviation of so few makes rounding errors ten times as large.
+        let pixels = (0..IMAGES * 3 * 64 * 64).map(|i| ((i * 7919 + i / 64 * 104_729) % 1009) as f32 / 504.0 - 1.0);
+        let pixels = Tensor::from_slice(&pixels.collect::<Vec<_>>()).view([IMAGES, 3, 64, 64]);
+        return (model, pixels, Tensor::arange(IMAGES, (Kind::Int64, Device::Cpu)).remainder(5));
+    }
     let golden = folder.join("golden.safetensors");
-    // ResNets' have more images than labels that gradients are of.
-    let labels = tensor(&golden, "labels", Kind::Int64);
-    let n = labels.size()[0].min(4);
-    let pixels = tensor(&golden, "pixel_values", Kind::Float).narrow(0, 0, n);
-    (model, pixels, labels.narrow(0, 0, n))
+    (model, tensor(&golden, "pixel_values", Kind::Float), tensor(&golden, "labels", Kind::Int64))
 }
 
 /// One model of each family and of each of its ways to compute.

@@ -42,6 +42,14 @@ pub fn gradients(
 ) -> Result<Gradients, TchError> {
     let began = Instant::now();
     let Backward { how, recompute } = backward;
+    // Before anything is queued on the device: to copy a number to it waits for what is.
+    let temperature = match (inverse_temperature, leaves.first()) {
+        (Some(value), Some(leaf)) => {
+            let value = Tensor::f_from_slice(&[value])?.f_to_kind(leaf.kind())?;
+            Some(value.f_to_device(leaf.device())?.f_set_requires_grad(true)?)
+        }
+        _ => None,
+    };
     // What goes from part to part, without the last part's output.
     let mut between = vec![];
     if recompute {
@@ -61,12 +69,6 @@ pub fn gradients(
         Some(x) => model.part(model.parts() - 1, std::slice::from_ref(x), how)?,
         None => model.logits(inputs, how)?,
     };
-    let temperature = inverse_temperature
-        .map(|value| {
-            let value = Tensor::f_from_slice(&[value])?.f_to_kind(logits.kind())?;
-            value.f_to_device(logits.device())?.f_set_requires_grad(true)
-        })
-        .transpose()?;
     let logits = match &temperature {
         Some(temperature) => logits.f_mul(temperature)?,
         None => logits,

@@ -42,6 +42,15 @@ pub fn keep_freed_pages() {
     }
 }
 
+/// Gives what the allocator keeps for later back to the system, so that [`anonymous`] tells what is in use. Does nothing on other C libraries than GNU's.
+pub fn give_back_freed_pages() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: may be called at any time from any thread.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// Memory that can be had without swapping.
 pub fn available() -> u64 {
     field("/proc/meminfo", "MemAvailable")
