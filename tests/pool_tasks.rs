@@ -15,6 +15,7 @@ use mehl_soup::queue::{RabbitMq, TicketQueue};
 use mehl_soup::runner::engine::Effort;
 use mehl_soup::scheduler::{Scheduler, SchedulerSettings};
 use mehl_soup::store::{Letter, Request, Store};
+use mehl_soup::sweep::spec::ComputeDtype;
 use mehl_soup::task::TaskState;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -85,6 +86,8 @@ fn checkpoint(identity: &str, iterations: u64) -> Vec<u8> {
         greedy: None,
         select: None,
         model_batch: 1,
+        cuts: vec![],
+        dtype: ComputeDtype::F32,
         totals: Totals { attempts: 1, effort: Effort { iterations, ..Effort::default() } },
         history: vec![],
         exact: true,

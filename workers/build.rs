@@ -33,11 +33,18 @@ fn compile_allocations() {
     println!("cargo:rerun-if-env-changed=LIBTORCH_INCLUDE");
     let named = ["LIBTORCH_INCLUDE", "LIBTORCH"].iter().find_map(std::env::var_os).map(PathBuf::from);
     // Else beside the libraries that torch-sys has found.
-    let beside = || std::env::var_os("DEP_TCH_LIBTORCH_LIB").and_then(|lib| Some(PathBuf::from(lib).parent()?.to_path_buf()));
+    let beside =
+        || std::env::var_os("DEP_TCH_LIBTORCH_LIB").and_then(|lib| Some(PathBuf::from(lib).parent()?.to_path_buf()));
     let mut build = cc::Build::new();
     if let Some(root) = named.or_else(beside) {
         build.include(root.join("include"));
     }
-    build.cpp(true).std("c++17").warnings(false).define("_GLIBCXX_USE_CXX11_ABI", "1").file(SOURCE).compile("allocations");
+    build
+        .cpp(true)
+        .std("c++17")
+        .warnings(false)
+        .define("_GLIBCXX_USE_CXX11_ABI", "1")
+        .file(SOURCE)
+        .compile("allocations");
     println!("cargo:rustc-link-lib=c10");
 }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::record::{BestSoFar, Build, Checkpoint, Current, EpochRecord, FinishedBatch, GreedyState, SCHEMA, Totals};
 use crate::coefficients::Coefficients;
 use crate::sweep::manifest::SplitScore;
+use crate::sweep::spec::ComputeDtype;
 use crate::zoo::parse_header;
 
 const META_KEY: &str = "mehl_soup_checkpoint";
@@ -40,6 +41,11 @@ struct Meta {
     greedy: Option<GreedyState>,
     select: Option<SplitScore>,
     model_batch: usize,
+    #[serde(default)]
+    cuts: Vec<(usize, usize)>,
+    /// Checkpoints from before there was a choice are in f32.
+    #[serde(default)]
+    dtype: ComputeDtype,
     totals: Totals,
     history: Vec<EpochRecord>,
     exact: bool,
@@ -94,6 +100,8 @@ impl Checkpoint {
             greedy: self.greedy.clone(),
             select: self.select,
             model_batch: self.model_batch,
+            cuts: self.cuts.clone(),
+            dtype: self.dtype,
             totals: self.totals,
             history: self.history.clone(),
             exact: self.exact,
@@ -212,6 +220,8 @@ impl Checkpoint {
             greedy: meta.greedy,
             select: meta.select,
             model_batch: meta.model_batch,
+            cuts: meta.cuts,
+            dtype: meta.dtype,
             totals: meta.totals,
             history: meta.history,
             exact: meta.exact,
@@ -269,6 +279,8 @@ mod tests {
             greedy: Some(GreedyState { members: vec![2], tried: 2, select: Some(score) }),
             select: Some(score),
             model_batch: 2,
+            cuts: vec![(1, 1)],
+            dtype: ComputeDtype::Bf16,
             totals: Totals::default(),
             history: vec![EpochRecord { position: (0, 1, 0), learn_loss: 0.7, select: None }],
             exact: true,

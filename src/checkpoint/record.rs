@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::coefficients::Coefficients;
 use crate::runner::engine::Effort;
 use crate::sweep::manifest::SplitScore;
+use crate::sweep::spec::ComputeDtype;
 
 /// Version of the checkpoint's format; a checkpoint of another is refused.
 pub const SCHEMA: u32 = 1;
@@ -28,6 +29,10 @@ pub struct Checkpoint {
     pub select: Option<SplitScore>,
     /// Resolved ingredients a model batch.
     pub model_batch: usize,
+    /// Where memory ran out: `(i, b)` says that from the model batch of index `i` on there are at most `b` ingredients in one. Ascending in `i`.
+    pub cuts: Vec<(usize, usize)>,
+    /// Resolved dtype of forward and backward passes: a task goes on in the one in which it began, wherever it is resumed.
+    pub dtype: ComputeDtype,
     /// Time and iterations over all attempts.
     pub totals: Totals,
     /// What happened inner epoch by inner epoch.

@@ -3,6 +3,7 @@
 pub mod asha;
 pub mod csv;
 mod distribution;
+mod dtype;
 pub mod expand;
 pub mod image_spec;
 pub mod manifest;

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 pub use super::asha::Asha;
 pub use super::distribution::Distribution;
+pub use super::dtype::ComputeDtype;
 use super::image_spec::ImageSpec;
 use super::manifest::SplitScore;
 
@@ -392,6 +393,12 @@ pub struct ComputeSpec {
     pub devices: Vec<String>,
     /// Threads a device's CPU computation uses; `None`: all cores over the number of devices.
     pub threads: Option<usize>,
+    /// Dtype of forward and backward passes while learning; `None`: what the device is good at, resolved once a task.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dtype: Option<ComputeDtype>,
+    /// Whether activations are computed anew for the backward pass, block by block, instead of being kept.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub recompute: bool,
     /// Memory budget in bytes for `model_batch = "auto"`; `None`: 80 % of what is free when a task begins, shared by
     /// the devices.
     pub memory_bytes: Option<u64>,

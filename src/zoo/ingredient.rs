@@ -74,6 +74,11 @@ impl TensorInfo {
 }
 
 impl Ingredient {
+    /// Asks the system to read this ingredient's files into its cache in the background: memory that it may take back, none of this process.
+    pub fn read_ahead(&self) {
+        self.shards.iter().for_each(Shard::read_ahead);
+    }
+
     /// Opens a `.safetensors` file, or a folder that holds `model.safetensors`, else `model.safetensors.index.json` and its shards.
     ///
     /// # Errors

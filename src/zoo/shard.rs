@@ -122,6 +122,12 @@ impl Shard {
         Ok((Self { path: path.to_path_buf(), file, data, tensors, stamp: Mutex::new(stamp) }, infos))
     }
 
+    /// Asks the system to read the whole file into its cache, as far as it is not there. Answers at once or soon, whatever the disk does.
+    pub(super) fn read_ahead(&self) {
+        // A hint, as above.
+        let _ = rustix::fs::fadvise(&self.file, 0, None, Advice::WillNeed);
+    }
+
     /// The file.
     pub fn path(&self) -> &Path {
         &self.path

@@ -14,7 +14,7 @@ use mehl_soup::runner::engine::{
 use mehl_soup::sweep::expand::expand;
 use mehl_soup::sweep::manifest::{Manifest, SplitScore};
 use mehl_soup::sweep::parse::{Format, parse_spec_text};
-use mehl_soup::sweep::spec::{Family, Spec};
+use mehl_soup::sweep::spec::{ComputeDtype, Family, Spec};
 use mehl_soup::task::Task;
 
 /// What a test can turn while tasks run.
@@ -90,6 +90,8 @@ fn beginning(task: &Task) -> Checkpoint {
         greedy: None,
         select: None,
         model_batch: 1,
+        cuts: vec![],
+        dtype: ComputeDtype::F32,
         totals: Totals { attempts: 0, effort: Effort::default() },
         history: vec![],
         exact: true,

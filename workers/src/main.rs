@@ -15,7 +15,7 @@ use mehl_soup::runner::engine::EngineError;
 use mehl_soup::sweep::spec::Spec;
 use mehl_soup::zoo::HashCache;
 use mehl_soup_worker::demo::{self, DemoError};
-use mehl_soup_worker::engine::{LocalEngine, Settings, device, memory};
+use mehl_soup_worker::engine::{LocalEngine, Settings, device, dtype, memory};
 use tch::Kind;
 
 /// The data plane of mehl-soup: computes soups on this machine's devices.
@@ -58,6 +58,12 @@ pub struct BenchArgs {
     /// Counted iterations, in each of three rounds
     #[arg(long, default_value_t = 6)]
     pub iterations: usize,
+    /// Dtypes of iterations, each measured in turn
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "f32,bf16")]
+    pub dtype: Vec<bench::BenchDtype>,
+    /// Measure iterations with `compute.recompute` too
+    #[arg(long)]
+    pub recompute: bool,
     /// Threads of iterations; all cores by default
     #[arg(long)]
     pub threads: Option<usize>,
@@ -126,7 +132,7 @@ fn engine(spec: &Spec, slot: usize, cache: Option<HashCache>) -> Result<LocalEng
     let slots = spec.compute.devices.len().max(1);
     let threads = spec.compute.threads.unwrap_or_else(|| device::cores() / slots).max(1);
     device::limit_threads(threads * slots);
-    let settings = Settings { device: device::parse(name)?, kind: Kind::Float, threads, cache };
+    let settings = Settings { device: device::parse(name)?, kind: dtype::of_parameters(spec), threads, cache };
     Ok(LocalEngine::new(spec.clone(), settings))
 }
 
@@ -143,7 +149,8 @@ fn prepare_device(worker: &WorkerConfig) -> Result<(), EngineError> {
 fn pool_engine(spec: &Spec, worker: &WorkerConfig, cache: Option<HashCache>) -> Result<LocalEngine, EngineError> {
     let threads = worker.threads.unwrap_or_else(device::cores).max(1);
     device::limit_threads(threads);
-    let settings = Settings { device: device::parse(&worker.device)?, kind: Kind::Float, threads, cache };
+    let settings =
+        Settings { device: device::parse(&worker.device)?, kind: dtype::of_parameters(spec), threads, cache };
     Ok(LocalEngine::new(spec.clone(), settings))
 }
 

@@ -12,6 +12,7 @@ use mehl_soup::runner::engine::{EngineError, SoupEngine};
 use mehl_soup::sweep::manifest::SplitScore;
 use mehl_soup::sweep::parse::parse_spec;
 use mehl_soup_worker::engine::Inputs;
+use mehl_soup_worker::families::Precision;
 use mehl_soup_worker::hyperplane::write_soup;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
@@ -120,16 +121,16 @@ fn a_soup_whose_mixed_variances_are_negative_has_positive_ones_of_its_own_and_is
         of.iter().filter(|(name, _)| name.ends_with("running_var")).flat_map(|(_, v)| v.clone()).collect()
     };
     assert!(variances(&mixed).iter().all(|&v| v < 0.0), "the mix is what this test is about");
-    let broken = inputs.score(&inputs.data.select, 16);
+    let broken = inputs.score(&inputs.data.select, 16, Precision::Full);
     assert!(matches!(broken, Err(EngineError::Numerics(_))), "roots of negative numbers: {broken:?}");
 
-    inputs.collect_statistics().unwrap();
+    inputs.collect_statistics(Precision::Full).unwrap();
     let own = statistics(&inputs);
     assert!(variances(&own).iter().all(|&v| v > 0.0 && v.is_finite()));
-    let score = inputs.score(&inputs.data.select, 16).unwrap();
+    let score = inputs.score(&inputs.data.select, 16, Precision::Full).unwrap();
     // Again, after whatever was there: the same bits.
     inputs.restore_statistics(1).unwrap();
-    inputs.collect_statistics().unwrap();
+    inputs.collect_statistics(Precision::Full).unwrap();
     assert_eq!(statistics(&inputs), own);
 
     // The soup as a coefficients file, written, and opened as an ingredient, which is scored with the statistics that it holds.
@@ -146,7 +147,7 @@ fn a_soup_whose_mixed_variances_are_negative_has_positive_ones_of_its_own_and_is
         .unwrap();
     let alone = self::inputs(folder.path(), "soup");
     assert_eq!(statistics(&alone), own);
-    same(&alone.score(&alone.data.select, 16).unwrap(), &score);
+    same(&alone.score(&alone.data.select, 16, Precision::Full).unwrap(), &score);
 }
 
 #[test]
@@ -170,6 +171,7 @@ fn a_task_that_goes_on_ends_with_the_same_bits_statistics_included() {
         "method = 'mehl+'\nmodel_batch = 2\ninner_epochs = 2\nbatch = 8\nlearning_rate = 0.5",
         "method = 'hl'\ninner_epochs = 2\nbatch = 10\ninit = 'greedy'",
         "method = 'learned+'\ninner_epochs = 2\nbatch = 20",
+        "method = 'mehl+'\nmodel_batch = 2\ninner_epochs = 2\nbatch = 8\n[compute]\ndtype = 'bf16'\nrecompute = true",
     ] {
         let (folder, _zoo) = setup();
         let text = spec("zoo/*", soup);

@@ -4,7 +4,7 @@ use bytesize::ByteSize;
 
 use super::node::Value;
 use super::section::{Section, wrong};
-use crate::sweep::spec::ComputeSpec;
+use crate::sweep::spec::{ComputeDtype, ComputeSpec};
 
 /// Longest time that is taken, in seconds (30 years): still a `Duration`.
 pub(super) const LONGEST_SECONDS: f64 = 1e9;
@@ -14,6 +14,8 @@ pub(super) fn compute(mut section: Section<'_>) -> ComputeSpec {
     let spec = ComputeSpec {
         devices: devices(&mut section),
         threads: section.integer("threads", 1..=4096).map(|threads| threads as usize),
+        dtype: dtype(&mut section),
+        recompute: section.boolean("recompute").unwrap_or(false),
         memory_bytes: size(&mut section, "memory", 1),
         checkpoint_seconds: section.number("checkpoint_seconds", 0.0..=LONGEST_SECONDS).unwrap_or(10.0),
         score_batch: section.count("score_batch").unwrap_or(256),
@@ -21,6 +23,12 @@ pub(super) fn compute(mut section: Section<'_>) -> ComputeSpec {
     };
     section.finish();
     spec
+}
+
+fn dtype(section: &mut Section<'_>) -> Option<ComputeDtype> {
+    let stated = [ComputeDtype::F32, ComputeDtype::F64, ComputeDtype::Bf16].map(|dtype| (dtype.as_str(), Some(dtype)));
+    let [f32, f64, bf16] = stated;
+    section.word("dtype", &[("auto", None), f32, f64, bf16]).flatten()
 }
 
 fn devices(section: &mut Section<'_>) -> Vec<String> {

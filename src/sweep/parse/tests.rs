@@ -7,8 +7,8 @@ use serde_json::json;
 
 use super::*;
 use crate::sweep::spec::{
-    Asha, Auto, DirectionDtype, Distribution, Family, Grouping, Init, MethodName, Metric, ModelBatch, SoupSpec,
-    Strategy as Draw,
+    Asha, Auto, ComputeDtype, DirectionDtype, Distribution, Family, Grouping, Init, MethodName, Metric, ModelBatch,
+    SoupSpec, Strategy as Draw,
 };
 
 const LEAST: &str = "zoo.ingredients = 'zoo/*'\ndata.learn = 'learn.safetensors'\n";
@@ -65,6 +65,7 @@ fn defaults() {
     assert_eq!((spec.search.strategy, spec.search.tasks, spec.search.greedy_baseline), (Draw::Grid, 0, false));
     assert_eq!((spec.compute.devices.as_slice(), spec.compute.threads), (["cpu".to_string()].as_slice(), None));
     assert_eq!((spec.compute.checkpoint_seconds, spec.compute.score_batch), (10.0, 256));
+    assert_eq!((spec.compute.dtype, spec.compute.recompute), (None, false));
 }
 
 #[test]
@@ -81,7 +82,7 @@ fn every_key_is_read_and_the_three_formats_agree() {
                    "space": {"zoo": {"top": {"int": [1, 4]}}, "learning_rate": {"log_uniform": [0.001, 0.1]},
                              "warmup": {"uniform": [0, 1]}, "method": ["mehl", "mehl+"], "init": {"choice": ["best"]}},
                    "max_seconds": 60, "greedy_baseline": true},
-        "compute": {"devices": ["cpu", "cuda:1"], "threads": 2, "memory": "8GiB", "checkpoint_seconds": 0, "score_batch": 16}
+        "compute": {"devices": ["cpu", "cuda:1"], "threads": 2, "dtype": "bf16", "recompute": true, "memory": "8GiB", "checkpoint_seconds": 0, "score_batch": 16}
     });
     let text = serde_json::to_string_pretty(&json).unwrap();
     let spec = parse_spec_text(&text, Format::Json, Path::new("/base")).unwrap();
@@ -103,6 +104,7 @@ fn every_key_is_read_and_the_three_formats_agree() {
     assert_eq!(space["method"], Distribution::Choice(vec![json!("mehl"), json!("mehl+")]));
     assert_eq!((spec.search.max_seconds, spec.search.tasks), (Some(60.0), 5));
     assert_eq!((spec.compute.memory_bytes, spec.compute.threads), (Some(8 << 30), Some(2)));
+    assert_eq!((spec.compute.dtype, spec.compute.recompute), (Some(ComputeDtype::Bf16), true));
     // JSON is YAML.
     assert_eq!(parse_spec_text(&text, Format::Yaml, Path::new("/base")).unwrap(), spec);
     let as_toml = ::toml::to_string(&json).unwrap();
@@ -177,6 +179,11 @@ fn bad_zoo_data_and_compute() {
         "compute.devices = ['cpu', 'gpu']",
         "sweep:3:27: compute.devices[1]: expected `cpu`, `cuda` or `cuda:` and a number, found `gpu`",
     );
+    one_fault(
+        "compute.dtype = 'bf61'",
+        "sweep:3:17: compute.dtype: expected one of `auto`, `f32`, `f64`, `bf16`, found `bf61`, the nearest is `bf16`",
+    );
+    assert_eq!(with("compute.dtype = 'auto'").compute.dtype, None);
     one_fault(
         "compute.memory = '8 loaves'",
         "sweep:3:18: compute.memory: expected a number of bytes, or a size such as `8GiB` or `8GB`, found `8 loaves`",
@@ -418,7 +425,7 @@ fn layer_groups_and_method_must_suit_each_other_where_they_are_meant_for_each_ot
 #[test]
 fn the_identity_is_that_of_what_determines_results() {
     let base = with("seed = 1").identity();
-    assert_eq!(with("seed = 1\nname = 'other'\nsearch.max_seconds = 3\ncompute.devices = 'cuda'").identity(), base);
+    assert_eq!(with("seed = 1\nname = 'other'\nsearch.max_seconds = 3\ncompute.devices = 'cuda'\ncompute.dtype = 'bf16'\ncompute.recompute = true").identity(), base);
     for other in [
         "seed = 2",
         "seed = 1\nsoup.batch = 1",

@@ -8,7 +8,7 @@ use mehl_soup::sweep::parse::parse_spec;
 use mehl_soup::sweep::spec::{DirectionDtype, Grouping};
 use mehl_soup::zoo::{HashCache, LayerGroups};
 use mehl_soup_worker::engine::{Inputs, device};
-use mehl_soup_worker::families::Pass;
+use mehl_soup_worker::families::{Pass, Precision};
 use mehl_soup_worker::hyperplane::{Directions, MixedTensors, Stored, write_soup};
 use mehl_soup_worker::rng;
 use rand_chacha::rand_core::Rng;
@@ -62,7 +62,7 @@ pub fn run(args: &BenchArgs, spec: &Path) -> anyhow::Result<()> {
     exact.span.mix_into(&x, &leaves)?;
     let wanted = leaves.iter().collect::<Vec<_>>();
     let (batch, labels) = inputs.data.learn.range(0, inputs.data.learn.samples().min(SAMPLES), inputs.device)?;
-    let logits = inputs.model.logits(&batch, Pass::Learn)?;
+    let logits = inputs.model.logits(&batch, Pass::Learn.with(Precision::Full))?;
     let loss = logits.f_cross_entropy_loss::<Tensor>(&labels, None, Reduction::Mean, -100, 0.0)?;
     let gradients = Tensor::f_run_backward(&[&loss], &wanted, false, false)?;
     let dots = exact.span.project(&gradients)?.dots;

@@ -13,14 +13,14 @@ use mehl_soup::runner::engine::{Directive, EngineError, HostError, Progress, Sco
 use mehl_soup::sweep::manifest::Manifest;
 use mehl_soup::sweep::parse::parse_spec;
 use mehl_soup::zoo::HashCache;
-use mehl_soup_worker::engine::{LocalEngine, Settings, device};
-use mehl_soup_worker::families::{Model, Pass, Vit, VitConfig};
+use mehl_soup_worker::engine::{Backward, LocalEngine, Phases, Settings, device, dtype, gradients, memory};
+use mehl_soup_worker::families::{Model, Pass, Precision, Vit, VitConfig};
 use mehl_soup_worker::rng;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
-use tch::{Device, Kind, Reduction, Tensor};
+use tch::{Device, Kind, Tensor};
 
-use super::{BenchArgs, ROUNDS, median};
+use super::{BenchArgs, BenchDtype, ROUNDS, median};
 
 const CLASSES: usize = 1000;
 /// Iterations before counting begins, in each turn.
@@ -35,19 +35,49 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
     make_zoo(args, &config)?;
     // What libtorch and this program take before any model is there; both loops are counted from it, as what one frees the next takes again.
     let before = host::memory().anonymous;
-    // In turns, so that whatever else the machine does meets both.
-    let (mut bare_loop, mut soup_loop) = (Measured::default(), Measured::default());
+    let mut loops: Vec<(Loop, Measured)> = vec![];
+    for &dtype in &args.dtype {
+        for (engine, recompute) in [(false, false), (true, false), (false, true), (true, true)] {
+            if args.recompute || !recompute {
+                loops.push((Loop { dtype, engine, recompute }, Measured::default()));
+            }
+        }
+    }
+    // In turns, so that whatever else the machine does meets all.
     for _ in 0..ROUNDS {
-        // Memory is that of the first round: later ones begin with what the allocator has kept of both.
-        let memory = (bare_loop.anonymous, soup_loop.anonymous);
-        bare(args, &config, before, &mut bare_loop)?;
-        soup(args, threads, before, &mut soup_loop)?;
-        if memory.0 > 0 {
-            (bare_loop.anonymous, soup_loop.anonymous) = memory;
+        for (which, measured) in &mut loops {
+            // Memory is that of the first round.
+            let known = measured.anonymous;
+            memory::give_back_freed_pages();
+            if which.engine {
+                soup(args, threads, before, *which, measured)?;
+            } else {
+                bare(args, &config, before, *which, measured)?;
+            }
+            measured.anonymous = if known > 0 { known } else { measured.anonymous };
         }
     }
     let elements: usize = config.tensors(CLASSES as i64).iter().map(|(_, s)| s.iter().product::<i64>() as usize).sum();
-    report(args, threads, elements, &bare_loop, &soup_loop)
+    report(args, threads, elements, &loops);
+    Ok(())
+}
+
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Loop {
+    dtype: BenchDtype,
+    /// `mehl+`, or a bare loop.
+    engine: bool,
+    /// Whether activations are computed anew for the backward pass.
+    recompute: bool,
+}
+
+impl Loop {
+    fn name(self) -> String {
+        let engine = if self.engine { "mehl+" } else { "bare" };
+        let recompute = if self.recompute { ", recompute" } else { "" };
+        format!("{engine} {}{recompute}", self.dtype.name())
+    }
 }
 
 fn config() -> serde_json::Value {
@@ -160,33 +190,36 @@ fn write(path: &Path, tensors: &[(String, Vec<usize>, Vec<u8>)], dtype: Dtype) -
     Ok(fs::rename(partial, path)?)
 }
 
-/// Forward, loss, backward, nothing else.
-fn bare(args: &BenchArgs, config: &VitConfig, before: u64, measured: &mut Measured) -> anyhow::Result<()> {
+/// Forward, loss, backward, nothing else: of a model whose parameters and gradients are themselves in the dtype. With `recompute`, of one as the engine has it.
+fn bare(args: &BenchArgs, config: &VitConfig, before: u64, which: Loop, measured: &mut Measured) -> anyhow::Result<()> {
+    let kind = match which.dtype {
+        BenchDtype::Bf16 if !which.recompute => Kind::BFloat16,
+        _ => Kind::Float,
+    };
     let mut parameters = BTreeMap::new();
     for (name, shape) in config.tensors(CLASSES as i64) {
         let scale = if name.contains("layernorm") && name.ends_with("weight") { 0.0 } else { 0.02 };
         let tensor = Tensor::f_randn(&shape, (Kind::Float, Device::Cpu))?.f_mul_scalar(scale)?;
         let tensor = if scale == 0.0 { tensor.f_add_scalar(1.0)? } else { tensor };
-        parameters.insert(name, tensor.f_set_requires_grad(true)?);
+        parameters.insert(name, tensor.f_to_kind(kind)?.f_set_requires_grad(true)?);
     }
     let model = Vit::from_parameters(config.clone(), CLASSES as i64, parameters);
-    let leaves: Vec<&Tensor> = model.parameters().values().collect();
+    let leaves: Vec<Tensor> = model.parameters().values().map(Tensor::shallow_clone).collect();
     let batch = args.batch as i64;
-    let images = Tensor::f_randn([batch, 3, 224, 224], (Kind::Float, Device::Cpu))?;
+    let images = [Tensor::f_randn([batch, 3, 224, 224], (Kind::Float, Device::Cpu))?.f_to_kind(kind)?];
     let labels = Tensor::f_arange(batch, (Kind::Int64, Device::Cpu))?;
+    let precision = if kind == Kind::Float { dtype::precision(which.dtype.into()) } else { Precision::Full };
+    let backward = Backward { how: Pass::Learn.with(precision), recompute: which.recompute };
     let (ran, peak) = peak_while(|| -> anyhow::Result<()> {
         for i in 0..WARM_UP + args.iterations {
+            let mut phases = Phases::default();
             let began = Instant::now();
-            let logits = model.logits(&[images.shallow_clone()], Pass::Learn)?;
-            let loss = logits.f_cross_entropy_loss::<Tensor>(&labels, None, Reduction::Mean, -100, 0.0)?;
-            let middle = Instant::now();
-            let gradients = Tensor::f_run_backward(&[&loss], &leaves, false, false)?;
-            let end = Instant::now();
-            drop(gradients);
+            let found = gradients(&model, (&images, &labels), &leaves, None, backward, &mut phases)?;
+            let seconds = began.elapsed().as_secs_f64();
+            drop(found);
             if i >= WARM_UP {
-                measured.seconds.push((end - began).as_secs_f64());
-                let phases = [("forward", (middle - began).as_secs_f64()), ("backward", (end - middle).as_secs_f64())];
-                measured.add_phases(&phases, 1);
+                measured.seconds.push(seconds);
+                measured.add_phases(&[("forward", phases.forward), ("backward", phases.backward)], 1);
             }
         }
         Ok(())
@@ -230,12 +263,17 @@ impl ScoresHost for Watch {
 }
 
 /// `mehl+` on the same model.
-fn soup(args: &BenchArgs, threads: usize, before: u64, measured: &mut Measured) -> anyhow::Result<()> {
+fn soup(args: &BenchArgs, threads: usize, before: u64, which: Loop, measured: &mut Measured) -> anyhow::Result<()> {
     let spec_path = args.out.join("bench.toml");
     let text = format!(
         "[zoo]\ningredients = [\"zoo/*\"]\n[data]\nlearn = \"learn.safetensors\"\nselect = \"learn.safetensors\"\n\
-         [soup]\nmethod = \"mehl+\"\nmodel_batch = {}\nbatch = {}\ndirection_dtype = \"{}\"\ninner_epochs = 1000\nearly_stopping = false\n",
-        args.model_batch, args.batch, args.direction_dtype
+         [soup]\nmethod = \"mehl+\"\nmodel_batch = {}\nbatch = {}\ndirection_dtype = \"{}\"\ninner_epochs = 1000\nearly_stopping = false\n\
+         [compute]\ndtype = \"{}\"\nrecompute = {}\n",
+        args.model_batch,
+        args.batch,
+        args.direction_dtype,
+        which.dtype.name(),
+        which.recompute
     );
     fs::write(&spec_path, text)?;
     let spec = parse_spec(&spec_path)?;
@@ -263,32 +301,42 @@ fn soup(args: &BenchArgs, threads: usize, before: u64, measured: &mut Measured) 
     Ok(())
 }
 
-fn report(args: &BenchArgs, threads: usize, elements: usize, bare: &Measured, soup: &Measured) -> anyhow::Result<()> {
+fn report(args: &BenchArgs, threads: usize, elements: usize, loops: &[(Loop, Measured)]) {
     println!(
-        "ViT-B/32, 224 px, f32, {} ingredients, model batch {}, directions in {}, batch {}, {threads} threads, {ROUNDS} rounds of {} iterations after {WARM_UP}",
+        "ViT-B/32, 224 px, {} ingredients, model batch {}, directions in {}, batch {}, {threads} threads, {ROUNDS} rounds of {} iterations after {WARM_UP}",
         args.ingredients, args.model_batch, args.direction_dtype, args.batch, args.iterations
     );
-    for (name, measured) in [("bare", bare), ("mehl+", soup)] {
+    println!("seconds an iteration (median); mean seconds by phase; anonymous memory");
+    for (which, measured) in loops {
         let phases: Vec<String> = measured
             .phases
             .iter()
             .map(|(phase, sum)| format!("{phase} {:.4}", sum / measured.iterations as f64))
             .collect();
-        let seconds = median(measured.seconds.clone());
-        println!("{name:6} {seconds:.4} s/iteration (median); mean by phase: {}", phases.join(", "));
+        let (seconds, memory) = (median(measured.seconds.clone()), measured.anonymous as f64 / 1e9);
+        println!("{:22} {seconds:.4} s; {}; {memory:.2} GB", which.name(), phases.join(", "));
     }
-    println!(
-        "time, mehl+ over bare: {:.3} (target at most 1.10)",
-        median(soup.seconds.clone()) / median(bare.seconds.clone())
-    );
-    let model = (elements * 4) as f64;
-    let above = soup.anonymous as f64 - bare.anonymous as f64;
-    println!(
-        "anonymous memory: bare {:.2} GB, mehl+ {:.2} GB; above bare {:.2} x D x 4 bytes (target at most {})",
-        bare.anonymous as f64 / 1e9,
-        soup.anonymous as f64 / 1e9,
-        above / model,
-        args.model_batch + 3
-    );
-    Ok(())
+    let find = |dtype, engine, recompute| {
+        loops.iter().find(|(which, _)| *which == Loop { dtype, engine, recompute }).map(|(_, measured)| measured)
+    };
+    let ratio = |what: &str, of: Option<&Measured>, to: Option<&Measured>| {
+        if let (Some(of), Some(to)) = (of, to) {
+            println!("time, {what}: {:.3}", median(of.seconds.clone()) / median(to.seconds.clone()));
+        }
+    };
+    for (dtype, target) in [(BenchDtype::F32, 1.08), (BenchDtype::Bf16, 1.15)] {
+        let (bare, soup) = (find(dtype, false, false), find(dtype, true, false));
+        let name = dtype.name();
+        ratio(&format!("mehl+ over bare in {name} (target at most {target})"), soup, bare);
+        ratio(&format!("mehl+ in {name}, recompute over kept activations"), find(dtype, true, true), soup);
+        if let (Some(bare), Some(soup)) = (bare, soup) {
+            let above = (soup.anonymous as f64 - bare.anonymous as f64) / (elements * 4) as f64;
+            let most = args.model_batch + 3;
+            println!("memory, mehl+ above bare in {name}: {above:.2} x D x 4 bytes (target at most {most})");
+        }
+    }
+    for (what, engine) in [("bare", false), ("mehl+", true)] {
+        let of = |dtype| find(dtype, engine, false);
+        ratio(&format!("{what}, f32 over bf16"), of(BenchDtype::F32), of(BenchDtype::Bf16));
+    }
 }

@@ -4,6 +4,8 @@ mod directions;
 mod images;
 mod iteration;
 
+use mehl_soup::sweep::spec::ComputeDtype;
+
 use super::BenchArgs;
 
 /// Turns that each side of a comparison has.
@@ -32,6 +34,30 @@ pub enum Part {
     Directions,
     /// Decoding and resizing beside torchvision, and the cache beside a plain read
     Images,
+}
+
+/// Dtypes of iterations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum BenchDtype {
+    /// `compute.dtype = "f32"`
+    F32,
+    /// `compute.dtype = "bf16"`
+    Bf16,
+}
+
+impl BenchDtype {
+    fn name(self) -> &'static str {
+        ComputeDtype::from(self).as_str()
+    }
+}
+
+impl From<BenchDtype> for ComputeDtype {
+    fn from(dtype: BenchDtype) -> Self {
+        match dtype {
+            BenchDtype::F32 => Self::F32,
+            BenchDtype::Bf16 => Self::Bf16,
+        }
+    }
 }
 
 fn median(mut values: Vec<f64>) -> f64 {

@@ -10,7 +10,7 @@ use tch::{Device, Kind, Reduction, TchError, Tensor};
 
 use super::digits::{CLASSES, SIDE};
 use crate::data::Split;
-use crate::families::{Model, Pass, Vit, VitConfig};
+use crate::families::{Model, Pass, Precision, Vit, VitConfig};
 use crate::rng::{below, generator, permutation, unit};
 
 /// `config.json` of the demo's ViT: 4 blocks, 64 wide, patches of 2 x 2 pixels.
@@ -153,7 +153,7 @@ impl Trainee {
                 optimizer.set_lr(rate);
                 let (inputs, labels) = data.batch(indices, Device::Cpu)?;
                 let images = augment(&inputs[0], recipe)?;
-                let logits = self.model.logits(&[images], Pass::Learn)?;
+                let logits = self.model.logits(&[images], Pass::Learn.full())?;
                 let loss = logits.f_cross_entropy_loss::<Tensor>(
                     &labels,
                     None,
@@ -170,7 +170,7 @@ impl Trainee {
 
     /// Loss and accuracy.
     pub fn score(&self, data: &Split) -> Result<SplitScore, mehl_soup::runner::engine::EngineError> {
-        crate::engine::score(&self.model, data, 512, Device::Cpu)
+        crate::engine::score(&self.model, data, 512, Device::Cpu, Precision::Full)
     }
 }
 

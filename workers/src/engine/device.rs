@@ -63,3 +63,36 @@ fn load_cuda() -> Result<(), String> {
 fn load_cuda() -> Result<(), String> {
     if Cuda::is_available() { Ok(()) } else { Err("libtorch finds no usable NVIDIA driver or GPU".to_string()) }
 }
+
+/// Whether a device has instructions for products of matrices in bf16: CPUs with AVX512-BF16 (those with AMX have it too), NVIDIA GPUs from compute capability 8.0 on.
+pub fn is_fast_in_bf16(device: Device) -> bool {
+    match device {
+        #[cfg(target_arch = "x86_64")]
+        Device::Cpu => std::is_x86_feature_detected!("avx512bf16"),
+        Device::Cuda(index) => compute_capability_major(index).is_some_and(|major| major >= 8),
+        _ => false,
+    }
+}
+
+/// Asks the CUDA runtime that came with libtorch_cuda, if it is loaded: tch has no such question.
+#[cfg(unix)]
+fn compute_capability_major(index: usize) -> Option<i32> {
+    type GetAttribute = unsafe extern "C" fn(*mut libc::c_int, libc::c_int, libc::c_int) -> libc::c_int;
+    /// `cudaDevAttrComputeCapabilityMajor` of `driver_types.h`.
+    const MAJOR: libc::c_int = 75;
+    let mut major = 0;
+    // SAFETY: the name is a valid C string, the symbol of that name in CUDA's runtime has this type, and `major` lives while it writes to it.
+    let status = unsafe {
+        let symbol = libc::dlsym(libc::RTLD_DEFAULT, c"cudaDeviceGetAttribute".as_ptr());
+        if symbol.is_null() {
+            return None;
+        }
+        std::mem::transmute::<*mut libc::c_void, GetAttribute>(symbol)(&mut major, MAJOR, index as libc::c_int)
+    };
+    (status == 0).then_some(major)
+}
+
+#[cfg(not(unix))]
+fn compute_capability_major(_: usize) -> Option<i32> {
+    None
+}

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use mehl_soup::host;
 use mehl_soup::sweep::manifest::{IngredientEntry, Manifest};
 use mehl_soup::sweep::spec::{Family, Spec};
 use mehl_soup::zoo::{HashCache, Layout, Zoo};
@@ -9,12 +10,12 @@ use safetensors::Dtype;
 use tch::{Device, Kind, Tensor};
 
 use super::errors::{data_error, family_error, torch_error, zoo_error};
-use super::{scoring, statistics};
+use super::{allocations, scoring, statistics};
 use crate::data::Data;
 use crate::data::images::ImageInputs;
 use crate::data::images::cache::ImageCache;
 use crate::data::images::resolve::ModelFacts;
-use crate::families::{self, Model, Pass};
+use crate::families::{self, Model, Pass, Precision};
 use mehl_soup::runner::engine::EngineError;
 
 /// The opened inputs of a sweep, on one device.
@@ -31,11 +32,13 @@ pub struct Inputs {
     pub data: Data,
     /// Where all of it is computed.
     pub device: Device,
-    /// Dtype of parameters and float inputs: f32, or f64 for checks.
+    /// Dtype of parameters, their gradients and float inputs: f32, or f64 for checks.
     pub kind: Kind,
     /// Seed of the learn samples that running statistics are collected on.
     seed: u64,
     hashes: Vec<String>,
+    /// See [`Inputs::base_bytes`].
+    base: u64,
 }
 
 impl Inputs {
@@ -70,7 +73,7 @@ impl Inputs {
         if let Some(shapes) = model.input_shapes() {
             data.check_shapes(&spec.data, &shapes).map_err(data_error)?;
         }
-        let inputs = Self {
+        let mut inputs = Self {
             hashes: hashes.ingredients.iter().map(|h| h.total.clone()).collect(),
             zoo,
             layout,
@@ -80,10 +83,20 @@ impl Inputs {
             device,
             kind,
             seed: spec.seed,
+            base: 0,
         };
         inputs.write_ingredient(0)?;
         inputs.check_model(spec)?;
+        inputs.base = match device {
+            Device::Cpu => host::memory().anonymous,
+            _ => allocations::device_memory(device).map_or(0, |memory| memory.allocated),
+        };
         Ok(inputs)
+    }
+
+    /// Memory on the device once all was open and the model had run for the first time: on the CPU, anonymous memory of the process.
+    pub fn base_bytes(&self) -> u64 {
+        self.base
     }
 
     /// One forward pass: that the model takes the data, gives logits, and that labels are within their width.
@@ -91,7 +104,7 @@ impl Inputs {
         let fault = |what: String| EngineError::Input(format!("{}: {what}", spec.data.learn.display()));
         let samples = self.data.learn.samples().min(2);
         let (inputs, _) = self.data.learn.range(0, samples, self.device).map_err(torch_error)?;
-        let logits = tch::no_grad(|| self.model.logits(&inputs, Pass::Learn)).map_err(|e| {
+        let logits = tch::no_grad(|| self.model.logits(&inputs, Pass::Learn.full())).map_err(|e| {
             fault(format!("the model does not take inputs {:?} of this file: {}", spec.data.inputs, torch_error(e)))
         })?;
         let shape = logits.size();
@@ -116,8 +129,8 @@ impl Inputs {
     }
 
     /// Computes the model's running statistics anew for the weights that it now holds. Nothing is done for models without.
-    pub fn collect_statistics(&self) -> Result<(), EngineError> {
-        statistics::collect(self.model.as_ref(), &self.data.learn, self.seed, self.device)
+    pub fn collect_statistics(&self, precision: Precision) -> Result<(), EngineError> {
+        statistics::collect(self.model.as_ref(), &self.data.learn, self.seed, self.device, precision)
     }
 
     /// The leaves that a mix writes, in the order of `names`.
@@ -223,8 +236,9 @@ impl Inputs {
         &self,
         split: &crate::data::Split,
         batch: usize,
+        precision: Precision,
     ) -> Result<mehl_soup::sweep::manifest::SplitScore, EngineError> {
-        scoring::score(self.model.as_ref(), split, batch, self.device)
+        scoring::score(self.model.as_ref(), split, batch, self.device, precision)
     }
 }
 

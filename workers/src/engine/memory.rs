@@ -12,25 +12,11 @@ pub fn keep_freed_pages() {
     }
 }
 
-/// The largest number of ingredients that fits a budget in bytes, at least 1 and at most `ingredients`.
-///
-/// A model batch of b holds b directions, the soup, its gradient and the centre, of `elements` values each; a quarter of the budget is left to
-/// activations and everything else.
-pub fn largest_model_batch(budget: u64, elements: usize, bytes_per_element: usize, ingredients: usize) -> usize {
-    let model = (elements * bytes_per_element).max(1) as u64;
-    let fits = (budget / 4 * 3 / model).saturating_sub(3) as usize;
-    fits.clamp(1, ingredients.max(1))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_model_batch_follows_the_budget() {
-        let model = 400 << 20;
-        assert_eq!(largest_model_batch(16 << 30, 100 << 20, 4, 72), ((12u64 << 30) / model - 3) as usize);
-        assert_eq!(largest_model_batch(1 << 20, 100 << 20, 4, 72), 1);
-        assert_eq!(largest_model_batch(1 << 40, 100 << 20, 4, 72), 72);
+/// Gives what the allocator keeps for later back to the system, so that [`anonymous`] tells what is in use. Does nothing on other C libraries than GNU's.
+pub fn give_back_freed_pages() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: may be called at any time from any thread.
+    unsafe {
+        libc::malloc_trim(0);
     }
 }

@@ -1,12 +1,17 @@
 //! The engine: one device, one task at a time.
 
 pub mod allocations;
+mod budget;
 mod build_info;
 pub mod device;
+pub mod dtype;
 mod errors;
+mod gradient;
 mod inputs;
 pub mod memory;
+pub mod needs;
 mod phases;
+mod probe;
 mod scoring;
 mod statistics;
 mod task_run;
@@ -14,11 +19,10 @@ pub mod train;
 
 use mehl_soup::checkpoint::{Checkpoint, Totals};
 use mehl_soup::coefficients::{About, Coefficients, CoefficientsFile, IngredientRef};
-use mehl_soup::host;
 use mehl_soup::runner::engine::{Completion, Directive, EngineError, Scores, ScoresHost, SoupEngine, TaskHost};
 use mehl_soup::sweep::manifest::Manifest;
 use mehl_soup::sweep::results::Hyperparameters;
-use mehl_soup::sweep::spec::{ModelBatch, Spec};
+use mehl_soup::sweep::spec::{ComputeDtype, ComputeSpec, DirectionDtype, MethodName, SoupSpec, Spec};
 use mehl_soup::task::Task;
 use mehl_soup::zoo::{HashCache, LayerGroups};
 use tch::{Device, Kind};
@@ -26,21 +30,25 @@ use tch::{Device, Kind};
 pub use build_info::build;
 use errors::zoo_error;
 pub use errors::{span_error, torch_error};
+pub use gradient::{Backward, Gradients, gradients};
 pub use inputs::Inputs;
 pub use phases::{Phases, timed};
 pub use scoring::score;
 use task_run::Claim;
 pub use task_run::TaskRun;
 
+use crate::data::Split;
+use crate::families::{Pass, Precision};
 use crate::hyperplane::MixedTensors;
 use crate::methods;
+use needs::Needs;
 
 /// How an engine computes.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Device.
     pub device: Device,
-    /// Dtype of the soup while learning: f32; f64 for checks against references.
+    /// Dtype of parameters and scores: f32; f64 for checks against references.
     pub kind: Kind,
     /// Threads of the CPU computation.
     pub threads: usize,
@@ -123,25 +131,24 @@ impl LocalEngine {
                 ));
                 state.build = build;
             }
+            if self.spec.compute.dtype.is_some_and(|stated| stated != state.dtype) {
+                note(&format!("task {}: goes on in {}, in which it began", task.id, state.dtype));
+            }
             state.totals.attempts += 1;
             return Ok(state);
         }
-        let bytes = if self.settings.kind == Kind::Double { 8 } else { 4 };
-        let model_batch = match task.soup.model_batch {
-            ModelBatch::Fixed(b) => b.clamp(1, members.len()),
-            ModelBatch::Auto(_) => {
-                let slots = self.spec.compute.devices.len().max(1) as u64;
-                let budget = match (self.spec.compute.memory_bytes, self.settings.device) {
-                    (Some(bytes), _) => bytes,
-                    (None, Device::Cpu) => host::available() / 5 * 4 / slots,
-                    (None, _) => {
-                        return Err(EngineError::Input(
-                            "soup.model_batch = \"auto\" needs compute.memory on a GPU, whose free memory is not read yet".to_string(),
-                        ));
-                    }
-                };
-                memory::largest_model_batch(budget, mixed.elements(), bytes, members.len())
-            }
+        // Where nothing is learned there is nothing but scores.
+        let stated = if task.soup.method.learns() { self.spec.compute.dtype } else { Some(ComputeDtype::F32) };
+        let (dtype, why) = dtype::resolve(stated, inputs.kind, inputs.device, inputs.model.as_ref(), mixed.elements());
+        if let Some(why) = why {
+            note(&format!("task {}: {why}", task.id));
+        }
+        let model_batch = if task.soup.method.learns() && !mixed.names.is_empty() {
+            let needs = needs_of(inputs, &task.soup, mixed, dtype, &self.spec.compute)?;
+            let budget = budget::budget(&self.spec.compute, inputs.device);
+            budget::model_batch(task.soup.model_batch, task.soup.method, &needs, &budget, members.len())?
+        } else {
+            1
         };
         Ok(Checkpoint {
             identity,
@@ -152,11 +159,39 @@ impl LocalEngine {
             greedy: None,
             select: None,
             model_batch,
+            cuts: vec![],
+            dtype,
             totals: Totals { attempts: 1, ..Totals::default() },
             history: vec![],
             exact: true,
         })
     }
+}
+
+/// What a task will need, by two small passes of each kind. It is measured anew for each task, as another batch or dtype is another need; beside a task it is nothing.
+fn needs_of(
+    inputs: &Inputs,
+    soup: &SoupSpec,
+    mixed: &MixedTensors,
+    dtype: ComputeDtype,
+    compute: &ComputeSpec,
+) -> Result<Needs, EngineError> {
+    let value = if inputs.kind == Kind::Double { 8 } else { 4 };
+    let learned = matches!(soup.method, MethodName::Learned | MethodName::LearnedPlus);
+    let stored = if learned { DirectionDtype::F32 } else { soup.direction_dtype.resolve(dtype == ComputeDtype::Bf16) };
+    let (row, reading) = needs::rows(mixed, stored, value);
+    let centre = if learned { 0 } else { (mixed.elements() * value) as u64 };
+    let samples = |split: &Split, batch: usize| batch.min(split.samples());
+    let data = &inputs.data;
+    let learn_batch = samples(&data.learn, soup.batch);
+    let score_batch = samples(&data.select, compute.score_batch).max(samples(&data.learn, compute.score_batch));
+    let leaves = inputs.leaves(&mixed.names)?;
+    let how = Pass::Learn.with(dtype::precision(dtype));
+    let backward = Backward { how, recompute: compute.recompute };
+    let learning = probe::learning(inputs, &leaves, learn_batch, backward)?;
+    // In the dtype of the parameters, in which finished soups are scored: it takes the most.
+    let scoring = probe::scoring(inputs, score_batch, Pass::Score.full())?;
+    Ok(Needs { base: inputs.base_bytes(), centre, row, reading, learning, scoring })
 }
 
 /// Everything a task's result depends on.
@@ -189,12 +224,13 @@ impl SoupEngine for LocalEngine {
         for k in 0..total {
             if manifest.ingredients[k].select.is_none() {
                 inputs.write_ingredient(k)?;
-                let score = inputs.score(&inputs.data.select, score_batch).map_err(|error| match error {
-                    EngineError::Numerics(what) => {
-                        EngineError::Input(format!("{}: {what} on select", manifest.ingredients[k].path.display()))
-                    }
-                    other => other,
-                })?;
+                let score =
+                    inputs.score(&inputs.data.select, score_batch, Precision::Full).map_err(|error| match error {
+                        EngineError::Numerics(what) => {
+                            EngineError::Input(format!("{}: {what} on select", manifest.ingredients[k].path.display()))
+                        }
+                        other => other,
+                    })?;
                 inputs.zoo.ingredients()[k].check_unchanged().map_err(zoo_error)?;
                 manifest.ingredients[k].select = Some(score);
             }
@@ -226,6 +262,7 @@ impl SoupEngine for LocalEngine {
             members,
             metric: self.spec.data.metric,
             score_batch: self.spec.compute.score_batch,
+            recompute: self.spec.compute.recompute,
         };
         let state = self.begin(&claim, resume, &mut |message| host.note(message))?;
         // Tensors that no soup moves are written once.
@@ -248,21 +285,31 @@ impl SoupEngine for LocalEngine {
 
         let (totals, exact, model_batch) = (run.state.totals, run.state.exact, run.state.model_batch);
         let (effort, attempts) = (totals.effort, totals.attempts);
-        let about = about(&self.spec, task, manifest, &groups, &scores, exact);
+        let about = about(&self.spec, task, manifest, &groups, &scores, &run.state);
         let statistics = statistics::read(inputs.model.as_ref())?;
         let file = CoefficientsFile { coefficients, statistics, about };
         Ok(Completion { coefficients: file.to_bytes(), scores, effort, exact, model_batch, attempts })
     }
 }
 
-fn about(spec: &Spec, task: &Task, manifest: &Manifest, groups: &LayerGroups, scores: &Scores, exact: bool) -> About {
+fn about(
+    spec: &Spec,
+    task: &Task,
+    manifest: &Manifest,
+    groups: &LayerGroups,
+    scores: &Scores,
+    state: &Checkpoint,
+) -> About {
     let best = manifest
         .ingredients
         .iter()
         .filter_map(|entry| entry.select)
         .reduce(|a, b| if spec.data.metric.compare(&b, &a).is_lt() { b } else { a });
     let mut notes = manifest.notes.clone();
-    if !exact {
+    if state.dtype == ComputeDtype::Bf16 {
+        notes.push("learned in bf16; scores are computed in f32".to_string());
+    }
+    if !state.exact {
         notes.push("resumed with another build or on a GPU: within tolerance, not bit-exact".to_string());
     }
     About {

@@ -13,7 +13,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::errors::{span_error, torch_error};
 use crate::data::Split;
-use crate::families::{Model, Pass};
+use crate::families::{Model, Pass, Precision};
 use crate::hyperplane::write_soup;
 use crate::rng::permutation;
 
@@ -33,7 +33,13 @@ pub fn write_tensors(zoo: &Zoo, k: usize, tensors: &BTreeMap<String, Tensor>) ->
 ///
 /// # Errors
 /// [`EngineError::Numerics`] if one is not finite: the weights are then beyond use.
-pub fn collect(model: &dyn Model, learn: &Split, seed: u64, device: Device) -> Result<(), EngineError> {
+pub fn collect(
+    model: &dyn Model,
+    learn: &Split,
+    seed: u64,
+    device: Device,
+    precision: Precision,
+) -> Result<(), EngineError> {
     let Some(statistics) = model.statistics() else { return Ok(()) };
     let all_finite = tch::no_grad(|| {
         for tensor in statistics.values() {
@@ -42,7 +48,7 @@ pub fn collect(model: &dyn Model, learn: &Split, seed: u64, device: Device) -> R
         }
         for (seen, indices) in batches(seed, learn.samples()).iter().enumerate() {
             let (inputs, _) = learn.batch(indices, device)?;
-            let _logits = model.logits(&inputs, Pass::Collect { seen })?;
+            let _logits = model.logits(&inputs, Pass::Collect { seen }.with(precision))?;
         }
         let mut all = true;
         for tensor in statistics.values() {

@@ -10,9 +10,11 @@ use mehl_soup::sweep::manifest::{Manifest, SplitScore};
 use mehl_soup::sweep::spec::Metric;
 use mehl_soup::task::Task;
 
+use super::dtype;
 use super::errors::{span_error, zoo_error};
 use super::inputs::Inputs;
 use super::phases::{Phases, timed};
+use crate::families::Precision;
 use crate::hyperplane::{MixedTensors, write_soup};
 
 /// A task in progress. Methods change [`TaskRun::state`] and call [`TaskRun::tick`] whenever it is consistent.
@@ -31,6 +33,8 @@ pub struct TaskRun<'a> {
     pub metric: Metric,
     /// Samples a batch when scoring.
     pub score_batch: usize,
+    /// Whether activations are computed anew for the backward pass.
+    pub recompute: bool,
     /// All that must survive.
     pub state: Checkpoint,
     /// Iterations of the whole task if nothing stops early.
@@ -62,6 +66,8 @@ pub struct Claim<'a> {
     pub metric: Metric,
     /// Samples a batch when scoring.
     pub score_batch: usize,
+    /// Whether activations are computed anew for the backward pass.
+    pub recompute: bool,
 }
 
 impl<'a> TaskRun<'a> {
@@ -69,7 +75,7 @@ impl<'a> TaskRun<'a> {
     pub fn new(claim: Claim<'a>, state: Checkpoint, host: &'a mut dyn TaskHost) -> Self {
         host::reset_peak();
         let Effort { seconds: seconds_before, samples: samples_before, .. } = state.totals.effort;
-        let Claim { inputs, task, manifest, mixed, members, metric, score_batch } = claim;
+        let Claim { inputs, task, manifest, mixed, members, metric, score_batch, recompute } = claim;
         Self {
             inputs,
             task,
@@ -78,6 +84,7 @@ impl<'a> TaskRun<'a> {
             members,
             metric,
             score_batch,
+            recompute,
             state,
             planned_iterations: 0,
             phases: Phases::default(),
@@ -148,7 +155,7 @@ impl<'a> TaskRun<'a> {
         let mut stop = || {
             self.write_exact(coefficients)?;
             self.own_statistics(coefficients)?;
-            let select = self.inputs.score(&self.inputs.data.select, self.score_batch)?;
+            let select = self.inputs.score(&self.inputs.data.select, self.score_batch, Precision::Full)?;
             self.inputs.zoo.check_unchanged().map_err(zoo_error)?;
             self.save()?;
             let (totals, model_batch) = (self.state.totals, self.state.model_batch);
@@ -158,6 +165,11 @@ impl<'a> TaskRun<'a> {
             Ok(reached) => EngineError::AtRung(Box::new(reached)),
             Err(error) => error,
         }
+    }
+
+    /// How passes are computed while learning. Whatever is reported, and the greedy soup's choices, are in [`Precision::Full`].
+    pub fn precision(&self) -> Precision {
+        dtype::precision(self.state.dtype)
     }
 
     /// Hands the state to the host.
@@ -176,9 +188,9 @@ impl<'a> TaskRun<'a> {
     }
 
     /// Score on select of the soup that the model now holds, with running statistics of its own.
-    pub fn score_select(&mut self) -> Result<SplitScore, EngineError> {
-        self.inputs.collect_statistics()?;
-        let score = self.inputs.score(&self.inputs.data.select, self.score_batch)?;
+    pub fn score_select(&mut self, precision: Precision) -> Result<SplitScore, EngineError> {
+        self.inputs.collect_statistics(precision)?;
+        let score = self.inputs.score(&self.inputs.data.select, self.score_batch, precision)?;
         self.last_select = Some(score);
         Ok(score)
     }
@@ -199,17 +211,18 @@ impl<'a> TaskRun<'a> {
         self.write_exact(coefficients)?;
         self.own_statistics(coefficients)?;
         let data = &self.inputs.data;
+        let score = |split| self.inputs.score(split, self.score_batch, Precision::Full);
         Ok(Scores {
-            learn: self.inputs.score(&data.learn, self.score_batch)?,
-            select: self.inputs.score(&data.select, self.score_batch)?,
-            test: data.test.as_ref().map(|test| self.inputs.score(test, self.score_batch)).transpose()?,
+            learn: score(&data.learn)?,
+            select: score(&data.select)?,
+            test: data.test.as_ref().map(score).transpose()?,
         })
     }
 
     fn own_statistics(&self, coefficients: &Coefficients) -> Result<(), EngineError> {
         match coefficients.single_ingredient() {
             Some(k) => self.inputs.restore_statistics(k),
-            None => self.inputs.collect_statistics(),
+            None => self.inputs.collect_statistics(Precision::Full),
         }
     }
 

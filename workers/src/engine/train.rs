@@ -7,9 +7,10 @@ use std::time::Instant;
 
 use mehl_soup::checkpoint::{BestSoFar, Current, EpochRecord};
 use mehl_soup::runner::engine::EngineError;
-use tch::{Kind, Reduction, TchError, Tensor};
+use tch::Tensor;
 
 use super::errors::torch_error;
+use super::gradient::{Backward, Gradients, gradients};
 use super::phases::timed;
 use super::task_run::TaskRun;
 use crate::families::Pass;
@@ -91,7 +92,7 @@ pub fn learn(
             Some(known) => known,
             None => {
                 mix(run, span, parametrization, &leaves)?;
-                run.score_select()?
+                run.score_select(run.precision())?
             }
         };
         run.state.select = Some(select);
@@ -115,8 +116,14 @@ pub fn learn(
             mix(run, span, parametrization, &leaves)?;
             let parameters = current(run)?.parameters.clone();
             let temperature = parametrization.inverse_temperature(&parameters);
-            let (loss, temperature_gradient, gradients) = gradient(run, indices, &leaves, temperature)?;
             let mut phases = run.phases;
+            let (batch, labels) =
+                timed(&mut phases.data, || learn.batch(indices, run.inputs.device)).map_err(torch_error)?;
+            let backward = Backward { how: Pass::Learn.with(run.precision()), recompute: run.recompute };
+            let found =
+                gradients(run.inputs.model.as_ref(), (&batch, &labels), &leaves, temperature, backward, &mut phases);
+            let Gradients { loss, temperature: temperature_gradient, leaves: gradients } =
+                found.map_err(torch_error)?;
             let projection = timed(&mut phases.project, || span.project(&gradients)).map_err(torch_error)?;
             drop(gradients);
             if !loss.is_finite() || !projection.gradient_norm.is_finite() {
@@ -155,7 +162,7 @@ pub fn learn(
         }
         let select = if soup.early_stopping {
             mix(run, span, parametrization, &leaves)?;
-            Some(run.score_select()?)
+            Some(run.score_select(run.precision())?)
         } else {
             None
         };
@@ -202,47 +209,6 @@ fn mix(
 ) -> Result<(), EngineError> {
     let x = parametrization.coordinates(&current(run)?.parameters);
     timed(&mut run.phases.mix, || span.mix_into(&x, leaves)).map_err(torch_error)
-}
-
-/// Loss, gradient of the inverse temperature (0 without one), and gradient of each leaf, by one backward pass.
-fn gradient(
-    run: &mut TaskRun<'_>,
-    indices: &[usize],
-    leaves: &[Tensor],
-    inverse_temperature: Option<f64>,
-) -> Result<(f64, f64, Vec<Tensor>), EngineError> {
-    let inputs = run.inputs;
-    let phases = &mut run.phases;
-    let mut compute = || -> Result<_, TchError> {
-        let (batch, labels) = timed(&mut phases.data, || inputs.data.learn.batch(indices, inputs.device))?;
-        let began = Instant::now();
-        let temperature = inverse_temperature
-            .map(|value| {
-                Tensor::f_from_slice(&[value])?
-                    .f_to_kind(inputs.kind)?
-                    .f_to_device(inputs.device)?
-                    .f_set_requires_grad(true)
-            })
-            .transpose()?;
-        let mut logits = inputs.model.logits(&batch, Pass::Learn)?;
-        if let Some(temperature) = &temperature {
-            logits = logits.f_mul(temperature)?;
-        }
-        let loss = logits.f_cross_entropy_loss::<Tensor>(&labels, None, Reduction::Mean, -100, 0.0)?;
-        phases.forward += began.elapsed().as_secs_f64();
-        let began = Instant::now();
-        let mut wanted: Vec<&Tensor> = leaves.iter().collect();
-        wanted.extend(&temperature);
-        let mut gradients = Tensor::f_run_backward(&[&loss], &wanted, false, false)?;
-        let temperature_gradient = match temperature.and_then(|_| gradients.pop()) {
-            Some(g) => g.f_to_kind(Kind::Double)?.f_double_value(&[0])?,
-            None => 0.0,
-        };
-        let loss = loss.f_to_kind(Kind::Double)?.f_double_value(&[])?;
-        phases.backward += began.elapsed().as_secs_f64();
-        Ok((loss, temperature_gradient, gradients))
-    };
-    compute().map_err(torch_error)
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use tch::{Device, Kind, TchError, Tensor};
 
 use super::clip_config::ClipConfig;
 use super::layers::{self, Weights};
-use super::{FamilyError, Model, Pass, expected};
+use super::{FamilyError, Forward, Model, Precision, expected};
 
 /// A CLIP image classifier.
 pub(super) struct ClipVit {
@@ -36,10 +36,10 @@ impl ClipVit {
         Ok(Self { config, weights: Weights::new("", parameters) })
     }
 
-    fn embed(&self, pixels: &Tensor) -> Result<Tensor, TchError> {
+    fn embed(&self, pixels: &Tensor, precision: Precision) -> Result<Tensor, TchError> {
         let (c, w) = (&self.config, &self.weights);
         let name = |layer: &str| format!("{}{layer}", c.tower);
-        let patches = w.patches(pixels, &name(c.naming.patches))?;
+        let patches = w.patches(pixels, &name(c.naming.patches), precision)?;
         let class = w.tokens(pixels.size()[0], &name(c.naming.class))?;
         let tokens = Tensor::f_cat(&[class, patches], 1)?.f_add(w.get(&name(c.naming.positions))?)?;
         w.layer_norm(&tokens, &name(c.naming.before), c.eps)
@@ -49,12 +49,23 @@ impl ClipVit {
         let (c, w) = (&self.config, &self.weights);
         let [query, key, value] = if c.is_openai() {
             let (weight, bias) = (format!("{block}.attn.in_proj_weight"), format!("{block}.attn.in_proj_bias"));
-            layers::split_fused(&x.f_linear(w.get(&weight)?, Some(w.get(&bias)?))?, c.heads)?
+            layers::split_fused(&layers::linear(x, w.get(&weight)?, Some(w.get(&bias)?))?, c.heads)?
         } else {
             let split = |part: &str| layers::split_heads(&w.linear(x, &format!("{block}.self_attn.{part}"))?, c.heads);
             [split("q_proj")?, split("k_proj")?, split("v_proj")?]
         };
         w.linear(&layers::attention(&query, &key, &value)?, &format!("{block}.{}", c.naming.out))
+    }
+
+    fn block(&self, block: usize, x: &Tensor, precision: Precision) -> Result<Tensor, TchError> {
+        let (c, w) = (&self.config, &self.weights);
+        let [first, second] = c.naming.norms;
+        let [up, down] = c.naming.perceptron;
+        let block = format!("{}{}.{block}", c.tower, c.naming.blocks);
+        let norm = |x: &Tensor, name: &str| precision.narrow(&w.layer_norm(x, &format!("{block}.{name}"), c.eps)?);
+        let x = x.f_add(&self.attention(&norm(x, first)?, &block)?)?;
+        let hidden = w.linear(&norm(&x, second)?, &format!("{block}.{up}"))?;
+        x.f_add(&w.linear(&c.activation.apply(&hidden)?, &format!("{block}.{down}"))?)
     }
 
     /// `[N, features]` of the last tokens.
@@ -74,20 +85,18 @@ impl Model for ClipVit {
         self.weights.all()
     }
 
-    fn logits(&self, inputs: &[Tensor], _: Pass) -> Result<Tensor, TchError> {
-        let (c, w) = (&self.config, &self.weights);
-        let mut x = self.embed(layers::only_input(inputs, "a CLIP ViT")?)?;
-        let [first, second] = c.naming.norms;
-        let [up, down] = c.naming.perceptron;
-        for block in 0..c.layers {
-            let block = format!("{}{}.{block}", c.tower, c.naming.blocks);
-            let normed = w.layer_norm(&x, &format!("{block}.{first}"), c.eps)?;
-            x = x.f_add(&self.attention(&normed, &block)?)?;
-            let normed = w.layer_norm(&x, &format!("{block}.{second}"), c.eps)?;
-            let hidden = c.activation.apply(&w.linear(&normed, &format!("{block}.{up}"))?)?;
-            x = x.f_add(&w.linear(&hidden, &format!("{block}.{down}"))?)?;
+    fn parts(&self) -> usize {
+        self.config.layers as usize + 2
+    }
+
+    fn part(&self, part: usize, x: &[Tensor], how: Forward) -> Result<Tensor, TchError> {
+        match part {
+            0 => self.embed(layers::only_input(x, "a CLIP ViT")?, how.precision),
+            last if last + 1 == self.parts() => {
+                self.weights.linear(&self.features(layers::only(x)?)?, &self.config.head)
+            }
+            block => self.block(block - 1, layers::only(x)?, how.precision),
         }
-        w.linear(&self.features(&x)?, &c.head)
     }
 
     /// A key's bias adds the same to all of a query's attention logits, and softmax ignores that. OpenAI's is a part of a tensor that counts.

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use tch::{TchError, Tensor};
 
+use super::Precision;
+
 /// A model's tensors by their names on disk; layers are named without the root that all of them share.
 pub(super) struct Weights {
     root: String,
@@ -31,20 +33,20 @@ impl Weights {
         self.find(name).ok_or_else(|| TchError::FileFormat(format!("the model has no tensor {}{name}", self.root)))
     }
 
-    /// `x W^T + b`: `[.., out]` of `[.., in]`, without b where there is none.
+    /// `x W^T + b`: `[.., out]` of `[.., in]`, without b where there is none; in the dtype of x.
     pub(super) fn linear(&self, x: &Tensor, name: &str) -> Result<Tensor, TchError> {
-        x.f_linear(self.get(&format!("{name}.weight"))?, self.find(&format!("{name}.bias")))
+        linear(x, self.get(&format!("{name}.weight"))?, self.find(&format!("{name}.bias")))
     }
 
-    /// Layer norm over the last dimension.
+    /// Layer norm over the last dimension, in the dtype of the parameters whatever that of x is.
     pub(super) fn layer_norm(&self, x: &Tensor, name: &str, eps: f64) -> Result<Tensor, TchError> {
         let (weight, bias) = (self.get(&format!("{name}.weight"))?, self.get(&format!("{name}.bias"))?);
-        x.f_layer_norm(weight.size(), Some(weight), Some(bias), eps, false)
+        x.f_to_kind(weight.kind())?.f_layer_norm(weight.size(), Some(weight), Some(bias), eps, false)
     }
 
     /// `[N, tokens, width]` of images `[N, channels, height, width]`: a convolution `[width, channels, height, width]` whose stride is its
-    /// kernel, on the patches that fit.
-    pub(super) fn patches(&self, pixels: &Tensor, name: &str) -> Result<Tensor, TchError> {
+    /// kernel, on the patches that fit. In the dtype of the parameters after a product in `precision`.
+    pub(super) fn patches(&self, pixels: &Tensor, name: &str, precision: Precision) -> Result<Tensor, TchError> {
         let weight = self.get(&format!("{name}.weight"))?;
         let (kernel, image) = (weight.size(), pixels.size());
         let (&[_, channels, height, width], &[n, _, rows, columns]) = (&kernel[..], &image[..]) else {
@@ -58,7 +60,8 @@ impl Weights {
             .f_reshape([n, channels, down, height, across, width])?
             .f_permute([0, 2, 4, 1, 3, 5])?
             .f_reshape([n, down * across, channels * height * width])?;
-        patches.f_linear(&weight.f_flatten(1, -1)?, self.find(&format!("{name}.bias")))
+        let bias = self.find(&format!("{name}.bias"));
+        linear(&precision.narrow(&patches)?, &weight.f_flatten(1, -1)?, bias)?.f_to_kind(weight.kind())
     }
 
     /// Tokens `[N, k, width]` of a parameter of k tokens, the same for each of N samples.
@@ -67,6 +70,12 @@ impl Weights {
         let width = token.size().last().copied().unwrap_or(0);
         token.f_view([1, -1, width])?.f_expand([n, -1, width], false)
     }
+}
+
+/// `x W^T + b` in the dtype of x: parameters of another are rounded to it, and their gradients come back in their own.
+pub(super) fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor, TchError> {
+    let bias = bias.map(|bias| bias.f_to_kind(x.kind())).transpose()?;
+    x.f_linear(&weight.f_to_kind(x.kind())?, bias)
 }
 
 /// `[N, tokens, width]` as `[N, heads, tokens, width / heads]`.
@@ -88,6 +97,14 @@ pub(super) fn attention(query: &Tensor, key: &Tensor, value: &Tensor) -> Result<
         Tensor::f_scaled_dot_product_attention::<Tensor>(query, key, value, None, 0.0, false, None::<f64>, false)?;
     let (n, heads, tokens, d) = mixed.size4()?;
     mixed.f_transpose(1, 2)?.f_reshape([n, tokens, heads * d])
+}
+
+/// What a part takes that is not the first.
+pub(super) fn only(x: &[Tensor]) -> Result<&Tensor, TchError> {
+    let [x] = x else {
+        return Err(TchError::Shape(format!("expected the output of the part before, found {} tensors", x.len())));
+    };
+    Ok(x)
 }
 
 /// The one input of a family that looks at images, `[N, channels, height, width]`.

@@ -10,11 +10,13 @@
 //! | `*_config`, `timm_arguments`, `timm_names` | their architectures, from shapes and `config.json` |
 //! | `expected` | what a family expects of tensors and configurations, compared with what is there |
 //! | `layers`, `activation` | what families are made of |
+//! | `forward` | statistics and dtype of a forward pass |
 
 mod activation;
 mod clip_config;
 mod clip_vit;
 mod expected;
+mod forward;
 mod layers;
 mod resnet;
 mod resnet_config;
@@ -32,6 +34,7 @@ use mehl_soup::sweep::spec::{Family, ZooSpec};
 use mehl_soup::zoo::{Layout, TensorClass, Zoo};
 use tch::{Device, Kind, TchError, Tensor};
 
+pub use forward::{Forward, Pass, Precision};
 pub use vit::Vit;
 pub use vit_config::VitConfig;
 
@@ -40,14 +43,38 @@ pub trait Model {
     /// All float parameters by their names on disk, sorted: contiguous leaf tensors. Those that the soup moves require gradients.
     fn parameters(&self) -> &BTreeMap<String, Tensor>;
 
-    /// Logits `[N, classes]` of a batch; `inputs` in the order of `data.inputs`, first dimension N.
+    /// Parts that the forward pass is cut in, at least 1: what is before the blocks, each block, what is after them. A family of one part takes as
+    /// much memory for its activations with `compute.recompute` as without.
+    fn parts(&self) -> usize {
+        1
+    }
+
+    /// Output of a part, from 0, of the output of the part before: of the first, of a batch of inputs in the order of `data.inputs`, first dimension N;
+    /// the last one's are the logits `[N, classes]`, in the dtype of the parameters.
     ///
-    /// Deterministic on the CPU for a given number of threads; without dropout. `pass` matters only to families with [running
-    /// statistics](Model::statistics).
+    /// Deterministic on the CPU for a given number of threads; without dropout. `how.pass` matters only to families with [running
+    /// statistics](Model::statistics). A parameter belongs to one part.
     ///
     /// # Errors
     /// What libtorch reports, shapes included.
-    fn logits(&self, inputs: &[Tensor], pass: Pass) -> Result<Tensor, TchError>;
+    fn part(&self, part: usize, x: &[Tensor], how: Forward) -> Result<Tensor, TchError>;
+
+    /// Logits `[N, classes]` of a batch: all parts, one after the other.
+    ///
+    /// # Errors
+    /// As [`Model::part`].
+    fn logits(&self, inputs: &[Tensor], how: Forward) -> Result<Tensor, TchError> {
+        let mut x = self.part(0, inputs, how)?;
+        for part in 1..self.parts() {
+            x = self.part(part, &[x], how)?;
+        }
+        Ok(x)
+    }
+
+    /// Whether the family knows [`Precision::Bf16`]; those that do not compute all in the dtype of the parameters.
+    fn knows_bf16(&self) -> bool {
+        true
+    }
 
     /// Running statistics (the means and variances of batch normalisation) that belong to a soup and not to its ingredients, by their names
     /// on disk: contiguous tensors without gradient, in the layout those of class [`TensorClass::Statistic`]. `None` for families without.
@@ -72,20 +99,6 @@ pub trait Model {
     fn classes(&self) -> Option<i64> {
         None
     }
-}
-
-/// How layers with running statistics normalise.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pass {
-    /// With the statistics of the batch; running ones are neither read nor written. While learning.
-    Learn,
-    /// With the running statistics.
-    Score,
-    /// With the statistics of the batch, and the running ones become the mean over this and the `seen` batches before it.
-    Collect {
-        /// Batches before this one.
-        seen: usize,
-    },
 }
 
 /// Why a zoo does not make a model.

@@ -14,7 +14,7 @@ use tch::{Device, Kind, TchError, Tensor};
 
 use super::layers::{self, Weights};
 use super::resnet_config::{Block, ResnetConfig};
-use super::{FamilyError, Model, Pass, expected};
+use super::{FamilyError, Forward, Model, Pass, expected};
 use crate::hyperplane::write_soup;
 
 /// Added to variances.
@@ -60,7 +60,7 @@ impl Resnet {
         Ok(Self { weights: Weights::new(config.root.clone(), parameters), config, statistics, fixed })
     }
 
-    /// Batch normalisation over all but the channels.
+    /// Batch normalisation over all but the channels: its statistics are sums in f32 for x in bf16 too, and what comes out is in the dtype of x.
     fn norm(&self, x: &Tensor, name: &str, pass: Pass) -> Result<Tensor, TchError> {
         let (weight, bias) = (self.weights.get(&format!("{name}.weight"))?, self.weights.get(&format!("{name}.bias"))?);
         let running = |what: &str| {
@@ -86,9 +86,9 @@ impl Resnet {
     }
 
     fn convolution(&self, x: &Tensor, name: &str, stride: i64, groups: i64) -> Result<Tensor, TchError> {
-        let weight = self.weights.get(&format!("{name}.weight"))?;
+        let weight = self.weights.get(&format!("{name}.weight"))?.f_to_kind(x.kind())?;
         let padding = weight.size()[2] / 2;
-        x.f_conv2d(weight, None::<&Tensor>, [stride, stride], [padding, padding], [1, 1], groups)
+        x.f_conv2d(&weight, None::<&Tensor>, [stride, stride], [padding, padding], [1, 1], groups)
     }
 
     fn block(&self, x: &Tensor, block: &Block, pass: Pass) -> Result<Tensor, TchError> {
@@ -119,15 +119,23 @@ impl Model for Resnet {
         self.weights.all()
     }
 
-    fn logits(&self, inputs: &[Tensor], pass: Pass) -> Result<Tensor, TchError> {
-        let pixels = layers::only_input(inputs, "a ResNet")?;
-        let x = self.convolution(pixels, "conv1", 2, 1)?;
-        let x = self.norm(&x, "bn1", pass)?.f_relu()?;
-        let mut x = x.f_max_pool2d([3, 3], [2, 2], [1, 1], [1, 1], false)?;
-        for block in &self.config.blocks {
-            x = self.block(&x, block, pass)?;
+    fn parts(&self) -> usize {
+        self.config.blocks.len() + 2
+    }
+
+    fn part(&self, part: usize, x: &[Tensor], how: Forward) -> Result<Tensor, TchError> {
+        match part {
+            0 => {
+                let pixels = how.precision.narrow(layers::only_input(x, "a ResNet")?)?;
+                let x = self.norm(&self.convolution(&pixels, "conv1", 2, 1)?, "bn1", how.pass)?.f_relu()?;
+                x.f_max_pool2d([3, 3], [2, 2], [1, 1], [1, 1], false)
+            }
+            last if last + 1 == self.parts() => {
+                let x = layers::only(x)?.f_to_kind(self.weights.get("fc.weight")?.kind())?;
+                self.weights.linear(&x.f_adaptive_avg_pool2d([1, 1])?.f_flatten(1, -1)?, "fc")
+            }
+            block => self.block(layers::only(x)?, &self.config.blocks[block - 1], how.pass),
         }
-        self.weights.linear(&x.f_adaptive_avg_pool2d([1, 1])?.f_flatten(1, -1)?, "fc")
     }
 
     fn statistics(&self) -> Option<&BTreeMap<String, Tensor>> {

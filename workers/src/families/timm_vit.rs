@@ -12,7 +12,7 @@ use tch::{Device, Kind, TchError, Tensor};
 
 use super::layers::{self, Weights};
 use super::timm_config::{Pool, TimmConfig};
-use super::{FamilyError, Model, Pass, expected};
+use super::{FamilyError, Forward, Model, Precision, expected};
 
 /// A ViT or DeiT by timm's names.
 pub(super) struct TimmVit {
@@ -44,9 +44,9 @@ impl TimmVit {
         }
     }
 
-    fn embed(&self, pixels: &Tensor) -> Result<Tensor, TchError> {
+    fn embed(&self, pixels: &Tensor, precision: Precision) -> Result<Tensor, TchError> {
         let (c, w, n) = (&self.config, &self.weights, pixels.size()[0]);
-        let mut patches = w.patches(pixels, "patch_embed.proj")?;
+        let mut patches = w.patches(pixels, "patch_embed.proj", precision)?;
         let positions = w.get("pos_embed")?;
         if c.positions_of_patches {
             patches = patches.f_add(positions)?;
@@ -57,11 +57,11 @@ impl TimmVit {
         if c.positions_of_patches { Ok(tokens) } else { tokens.f_add(positions) }
     }
 
-    fn attention(&self, x: &Tensor, block: &str) -> Result<Tensor, TchError> {
+    fn attention(&self, x: &Tensor, block: &str, precision: Precision) -> Result<Tensor, TchError> {
         let fused = self.weights.linear(x, &format!("{block}.attn.qkv"))?;
         let [query, key, value] = layers::split_fused(&fused, self.config.heads)?;
-        let query = self.norm(&query, &format!("{block}.attn.q_norm"))?;
-        let key = self.norm(&key, &format!("{block}.attn.k_norm"))?;
+        let query = precision.narrow(&self.norm(&query, &format!("{block}.attn.q_norm"))?)?;
+        let key = precision.narrow(&self.norm(&key, &format!("{block}.attn.k_norm"))?)?;
         self.weights.linear(&layers::attention(&query, &key, &value)?, &format!("{block}.attn.proj"))
     }
 
@@ -72,26 +72,21 @@ impl TimmVit {
             None => x.f_add(y),
         }
     }
-}
 
-impl Model for TimmVit {
-    fn parameters(&self) -> &BTreeMap<String, Tensor> {
-        self.weights.all()
+    fn block(&self, n: usize, x: &Tensor, precision: Precision) -> Result<Tensor, TchError> {
+        let (c, w, block) = (&self.config, &self.weights, format!("blocks.{n}"));
+        let norm = |x: &Tensor, name: &str| precision.narrow(&self.norm(x, &format!("{block}.{name}"))?);
+        let attended = self.attention(&norm(x, "norm1")?, &block, precision)?;
+        let x = self.add(x, &attended, &format!("{block}.ls1.gamma"))?;
+        let hidden = w.linear(&norm(&x, "norm2")?, &format!("{block}.mlp.fc1"))?;
+        let hidden = w.linear(&c.activation.apply(&hidden)?, &format!("{block}.mlp.fc2"))?;
+        self.add(&x, &hidden, &format!("{block}.ls2.gamma"))
     }
 
-    fn logits(&self, inputs: &[Tensor], _: Pass) -> Result<Tensor, TchError> {
+    /// Logits of the last tokens `[N, tokens, width]`.
+    fn classify(&self, x: &Tensor) -> Result<Tensor, TchError> {
         let (c, w) = (&self.config, &self.weights);
-        let pixels = layers::only_input(inputs, "a ViT")?;
-        let mut x = self.norm(&self.embed(pixels)?, "norm_pre")?;
-        for n in 0..c.layers {
-            let block = format!("blocks.{n}");
-            let attended = self.attention(&self.norm(&x, &format!("{block}.norm1"))?, &block)?;
-            x = self.add(&x, &attended, &format!("{block}.ls1.gamma"))?;
-            let hidden = w.linear(&self.norm(&x, &format!("{block}.norm2"))?, &format!("{block}.mlp.fc1"))?;
-            let hidden = w.linear(&c.activation.apply(&hidden)?, &format!("{block}.mlp.fc2"))?;
-            x = self.add(&x, &hidden, &format!("{block}.ls2.gamma"))?;
-        }
-        let x = self.norm(&x, "norm")?;
+        let x = self.norm(x, "norm")?;
         match c.pool {
             Pool::Token => w.linear(&self.norm(&x.f_select(1, 0)?, "fc_norm")?, "head"),
             Pool::Mean { with_special } => {
@@ -103,6 +98,24 @@ impl Model for TimmVit {
                 let class = w.linear(&x.f_select(1, 0)?, "head")?;
                 class.f_add(&w.linear(&x.f_select(1, 1)?, "head_dist")?)?.f_div_scalar(2.0)
             }
+        }
+    }
+}
+
+impl Model for TimmVit {
+    fn parameters(&self) -> &BTreeMap<String, Tensor> {
+        self.weights.all()
+    }
+
+    fn parts(&self) -> usize {
+        self.config.layers as usize + 2
+    }
+
+    fn part(&self, part: usize, x: &[Tensor], how: Forward) -> Result<Tensor, TchError> {
+        match part {
+            0 => self.norm(&self.embed(layers::only_input(x, "a ViT")?, how.precision)?, "norm_pre"),
+            last if last + 1 == self.parts() => self.classify(layers::only(x)?),
+            block => self.block(block - 1, layers::only(x)?, how.precision),
         }
     }
 

@@ -10,7 +10,7 @@ use mehl_soup::untrusted;
 use mehl_soup::zoo::{Layout, LayoutTensor, TensorClass, Zoo};
 use tch::{CModule, Device, Kind, TchError, Tensor};
 
-use super::{FamilyError, Model, Pass, is_mixed, list};
+use super::{FamilyError, Forward, Model, is_mixed, list};
 
 /// A TorchScript module.
 pub struct TorchScript {
@@ -106,8 +106,13 @@ impl Model for TorchScript {
         &self.parameters
     }
 
-    fn logits(&self, inputs: &[Tensor], _: Pass) -> Result<Tensor, TchError> {
+    fn part(&self, _: usize, inputs: &[Tensor], _: Forward) -> Result<Tensor, TchError> {
         self.module.forward_ts(inputs)
+    }
+
+    /// A module's own code decides on dtypes, and its constants and casts would meet tensors of another.
+    fn knows_bf16(&self) -> bool {
+        false
     }
 
     fn fingerprint(&self) -> String {

@@ -11,7 +11,7 @@ use tch::{Device, Kind, TchError, Tensor};
 
 use super::layers::{self, Weights};
 use super::vit_config::{self, Head, VitConfig};
-use super::{FamilyError, Model, Pass, expected};
+use super::{FamilyError, Forward, Model, Precision, expected};
 
 /// A ViT or DeiT whose parameters are plain tensors.
 pub struct Vit {
@@ -53,10 +53,11 @@ impl Vit {
     }
 
     /// `[N, tokens, hidden]` of images `[N, channels, size, size]`.
-    fn embed(&self, pixels: &Tensor) -> Result<Tensor, TchError> {
+    fn embed(&self, pixels: &Tensor, precision: Precision) -> Result<Tensor, TchError> {
         let (c, n) = (&self.config, pixels.size()[0]);
         let embeddings = format!("{}.embeddings", c.prefix);
-        let patches = self.weights.patches(pixels, &format!("{embeddings}.patch_embeddings.projection"))?;
+        let projection = format!("{embeddings}.patch_embeddings.projection");
+        let patches = self.weights.patches(pixels, &projection, precision)?;
         let mut tokens = vec![self.weights.tokens(n, &format!("{embeddings}.cls_token"))?];
         if c.special_tokens() == 2 {
             tokens.push(self.weights.tokens(n, &format!("{embeddings}.distillation_token"))?);
@@ -73,28 +74,24 @@ impl Vit {
         let mixed = layers::attention(&split("query")?, &split("key")?, &split("value")?)?;
         self.weights.linear(&mixed, &format!("{block}.attention.output.dense"))
     }
-}
 
-impl Model for Vit {
-    fn parameters(&self) -> &BTreeMap<String, Tensor> {
-        self.weights.all()
+    fn block(&self, layer: usize, x: &Tensor, precision: Precision) -> Result<Tensor, TchError> {
+        let (c, w) = (&self.config, &self.weights);
+        let block = format!("{}.encoder.layer.{layer}", c.prefix);
+        let norm = |x: &Tensor, name: &str| {
+            precision.narrow(&w.layer_norm(x, &format!("{block}.{name}"), c.layer_norm_eps)?)
+        };
+        let x = x.f_add(&self.attention(&norm(x, "layernorm_before")?, &block)?)?;
+        let hidden = w.linear(&norm(&x, "layernorm_after")?, &format!("{block}.intermediate.dense"))?;
+        x.f_add(&w.linear(&c.activation.apply(&hidden)?, &format!("{block}.output.dense"))?)
     }
 
-    fn logits(&self, inputs: &[Tensor], _: Pass) -> Result<Tensor, TchError> {
+    /// Logits of the last tokens `[N, tokens, hidden]`.
+    fn classify(&self, x: &Tensor) -> Result<Tensor, TchError> {
         let (c, w) = (&self.config, &self.weights);
-        let norm = |x: &Tensor, name: String| w.layer_norm(x, &name, c.layer_norm_eps);
-        let mut x = self.embed(layers::only_input(inputs, "a ViT")?)?;
-        for layer in 0..c.layers {
-            let block = format!("{}.encoder.layer.{layer}", c.prefix);
-            let attended = self.attention(&norm(&x, format!("{block}.layernorm_before"))?, &block)?;
-            x = x.f_add(&attended)?;
-            let hidden = norm(&x, format!("{block}.layernorm_after"))?;
-            let hidden = c.activation.apply(&w.linear(&hidden, &format!("{block}.intermediate.dense"))?)?;
-            x = x.f_add(&w.linear(&hidden, &format!("{block}.output.dense"))?)?;
-        }
         // The norm works on each token alone, and the heads look only at the special ones.
         let special = x.f_slice(1, 0, c.special_tokens(), 1)?;
-        let special = norm(&special, format!("{}.layernorm", c.prefix))?;
+        let special = w.layer_norm(&special, &format!("{}.layernorm", c.prefix), c.layer_norm_eps)?;
         let class = w.linear(&special.f_select(1, 0)?, c.heads_names()[0])?;
         match c.head {
             Head::ClassToken => Ok(class),
@@ -102,6 +99,24 @@ impl Model for Vit {
                 let teacher = w.linear(&special.f_select(1, 1)?, c.heads_names()[1])?;
                 class.f_add(&teacher)?.f_div_scalar(2.0)
             }
+        }
+    }
+}
+
+impl Model for Vit {
+    fn parameters(&self) -> &BTreeMap<String, Tensor> {
+        self.weights.all()
+    }
+
+    fn parts(&self) -> usize {
+        self.config.layers as usize + 2
+    }
+
+    fn part(&self, part: usize, x: &[Tensor], how: Forward) -> Result<Tensor, TchError> {
+        match part {
+            0 => self.embed(layers::only_input(x, "a ViT")?, how.precision),
+            last if last + 1 == self.parts() => self.classify(layers::only(x)?),
+            block => self.block(block - 1, layers::only(x)?, how.precision),
         }
     }
 

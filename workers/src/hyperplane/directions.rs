@@ -46,7 +46,8 @@ impl Directions {
                     let row = by_kind!(kind, load_rows(zoo, members, name, n))?;
                     let (squares, of_centre) = by_kind!(kind, subtract(&row, &centre[i].f_to_device(Device::Cpu)?));
                     lengths.add(i, 0, &squares, of_centre);
-                    rows.push(row);
+                    // The host holds no more than one tensor of the batch for another device.
+                    rows.push(row.f_to_device(device)?);
                 }
                 Rows::Whole(rows)
             }
@@ -71,15 +72,19 @@ impl Directions {
         let rows = match rows {
             Rows::Whole(mut rows) => {
                 for (i, row) in rows.iter_mut().enumerate() {
-                    by_kind!(kind, normalise_rows(row, |k| norms[k * l + mixed.groups[i]]));
-                    if device != Device::Cpu {
-                        *row = row.f_to_device(device)?;
+                    let norm = |k: usize| norms[k * l + mixed.groups[i]];
+                    if device == Device::Cpu {
+                        by_kind!(kind, normalise_rows(row, norm));
+                    } else {
+                        let inverse: Vec<f64> = (0..b).map(|k| inverse(norm(k))).collect();
+                        let inverse = Tensor::f_from_slice(&inverse)?.f_to_kind(kind)?.f_to_device(device)?;
+                        let _same = row.f_mul_(&inverse.f_unsqueeze(1)?)?;
                     }
                 }
                 Rows::Whole(rows)
             }
             Rows::Compact { rows, .. } => {
-                let inverse_norms = norms.iter().map(|&n| if n == 0.0 { 0.0 } else { 1.0 / n }).collect();
+                let inverse_norms = norms.iter().map(|&n| inverse(n)).collect();
                 Rows::Compact { rows, inverse_norms }
             }
         };
@@ -170,6 +175,10 @@ impl<'a> Lengths<'a> {
             })
             .collect()
     }
+}
+
+fn inverse(norm: f64) -> f64 {
+    if norm == 0.0 { 0.0 } else { 1.0 / norm }
 }
 
 fn store<T: Float>(compact: &mut CompactRows, k: usize, row: &Tensor) {

@@ -6,6 +6,7 @@ use mehl_soup::runner::engine::EngineError;
 
 use super::{Method, mean_of};
 use crate::engine::TaskRun;
+use crate::families::Precision;
 
 /// Ingredients by falling select accuracy; one is kept if the mean with it is not less accurate than without.
 ///
@@ -32,7 +33,7 @@ pub fn members(run: &mut TaskRun<'_>) -> Result<Vec<usize>, EngineError> {
         // The mean is taken of the files each time: no running sum, so that nothing depends on where the task was resumed.
         let began = std::time::Instant::now();
         run.write_exact(&mean_of(run, &candidate))?;
-        let score = run.score_select()?;
+        let score = run.score_select(Precision::Full)?;
         let keep = state.select.is_none_or(|best| score.accuracy >= best.accuracy);
         run.state.greedy = Some(GreedyState {
             members: if keep { candidate } else { state.members },

@@ -4,15 +4,15 @@
 use mehl_soup::checkpoint::{Current, FinishedBatch};
 use mehl_soup::coefficients::Coefficients;
 use mehl_soup::runner::engine::EngineError;
-use mehl_soup::sweep::spec::{Init, SoupSpec};
+use mehl_soup::sweep::spec::{ComputeDtype, Init, SoupSpec};
 use tch::{Kind, Tensor};
 
+use super::blocks::Blocks;
 use super::{Method, greedy, mean_of};
-use crate::engine::train::{self, Learned, Parametrization, Position};
-use crate::engine::{TaskRun, span_error, torch_error};
+use crate::engine::train::{self, Learned, Parametrization};
+use crate::engine::{TaskRun, allocations, span_error, torch_error};
 use crate::hyperplane::schedule::cosine_with_warmup;
 use crate::hyperplane::{Directions, Projection, Stored, write_soup};
-use crate::rng::permutation;
 
 /// The hyperplane methods.
 pub struct Hyperplane {
@@ -20,46 +20,51 @@ pub struct Hyperplane {
     pub all_in_one: bool,
 }
 
-/// Cuts the ingredients, shuffled anew for each outer epoch, in model batches of at most `b`; members ascend within each.
+/// The model batches of one outer epoch.
 pub fn model_batches(seed: u64, outer: usize, members: &[usize], b: usize) -> Vec<Vec<usize>> {
-    let order = permutation(seed, "model batches", &[outer], members.len());
-    order
-        .chunks(b.max(1))
-        .map(|chunk| {
-            let mut batch: Vec<usize> = chunk.iter().map(|&i| members[i]).collect();
-            batch.sort_unstable();
-            batch
-        })
-        .collect()
+    let blocks = Blocks { seed, members, outer_epochs: outer + 1, b, cuts: &[] }.all();
+    blocks.into_iter().filter(|block| block.at.0 == outer).map(|block| block.members).collect()
 }
 
 impl Method for Hyperplane {
     fn run(&self, run: &mut TaskRun<'_>) -> Result<Coefficients, EngineError> {
+        loop {
+            match self.attempt(run) {
+                Err(EngineError::OutOfMemory(what)) => self.cut(run, &what)?,
+                other => return other,
+            }
+        }
+    }
+}
+
+impl Hyperplane {
+    fn blocks<'a>(&self, run: &'a TaskRun<'_>) -> Blocks<'a> {
+        let soup = &run.task.soup;
+        Blocks {
+            seed: soup.seed,
+            members: &run.members,
+            outer_epochs: soup.outer_epochs,
+            b: run.state.model_batch,
+            cuts: &run.state.cuts,
+        }
+    }
+
+    /// From the state to the end, or to where memory runs out.
+    fn attempt(&self, run: &mut TaskRun<'_>) -> Result<Coefficients, EngineError> {
         let soup = run.task.soup.clone();
-        let b = if self.all_in_one { run.members.len() } else { run.state.model_batch.min(run.members.len()) };
-        run.state.model_batch = b;
-        let per_outer = run.members.len().div_ceil(b);
-        let total = per_outer * soup.outer_epochs;
-        let members = run.members.clone();
-        let batch_at = |index: usize| {
-            let outer = index / per_outer;
-            // Rungs count inner epochs where all ingredients are in one model batch, and outer ones elsewhere.
-            let epochs_before = self.all_in_one.then_some((outer as u64).saturating_mul(soup.inner_epochs as u64));
-            let position = Position { outer, batch: index % per_outer, epochs_before };
-            (position, model_batches(soup.seed, position.outer, &members, b).swap_remove(position.batch))
-        };
+        let blocks = self.blocks(run).all();
         let per_epoch = train::iterations_per_epoch(run);
         run.planned_iterations =
-            (total as u64).saturating_mul(soup.inner_epochs as u64).saturating_mul(per_epoch as u64);
+            (blocks.len() as u64).saturating_mul(soup.inner_epochs as u64).saturating_mul(per_epoch as u64);
 
-        let start = start(run, &batch_at(0).1, b)?;
+        let start = start(run, &blocks[0].members)?;
         let stored = std::mem::replace(&mut run.state.coefficients, start);
         let finished = std::mem::take(&mut run.state.finished);
         let mut centre = Some(centre_of(run)?);
         // The canonical centre is the chain of folds: a resumed task replays it from the recorded coordinates.
         let resumed = !finished.is_empty();
         for (index, batch) in finished.into_iter().enumerate() {
-            if index >= total || batch_at(index).1 != batch.members {
+            if blocks.get(index).is_none_or(|block| block.members != batch.members) {
                 return Err(EngineError::ForeignCheckpoint(format!(
                     "its model batch {index} has ingredients {:?}, which this task does not have",
                     batch.members
@@ -76,32 +81,33 @@ impl Method for Hyperplane {
                 run.task.id
             ));
         }
-        for index in run.state.finished.len()..total {
-            let (position, members) = batch_at(index);
-            if !self.all_in_one && position.batch == 0 && run.is_at_rung(position.outer as u64) {
+        for (index, block) in blocks.iter().enumerate().skip(run.state.finished.len()) {
+            let mut position = block.position();
+            if self.all_in_one {
+                // Rungs count inner epochs where all ingredients are in one model batch, and outer ones elsewhere.
+                position.epochs_before = Some((index as u64).saturating_mul(soup.inner_epochs as u64));
+            } else if position.batch == 0 && run.is_at_rung(position.outer as u64) {
                 drop(centre.take());
                 let so_far = run.state.coefficients.clone();
                 return Err(run.stop_at_rung(&so_far));
             }
+            let members = block.members.clone();
             let directions = directions(run, &members, &mut centre)?;
             begin(run, &members, &directions);
+            if let Some(next) = blocks.get(index + 1) {
+                next.members.iter().for_each(|&k| run.inputs.zoo.ingredients()[k].read_ahead());
+            }
             let coordinates = Coordinates { soup: &soup, norms: &directions.norms, masked: run.mixed.masked.clone() };
-            let learned = train::learn(run, &directions.span, &coordinates, position)?;
-            // What is folded, recorded and replayed is x as the mix uses it.
-            let kind = run.inputs.kind;
-            let used = |x: Vec<f64>| match kind {
-                Kind::Double => x,
-                _ => x.iter().map(|&v| f64::from(v as f32)).collect(),
-            };
-            match learned {
+            match train::learn(run, &directions.span, &coordinates, position)? {
                 Learned::Ended(x) => {
                     run.state.current = None;
-                    fold(run, FinishedBatch { members, x: used(x) }, directions, &mut centre)?;
+                    let x = used(run.inputs.kind, x);
+                    fold(run, FinishedBatch { members, x }, directions, &mut centre)?;
                     run.save()?;
                 }
                 Learned::AtRung(x) => {
                     let mut so_far = run.state.coefficients.clone();
-                    so_far.fold(&members, &beta(&used(x), &directions.norms));
+                    so_far.fold(&members, &beta(&used(run.inputs.kind, x), &directions.norms));
                     drop(directions);
                     return Err(run.stop_at_rung(&so_far));
                 }
@@ -109,13 +115,53 @@ impl Method for Hyperplane {
         }
         Ok(run.state.coefficients.clone())
     }
+
+    /// After memory ran out: what the model batch in progress has learned so far counts as its end, and what is left is cut in pieces half as large. One that has learned
+    /// nothing is cut itself. The task goes on from a checkpoint of that, with all memory given back.
+    ///
+    /// # Errors
+    /// [`EngineError::OutOfMemory`] if the pieces are of one ingredient already.
+    fn cut(&self, run: &mut TaskRun<'_>, what: &str) -> Result<(), EngineError> {
+        let index = run.state.finished.len();
+        let size = self.blocks(run).size(index).min(run.members.len());
+        if size <= 1 {
+            return Err(EngineError::OutOfMemory(format!(
+                "{what}; with one ingredient at once there is nothing left to cut"
+            )));
+        }
+        if let Some(current) = run.state.current.take().filter(|current| current.step > 0) {
+            let learned = current.best.map_or(current.parameters, |best| best.parameters);
+            let x = used(run.inputs.kind, learned);
+            run.state.coefficients.fold(&current.members, &beta(&x, &current.norms));
+            run.state.finished.push(FinishedBatch { members: current.members, x });
+        }
+        let b = size.div_ceil(2);
+        run.state.cuts.push((run.state.finished.len(), b));
+        // Where memory runs out is not the same everywhere.
+        run.state.exact = false;
+        run.state.select = None;
+        allocations::give_back(run.inputs.device);
+        run.host.note(&format!(
+            "task {}: out of memory with {size} ingredients at once ({what}); goes on with at most {b}; the result is not bit-exact",
+            run.task.id
+        ));
+        run.save()
+    }
+}
+
+/// Coordinates as the mix uses them: what is folded, recorded and replayed.
+fn used(kind: Kind, x: Vec<f64>) -> Vec<f64> {
+    match kind {
+        Kind::Double => x,
+        _ => x.iter().map(|&v| f64::from(v as f32)).collect(),
+    }
 }
 
 /// `A` before the first model batch.
-fn start(run: &mut TaskRun<'_>, first: &[usize], b: usize) -> Result<Coefficients, EngineError> {
+fn start(run: &mut TaskRun<'_>, first: &[usize]) -> Result<Coefficients, EngineError> {
     let members = match run.task.soup.init {
         // The mean of a batch of one would make its own direction vanish.
-        Init::BatchMean if b > 1 => first.to_vec(),
+        Init::BatchMean if first.len() > 1 => first.to_vec(),
         Init::BatchMean | Init::Uniform => run.members.clone(),
         Init::Best => vec![run.best_member()?],
         Init::Greedy => greedy::members(run)?,
@@ -141,7 +187,7 @@ fn directions(
     centre: &mut Option<Vec<Tensor>>,
 ) -> Result<Directions, EngineError> {
     let centre = centre.take().ok_or_else(|| EngineError::Internal("the centre is in use".to_string()))?;
-    let dtype = run.task.soup.direction_dtype;
+    let dtype = run.task.soup.direction_dtype.resolve(run.state.dtype == ComputeDtype::Bf16);
     let stored = Stored { device: run.inputs.device, kind: run.inputs.kind, dtype };
     run.load(|run| Directions::new(&run.inputs.zoo, members, &run.mixed, centre, stored).map_err(span_error))
 }
@@ -211,24 +257,5 @@ impl Parametrization for Coordinates<'_> {
 
     fn learning_rate(&self, step: usize, total: usize) -> f64 {
         cosine_with_warmup(self.soup.learning_rate, self.soup.warmup, step, total)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::model_batches;
-
-    #[test]
-    fn every_ingredient_is_in_one_batch_of_each_outer_epoch() {
-        let members = [1, 3, 4, 8, 9, 11, 12];
-        for outer in 0..3 {
-            let batches = model_batches(5, outer, &members, 3);
-            assert_eq!(batches.iter().map(Vec::len).collect::<Vec<_>>(), [3, 3, 1]);
-            let mut all = batches.concat();
-            all.sort_unstable();
-            assert_eq!(all, members);
-        }
-        assert_ne!(model_batches(5, 0, &members, 3), model_batches(5, 1, &members, 3));
-        assert_eq!(model_batches(5, 0, &members, 100), [members.to_vec()]);
     }
 }

@@ -20,7 +20,6 @@ impl Method for Learned {
     fn run(&self, run: &mut TaskRun<'_>) -> Result<Coefficients, EngineError> {
         let (k, l) = (run.members.len(), run.mixed.group_count);
         let soup = run.task.soup.clone();
-        run.state.model_batch = k;
         let per_epoch = train::iterations_per_epoch(run);
         run.planned_iterations = (soup.inner_epochs as u64).saturating_mul(per_epoch as u64);
         let span = run.load(|run| {

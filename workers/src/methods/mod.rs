@@ -1,6 +1,7 @@
 //! Soup methods. Adding one means one file that implements [`Method`] and one line in [`by_name`].
 
 mod baselines;
+mod blocks;
 mod greedy;
 mod hyperplane;
 mod learned;

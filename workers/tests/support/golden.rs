@@ -21,11 +21,16 @@ pub fn zoo_spec(family: Option<Family>) -> ZooSpec {
 
 /// The model of a zoo in f64, with the first ingredient's values.
 pub fn try_load(paths: &[PathBuf], spec: &ZooSpec) -> Result<(Family, Box<dyn Model>), FamilyError> {
+    try_load_in(Kind::Double, paths, spec)
+}
+
+/// Like [`try_load`], with parameters of another dtype.
+pub fn try_load_in(kind: Kind, paths: &[PathBuf], spec: &ZooSpec) -> Result<(Family, Box<dyn Model>), FamilyError> {
     let zoo = Zoo::open(paths).unwrap();
     let hashes = zoo.hash(None, &mut |_, _| {}).unwrap();
     let layout = Layout::new(&zoo, &hashes).unwrap();
     let family = families::detect(spec.family, &zoo)?;
-    let model = families::load(family, spec, &zoo, &layout, Device::Cpu, Kind::Double)?;
+    let model = families::load(family, spec, &zoo, &layout, Device::Cpu, kind)?;
     let mut one_hot = vec![0.0; paths.len()];
     one_hot[0] = 1.0;
     for (name, tensor) in model.parameters().iter().chain(model.statistics().into_iter().flatten()) {
@@ -52,7 +57,7 @@ pub fn close(what: &str, found: &Tensor, expected: &[f64]) {
 /// Asserts that logits, loss and gradients are those of the golden file, whose names are those on disk after `disk_prefix`.
 pub fn check(model: &dyn Model, inputs: &[Tensor], labels: &Tensor, golden: &Path, disk_prefix: &str) {
     let golden = read_floats(golden);
-    let logits = model.logits(inputs, Pass::Learn).unwrap();
+    let logits = model.logits(inputs, Pass::Learn.full()).unwrap();
     close("logits", &logits.detach(), &golden["logits64"]);
     let loss = logits.cross_entropy_loss::<Tensor>(labels, None, Reduction::Mean, -100, 0.0);
     close("loss", &loss.detach(), &golden["loss64"]);

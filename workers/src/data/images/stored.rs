@@ -19,6 +19,8 @@ pub struct StoredImages {
     kind: Kind,
     /// Where bytes of batches are put together.
     staging: RefCell<Option<Tensor>>,
+    /// `mean / rescale` and `std / rescale`, `[1, channels, 1, 1]`, in the dtype and on the device of the last batch.
+    constants: RefCell<Option<(Tensor, Tensor)>>,
     /// Keeps the map alive that `values` looks at.
     entry: Arc<Entry>,
 }
@@ -35,7 +37,15 @@ impl StoredImages {
         // `values`; no operation here writes to the tensor, and no view of it leaves this struct.
         let values =
             unsafe { Tensor::f_from_blob(entry.values().as_ptr(), &shape, &strides, Kind::Uint8, Device::Cpu) }?;
-        Ok(Self { values, rows: None, normalization, kind: Kind::Float, staging: RefCell::default(), entry })
+        Ok(Self {
+            values,
+            rows: None,
+            normalization,
+            kind: Kind::Float,
+            staging: RefCell::default(),
+            constants: RefCell::default(),
+            entry,
+        })
     }
 
     /// N.
@@ -63,6 +73,7 @@ impl StoredImages {
             normalization: self.normalization.clone(),
             kind: self.kind,
             staging: RefCell::default(),
+            constants: RefCell::default(),
             entry: Arc::clone(&self.entry),
         }
     }
@@ -120,12 +131,21 @@ impl StoredImages {
 
     /// `(value * rescale - mean) / std`, as `(value - mean / rescale) / (std / rescale)`.
     fn normalized(&self, bytes: &Tensor, device: Device) -> Result<Tensor, TchError> {
+        let mut constants = self.constants.borrow_mut();
+        let (mean, std) = match &mut *constants {
+            Some(known) if known.0.device() == device && known.0.kind() == self.kind => known,
+            other => other.insert(self.constants_on(device)?),
+        };
+        let mut values = bytes.f_to_device(device)?.f_to_kind(self.kind)?;
+        values.f_sub_(mean)?.f_div_(std)
+    }
+
+    fn constants_on(&self, device: Device) -> Result<(Tensor, Tensor), TchError> {
         let Normalization { rescale, mean, std } = &self.normalization;
         let by_channel = |values: &[f64]| {
             let scaled: Vec<f64> = values.iter().map(|value| value / rescale).collect();
             Tensor::f_from_slice(&scaled)?.f_to_kind(self.kind)?.f_view([1, -1, 1, 1])?.f_to_device(device)
         };
-        let mut values = bytes.f_to_device(device)?.f_to_kind(self.kind)?;
-        values.f_sub_(&by_channel(mean)?)?.f_div_(&by_channel(std)?)
+        Ok((by_channel(mean)?, by_channel(std)?))
     }
 }

@@ -1,0 +1,132 @@
+//! The soup's loss and gradient on one batch, by one backward pass through one model.
+
+use std::time::Instant;
+
+use tch::{Kind, Reduction, TchError, Tensor};
+
+use super::phases::Phases;
+use crate::families::{Forward, Model};
+
+/// What a backward pass gives.
+pub struct Gradients {
+    /// Mean cross-entropy over the batch.
+    pub loss: f64,
+    /// Gradient of the inverse temperature; 0 without one.
+    pub temperature: f64,
+    /// Gradient of each leaf, in its dtype and shape; undefined where the loss does not depend on it.
+    pub leaves: Vec<Tensor>,
+}
+
+/// How a gradient is computed.
+#[derive(Debug, Clone, Copy)]
+pub struct Backward {
+    /// Statistics and dtype.
+    pub how: Forward,
+    /// Whether activations within a part of the model are thrown away after the forward pass and computed anew for the backward pass, so that only those of
+    /// one part are there at a time; only what goes from part to part is kept. The gradients are the same; a second forward pass is paid.
+    pub recompute: bool,
+}
+
+/// Loss and gradients of `leaves` on a batch. Labels are `[N]`, i64; logits are multiplied with the inverse temperature if there is one. The loss
+/// is computed in the dtype of the parameters.
+///
+/// # Errors
+/// What libtorch reports.
+pub fn gradients(
+    model: &dyn Model,
+    (inputs, labels): (&[Tensor], &Tensor),
+    leaves: &[Tensor],
+    inverse_temperature: Option<f64>,
+    backward: Backward,
+    phases: &mut Phases,
+) -> Result<Gradients, TchError> {
+    let began = Instant::now();
+    let Backward { how, recompute } = backward;
+    // Before anything is queued on the device: to copy a number to it waits for what is.
+    let temperature = match (inverse_temperature, leaves.first()) {
+        (Some(value), Some(leaf)) => {
+            let value = Tensor::f_from_slice(&[value])?.f_to_kind(leaf.kind())?;
+            Some(value.f_to_device(leaf.device())?.f_set_requires_grad(true)?)
+        }
+        _ => None,
+    };
+    // What goes from part to part, without the last part's output.
+    let mut between = vec![];
+    if recompute {
+        tch::no_grad(|| -> Result<(), TchError> {
+            for part in 0..model.parts() - 1 {
+                let x = match between.last() {
+                    Some(x) => model.part(part, std::slice::from_ref(x), how)?,
+                    None => model.part(part, inputs, how)?,
+                };
+                between.push(x);
+            }
+            Ok(())
+        })?;
+    }
+    let mut entry = between.pop().map(|x| x.f_set_requires_grad(true)).transpose()?;
+    let logits = match &entry {
+        Some(x) => model.part(model.parts() - 1, std::slice::from_ref(x), how)?,
+        None => model.logits(inputs, how)?,
+    };
+    let logits = match &temperature {
+        Some(temperature) => logits.f_mul(temperature)?,
+        None => logits,
+    };
+    let loss = logits.f_cross_entropy_loss::<Tensor>(labels, None, Reduction::Mean, -100, 0.0)?;
+    drop(logits);
+    phases.forward += began.elapsed().as_secs_f64();
+
+    let began = Instant::now();
+    let wanted = [entry.as_ref(), temperature.as_ref()].into_iter().flatten();
+    let mut found = Backpropagated::through(&loss, leaves, wanted)?;
+    let temperature = match temperature.and_then(|_| found.others.pop()) {
+        Some(gradient) => gradient.f_to_kind(Kind::Double)?.f_double_value(&[0])?,
+        None => 0.0,
+    };
+    let loss = loss.f_detach()?;
+    let mut gradients = found.leaves;
+    for part in (0..between.len() + usize::from(entry.is_some())).rev() {
+        let above = found.others.pop().ok_or_else(|| TchError::Torch("a part has no gradient".to_string()))?;
+        entry = between.pop().map(|x| x.f_set_requires_grad(true)).transpose()?;
+        let output = match &entry {
+            Some(x) => model.part(part, std::slice::from_ref(x), how)?,
+            None => model.part(part, inputs, how)?,
+        };
+        if !output.requires_grad() {
+            break;
+        }
+        // Of this sum, the gradient of the output is `above`, and that is all that libtorch can be given through tch.
+        found = Backpropagated::through(&output.f_mul(&above)?.f_sum(None::<Kind>)?, leaves, entry.iter())?;
+        // A parameter belongs to one part.
+        for (gradient, own) in gradients.iter_mut().zip(found.leaves) {
+            if own.defined() {
+                *gradient = own;
+            }
+        }
+        found.leaves = vec![];
+    }
+    let loss = loss.f_to_kind(Kind::Double)?.f_double_value(&[])?;
+    phases.backward += began.elapsed().as_secs_f64();
+    Ok(Gradients { loss, temperature, leaves: gradients })
+}
+
+/// Gradients of one scalar.
+struct Backpropagated {
+    leaves: Vec<Tensor>,
+    others: Vec<Tensor>,
+}
+
+impl Backpropagated {
+    fn through<'a>(
+        scalar: &Tensor,
+        leaves: &'a [Tensor],
+        others: impl Iterator<Item = &'a Tensor>,
+    ) -> Result<Self, TchError> {
+        let mut wanted: Vec<&Tensor> = leaves.iter().collect();
+        wanted.extend(others);
+        let mut leaves_found = Tensor::f_run_backward(&[scalar], &wanted, false, false)?;
+        let others = leaves_found.split_off(leaves.len());
+        Ok(Self { leaves: leaves_found, others })
+    }
+}

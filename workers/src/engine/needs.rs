@@ -1,0 +1,67 @@
+//! The memory that a task needs at its largest, and the model batch that fits a budget: arithmetic over what was measured once.
+
+use mehl_soup::sweep::spec::DirectionDtype;
+
+use crate::hyperplane::{MixedTensors, compact::Code};
+
+/// Bytes of a task's parts on its device; on the CPU, anonymous memory of the process.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// What is there before a task begins: the model's parameters, and on the CPU libtorch's and the program's own.
+    pub base: u64,
+    /// The centre; 0 for `learned`.
+    pub centre: u64,
+    /// Rows of one ingredient.
+    pub row: u64,
+    /// What reading compact rows takes beside them.
+    pub reading: u64,
+    /// The soup's gradient and activations of one learning pass.
+    pub learning: u64,
+    /// Activations of one scoring pass.
+    pub scoring: u64,
+}
+
+impl Needs {
+    /// At the largest, with `b` ingredients at once.
+    pub fn peak(&self, b: usize) -> u64 {
+        let passes = self.learning.max(self.scoring).max(self.reading);
+        self.base + self.centre + self.row * b as u64 + passes
+    }
+
+    /// The largest number of ingredients at once that fits, at most `ingredients`; `None` if not even one does.
+    pub fn largest(&self, budget: u64, ingredients: usize) -> Option<usize> {
+        let left = budget.checked_sub(self.peak(0))?;
+        let fits = left.checked_div(self.row).map_or(ingredients, |b| usize::try_from(b).unwrap_or(usize::MAX));
+        let b = fits.min(ingredients.max(1));
+        (b > 0).then_some(b)
+    }
+}
+
+/// Bytes of all rows of one ingredient, and what reading them takes beside that, with so many bytes a value that is not compact.
+pub fn rows(mixed: &MixedTensors, dtype: DirectionDtype, value: usize) -> (u64, u64) {
+    match Code::of(dtype) {
+        None => ((mixed.elements() * value) as u64, 0),
+        Some(code) => {
+            let bytes: usize = mixed.sizes.iter().map(|&n| code.bytes(n)).sum();
+            // While a batch is folded: one row of the longest tensor, and the sum so far.
+            let longest = mixed.sizes.iter().max().copied().unwrap_or(0);
+            (bytes as u64, (2 * longest * value) as u64)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_model_batch_follows_the_budget() {
+        let needs = Needs { base: 100, centre: 50, row: 30, reading: 5, learning: 60, scoring: 40 };
+        assert_eq!((needs.peak(0), needs.peak(2)), (210, 270));
+        assert_eq!(needs.largest(239, 72), None);
+        assert_eq!(needs.largest(240, 72), Some(1));
+        assert_eq!(needs.largest(299, 72), Some(2));
+        assert_eq!(needs.largest(u64::MAX, 72), Some(72));
+        assert_eq!(Needs { row: 0, ..needs }.largest(210, 3), Some(3));
+    }
+}

@@ -1,0 +1,271 @@
+//! bf16 and recomputed activations: gradients near those in f32 and equal to those without, exact resumption, and scores that are in f32 whatever the task was
+//! learned in.
+
+#![allow(clippy::unwrap_used, reason = "a test that fails by unwrapping says all that is needed")]
+
+mod support;
+
+use mehl_soup::checkpoint::Checkpoint;
+use mehl_soup::coefficients::CoefficientsFile;
+use mehl_soup::runner::engine::{Completion, EngineError, SoupEngine};
+use mehl_soup::sweep::parse::parse_spec;
+use mehl_soup::sweep::spec::{ComputeDtype, ZooSpec};
+use mehl_soup_worker::engine::{Backward, Gradients, Inputs, Phases, dtype, gradients};
+use mehl_soup_worker::families::{Model, Pass, Precision};
+use mehl_soup_worker::hyperplane::write_soup;
+use support::golden::{tensor, try_load_in, zoo_spec};
+use support::{Recorder, engine, fixture, run};
+use tch::{Device, Kind, Tensor};
+
+/// Bound on the relative error of logits and gradients in bf16, as Euclidean norms. One rounding to bf16 is off by at most 2^-9 = 0.002; these models have
+/// some ten to thirty of them in a row. Seen at most 0.011 for logits and 0.024 for gradients.
+const TOLERANCE: f64 = 0.05;
+
+/// Images for ResNets.
+const IMAGES: i64 = 16;
+
+/// A model of the fixtures in f32, its images and labels.
+fn model(case: &str, heads: Option<usize>) -> (Box<dyn Model>, Tensor, Tensor) {
+    let folder = fixture(case);
+    let ingredient =
+        if folder.join("config.json").exists() { folder.clone() } else { folder.join("model.safetensors") };
+    let spec = ZooSpec { heads, ..zoo_spec(None) };
+    let (_, model) = try_load_in(Kind::Float, &[ingredient], &spec).unwrap_or_else(|error| panic!("{error}"));
+    if case.starts_with("resnet") {
+        // The fixture's few small images leave 4 values a channel to the last norms: dividing by the deviation of so few makes rounding errors ten times as large.
+        let pixels = (0..IMAGES * 3 * 64 * 64).map(|i| ((i * 7919 + i / 64 * 104_729) % 1009) as f32 / 504.0 - 1.0);
+        let pixels = Tensor::from_slice(&pixels.collect::<Vec<_>>()).view([IMAGES, 3, 64, 64]);
+        return (model, pixels, Tensor::arange(IMAGES, (Kind::Int64, Device::Cpu)).remainder(5));
+    }
+    let golden = folder.join("golden.safetensors");
+    (model, tensor(&golden, "pixel_values", Kind::Float), tensor(&golden, "labels", Kind::Int64))
+}
+
+/// One model of each family and of each of its ways to compute.
+const CASES: [(&str, Option<usize>); 13] = [
+    ("vit/vit", None),
+    ("vit/vit_nobias_relu", None),
+    ("vit/vit_quick_gelu", None),
+    ("vit/deit_teacher", None),
+    ("clip/openai", Some(2)),
+    ("clip/hugging_face", None),
+    ("timm/vit", None),
+    ("timm/gap", None),
+    ("timm/clip", None),
+    ("timm/distilled", None),
+    ("resnet/basic", None),
+    ("resnet/bottleneck", None),
+    ("resnet/timm", None),
+];
+
+fn compute(
+    (model, pixels, labels): &(Box<dyn Model>, Tensor, Tensor),
+    precision: Precision,
+    recompute: bool,
+    temperature: Option<f64>,
+) -> Gradients {
+    let leaves: Vec<Tensor> = model.parameters().values().map(Tensor::shallow_clone).collect();
+    let backward = Backward { how: Pass::Learn.with(precision), recompute };
+    let inputs = [pixels.shallow_clone()];
+    gradients(model.as_ref(), (&inputs, labels), &leaves, temperature, backward, &mut Phases::default()).unwrap()
+}
+
+fn values(tensor: &Tensor) -> Vec<f64> {
+    Vec::<f64>::try_from(tensor.to_kind(Kind::Double).contiguous().view(-1)).unwrap()
+}
+
+/// `|a - b| / |b|` over all values together.
+fn relative_error(a: &[Tensor], b: &[Tensor]) -> f64 {
+    let (mut difference, mut own) = (0.0, 0.0);
+    for (a, b) in a.iter().zip(b) {
+        for (a, b) in values(a).iter().zip(values(b)) {
+            difference += (a - b) * (a - b);
+            own += b * b;
+        }
+    }
+    (difference / own).sqrt()
+}
+
+#[test]
+fn bf16_is_near_f32_in_every_family() {
+    for (case, heads) in CASES {
+        let case_model = model(case, heads);
+        let (model, pixels, _) = &case_model;
+        for pass in [Pass::Learn, Pass::Score] {
+            let logits = |precision| {
+                let logits = model.logits(&[pixels.shallow_clone()], pass.with(precision)).unwrap().detach();
+                assert_eq!(logits.kind(), Kind::Float, "{case}");
+                [logits]
+            };
+            let error = relative_error(&logits(Precision::Bf16), &logits(Precision::Full));
+            println!("{case}: {pass:?}: logits {error:.5}");
+            // Not 0 either: that would be f32.
+            assert!(error > 1e-6 && error < TOLERANCE, "{case}, {pass:?}: logits are off by {error}");
+        }
+        let (full, narrow) =
+            (compute(&case_model, Precision::Full, false, None), compute(&case_model, Precision::Bf16, false, None));
+        let error = relative_error(&narrow.leaves, &full.leaves);
+        println!("{case}: gradients {error:.5}");
+        assert!(error > 1e-6 && error < TOLERANCE, "{case}: gradients are off by {error}");
+        assert!((narrow.loss - full.loss).abs() < TOLERANCE * full.loss, "{case}: {} {}", narrow.loss, full.loss);
+        for (name, (gradient, leaf)) in
+            model.parameters().keys().zip(narrow.leaves.iter().zip(model.parameters().values()))
+        {
+            assert_eq!((gradient.kind(), gradient.size()), (Kind::Float, leaf.size()), "{case}: {name}");
+        }
+    }
+}
+
+#[test]
+fn recomputed_activations_give_the_same_bits() {
+    for (case, heads) in CASES {
+        let case_model = model(case, heads);
+        assert!(case_model.0.parts() > 2, "{case} is cut in parts");
+        for precision in [Precision::Full, Precision::Bf16] {
+            for temperature in [None, Some(1.5)] {
+                let kept = compute(&case_model, precision, false, temperature);
+                let anew = compute(&case_model, precision, true, temperature);
+                assert_eq!((kept.loss, kept.temperature), (anew.loss, anew.temperature), "{case}, {precision:?}");
+                for (name, (a, b)) in case_model.0.parameters().keys().zip(kept.leaves.iter().zip(&anew.leaves)) {
+                    assert!(values(a) == values(b), "{case}, {precision:?}: {name} differs");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn recomputing_leaves_out_parts_without_gradient() {
+    let (model, pixels, labels) = model("vit/vit", None);
+    for (name, leaf) in model.parameters() {
+        if !name.contains("layer.1.") {
+            let _ = leaf.set_requires_grad(false);
+        }
+    }
+    let leaves: Vec<Tensor> =
+        model.parameters().values().filter(|leaf| leaf.requires_grad()).map(Tensor::shallow_clone).collect();
+    assert!(!leaves.is_empty() && leaves.len() < model.parameters().len());
+    let found = |recompute| {
+        let backward = Backward { how: Pass::Learn.full(), recompute };
+        let inputs = [pixels.shallow_clone()];
+        let found =
+            gradients(model.as_ref(), (&inputs, &labels), &leaves, None, backward, &mut Phases::default()).unwrap();
+        found.leaves.iter().map(values).collect::<Vec<_>>()
+    };
+    assert_eq!(found(true), found(false));
+}
+
+fn spec(soup: &str, compute: &str) -> String {
+    let learn = fixture("trajectories/learn.safetensors");
+    format!(
+        "seed = 4\n[zoo]\ningredients = ['{}']\n[data]\nlearn = '{learn}'\nselect = '{learn}'\ntest = '{learn}'\n[soup]\n{soup}\n[compute]\n{compute}\n",
+        fixture("trajectories/zoo/*").display(),
+        learn = learn.display()
+    )
+}
+
+/// Runs a task that is stopped every `interval` iterations, each attempt under the next of the `[compute]` sections in turn, by a new engine.
+fn in_pieces(soup: &str, compute: &[&str], interval: u64) -> (Completion, Vec<Checkpoint>, Vec<String>) {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut checkpoints, mut notes, mut manifest) = (vec![], vec![], None);
+    for attempt in 0..200 {
+        let (mut one, task) = engine(folder.path(), &spec(soup, compute[attempt % compute.len()]), Kind::Float);
+        let manifest = match &manifest {
+            Some(known) => known,
+            None => manifest.insert(one.scores(None, &mut Recorder::default()).unwrap()),
+        };
+        let resume: Option<Checkpoint> = checkpoints.last().cloned();
+        let done = resume.as_ref().map_or(0, |checkpoint| checkpoint.totals.effort.iterations);
+        let mut recorder = Recorder { stop_after: Some(done + interval), ..Recorder::default() };
+        let ran = one.run(&task, manifest, resume, &mut recorder);
+        notes.append(&mut recorder.notes);
+        match ran {
+            Ok(completion) => return (completion, checkpoints, notes),
+            Err(EngineError::Stopped) => checkpoints.extend(recorder.checkpoints.pop()),
+            Err(error) => panic!("{error}"),
+        }
+    }
+    panic!("it does not end");
+}
+
+fn whole(soup: &str, compute: &str) -> Completion {
+    run(tempfile::tempdir().unwrap().path(), &spec(soup, compute), Kind::Float).unwrap().0
+}
+
+#[test]
+fn a_task_in_bf16_goes_on_with_the_same_bits_in_the_dtype_in_which_it_began() {
+    for soup in [
+        "method = 'mehl+'\nmodel_batch = 2\ninner_epochs = 3\nouter_epochs = 2\nbatch = 10",
+        "method = 'learned+'\ninner_epochs = 3\nbatch = 10",
+        "method = 'mehl'\nmodel_batch = 2\ninner_epochs = 2\nbatch = 7\ninit = 'greedy'",
+    ] {
+        let expected = whole(soup, "dtype = 'bf16'");
+        assert!(expected.exact);
+        assert_ne!(expected.coefficients, whole(soup, "dtype = 'f32'").coefficients, "bf16 is another computation");
+        // Those who go on with it are told to compute in f32, or to recompute activations: neither matters.
+        let compute = ["dtype = 'bf16'", "dtype = 'f32'", "recompute = true"];
+        let (found, checkpoints, notes) = in_pieces(soup, &compute, 2);
+        assert!(checkpoints.len() > 3 && checkpoints.iter().all(|c| c.dtype == ComputeDtype::Bf16));
+        assert_eq!(found.coefficients, expected.coefficients, "{soup}");
+        assert!(found.exact && notes.iter().any(|note| note.contains("goes on in bf16")), "{notes:?}");
+    }
+}
+
+#[test]
+fn scores_are_in_f32_whatever_the_task_was_learned_in() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = spec("method = 'mehl+'\nmodel_batch = 2\ninner_epochs = 2\nbatch = 10", "dtype = 'bf16'");
+    let (completion, _) = run(folder.path(), &text, Kind::Float).unwrap();
+    let file = CoefficientsFile::from_bytes(&completion.coefficients).unwrap();
+    assert!(file.about.notes.iter().any(|note| note.contains("learned in bf16")), "{:?}", file.about.notes);
+    let spec = parse_spec(&folder.path().join("sweep.toml")).unwrap();
+    let inputs = Inputs::open(&spec, Device::Cpu, Kind::Float, None, &mut |_| {}).unwrap();
+    for (name, &group) in &file.about.tensors {
+        write_soup(&inputs.zoo, name, &file.coefficients.column(group), &inputs.model.parameters()[name]).unwrap();
+    }
+    let score = |precision| inputs.score(inputs.data.test.as_ref().unwrap(), 256, precision).unwrap();
+    assert_eq!(completion.scores.test, Some(score(Precision::Full)));
+    assert_ne!(completion.scores.test, Some(score(Precision::Bf16)));
+}
+
+/// What bf16 costs on a small zoo; docs/speed.md has larger ones.
+#[test]
+fn bf16_ends_where_f32_ends() {
+    for method in ["mehl", "mehl+", "hl+", "learned+"] {
+        let soup = format!("method = '{method}'\nmodel_batch = 2\ninner_epochs = 4\nbatch = 10");
+        let loss = |compute: &str| whole(&soup, compute).scores.test.unwrap().loss;
+        let (bf16, f32) = (loss("dtype = 'bf16'"), loss("dtype = 'f32'"));
+        println!("{method}: test loss {bf16} in bf16, {f32} in f32");
+        assert!((bf16 - f32).abs() <= 0.005, "{method}: {bf16} in bf16, {f32} in f32");
+    }
+}
+
+#[test]
+fn auto_is_f32_for_small_models_and_by_device_for_large_ones() {
+    let (model, _, _) = model("vit/vit", None);
+    let auto = |elements| dtype::resolve(None, Kind::Float, Device::Cpu, model.as_ref(), elements).0;
+    assert_eq!(auto(dtype::LARGE - 1), ComputeDtype::F32);
+    let has = std::fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| text.contains("avx512_bf16"));
+    assert_eq!(auto(dtype::LARGE), if has { ComputeDtype::Bf16 } else { ComputeDtype::F32 });
+    let stated = |stated, kind| dtype::resolve(Some(stated), kind, Device::Cpu, model.as_ref(), dtype::LARGE).0;
+    assert_eq!(stated(ComputeDtype::Bf16, Kind::Float), ComputeDtype::Bf16);
+    assert_eq!(stated(ComputeDtype::F32, Kind::Float), ComputeDtype::F32);
+    assert_eq!(stated(ComputeDtype::F64, Kind::Double), ComputeDtype::F64);
+}
+
+#[test]
+fn a_torchscript_module_computes_in_f32_and_says_so() {
+    let text = fixture("text");
+    let spec = |compute: &str| {
+        format!(
+            "[zoo]\ningredients = ['{t}/zoo/*']\nfamily = 'torchscript'\narchitecture = '{t}/model.pt'\n\
+             [data]\nlearn = '{t}/learn.safetensors'\nselect = '{t}/select.safetensors'\ninputs = ['input_ids', 'attention_mask']\n\
+             [soup]\nmethod = 'mehl+'\nmodel_batch = 2\ninner_epochs = 1\nbatch = 20\n[compute]\n{compute}\n",
+            t = text.display()
+        )
+    };
+    let of = |compute: &str| run(tempfile::tempdir().unwrap().path(), &spec(compute), Kind::Float).unwrap();
+    let ((expected, _), (found, recorder)) = (of("dtype = 'f32'"), of("dtype = 'bf16'\nrecompute = true"));
+    assert_eq!(found.coefficients, expected.coefficients);
+    assert!(recorder.notes.iter().any(|note| note.contains("computes in f32")), "{:?}", recorder.notes);
+}
