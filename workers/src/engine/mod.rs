@@ -148,22 +148,9 @@ impl LocalEngine {
                 memory::largest_model_batch(budget, mixed.elements(), bytes, members.len())
             }
         };
-        let (dtype, why) = match task.soup.method.learns() {
-            true => dtype::resolve(
-                self.spec.compute.dtype,
-                inputs.kind,
-                inputs.device,
-                inputs.model.as_ref(),
-                mixed.elements(),
-            ),
-            false => dtype::resolve(
-                Some(ComputeDtype::F32),
-                inputs.kind,
-                inputs.device,
-                inputs.model.as_ref(),
-                mixed.elements(),
-            ),
-        };
+        // Where nothing is learned there is nothing but scores.
+        let stated = if task.soup.method.learns() { self.spec.compute.dtype } else { Some(ComputeDtype::F32) };
+        let (dtype, why) = dtype::resolve(stated, inputs.kind, inputs.device, inputs.model.as_ref(), mixed.elements());
         if let Some(why) = why {
             note(&format!("task {}: {why}", task.id));
         }
