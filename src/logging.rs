@@ -11,8 +11,8 @@ use tracing_subscriber::util::SubscriberInitExt;
 /// Names the variable that chooses what is said.
 pub const FILTER_VARIABLE: &str = "RUST_LOG";
 
-/// What is said where nobody chooses: what this program does, and what is wrong elsewhere.
-const DEFAULT: &str = "warn,mehl_soup=info,mehl_soup_worker=info";
+/// What is said where nobody chooses: what this program does. What is wrong within a library comes back as an error, and is said once; libraries say it at each try.
+const DEFAULT: &str = "mehl_soup=info,mehl_soup_worker=info";
 
 /// How lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -13,8 +13,8 @@ use crate::task::{TaskKey, TaskState, Ticket};
 use crate::{host, zoo};
 
 /// Ways in which attempts end: see [`outcome`].
-const OUTCOMES: [&str; 9] =
-    ["succeeded", "released", "waiting", "failed", "cancelled", "paused", "fenced", "orphaned", "stalled"];
+const OUTCOMES: [&str; 10] =
+    ["succeeded", "released", "waiting", "failed", "cancelled", "pruned", "paused", "fenced", "orphaned", "stalled"];
 
 /// The series of a worker, as [`series`] describes them.
 #[derive(Debug)]
@@ -212,4 +212,59 @@ fn outcome(ended: &Ended) -> &'static str {
 
 fn whole(bytes: u64) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runner::engine::{DeviceMemory, Iteration};
+
+    /// What the host counts is in the programs' own test; a device with memory of its own is not there.
+    #[test]
+    fn a_device_tells_its_memory_and_a_step_that_is_no_iteration_counts_as_none() {
+        let metrics = WorkerMetrics::new(&Registry::new()).unwrap();
+        let key = TaskKey::new("s", "t").unwrap();
+        let mut progress = Progress {
+            iterations: 0,
+            planned_iterations: 9,
+            learn_loss: 0.5,
+            select_loss: Some(0.25),
+            select_accuracy: Some(0.75),
+            samples_per_second: 10.0,
+            host_bytes: 1,
+            device: Some(DeviceMemory { allocated: 3, reserved: 5, peak: 4 }),
+            iteration: None,
+            stage: "greedy",
+        };
+        metrics.iteration(&key, &progress);
+        assert_eq!((metrics.iterations.get(), metrics.learn_loss.get()), (0, 0.0));
+        assert_eq!((metrics.select_loss.get(), metrics.select_accuracy.get()), (0.25, 0.75));
+        for (kind, bytes) in [("allocated", 3), ("reserved", 5), ("peak", 4)] {
+            assert_eq!(metrics.device_memory.with_label_values(&[kind]).get(), bytes, "{kind}");
+        }
+        let phases = ["data", "mix", "forward", "backward", "project", "update", "snapshot"].map(|phase| (phase, 0.5));
+        for (samples, snapshot) in [(8, 0.5), (3, 0.0)] {
+            let mut phases = phases;
+            phases[6].1 = snapshot;
+            progress.iteration = Some(Iteration { samples, phases });
+            metrics.iteration(&key, &progress);
+        }
+        assert_eq!((metrics.iterations.get(), metrics.samples.get(), metrics.learn_loss.get()), (2, 11, 0.5));
+        let seen = |phase: &str| metrics.phases.with_label_values(&[phase]).get_sample_count();
+        assert_eq!((seen("mix"), seen("snapshot")), (2, 1), "a checkpoint was made once");
+    }
+
+    #[test]
+    fn a_counter_is_there_before_its_first_event() {
+        let metrics = WorkerMetrics::new(&Registry::new()).unwrap();
+        metrics.not_saved();
+        metrics.ended(&TaskKey::new("s", "t").unwrap(), &Ended::Fenced);
+        assert_eq!((metrics.checkpoint_failures.get(), metrics.fenced.get()), (1, 1));
+        let registry = Registry::new();
+        drop(WorkerMetrics::new(&registry).unwrap());
+        let gathered = registry.gather();
+        let attempts = gathered.iter().find(|family| family.name() == "mehl_soup_attempts_total").unwrap();
+        assert_eq!(attempts.get_metric().len(), OUTCOMES.len());
+        assert!(attempts.get_metric().iter().all(|metric| metric.get_counter().get_value() == 0.0));
+    }
 }
