@@ -7,6 +7,7 @@ pub mod exit;
 pub mod healthcheck;
 mod inspect;
 mod materialize;
+pub mod plan;
 mod pool;
 pub mod pool_worker;
 pub mod run;
@@ -35,6 +36,8 @@ pub struct Cli {
 enum Command {
     /// Learn all soups of a specification here, without servers; run again to go on where it stopped
     Run(RunArgs),
+    /// Say what a specification will take here: memory, bytes read, iterations, time; does some passes, loads no model batch
+    Plan(PlanArgs),
     /// Train a small zoo on UCI digits, learn soups of it with every method, print the table
     Demo(DemoArgs),
     /// Show what a zoo holds: tensors, dtypes, what differs from the first ingredient, and who stands out
@@ -82,6 +85,19 @@ pub struct RunArgs {
     /// Begin tasks that failed in an earlier run anew, instead of leaving them failed
     #[arg(long)]
     pub retry_failed: bool,
+}
+
+/// Flags of `plan`.
+#[derive(Debug, Clone, Args)]
+pub struct PlanArgs {
+    /// Specification: TOML, YAML or JSON
+    pub spec: PathBuf,
+    /// Budget instead of the specification's `compute.memory`, such as 24GiB: what does not fit is shown as refused
+    #[arg(long, value_name = "SIZE")]
+    pub memory: Option<bytesize::ByteSize>,
+    /// How the plan is printed
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub format: Format,
 }
 
 /// Flags of `demo`.
@@ -133,6 +149,7 @@ pub fn main() -> Exit {
     };
     match cli.command {
         Command::Run(args) => run::check_and_start(&args),
+        Command::Plan(args) => plan::check_and_start(&args),
         Command::Demo(args) => worker::start(&[
             "demo".into(),
             "--out".into(),

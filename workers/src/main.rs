@@ -1,6 +1,7 @@
 //! `mehl-soup-worker`: parse, dispatch, exit code. People start it through `mehl-soup`.
 
 mod bench;
+mod plan;
 
 use std::path::PathBuf;
 
@@ -9,7 +10,7 @@ use mehl_soup::cli::exit::Exit;
 use mehl_soup::cli::healthcheck::{self, HealthcheckArgs};
 use mehl_soup::cli::pool_worker::{WorkerArgs, serve_worker};
 use mehl_soup::cli::run::run_to_the_end;
-use mehl_soup::cli::{DemoArgs, RunArgs};
+use mehl_soup::cli::{DemoArgs, PlanArgs, RunArgs};
 use mehl_soup::config::WorkerConfig;
 use mehl_soup::runner::engine::EngineError;
 use mehl_soup::sweep::spec::Spec;
@@ -34,6 +35,8 @@ enum Command {
     Serve(WorkerArgs),
     /// Ask the worker on this machine whether it lives; ends with 0 if it does. For the health check of a container
     Healthcheck(HealthcheckArgs),
+    /// Say what a specification will take here: what `mehl-soup plan` starts
+    Plan(PlanArgs),
     /// Make a zoo from UCI digits and run a sweep over it: what `mehl-soup demo` starts
     Demo(DemoArgs),
     /// Images per second beside torchvision; seconds of an iteration by phase beside a bare forward and backward pass of the same model
@@ -114,6 +117,7 @@ fn main() -> Exit {
         Command::Local(args) => run_to_the_end(&args, engine),
         Command::Serve(args) => serve_worker(&args, prepare_device, pool_engine),
         Command::Healthcheck(args) => healthcheck::worker(&args),
+        Command::Plan(args) => plan::plan(&args, engine),
         Command::Demo(args) => match make_demo(&args) {
             Ok(run) => run_to_the_end(&run, engine),
             Err(error @ (DemoError::Io { .. } | DemoError::Other { .. })) => Exit::Usage.say(error),

@@ -187,7 +187,7 @@ async fn compute<E: SoupEngine + 'static>(
         let compute = Compute::start(move |_: &Spec| {
             engine(slot).map_err(|error| {
                 // A device that cannot be used is no task's fault.
-                fault.end(fatal(&error));
+                fault.end(RunError::from(&error));
                 EngineError::Stopped
             })
         })
@@ -286,13 +286,15 @@ fn broken(error: StoreError) -> RunError {
     RunError::Internal(error.to_string())
 }
 
-/// An engine's fault that ends the run.
-fn fatal(error: &EngineError) -> RunError {
-    match error {
-        EngineError::Input(message) | EngineError::Numerics(message) => RunError::Input(message.clone()),
-        EngineError::Host(HostError(message)) => RunError::Host(HostError(message.clone())),
-        EngineError::Stopped => RunError::Stopped,
-        other => RunError::Internal(other.to_string()),
+impl From<&EngineError> for RunError {
+    /// An engine's fault that ends the run.
+    fn from(error: &EngineError) -> Self {
+        match error {
+            EngineError::Input(message) | EngineError::Numerics(message) => Self::Input(message.clone()),
+            EngineError::Host(HostError(message)) => Self::Host(HostError(message.clone())),
+            EngineError::Stopped => Self::Stopped,
+            other => Self::Internal(other.to_string()),
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{Ending, fatal};
+use super::{Ending, RunError};
 use crate::runner::engine::{EngineError, Progress};
 use crate::runner::pool::{Ended, Watch};
 use crate::runner::reporter::Reporter;
@@ -84,7 +84,7 @@ impl Watch for SlotWatch {
     fn gave_up(&self, key: &TaskKey, error: &EngineError) {
         // Without scores there is no run.
         if key.is_scores() && !matches!(error, EngineError::Stopped | EngineError::ForeignCheckpoint(_)) {
-            self.ending.end(fatal(error));
+            self.ending.end(RunError::from(error));
         }
     }
 

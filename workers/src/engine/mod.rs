@@ -11,6 +11,7 @@ mod inputs;
 pub mod memory;
 pub mod needs;
 mod phases;
+pub mod plan;
 mod probe;
 mod scoring;
 mod statistics;
@@ -265,6 +266,8 @@ impl SoupEngine for LocalEngine {
             recompute: self.spec.compute.recompute,
         };
         let state = self.begin(&claim, resume, &mut |message| host.note(message))?;
+        // What scoring and the task before have left is in the way of this one's model batches.
+        memory::give_back_freed_pages();
         // Tensors that no soup moves are written once.
         inputs.write_ingredient(0)?;
         let mut run = TaskRun::new(claim, state, host);

@@ -62,7 +62,7 @@ pub fn iterations_per_epoch(run: &TaskRun<'_>) -> usize {
 
 /// Batches of `batch` samples, the last with what is left. Where one sample is left and the model normalises with the statistics of a batch, which
 /// one sample may not have, it goes with the batch before.
-fn iterations(samples: usize, batch: usize, needs_statistics: bool) -> usize {
+pub(super) fn iterations(samples: usize, batch: usize, needs_statistics: bool) -> usize {
     let joins = needs_statistics && batch > 1 && samples > batch && samples % batch == 1;
     samples.div_ceil(batch) - usize::from(joins)
 }

@@ -26,7 +26,7 @@ pub enum Pass {
 }
 
 /// Dtype of a forward pass and of the backward pass through it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Precision {
     /// That of the parameters, everywhere.
     Full,

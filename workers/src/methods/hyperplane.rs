@@ -10,7 +10,7 @@ use tch::{Kind, Tensor};
 use super::blocks::Blocks;
 use super::{Method, greedy, mean_of};
 use crate::engine::train::{self, Learned, Parametrization};
-use crate::engine::{TaskRun, allocations, span_error, torch_error};
+use crate::engine::{TaskRun, allocations, memory, span_error, torch_error};
 use crate::hyperplane::schedule::cosine_with_warmup;
 use crate::hyperplane::{Directions, Projection, Stored, write_soup};
 
@@ -221,6 +221,8 @@ fn fold(
     let folded = directions.fold(&run.inputs.zoo, &batch.members, &run.mixed, &batch.x).map_err(span_error)?;
     *centre = Some(folded);
     run.state.finished.push(batch);
+    // The next model batch would find this one's place in pieces, and take new memory for what does not fit them.
+    memory::give_back_freed_pages();
     Ok(())
 }
 

@@ -12,6 +12,7 @@ use mehl_soup::sweep::spec::MethodName;
 
 use crate::engine::TaskRun;
 
+pub use blocks::{Block, Blocks};
 pub use hyperplane::model_batches;
 pub use learned::Softmax;
 

@@ -5,6 +5,7 @@
 pub mod golden;
 pub mod images;
 pub mod programs;
+pub mod random_zoo;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

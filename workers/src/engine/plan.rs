@@ -1,0 +1,322 @@
+//! What a sweep will take, before anything of it is computed: memory, bytes read, iterations, time.
+//!
+//! Inputs are opened as for the sweep itself (files hashed once, data loaded), one ingredient is read, and a few passes are done, timed and watched; no model batch
+//! is loaded. Memory and bytes follow from shapes; time from what those passes took.
+
+use std::collections::HashMap;
+use std::time::Instant;
+
+use mehl_soup::host;
+use mehl_soup::runner::engine::EngineError;
+use mehl_soup::sweep::expand::expand;
+use mehl_soup::sweep::spec::{ComputeDtype, DirectionDtype, Init, MethodName, Spec};
+use mehl_soup::task::Task;
+use mehl_soup::zoo::{LayerGroups, bytes_read};
+use serde::Serialize;
+use tch::Device;
+
+use super::budget::{self, Budget};
+use super::gradient::Backward;
+use super::inputs::Inputs;
+use super::{LocalEngine, dtype, needs_of, probe};
+use crate::data::Split;
+use crate::families::{Pass, Precision};
+use crate::hyperplane::MixedTensors;
+use crate::methods::Blocks;
+
+/// Passes that a pass's time is the least of, after one that does not count.
+const TIMED: usize = 2;
+
+/// What a sweep will take on one device.
+#[derive(Debug, Clone, Serialize)]
+pub struct SweepPlan {
+    /// Version of this format.
+    pub version: u32,
+    /// The device.
+    pub device: String,
+    /// What `soup.model_batch = "auto"` fills, in bytes.
+    pub budget_bytes: u64,
+    /// What is more is refused, in bytes.
+    pub ceiling_bytes: u64,
+    /// K.
+    pub ingredients: usize,
+    /// D: values of all mixed tensors.
+    pub mixed_values: usize,
+    /// Bytes of all ingredients' files: read once for hashes that are not known yet.
+    pub zoo_bytes: u64,
+    /// Bytes read and seconds of scoring every ingredient.
+    pub scores: Share,
+    /// Each task.
+    pub tasks: Vec<TaskPlan>,
+    /// Sums over scores and tasks that fit; seconds as if one came after the other.
+    pub total: Share,
+}
+
+/// Bytes of ingredients read, and seconds.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct Share {
+    /// Bytes of ingredients read, hashing apart.
+    pub bytes_read: u64,
+    /// Seconds, as far as a few passes tell.
+    pub seconds: f64,
+}
+
+/// What a task will take if nothing stops it early.
+#[derive(Debug, Clone, Serialize)]
+pub struct TaskPlan {
+    /// The task.
+    pub task: String,
+    /// Its method.
+    pub method: MethodName,
+    /// Ingredients at once; 0 where nothing is learned.
+    pub model_batch: usize,
+    /// Dtype of forward and backward passes.
+    pub dtype: ComputeDtype,
+    /// How directions are stored.
+    pub direction_dtype: DirectionDtype,
+    /// Largest device memory in bytes; `None` on the CPU.
+    pub device_peak_bytes: Option<u64>,
+    /// Largest anonymous memory of the process on its host, in bytes.
+    pub host_peak_bytes: u64,
+    /// Optimizer steps.
+    pub iterations: u64,
+    /// Bytes read and seconds.
+    #[serde(flatten)]
+    pub share: Share,
+    /// Why it is refused, if it is.
+    pub refused: Option<String>,
+}
+
+/// Seconds of one pass each, by what they depend on.
+#[derive(Default)]
+struct Timings {
+    learn: HashMap<(usize, Precision), f64>,
+    score: HashMap<Precision, f64>,
+}
+
+/// The parts that all tasks' plans are made of.
+struct Planner<'a> {
+    spec: &'a Spec,
+    inputs: &'a Inputs,
+    budget: Budget,
+    timings: Timings,
+    /// Bytes a second of reading ingredients, as one was read.
+    read_rate: f64,
+    /// Bytes a second of copying in memory.
+    copy_rate: f64,
+    /// Bytes of the parameters of one ingredient.
+    parameters: u64,
+}
+
+impl LocalEngine {
+    /// The plan of the engine's sweep.
+    ///
+    /// # Errors
+    /// As for running it; that a task does not fit is in its plan.
+    pub fn plan(&mut self, note: &mut dyn FnMut(&str)) -> Result<SweepPlan, EngineError> {
+        self.open(note)?;
+        let spec = self.spec.clone();
+        let inputs = self.open(note)?;
+        let (before, began) = (bytes_read(), Instant::now());
+        inputs.write_ingredient(0)?;
+        let parameters = bytes_read() - before;
+        let mut planner = Planner {
+            spec: &spec,
+            inputs,
+            budget: budget::budget(&spec.compute, inputs.device),
+            timings: Timings::default(),
+            read_rate: parameters as f64 / began.elapsed().as_secs_f64().max(1e-9),
+            copy_rate: copy_rate(),
+            parameters,
+        };
+        let scores = planner.scores()?;
+        let tasks = expand(&spec).iter().map(|task| planner.task(task)).collect::<Result<Vec<_>, _>>()?;
+        let mut total = scores;
+        for task in tasks.iter().filter(|task| task.refused.is_none()) {
+            total.bytes_read += task.share.bytes_read;
+            total.seconds += task.share.seconds;
+        }
+        let groups = LayerGroups::new(spec.soup.layer_groups, &inputs.layout);
+        Ok(SweepPlan {
+            version: 1,
+            device: match inputs.device {
+                Device::Cpu => "cpu".to_string(),
+                Device::Cuda(index) => format!("cuda:{index}"),
+                other => format!("{other:?}"),
+            },
+            budget_bytes: planner.budget.bytes,
+            ceiling_bytes: planner.budget.ceiling,
+            ingredients: inputs.zoo.len(),
+            mixed_values: MixedTensors::new(&inputs.layout, &groups, inputs.model.as_ref()).elements(),
+            zoo_bytes: inputs.zoo.ingredients().iter().map(mehl_soup::zoo::Ingredient::total_bytes).sum(),
+            scores,
+            tasks,
+            total,
+        })
+    }
+}
+
+impl Planner<'_> {
+    fn scores(&mut self) -> Result<Share, EngineError> {
+        let k = self.inputs.zoo.len();
+        let seconds = self.seconds_of_scores(&self.inputs.data.select, Precision::Full)?;
+        let bytes_read = self.parameters * k as u64;
+        Ok(Share { bytes_read, seconds: k as f64 * seconds + bytes_read as f64 / self.read_rate })
+    }
+
+    fn task(&mut self, task: &Task) -> Result<TaskPlan, EngineError> {
+        let (inputs, soup) = (self.inputs, &task.soup);
+        let groups = LayerGroups::new(soup.layer_groups, &inputs.layout);
+        let mixed = MixedTensors::new(&inputs.layout, &groups, inputs.model.as_ref());
+        let members = task.top.map_or(inputs.zoo.len(), |top| top.max(1).min(inputs.zoo.len()));
+        // One ingredient's mixed tensors, as they lie in its file.
+        let first = &inputs.zoo.ingredients()[0];
+        let model: u64 = mixed.names.iter().filter_map(|name| first.info(name)).map(|info| info.bytes() as u64).sum();
+        let data = &inputs.data;
+        let full = self.seconds_of_scores(&data.select, Precision::Full)?;
+        let mut last = full + self.seconds_of_scores(&data.learn, Precision::Full)?;
+        if let Some(test) = &data.test {
+            last += self.seconds_of_scores(test, Precision::Full)?;
+        }
+        let all = members as u64 * model;
+        let learns = soup.method.learns();
+        let stated = if learns { self.spec.compute.dtype } else { Some(ComputeDtype::F32) };
+        let (dtype, _) = dtype::resolve(stated, inputs.kind, inputs.device, inputs.model.as_ref(), mixed.elements());
+        let stored = soup.direction_dtype.resolve(dtype == ComputeDtype::Bf16);
+        let mut plan = TaskPlan {
+            task: task.id.clone(),
+            method: soup.method,
+            model_batch: 0,
+            dtype,
+            direction_dtype: stored,
+            device_peak_bytes: None,
+            host_peak_bytes: inputs.base_bytes(),
+            iterations: 0,
+            share: Share { bytes_read: self.parameters + all, seconds: last },
+            refused: None,
+        };
+        match soup.method {
+            MethodName::Best => plan.share.bytes_read -= all - model,
+            MethodName::Greedy => {
+                // Candidates are means of one ingredient more than have been kept, if all are.
+                plan.share.bytes_read += (2..=members as u64).sum::<u64>() * model;
+                plan.share.seconds += members.saturating_sub(1) as f64 * full;
+            }
+            _ => {}
+        }
+        if learns && !mixed.names.is_empty() {
+            self.learning(task, &mixed, (members, model), &mut plan)?;
+        }
+        plan.share.seconds += plan.share.bytes_read as f64 / self.read_rate;
+        Ok(plan)
+    }
+
+    fn learning(
+        &mut self,
+        task: &Task,
+        mixed: &MixedTensors,
+        (members, model): (usize, u64),
+        plan: &mut TaskPlan,
+    ) -> Result<(), EngineError> {
+        let (inputs, soup, compute) = (self.inputs, &task.soup, &self.spec.compute);
+        let needs = needs_of(inputs, soup, mixed, plan.dtype, compute)?;
+        match budget::model_batch(soup.model_batch, soup.method, &needs, &self.budget, members) {
+            Ok(b) => plan.model_batch = b,
+            Err(EngineError::Input(why)) => {
+                plan.refused = Some(why);
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        }
+        let peak = needs.peak(plan.model_batch);
+        if inputs.device == Device::Cpu {
+            plan.host_peak_bytes = peak;
+        } else {
+            let longest =
+                mixed.sizes.iter().max().copied().unwrap_or(0) * plan.model_batch * inputs.kind.elt_size_in_bytes();
+            plan.device_peak_bytes = Some(peak);
+            plan.host_peak_bytes = host::memory().anonymous + longest as u64;
+        }
+        let learned = matches!(soup.method, MethodName::Learned | MethodName::LearnedPlus);
+        let everyone: Vec<usize> = (0..members).collect();
+        let outer_epochs = if learned { 1 } else { soup.outer_epochs };
+        let blocks = Blocks { seed: soup.seed, members: &everyone, outer_epochs, b: plan.model_batch, cuts: &[] }.all();
+        let samples = inputs.data.learn.samples();
+        let per_epoch = super::train::iterations(samples, soup.batch, inputs.model.statistics().is_some()) as u64;
+        plan.iterations = (blocks.len() as u64).saturating_mul(soup.inner_epochs as u64).saturating_mul(per_epoch);
+
+        let compact = plan.direction_dtype != DirectionDtype::F32 && !learned;
+        plan.share.bytes_read +=
+            blocks.iter().map(|block| block.members.len() as u64 * model).sum::<u64>() * if compact { 2 } else { 1 };
+        if !learned {
+            let begun_from = match soup.init {
+                Init::Best => 1,
+                Init::BatchMean if blocks[0].members.len() > 1 => blocks[0].members.len(),
+                Init::BatchMean | Init::Uniform => members,
+                // Greedy soups of few ingredients are the rule.
+                Init::Greedy => (2..=members).sum(),
+            };
+            plan.share.bytes_read += begun_from as u64 * model;
+        }
+        let precision = dtype::precision(plan.dtype);
+        let pass = self.seconds_of_learning(mixed, soup.batch.min(samples), precision)?;
+        // A mix reads directions and centre and writes the soup; a projection reads directions and gradient.
+        let rows = needs.row * plan.model_batch as u64;
+        let traffic = (2 * rows + 3 * (mixed.elements() * 4) as u64) as f64 / self.copy_rate;
+        plan.share.seconds += plan.iterations as f64 * (pass + traffic);
+        if soup.early_stopping {
+            let scored = blocks.len() * soup.inner_epochs + 1;
+            plan.share.seconds += scored as f64 * self.seconds_of_scores(&inputs.data.select, precision)?;
+        }
+        Ok(())
+    }
+
+    fn seconds_of_learning(
+        &mut self,
+        mixed: &MixedTensors,
+        samples: usize,
+        precision: Precision,
+    ) -> Result<f64, EngineError> {
+        if let Some(&known) = self.timings.learn.get(&(samples, precision)) {
+            return Ok(known);
+        }
+        let leaves = self.inputs.leaves(&mixed.names)?;
+        let backward = Backward { how: Pass::Learn.with(precision), recompute: self.spec.compute.recompute };
+        let seconds = least(|| Ok(probe::learn_once(self.inputs, &leaves, samples, backward)?.seconds))?;
+        self.timings.learn.insert((samples, precision), seconds);
+        Ok(seconds)
+    }
+
+    fn seconds_of_scores(&mut self, split: &Split, precision: Precision) -> Result<f64, EngineError> {
+        let batch = self.spec.compute.score_batch.min(split.samples()).max(1);
+        let seconds = match self.timings.score.get(&precision) {
+            Some(&each) => each,
+            None => {
+                let how = Pass::Score.with(precision);
+                let each = least(|| Ok(probe::score_once(self.inputs, batch, how)?.seconds))? / batch as f64;
+                self.timings.score.insert(precision, each);
+                each
+            }
+        };
+        Ok(seconds * split.samples() as f64)
+    }
+}
+
+fn least(mut pass: impl FnMut() -> Result<f64, EngineError>) -> Result<f64, EngineError> {
+    pass()?;
+    let mut least = f64::INFINITY;
+    for _ in 0..TIMED {
+        least = least.min(pass()?);
+    }
+    Ok(least)
+}
+
+/// Bytes a second that a copy in memory reads and writes together.
+fn copy_rate() -> f64 {
+    const BYTES: usize = 64 << 20;
+    let (from, mut to) = (vec![1u8; BYTES], vec![0u8; BYTES]);
+    let began = Instant::now();
+    to.copy_from_slice(&from);
+    std::hint::black_box(&to);
+    2.0 * BYTES as f64 / began.elapsed().as_secs_f64().max(1e-9)
+}

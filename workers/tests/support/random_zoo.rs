@@ -1,0 +1,57 @@
+//! A zoo of random weights, large enough for its memory to be told from everything else's.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use mehl_soup_worker::families::VitConfig;
+use mehl_soup_worker::rng;
+use rand_chacha::rand_core::Rng;
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
+
+const CLASSES: i64 = 4;
+
+/// About 34 MB of weights an ingredient.
+fn config() -> serde_json::Value {
+    serde_json::json!({
+        "architectures": ["ViTForImageClassification"], "model_type": "vit", "patch_size": 8, "image_size": 16,
+        "hidden_size": 384, "num_hidden_layers": 5, "num_attention_heads": 4, "intermediate_size": 1536,
+    })
+}
+
+fn write(path: &Path, tensors: &BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>) {
+    let views = tensors
+        .iter()
+        .map(|(name, (dtype, shape, bytes))| (name.as_str(), TensorView::new(*dtype, shape.clone(), bytes).unwrap()));
+    fs::write(path, safetensors::serialize(views, None).unwrap()).unwrap();
+}
+
+fn floats(shape: &[usize], scale: f32, seed: u64) -> Vec<u8> {
+    let mut rng = rng::generator(seed, "floats", &[]);
+    let n: usize = shape.iter().product();
+    (0..n).flat_map(|_| ((rng.next_u32() as f32 / u32::MAX as f32 - 0.5) * scale).to_le_bytes()).collect()
+}
+
+/// A zoo in `folder/zoo`, and learn data of 12 samples in `folder/learn.safetensors`.
+pub fn make(folder: &Path, ingredients: u64) {
+    let vit = VitConfig::from_json(&config()).unwrap();
+    for k in 0..ingredients {
+        let at = folder.join(format!("zoo/k{k}"));
+        fs::create_dir_all(&at).unwrap();
+        fs::write(at.join("config.json"), config().to_string()).unwrap();
+        let tensors = vit.tensors(CLASSES).into_iter().enumerate().map(|(i, (name, shape))| {
+            let shape: Vec<usize> = shape.iter().map(|&n| n as usize).collect();
+            let bytes = floats(&shape, 0.1, 1000 * k + i as u64);
+            (name, (Dtype::F32, shape, bytes))
+        });
+        write(&at.join("model.safetensors"), &tensors.collect());
+    }
+    let shape = vec![12, 3, 16, 16];
+    let labels = (0..12i64).flat_map(|i| (i % CLASSES).to_le_bytes()).collect();
+    let learn = BTreeMap::from([
+        ("inputs".to_string(), (Dtype::F32, shape.clone(), floats(&shape, 2.0, 7))),
+        ("labels".to_string(), (Dtype::I64, vec![12], labels)),
+    ]);
+    write(&folder.join("learn.safetensors"), &learn);
+}
