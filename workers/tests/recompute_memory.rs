@@ -31,7 +31,7 @@ fn peak(model: &Vit, precision: Precision, recompute: bool) -> u64 {
     let images = [Tensor::randn([BATCH, 3, 224, 224], (Kind::Float, Device::Cpu))];
     let labels = Tensor::zeros([BATCH], (Kind::Int64, Device::Cpu));
     let backward = Backward { how: Pass::Learn.with(precision), recompute };
-    let mut run = || gradients(model, (&images, &labels), &leaves, None, backward, &mut Phases::default()).unwrap();
+    let run = || gradients(model, (&images, &labels), &leaves, None, backward, &mut Phases::default()).unwrap();
     // What libraries set up at the first call is no part of it.
     drop(run());
     memory::give_back_freed_pages();
