@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::Checkpoint;
 use crate::sweep::manifest::{Manifest, SplitScore};
+use crate::sweep::spec::ComputeDtype;
 use crate::task::Task;
 
 /// Computes soup tasks on one device.
@@ -131,6 +132,8 @@ pub struct Completion {
     pub exact: bool,
     /// Resolved number of ingredients a model batch.
     pub model_batch: usize,
+    /// Resolved dtype that it was learned in.
+    pub dtype: ComputeDtype,
     /// Attempts begun.
     pub attempts: u32,
 }

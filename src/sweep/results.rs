@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::manifest::{Manifest, SplitScore};
-use super::spec::{MethodName, Metric, Overrides, SoupSpec, Spec};
+use super::spec::{ComputeDtype, MethodName, Metric, Overrides, SoupSpec, Spec};
 use crate::runner::engine::{Completion, Effort, RungReached, Scores};
 use crate::task::{Origin, Task, TaskState};
 
@@ -28,6 +28,9 @@ pub struct TaskOutcome {
     pub exact: Option<bool>,
     /// Resolved number of ingredients a model batch, once succeeded.
     pub model_batch: Option<usize>,
+    /// Resolved dtype that it was learned in, once succeeded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dtype: Option<ComputeDtype>,
     /// Attempts begun.
     pub attempts: u32,
 }
@@ -43,6 +46,7 @@ impl TaskOutcome {
             effort: Effort::default(),
             exact: None,
             model_batch: None,
+            dtype: None,
             attempts: 0,
         }
     }
@@ -57,6 +61,7 @@ impl TaskOutcome {
             effort: completion.effort,
             exact: Some(completion.exact),
             model_batch: Some(completion.model_batch),
+            dtype: Some(completion.dtype),
             attempts,
         }
     }
@@ -181,6 +186,9 @@ pub struct Row {
     pub peak_host_bytes: u64,
     /// Resolved number of ingredients a model batch, once succeeded.
     pub model_batch: Option<usize>,
+    /// Resolved dtype that it was learned in, once succeeded; its scores are in f32, or f64 with `f64`.
+    #[serde(default)]
+    pub dtype: Option<ComputeDtype>,
     /// State.
     pub state: TaskState,
     /// Why it failed.
@@ -321,6 +329,7 @@ fn row(
         peak_device_bytes: effort.peak_device_bytes,
         peak_host_bytes: effort.peak_host_bytes,
         model_batch: outcome.model_batch,
+        dtype: outcome.dtype,
         state: outcome.state,
         cause: outcome.cause.clone(),
         exact: outcome.exact,
@@ -357,6 +366,7 @@ pub(super) mod tests {
             effort: Effort { iterations: 4, samples: 100, seconds: 9.0, iteration_seconds: 2.0, ..Effort::default() },
             exact: true,
             model_batch: 2,
+            dtype: ComputeDtype::F32,
         };
         TaskOutcome::succeeded(&completion, 1)
     }

@@ -101,7 +101,7 @@ fn hash_tensor(ingredient: &Ingredient, name: &str, info: &TensorInfo) -> Result
     let mut buffer = vec![0; info.bytes().min(BLOCK)];
     for (i, start) in (0..info.bytes()).step_by(BLOCK).enumerate() {
         let block = &mut buffer[..(info.bytes() - start).min(BLOCK)];
-        ingredient.read_bytes(name, start, block)?;
+        ingredient.read_to_hash(name, start, block)?;
         hasher.update_rayon(block);
         if let Some((at, value)) = first_not_finite(info.dtype, block) {
             let element = i * (BLOCK * 8 / info.dtype.bitsize()) + at;

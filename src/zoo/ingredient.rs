@@ -228,9 +228,17 @@ impl Ingredient {
     /// # Panics
     /// If there are fewer.
     pub(crate) fn read_bytes(&self, name: &str, start: usize, out: &mut [u8]) -> Result<(), ZooError> {
+        READ.fetch_add(out.len() as u64, Ordering::Relaxed);
+        self.read_to_hash(name, start, out)
+    }
+
+    /// Like [`read_bytes`](Self::read_bytes), and not counted.
+    ///
+    /// # Panics
+    /// If there are fewer.
+    pub(super) fn read_to_hash(&self, name: &str, start: usize, out: &mut [u8]) -> Result<(), ZooError> {
         let info = self.required(name)?;
         assert!(start + out.len() <= info.bytes(), "the bytes are the tensor's own");
-        READ.fetch_add(out.len() as u64, Ordering::Relaxed);
         self.shards[info.shard].read_at(info.range.start + start, out)
     }
 

@@ -199,6 +199,7 @@ impl SoupEngine for Stub {
             effort: state.totals.effort,
             exact: true,
             model_batch: 1,
+            dtype: ComputeDtype::F32,
             attempts: state.totals.attempts,
         })
     }

@@ -66,7 +66,7 @@ fn memory_reading_and_iterations_are_as_planned() {
         assert!(planned.share.seconds > 0.0 && plan.total.seconds > planned.share.seconds);
 
         let (mut engine, task) = engine(folder.path(), &text, Kind::Float);
-        // The first time the inputs are opened too.
+        // The first time the inputs are opened too, for which one ingredient is read.
         engine.scores(None, &mut Recorder::default()).unwrap();
         let before = bytes_read();
         let manifest = engine.scores(None, &mut Recorder::default()).unwrap();

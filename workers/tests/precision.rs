@@ -220,7 +220,7 @@ fn a_task_in_bf16_goes_on_with_the_same_bits_in_the_dtype_in_which_it_began() {
         "method = 'mehl'\nmodel_batch = 2\ninner_epochs = 2\nbatch = 7\ninit = 'greedy'",
     ] {
         let expected = whole(soup, "dtype = 'bf16'");
-        assert!(expected.exact);
+        assert!(expected.exact && expected.dtype == ComputeDtype::Bf16);
         assert_ne!(expected.coefficients, whole(soup, "dtype = 'f32'").coefficients, "bf16 is another computation");
         // Those who go on with it are told to compute in f32, or to recompute activations: neither matters.
         let compute = ["dtype = 'bf16'", "dtype = 'f32'", "recompute = true"];

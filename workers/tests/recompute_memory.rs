@@ -44,11 +44,11 @@ fn peak(model: &Vit, precision: Precision, recompute: bool) -> u64 {
 
 #[test]
 fn recomputing_takes_the_memory_of_one_block() {
-    // Each tensor in a mapping of its own, which goes when it goes: what is measured is what is in use, not what the allocator keeps of it.
+    // Each large tensor in a mapping of its own, which goes when it goes: what is measured is what is in use, not what the allocator keeps of it.
     #[cfg(target_env = "gnu")]
     // SAFETY: no other thread allocates yet, and the value is within the documented range.
     unsafe {
-        libc::mallopt(libc::M_MMAP_THRESHOLD, 64 << 10);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 20);
     }
     let model = model();
     for precision in [Precision::Full, Precision::Bf16] {

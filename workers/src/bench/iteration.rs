@@ -35,6 +35,7 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
     make_zoo(args, &config)?;
     // What libtorch and this program take before any model is there; both loops are counted from it, as what one frees the next takes again.
     let before = host::memory().anonymous;
+    let mut manifest = None;
     let mut loops: Vec<(Loop, Measured)> = vec![];
     for &dtype in &args.dtype {
         for (engine, recompute) in [(false, false), (true, false), (false, true), (true, true)] {
@@ -50,7 +51,7 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
             let known = measured.anonymous;
             memory::give_back_freed_pages();
             if which.engine {
-                soup(args, threads, before, *which, measured)?;
+                soup(args, (threads, before), *which, &mut manifest, measured)?;
             } else {
                 bare(args, &config, before, *which, measured)?;
             }
@@ -263,7 +264,13 @@ impl ScoresHost for Watch {
 }
 
 /// `mehl+` on the same model.
-fn soup(args: &BenchArgs, threads: usize, before: u64, which: Loop, measured: &mut Measured) -> anyhow::Result<()> {
+fn soup(
+    args: &BenchArgs,
+    (threads, before): (usize, u64),
+    which: Loop,
+    known: &mut Option<Manifest>,
+    measured: &mut Measured,
+) -> anyhow::Result<()> {
     let spec_path = args.out.join("bench.toml");
     let text = format!(
         "[zoo]\ningredients = [\"zoo/*\"]\n[data]\nlearn = \"learn.safetensors\"\nselect = \"learn.safetensors\"\n\
@@ -284,11 +291,13 @@ fn soup(args: &BenchArgs, threads: usize, before: u64, which: Loop, measured: &m
     let settings = Settings { device: Device::Cpu, kind: Kind::Float, threads, cache: HashCache::from_environment() };
     let mut engine = LocalEngine::new(spec, settings);
     let mut watch = Watch { stop_at: 0, last: None, seconds: vec![] };
-    let manifest = engine.scores(None, &mut watch)?;
+    // Ingredients are scored once.
+    let scored = engine.scores(known.take(), &mut watch)?;
+    let manifest = &*known.insert(scored);
     // A short attempt to warm up, then one that counts.
     for iterations in [WARM_UP, args.iterations + 1] {
         watch = Watch { stop_at: iterations as u64, last: None, seconds: vec![] };
-        let (ran, peak) = peak_while(|| engine.run(&task, &manifest, None, &mut watch));
+        let (ran, peak) = peak_while(|| engine.run(&task, manifest, None, &mut watch));
         match ran {
             Err(EngineError::Stopped) => {}
             Err(error) => return Err(error.into()),

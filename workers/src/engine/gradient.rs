@@ -80,10 +80,7 @@ pub fn gradients(
     let began = Instant::now();
     let wanted = [entry.as_ref(), temperature.as_ref()].into_iter().flatten();
     let mut found = Backpropagated::through(&loss, leaves, wanted)?;
-    let temperature = match temperature.and_then(|_| found.others.pop()) {
-        Some(gradient) => gradient.f_to_kind(Kind::Double)?.f_double_value(&[0])?,
-        None => 0.0,
-    };
+    let temperature = temperature.and_then(|_| found.others.pop());
     let loss = loss.f_detach()?;
     let mut gradients = found.leaves;
     for part in (0..between.len() + usize::from(entry.is_some())).rev() {
@@ -106,7 +103,12 @@ pub fn gradients(
         }
         found.leaves = vec![];
     }
+    // All is queued; what is reported is waited for.
     let loss = loss.f_to_kind(Kind::Double)?.f_double_value(&[])?;
+    let temperature = match temperature {
+        Some(gradient) => gradient.f_to_kind(Kind::Double)?.f_double_value(&[0])?,
+        None => 0.0,
+    };
     phases.backward += began.elapsed().as_secs_f64();
     Ok(Gradients { loss, temperature, leaves: gradients })
 }

@@ -286,12 +286,13 @@ impl SoupEngine for LocalEngine {
         inputs.zoo.check_unchanged().map_err(zoo_error)?;
         run.update_effort();
 
-        let (totals, exact, model_batch) = (run.state.totals, run.state.exact, run.state.model_batch);
+        let (totals, exact, model_batch, dtype) =
+            (run.state.totals, run.state.exact, run.state.model_batch, run.state.dtype);
         let (effort, attempts) = (totals.effort, totals.attempts);
         let about = about(&self.spec, task, manifest, &groups, &scores, &run.state);
         let statistics = statistics::read(inputs.model.as_ref())?;
         let file = CoefficientsFile { coefficients, statistics, about };
-        Ok(Completion { coefficients: file.to_bytes(), scores, effort, exact, model_batch, attempts })
+        Ok(Completion { coefficients: file.to_bytes(), scores, effort, exact, model_batch, dtype, attempts })
     }
 }
 
