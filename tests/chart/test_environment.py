@@ -75,6 +75,12 @@ def test_large_numbers_are_written_as_such():
     assert helm.find(helm.render(values), "ConfigMap", "-settings")["data"]["MEHL_SOUP__SCHEDULER__RETENTION_SECONDS"] == "316224000"
 
 
+def test_words_are_written_as_they_are():
+    values = helm.ci_values()["minimal"]
+    values["settings"] = {"log": {"format": "json"}}
+    assert helm.find(helm.render(values), "ConfigMap", "-settings")["data"]["MEHL_SOUP__LOG__FORMAT"] == "json"
+
+
 def test_installations_do_not_meet(rendered):
     def installation(objects):
         return helm.find(objects, "ConfigMap", "-settings")["data"]["MEHL_SOUP__INSTALLATION"]

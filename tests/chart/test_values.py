@@ -65,9 +65,12 @@ def test_every_known_setting_of_the_programs_can_be_set_with_its_own_range():
         if section != "client":
             known.setdefault(section, {})[name] = (int(least), int(most))
     assert known, "docs/configuration.md: no settings with a range found"
+    words = re.findall(r"^\| `(\w+)\.(\w+)` \| (`\w+`(?: or `\w+`)+) \|", document, re.M)
+    for section, name, choice in words:
+        known.setdefault(section, {})[name] = tuple(re.findall(r"`(\w+)`", choice))
     settings = SCHEMA["properties"]["settings"]["properties"]
     found = {
-        section: {key: (one["minimum"], one["maximum"]) for key, one in part["properties"].items()}
+        section: {key: tuple(one.get("enum") or (one["minimum"], one["maximum"])) for key, one in part["properties"].items()}
         for section, part in settings.items()
     }
     assert found == known
@@ -85,6 +88,7 @@ REFUSED = [
     ("worker.replica", 2, "'replica' not allowed"),
     ("workers", {}, "'workers' not allowed"),
     ("settings.worker.lease_second", 30, "'lease_second' not allowed"),
+    ("settings.log.format", "xml", "/settings/log/format"),
     ("settings.worker.url", "redis://h", "'url' not allowed"),
     ("worker.inputs", [{"name": "a", "mountPath": "/a", "volume": {}, "path": "/x"}], "'path' not allowed"),
     ("worker.replicas", "2", "got string, want integer"),
