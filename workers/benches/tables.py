@@ -20,7 +20,7 @@ Each line is one JSON object. Those of an iteration:
     anonymous_before_bytes    what of it was there before any model (libraries); 0 where it is not said
     stored_bytes              of that, directions, or all ingredients for learned+
     peak_device_bytes         the most that the allocator gave out on a GPU
-    load_seconds              list: reading each model batch
+    model_batch_seconds       list: each model batch from its first byte read to its fold, with the same number of iterations
     copied_gigabytes_per_second   for copy: bytes of the buffer, read and written once, a second
     device, threads, seed, versions {name: version}, machine {cpu, cores, flags, memory_bytes, gpu}
 
@@ -89,7 +89,13 @@ def joined(lines):
         return one
 
     order = ["bare", "mehl+", "learned+", "copy"]
-    key = lambda line: (line["device"], order.index(line["what"]), line["dtype"], line.get("k") or 0, line.get("b") or 0)
+    key = lambda line: (
+        line["device"],
+        order.index(line["what"]),
+        line["dtype"],
+        line.get("k") or 0,
+        line.get("b") or 0,
+    )
     return sorted(map(join, groups.values()), key=key)
 
 
@@ -100,7 +106,8 @@ def find(lines, **wanted):
 
 def bare_of(line, lines):
     """The bare loop of the same program, in the same dtype, on the same device."""
-    return find(lines, what="bare", **{key: line.get(key) for key in ("who", "dtype", "batch", "device", "threads", "parameters")})
+    same = ("who", "dtype", "batch", "device", "threads", "parameters")
+    return find(lines, what="bare", **{key: line.get(key) for key in same})
 
 
 def ratio_to_bare(line, lines):
@@ -138,7 +145,8 @@ def targets(lines, numbers):
     for line in lines:
         if line["who"] != "mehl-soup" or line["what"] != "mehl+":
             continue
-        about = f"{line['dtype']}, directions {line['direction_dtype']}, K = {line['k']}, b = {line['b']}, batch {line['batch']}, {line['device']}"
+        about = f"{line['dtype']}, directions {line['direction_dtype']}, K = {line['k']}, b = {line['b']}"
+        about += f", batch {line['batch']}, {line['device']}"
         script = scripts_like(line, lines, "mehl+", k=line["k"], b=line["b"])
         if script:
             times = script["seconds_per_iteration"] / line["seconds_per_iteration"]
@@ -156,9 +164,28 @@ def targets(lines, numbers):
         learned = scripts_like(line, lines, "learned+", k=line["k"])
         if learned:
             yield f"memory over the Learned-Soup+ script's: {about}", peak(line) / peak(learned), "", None, None, None
+    yield from flatness(lines)
     for number in numbers:
         rest = [number.get(key) for key in ("standard_error", "at_most", "at_least")]
         yield number["name"], number["value"], number.get("unit", ""), *rest
+
+
+def flatness(lines):
+    """Targets of what should not grow with K: the largest over the smallest of lines that differ in K."""
+    series = defaultdict(list)
+    for line in lines:
+        if line["who"] == "mehl-soup" and line["what"] == "mehl+":
+            series[tuple(line.get(key) for key in SAME if key != "k")].append(line)
+    for of_k in series.values():
+        first = of_k[0]
+        about = f"{first['dtype']}, directions {first['direction_dtype']}, b = {first['b']}, {first['device']}"
+        among = f"of K = {', '.join(str(line['k']) for line in of_k)}: {about}"
+        costs = [statistics.median(line["model_batch_seconds"]) for line in of_k if line.get("model_batch_seconds")]
+        if len(costs) > 1:
+            yield f"dearest over cheapest model batch {among}", max(costs) / min(costs), "", None, 1.05, None
+        if len(of_k) > 1:
+            peaks = [peak(line) for line in of_k]
+            yield f"largest over smallest memory {among}", max(peaks) / min(peaks), "", None, None, None
 
 
 def table(head, rows):
@@ -170,44 +197,59 @@ def show(value, digits=3, unit=1):
     return "" if value is None else f"{value / unit:.{digits}f}"
 
 
+def device(line):
+    return line["device"] if line["device"] != "cpu" else f"cpu, {line.get('threads', '?')} threads"
+
+
+# Columns that say what a line is about.
+WHICH = {
+    "who": lambda line: line["who"],
+    "what": lambda line: line["what"],
+    "dtype": lambda line: line["dtype"],
+    "directions": lambda line: line["direction_dtype"] or "",
+    "K": lambda line: str(line.get("k") or ""),
+    "b": lambda line: str(line.get("b") or ""),
+}
+
+
 def iteration_table(lines):
-    head = ["who", "what", "dtype", "directions", "K", "b", "batch", "device", "s an iteration", "samples/s", "over its bare loop", "runs"]
-    return table(head, [
-        [
-            line["who"], line["what"], line["dtype"], line["direction_dtype"] or "", str(line.get("k") or ""),
-            str(line.get("b") or ""), str(line["batch"]), device(line), show(line["seconds_per_iteration"], 4),
-            show(line["batch"] / line["seconds_per_iteration"], 2), show(ratio_to_bare(line, lines)), str(line["runs"]),
-        ]
-        for line in lines
-    ])  # fmt: skip
+    columns = {
+        **WHICH,
+        "batch": lambda line: str(line["batch"]),
+        "device": device,
+        "s an iteration": lambda line: show(line["seconds_per_iteration"], 4),
+        "samples/s": lambda line: show(line["batch"] / line["seconds_per_iteration"], 2),
+        "over its bare loop": lambda line: show(ratio_to_bare(line, lines)),
+        "runs": lambda line: str(line["runs"]),
+    }
+    return table(columns, [[column(line) for column in columns.values()] for line in lines])
 
 
 def memory_table(lines):
-    head = ["who", "what", "dtype", "directions", "K", "b", "peak, GB", "of which stored, GB", "above the bare loop, D x 4 bytes", "with libraries, GB"]
-
-    def row(line):
+    def above(line):
         bare = bare_of(line, lines) if line["what"] != "bare" else None
-        above = bare and (peak(line) - peak(bare)) / (4 * line["parameters"])
-        return [
-            line["who"], line["what"], line["dtype"], line["direction_dtype"] or "", str(line.get("k") or ""), str(line.get("b") or ""),
-            show(peak(line), 2, GB), show(line.get("stored_bytes"), 2, GB), show(above, 2), show(line["peak_anonymous_bytes"], 2, GB),
-        ]  # fmt: skip
+        return bare and (peak(line) - peak(bare)) / (4 * line["parameters"])
 
-    return table(head, map(row, lines))
+    columns = {
+        **WHICH,
+        "device": device,
+        "peak, GB": lambda line: show(peak(line), 2, GB),
+        "of which stored, GB": lambda line: show(line.get("stored_bytes"), 2, GB),
+        "above its bare loop, D x 4 bytes": lambda line: show(above(line), 2),
+        "host with libraries, GB": lambda line: show(line["peak_anonymous_bytes"], 2, GB),
+    }
+    return table(columns, [[column(line) for column in columns.values()] for line in lines])
 
 
 def target_table(rows):
     def row(what, value, unit, error, at_most, at_least):
-        wanted = f"at most {at_most:g}" if at_most is not None else f"at least {at_least:g}" if at_least is not None else ""
+        wanted = "" if at_most is None else f"at most {at_most:g}"
+        wanted = wanted if at_least is None else f"at least {at_least:g}"
         met = (at_most is None or value <= at_most) and (at_least is None or value >= at_least)
         measured = f"{value:.4g}" + (f" ± {error:.2g}" if error is not None else "") + (f" {unit}" if unit else "")
         return [what, measured, wanted, ("yes" if met else "**no**") if wanted else ""]
 
     return table(["what", "measured", "target", "met"], [row(*each) for each in rows])
-
-
-def device(line):
-    return line["device"] if line["device"] != "cpu" else f"cpu, {line.get('threads', '?')} threads"
 
 
 def conditions(lines):
@@ -221,16 +263,19 @@ def conditions(lines):
         if line.get("seed") is not None:
             seeds[line.get("who", "")].add(line["seed"])
     for machine in machines.values():
-        parts = [f"{machine['cpu']} (family {machine['cpu_family']}, model {machine['cpu_model']})" if machine.get("cpu_family") else machine.get("cpu", "")]
-        parts += [f"{machine[key]} cores" for key in ("cores",) if machine.get(key)]
-        parts += [", ".join(machine.get("flags") or ["no flags told"])]
+        parts = [machine.get("cpu", "")]
+        if machine.get("cpu_family"):
+            parts[0] += f" (family {machine['cpu_family']}, model {machine['cpu_model']})"
+        parts += [f"{machine['cores']} cores"] if machine.get("cores") else []
+        parts += [", ".join(machine["flags"])] if machine.get("flags") else []
         parts += [f"{machine['memory_bytes'] / 2**30:.1f} GiB"] if machine.get("memory_bytes") else []
         parts += [machine["gpu"]] if machine.get("gpu") else []
         yield "Machine: " + "; ".join(parts) + "."
     if versions:
         yield "Versions: " + ", ".join(sorted(versions)) + "."
     if seeds:
-        yield "Seeds: " + "; ".join(f"{who or 'numbers'} {', '.join(map(str, sorted(of)))}" for who, of in sorted(seeds.items())) + "."
+        told = (f"{who} {', '.join(map(str, sorted(of)))}" for who, of in sorted(seeds.items()))
+        yield "Seeds: " + "; ".join(told) + "."
 
 
 def label(line, with_k=True):
@@ -252,7 +297,9 @@ def plot(lines, folder):
         sys.exit("tables.py: matplotlib is missing; scripts/setup-python-check.sh prints a Python that has it")
     matplotlib.use("svg")
     # The same numbers give the same bytes.
-    matplotlib.rcParams.update({"svg.hashsalt": "mehl-soup", "svg.fonttype": "none", "figure.constrained_layout.use": True})
+    matplotlib.rcParams.update(
+        {"svg.hashsalt": "mehl-soup", "svg.fonttype": "none", "figure.constrained_layout.use": True}
+    )
     import matplotlib.pyplot as plt
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -265,7 +312,8 @@ def plot(lines, folder):
     for where in sorted({line["device"] for line in lines}):
         here = [line for line in lines if line["device"] == where][::-1]
         figure, axes = plt.subplots(figsize=(8, 0.8 + 0.32 * len(here)))
-        axes.barh([label(line) for line in here], [line["seconds_per_iteration"] for line in here], color=[colours.get(line["who"], "grey") for line in here])
+        seconds = [line["seconds_per_iteration"] for line in here]
+        axes.barh([label(line) for line in here], seconds, color=[colours.get(line["who"], "grey") for line in here])
         axes.set_xlabel("seconds an iteration (median)")
         name = f"seconds-{where.replace(':', '-')}.svg"
         save(figure, name)

@@ -115,7 +115,7 @@ def mehl(arguments):
 
     device, line = place(arguments)
     dtype = DTYPES[arguments.dtype]
-    losses, loads = [], []
+    losses, loads, whole = [], [], []
     with measure.Peak(device) as peak:
         began = time.perf_counter()
         models = zoo.Zoo(arguments.zoo, arguments.k, device)
@@ -131,12 +131,14 @@ def mehl(arguments):
             say(f"model batch {members}: loaded in {loads[-1]:.2f} s")
             soup.begin(steps)
             losses += [soup.iteration() for _ in range(steps)]
+            # After the last one it stays unfolded: its iterations are timed below.
             if members is not batches[-1]:
                 soup.fold()
+            whole.append(seconds_now(device) - start)
         losses = [loss.item() for loss in losses]
     write(arguments, soup)
     line = soup_line(line, soup, data, arguments, device, peak, began, losses)
-    return line | dict(b=arguments.b, model_batches=len(batches), load_seconds=loads)
+    return line | dict(b=arguments.b, load_seconds=loads, model_batch_seconds=whole)
 
 
 def learned(arguments):
@@ -156,7 +158,7 @@ def learned(arguments):
         losses = [loss.item() for loss in [soup.iteration() for _ in range(steps)]]
     write(arguments, soup)
     line = soup_line(line, soup, data, arguments, device, peak, began, losses)
-    return line | dict(b=len(models), model_batches=1, load_seconds=[loaded])
+    return line | dict(b=len(models), load_seconds=[loaded])
 
 
 def write(arguments, soup):
@@ -177,7 +179,9 @@ def copy(arguments):
     del keys["samples_per_second"]
     rate = source.nbytes / keys["seconds_per_iteration"] / 1e9
     say(f"copy: {rate:.2f} GB/s copied, so twice that read and written")
-    return line | dict(parameters=arguments.elements, stored_bytes=source.nbytes, copied_gigabytes_per_second=rate, **keys)
+    return line | dict(
+        parameters=arguments.elements, stored_bytes=source.nbytes, copied_gigabytes_per_second=rate, **keys
+    )
 
 
 def make_zoo(arguments):
@@ -186,7 +190,12 @@ def make_zoo(arguments):
         arguments.out, arguments.model, arguments.k, arguments.samples, arguments.whole_numbers, arguments.seed, say
     )
     return dict(
-        who="pytorch", what="make-zoo", out=str(arguments.out), model=arguments.model, k=arguments.k, seed=arguments.seed
+        who="pytorch",
+        what="make-zoo",
+        out=str(arguments.out),
+        model=arguments.model,
+        k=arguments.k,
+        seed=arguments.seed,
     )
 
 

@@ -6,6 +6,7 @@ Written from the papers, to take as little time and memory as plain PyTorch allo
 import torch
 from torch.nn.functional import cross_entropy
 
+# First: it says where the other is.
 import zoo as zoo_module
 from make_trajectories import folded, learning_rate
 

@@ -10,7 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests/fixtures"))
-import fixture  # noqa: E402
+import fixture
 
 CONFIGURATIONS = {
     "vit-b-32": dict(image_size=224, patch_size=32, num_labels=1000),
