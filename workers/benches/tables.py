@@ -286,6 +286,7 @@ def label(line, with_k=True):
         parts.append(f"b={line['b']}")
     if with_k and line.get("k"):
         parts.append(f"K={line['k']}")
+    parts.append(f"batch {line['batch']}")
     return " ".join(parts)
 
 
