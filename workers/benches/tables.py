@@ -11,6 +11,7 @@ Each line is one JSON object. Those of an iteration:
     what                      bare (forward and backward alone), mehl+, learned+, copy (memory bandwidth)
     dtype                     of forward and backward: f32, bf16, f64
     direction_dtype           of directions: f32, bf16, int8, int4; that of `dtype` where it is not said
+    linear                    of f32 products: onednn if not those that PyTorch takes by itself (pytorch)
     k, b, batch               ingredients, those of a model batch, samples an iteration
     parameters                D
     seconds_per_iteration     median
@@ -42,7 +43,7 @@ from collections import defaultdict
 from pathlib import Path
 
 BEGIN, END = "<!-- tables.py: begin -->", "<!-- tables.py: end -->"
-SAME = ["who", "what", "dtype", "direction_dtype", "k", "b", "batch", "device", "threads", "parameters"]
+SAME = ["who", "what", "dtype", "direction_dtype", "k", "b", "batch", "device", "threads", "parameters", "linear"]
 REQUIRED = {
     "iteration": ["who", "dtype", "batch", "parameters", "seconds_per_iteration", "peak_anonymous_bytes"],
     "copy": ["who", "dtype", "copied_gigabytes_per_second"],
@@ -75,7 +76,7 @@ def joined(lines):
     """One line for all runs of the same."""
     groups = defaultdict(list)
     for line in lines:
-        line = {"device": "cpu", **line}
+        line = {"device": "cpu", "linear": "pytorch", **line}
         line["direction_dtype"] = line.get("direction_dtype") or (line["dtype"] if line["what"] == "mehl+" else None)
         groups[tuple(line.get(key) for key in SAME)].append(line)
 
@@ -106,7 +107,7 @@ def find(lines, **wanted):
 
 def bare_of(line, lines):
     """The bare loop of the same program, in the same dtype, on the same device."""
-    same = ("who", "dtype", "batch", "device", "threads", "parameters")
+    same = ("who", "dtype", "batch", "device", "threads", "parameters", "linear")
     return find(lines, what="bare", **{key: line.get(key) for key in same})
 
 
@@ -127,7 +128,7 @@ def peak(line):
 def scripts_like(line, lines, what, **other):
     """PyTorch's line on the same device with the same batch and model."""
     same = {key: line.get(key) for key in ("batch", "device", "threads", "parameters")}
-    return find(lines, who="pytorch", what=what, dtype="f32", **{**same, **other})
+    return find(lines, who="pytorch", what=what, dtype="f32", **{**same, "linear": "pytorch", **other})
 
 
 def allowance(line, lines):
@@ -152,6 +153,10 @@ def targets(lines, numbers):
             times = script["seconds_per_iteration"] / line["seconds_per_iteration"]
             least = {"bf16": 8.0 if line["device"] != "cpu" else 2.8}.get(line["dtype"])
             yield f"times faster than the MEHL-Soup+ script: {about}", times, "", None, None, least
+        faster = scripts_like(line, lines, "mehl+", k=line["k"], b=line["b"], linear="onednn")
+        if faster:
+            times = faster["seconds_per_iteration"] / line["seconds_per_iteration"]
+            yield f"times faster than the MEHL-Soup+ script with oneDNN: {about}", times, "", None, None, None
         ratio = ratio_to_bare(line, lines)
         if ratio:
             most = {"f32": 1.08, "bf16": 1.15}.get(line["dtype"])
@@ -205,7 +210,7 @@ def device(line):
 WHICH = {
     "who": lambda line: line["who"],
     "what": lambda line: line["what"],
-    "dtype": lambda line: line["dtype"],
+    "dtype": lambda line: line["dtype"] + ("" if line["linear"] == "pytorch" else f", {line['linear']}"),
     "directions": lambda line: line["direction_dtype"] or "",
     "K": lambda line: str(line.get("k") or ""),
     "b": lambda line: str(line.get("b") or ""),
@@ -287,6 +292,7 @@ def label(line, with_k=True):
     if with_k and line.get("k"):
         parts.append(f"K={line['k']}")
     parts.append(f"batch {line['batch']}")
+    parts += [line["linear"]] if line["linear"] != "pytorch" else []
     return " ".join(parts)
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 import torch
 import transformers
 
+import linear
 import measure
 import zoo
 
@@ -37,10 +38,16 @@ def place(arguments):
     device = torch.device(arguments.device)
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(arguments.seed)
+    products = getattr(arguments, "linear", "pytorch")
+    if products == "onednn":
+        if device.type != "cpu" or arguments.dtype != "f32":
+            sys.exit(f"--linear onednn: expected f32 on the cpu, found {arguments.dtype} on {device}")
+        linear.install()
     return device, dict(
         who="pytorch",
         what=arguments.command,
         dtype=arguments.dtype,
+        linear=products,
         device=str(device),
         threads=torch.get_num_threads(),
         seed=arguments.seed,
@@ -229,6 +236,7 @@ def parser():
     def of_zoo(one):
         one.add_argument("--zoo", type=Path, required=True, help="what make-zoo has made")
         one.add_argument("--batch", type=int, default=16, help="samples an iteration")
+        one.add_argument("--linear", choices=("pytorch", "onednn"), default="pytorch", help="who multiplies in f32")
         return one
 
     def learns(one):
