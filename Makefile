@@ -70,9 +70,10 @@ bench-pool: setup-servers ## speed of a pool with tasks that compute nothing, be
 	CELERY_PYTHON="$$(scripts/setup-celery.sh)" \
 		cargo test --release -p mehl-soup --test bench_pool -- --ignored --exact bench --nocapture
 
-check-python: ## after `make demo`: do best models score in transformers, timm, torchvision and open_clip what results.json says?
+check-python: ## after `make demo`: do best models score in transformers, timm, torchvision and open_clip what results.json says? Is the yardstick straight?
 	@[[ -f $(DEMO_RESULTS) ]] || { echo "$(DEMO_RESULTS): not found; run make demo first" >&2; exit 1; }
 	python="$$(scripts/setup-python-check.sh)"; \
+	"$$python" workers/benches/yardstick check >/dev/null; \
 	"$$python" workers/tests/python/check_model.py $(DEMO_MODEL) $(DEMO_RESULTS) $(DEMO_DATA); \
 	rm -rf $(VISION) && "$$python" workers/tests/python/vision_zoos.py make $(VISION); \
 	for family in $$(ls $(VISION)); do \
