@@ -62,9 +62,8 @@ lint: setup ## format, clippy, rustdoc and the root package's dependency graph
 deny: ## bans, licences and sources of the dependencies; advisories where their database can be had
 	@scripts/deny.sh
 
-bench: build ## images/s beside torchvision; seconds per iteration by phase, and memory, beside a bare loop
-	python="$$(scripts/setup-python-check.sh)"; \
-	$(RELEASE)/mehl-soup-worker bench --python "$$python"
+bench: build ## images/s beside torchvision; iterations and memory beside bare loops and PyTorch scripts; writes docs/benchmarks.md
+	@RELEASE=$(RELEASE) scripts/bench.sh
 
 bench-pool: setup-servers ## speed of a pool with tasks that compute nothing, beside Celery with the same servers; some minutes
 	CELERY_PYTHON="$$(scripts/setup-celery.sh)" \

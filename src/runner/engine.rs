@@ -173,7 +173,7 @@ pub struct Effort {
     pub seconds: f64,
     /// Seconds within iterations, over all attempts.
     pub iteration_seconds: f64,
-    /// Largest use of device memory seen, where the device is not the host and can tell (CUDA devices cannot yet).
+    /// Largest use of device memory seen, where the device is not the host and can tell.
     pub peak_device_bytes: Option<u64>,
     /// Largest resident memory of the process during the task.
     pub peak_host_bytes: u64,

@@ -76,9 +76,12 @@ pub struct BenchArgs {
     /// Sweep whose ingredients the errors of compact directions are measured on; without it they are not
     #[arg(long)]
     pub spec: Option<PathBuf>,
-    /// How directions are stored in an iteration: f32, bf16, int8, int4
-    #[arg(long, default_value = "f32")]
+    /// How directions are stored in an iteration: auto, f32, bf16, int8, int4
+    #[arg(long, default_value = "auto")]
     pub direction_dtype: String,
+    /// File that a line of JSON is appended to for each measured loop
+    #[arg(long, value_name = "FILE")]
+    pub lines: Option<PathBuf>,
     /// Images, made on first use
     #[arg(long, default_value_t = 400)]
     pub images: usize,

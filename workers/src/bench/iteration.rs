@@ -20,7 +20,7 @@ use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use tch::{Device, Kind, Tensor};
 
-use super::{BenchArgs, BenchDtype, ROUNDS, median};
+use super::{BenchArgs, BenchDtype, ROUNDS, lines, median};
 
 const CLASSES: usize = 1000;
 /// Iterations before counting begins, in each turn.
@@ -60,7 +60,44 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
     }
     let elements: usize = config.tensors(CLASSES as i64).iter().map(|(_, s)| s.iter().product::<i64>() as usize).sum();
     report(args, threads, elements, &loops);
+    if let Some(file) = &args.lines {
+        for (which, measured) in loops.iter().filter(|(which, _)| !which.recompute) {
+            lines::append(file, threads, line(args, *which, measured, before, elements))?;
+        }
+    }
     Ok(())
+}
+
+fn line(args: &BenchArgs, which: Loop, measured: &Measured, before: u64, elements: usize) -> serde_json::Value {
+    let seconds = median(measured.seconds.clone());
+    let mut line = serde_json::json!({
+        "what": if which.engine { "mehl+" } else { "bare" },
+        "dtype": which.dtype.name(),
+        "batch": args.batch,
+        "parameters": elements,
+        "seconds_per_iteration": seconds,
+        "samples_per_second": args.batch as f64 / seconds,
+        "peak_anonymous_bytes": measured.anonymous + before,
+        "anonymous_before_bytes": before,
+    });
+    if which.engine {
+        line["k"] = args.ingredients.into();
+        line["b"] = args.model_batch.into();
+        let stored = match args.direction_dtype.as_str() {
+            "auto" => which.dtype.name(),
+            stated => stated,
+        };
+        // As `soup.direction_dtype` is documented: values, and a scale of two bytes for 64 of the whole numbers.
+        let bytes = match stored {
+            "bf16" => 2.0,
+            "int8" => 66.0 / 64.0,
+            "int4" => 34.0 / 64.0,
+            _ => 4.0,
+        };
+        line["direction_dtype"] = stored.into();
+        line["stored_bytes"] = ((args.model_batch * elements) as f64 * bytes).into();
+    }
+    line
 }
 
 /// What is measured.
@@ -82,9 +119,13 @@ impl Loop {
 }
 
 fn config() -> serde_json::Value {
+    // transformers counts classes by their names.
+    let names: serde_json::Map<String, serde_json::Value> =
+        (0..CLASSES).map(|i| (i.to_string(), format!("class {i}").into())).collect();
     serde_json::json!({
         "architectures": ["ViTForImageClassification"], "model_type": "vit", "patch_size": 32, "image_size": 224,
         "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072,
+        "id2label": names,
     })
 }
 
@@ -143,12 +184,12 @@ fn bytes(values: &[f32]) -> Vec<u8> {
 fn make_zoo(args: &BenchArgs, vit: &VitConfig) -> anyhow::Result<()> {
     for k in 0..args.ingredients {
         let folder = args.out.join(format!("zoo/k{k:03}"));
+        fs::create_dir_all(&folder)?;
+        fs::write(folder.join("config.json"), format!("{:#}\n", config()))?;
         if folder.join("model.safetensors").exists() {
             continue;
         }
         eprintln!("making {}", folder.display());
-        fs::create_dir_all(&folder)?;
-        fs::write(folder.join("config.json"), format!("{:#}\n", config()))?;
         let mut rng = rng::generator(k as u64, "bench", &[]);
         let tensors: Vec<(String, Vec<usize>, Vec<u8>)> = vit
             .tensors(CLASSES as i64)

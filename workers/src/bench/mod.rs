@@ -3,6 +3,7 @@
 mod directions;
 mod images;
 mod iteration;
+mod lines;
 
 use mehl_soup::sweep::spec::ComputeDtype;
 

@@ -3,6 +3,7 @@
 use std::ffi::{c_int, c_void};
 use std::marker::PhantomData;
 
+use mehl_soup::runner::engine;
 use tch::Device;
 
 #[repr(C)]
@@ -36,6 +37,12 @@ pub struct DeviceMemory {
     pub free: Option<u64>,
     /// The device's own.
     pub total: Option<u64>,
+}
+
+impl From<DeviceMemory> for engine::DeviceMemory {
+    fn from(memory: DeviceMemory) -> Self {
+        Self { allocated: memory.allocated, reserved: memory.reserved, peak: memory.peak }
+    }
 }
 
 /// Memory of a CUDA device; `None` for the host, and where libtorch's CUDA part is not in use.

@@ -10,10 +10,10 @@ use mehl_soup::sweep::manifest::{Manifest, SplitScore};
 use mehl_soup::sweep::spec::Metric;
 use mehl_soup::task::Task;
 
-use super::dtype;
 use super::errors::{span_error, zoo_error};
 use super::inputs::Inputs;
 use super::phases::{Phases, timed};
+use super::{allocations, dtype};
 use crate::families::Precision;
 use crate::hyperplane::{MixedTensors, write_soup};
 
@@ -74,6 +74,7 @@ impl<'a> TaskRun<'a> {
     /// Begins an attempt.
     pub fn new(claim: Claim<'a>, state: Checkpoint, host: &'a mut dyn TaskHost) -> Self {
         host::reset_peak();
+        allocations::reset_peak(claim.inputs.device);
         let Effort { seconds: seconds_before, samples: samples_before, .. } = state.totals.effort;
         let Claim { inputs, task, manifest, mixed, members, metric, score_batch, recompute } = claim;
         Self {
@@ -128,7 +129,7 @@ impl<'a> TaskRun<'a> {
             select_accuracy: select.map(|score| score.accuracy),
             samples_per_second,
             host_bytes: host::memory().resident,
-            device: None,
+            device: allocations::device_memory(self.inputs.device).map(Into::into),
             iteration: (self.phases.iterations > self.told.0.iterations)
                 .then(|| Iteration { samples: samples - self.told.1, phases: self.phases.since(&self.told.0) }),
             stage,
@@ -185,6 +186,8 @@ impl<'a> TaskRun<'a> {
         let effort = &mut self.state.totals.effort;
         effort.seconds = self.seconds_before + self.began.elapsed().as_secs_f64();
         effort.peak_host_bytes = effort.peak_host_bytes.max(host::memory().peak);
+        let device = allocations::device_memory(self.inputs.device).map(|memory| memory.peak);
+        effort.peak_device_bytes = effort.peak_device_bytes.max(device);
     }
 
     /// Score on select of the soup that the model now holds, with running statistics of its own.

@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# `make bench`: this program and the yardstick (PyTorch scripts, see docs/benchmarks.md) on the same zoo, one after the other; tables and plots in
+# docs/benchmarks.md. BENCH_PARTS chooses: images, iteration, yardstick. Takes half an hour on two cores; nothing else should run beside it.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+release="${RELEASE:-target/release}"
+parts="${BENCH_PARTS:-images iteration yardstick}"
+out=target/bench
+lines="$out/lines.jsonl"
+python="$(scripts/setup-python-check.sh)"
+mkdir -p "$out"
+rm -f "$lines"
+
+has() { [[ " $parts " == *" $1 "* ]]; }
+
+if has images; then
+	"$release/mehl-soup-worker" bench --part images --out "$out" --python "$python"
+fi
+if has iteration; then
+	for b in 4 8; do
+		"$release/mehl-soup-worker" bench --part iteration --out "$out" --model-batch "$b" --iterations 4 --lines "$lines"
+	done
+	"$release/mehl-soup-worker" bench --part iteration --out "$out" --model-batch 8 --direction-dtype int4 --iterations 4 --lines "$lines"
+fi
+if has yardstick; then
+	yardstick() { "$python" workers/benches/yardstick "$@" --zoo "$out" | tee -a "$lines" >&2; }
+	yardstick bare --dtype f32 --batch 16
+	yardstick bare --dtype bf16 --batch 16
+	yardstick mehl+ --k 8 --b 4 --batch 16 --iterations 4
+	yardstick mehl+ --k 8 --b 8 --batch 16 --iterations 4
+	yardstick mehl+ --k 8 --b 4 --batch 16 --iterations 4 --linear onednn
+	yardstick learned+ --k 8 --batch 16 --iterations 3
+	"$python" workers/benches/yardstick copy | tee -a "$lines" >&2
+fi
+if has iteration && has yardstick; then
+	"$python" workers/benches/tables.py "$lines"
+fi
