@@ -16,6 +16,7 @@
 //! | [`scheduler`] | what keeps a pool going |
 //! | [`client`] | a client of the scheduler's HTTP API |
 //! | [`runner`] | the engine's boundary, and the sweep on one machine |
+//! | [`report`] | a sweep as a page that people look at, and its plots |
 //! | [`config`] | settings of the programs of a pool, from file, environment and flags |
 //! | [`cli`] | the command line |
 //!
@@ -32,6 +33,7 @@ pub mod files;
 pub mod fuzzing;
 pub mod metrics;
 pub mod queue;
+pub mod report;
 pub mod runner;
 pub mod scheduler;
 pub mod store;
