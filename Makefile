@@ -20,7 +20,7 @@ VISION := target/vision
 # One profile for all of it: torch-sys takes minutes to compile, and its result is shared only within a profile.
 CARGO_ALL := --workspace --release
 
-.PHONY: help setup setup-servers build demo pool test soak fuzz lint deny bench check-python clean
+.PHONY: help setup setup-servers build demo pool test chart soak fuzz lint deny bench bench-pool check-python clean
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -42,6 +42,10 @@ pool: build setup-servers ## a pool on this machine: RabbitMQ, Redis, scheduler,
 
 test: setup setup-servers ## every test
 	cargo test $(CARGO_ALL)
+	@scripts/chart.sh
+
+chart: ## the tests of the Helm chart, the Dockerfiles and the compose file alone
+	@scripts/chart.sh
 
 soak: setup-servers ## a pool of processes for SOAK_SECONDS (600) with a fault every few seconds; prints a report
 	cargo test --release -p mehl-soup --test soak -- --ignored --exact for_long --nocapture
@@ -61,6 +65,10 @@ deny: ## bans, licences and sources of the dependencies; advisories where their 
 bench: build ## images/s beside torchvision; seconds per iteration by phase, and memory, beside a bare loop
 	python="$$(scripts/setup-python-check.sh)"; \
 	$(RELEASE)/mehl-soup-worker bench --python "$$python"
+
+bench-pool: setup-servers ## speed of a pool with tasks that compute nothing, beside Celery with the same servers; some minutes
+	CELERY_PYTHON="$$(scripts/setup-celery.sh)" \
+		cargo test --release -p mehl-soup --test bench_pool -- --ignored --exact bench --nocapture
 
 check-python: ## after `make demo`: do best models score in transformers, timm, torchvision and open_clip what results.json says?
 	@[[ -f $(DEMO_RESULTS) ]] || { echo "$(DEMO_RESULTS): not found; run make demo first" >&2; exit 1; }

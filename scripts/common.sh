@@ -65,3 +65,27 @@ make_venv() {
 
 # venv_has FOLDER STAMP: is the folder whole, and does it hold what STAMP says?
 venv_has() { [[ -f $1/.stamp && "$(<"$1/.stamp")" == "$2" ]]; }
+
+# python_with REQUIREMENTS OLDEST NEWEST WHAT: prints the Python of a virtual environment in the user's cache folder that has what the file of requirements
+# names, and makes it on first use. WHAT says to people what is fetched. It is not in target/, as `make clean` should not cost the download.
+python_with() {
+    local requirements=$1 oldest=$2 newest=$3 what=$4 hash cache venv stamp python
+    [[ -f $requirements ]] || die "$requirements: not found"
+    hash=$(sha256sum <"$requirements" | cut -c 1-16)
+    cache=${XDG_CACHE_HOME:-$HOME/.cache}/mehl-soup
+    venv=$cache/python-$hash
+    stamp="requirements $hash"
+    if ! venv_works "$venv" "$stamp"; then
+        python=$(find_python "$oldest" "$newest") || die "missing: $(missing_python "$oldest" "$newest")"
+        mkdir -p "$cache"
+        lock "$venv.lock"
+        if ! venv_works "$venv" "$stamp"; then
+            say "installing $what in $venv"
+            make_venv "$venv" "$python" "$stamp" --requirement "$requirements"
+        fi
+    fi
+    printf '%s\n' "$venv/bin/python"
+}
+
+# A Python that was upgraded or removed since leaves its virtual environments broken: so it is run, not only looked at.
+venv_works() { venv_has "$1" "$2" && "$1/bin/python" -c '' 2>/dev/null; }

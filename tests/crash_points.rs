@@ -47,30 +47,45 @@ async fn scheduler_process() {
     site.schedule(Fuse::new(&point, 1), stop).await;
 }
 
+/// A process that does not outlive the test.
+struct Mortal(Child);
+
+impl Drop for Mortal {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
 /// Waits for the end of a process that has to die.
-async fn death(mut child: Child, point: &str) {
+async fn death(mut child: Mortal, point: &str) {
     use std::os::unix::process::ExitStatusExt;
     let began = Instant::now();
     loop {
-        if let Some(status) = child.try_wait().unwrap() {
+        if let Some(status) = child.0.try_wait().unwrap() {
             assert_eq!(status.signal(), Some(6), "{point}: it ended otherwise: {status}");
             return;
         }
-        if began.elapsed() > PATIENCE {
-            drop(child.kill());
-            panic!("{point}: it did not die");
-        }
+        assert!(began.elapsed() < PATIENCE, "{point}: it did not die");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
-async fn dies_and_nothing_is_lost(redis: &str, rabbit: &str, folder: &Path, process: &str, point: &str) {
+/// What is to die, where, and how long an iteration takes there.
+struct Death {
+    process: &'static str,
+    point: String,
+    millis: u64,
+}
+
+async fn dies_and_nothing_is_lost(redis: &str, rabbit: &str, folder: &Path, death_of: &Death) {
+    let Death { process, point, millis } = death_of;
     let site = Site {
         redis: settings(redis.to_string()),
         rabbit: rabbit_settings(rabbit.to_string()),
-        log: folder.join(format!("{process}-{}", point.replace(':', "-"))),
+        log: folder.join(format!("{process}-{}-{millis}", point.replace(':', "-"))),
         iterations: ITERATIONS,
-        millis: 3,
+        millis: *millis,
     };
     let (spec, _) = spec();
     let store = Redis::connect(&site.redis).await.unwrap();
@@ -79,7 +94,7 @@ async fn dies_and_nothing_is_lost(redis: &str, rabbit: &str, folder: &Path, proc
     store.open_sweep("s").await.unwrap().unwrap();
     let (end, ended) = watch::channel(false);
     let healthy = || Fuse::new("never", 0);
-    let is_worker = process == "worker_process";
+    let is_worker = *process == "worker_process";
     let start_worker = || {
         let (site, ended) = (site.clone(), ended.clone());
         tokio::spawn(async move { site.work("healthy", healthy(), u64::MAX, ended).await })
@@ -90,7 +105,7 @@ async fn dies_and_nothing_is_lost(redis: &str, rabbit: &str, folder: &Path, proc
     };
     // First the one that dies beside healthy ones of the other kind, then healthy ones of its own.
     let first = if is_worker { start_scheduler() } else { start_worker() };
-    death(site.spawn(process, point), point).await;
+    death(Mortal(site.spawn(process, point)), point).await;
     let second = if is_worker { start_worker() } else { start_scheduler() };
 
     let began = Instant::now();
@@ -133,18 +148,22 @@ async fn at_every_point() {
     let redis = RedisServer::start(&[]);
     let rabbit = tokio::task::spawn_blocking(shared_rabbit).await.unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let worker = ["claim", "cancel", "ack", "save", "complete", "release", "publish", "confirmed"]
-        .map(|call| ("worker_process", call));
-    let scheduler = ["choose", "publish", "confirmed", "release_pending"].map(|call| ("scheduler_process", call));
-    let mut points: Vec<(&str, String)> = Vec::new();
-    for (process, call) in worker.into_iter().chain(scheduler) {
-        points.extend(["before", "after"].map(|when| (process, format!("{call}:{when}"))));
+    // Tasks of 60 ms, whose tickets are settled at their end; and of 800 ms, whose subscription is ended meanwhile.
+    let (short, long) = (3, 40);
+    let worker = ["claim", "ack", "save", "complete", "release", "publish", "confirmed"]
+        .map(|call| ("worker_process", call, short));
+    let scheduler =
+        ["choose", "publish", "confirmed", "release_pending"].map(|call| ("scheduler_process", call, short));
+    let at_work = ["cancel", "ack"].map(|call| ("worker_process", call, long));
+    let mut deaths = Vec::new();
+    for (process, call, millis) in worker.into_iter().chain(scheduler).chain(at_work) {
+        deaths.extend(["before", "after"].map(|when| Death { process, point: format!("{call}:{when}"), millis }));
     }
     // A few at a time: each has processes of its own.
     use futures_util::StreamExt;
     let url = redis.url();
-    let all = futures_util::stream::iter(&points)
-        .map(|(process, point)| dies_and_nothing_is_lost(&url, &rabbit, folder.path(), process, point));
+    let all =
+        futures_util::stream::iter(&deaths).map(|death| dies_and_nothing_is_lost(&url, &rabbit, folder.path(), death));
     let count = all.buffer_unordered(4).count().await;
-    assert_eq!(count, 24);
+    assert_eq!(count, 26);
 }

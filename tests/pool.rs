@@ -59,6 +59,8 @@ impl<S: Store + 'static, Q: TicketQueue + 'static> Pool<S, Q> {
         pool.store.create_sweep(&new, None).await.unwrap();
         pool.store.add_tasks("s", 0, &new_tasks(&spec)).await.unwrap();
         pool.store.open_sweep("s").await.unwrap().unwrap();
+        // A turn does not wait for a broker that is not there.
+        pool.queue.ready(PATIENCE).await.unwrap();
         pool.turn().await;
         let once = WorkerSettings { once: true, ..settings("scorer") };
         assert_eq!(pool.worker(once).ended.await.unwrap().unwrap(), 1);

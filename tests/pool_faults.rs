@@ -313,6 +313,7 @@ async fn the_broker_takes_no_messages_for_a_while() {
     let (store, queue) = (pool.store().await, RabbitMq::start(&pool.rabbit).unwrap());
     let (settings, wake) = (scheduler_settings(), Notify::new());
     let scheduler = Scheduler { store: &store, queue: &queue, settings: &settings, wake: &wake };
+    queue.ready(PATIENCE).await.unwrap();
     let turn = scheduler.turn().await.unwrap();
     assert!(turn.fault.is_some() && turn.published == 0, "{turn:?}");
     assert!(queue.state().is_blocked, "{:?}", queue.state());
@@ -411,4 +412,25 @@ async fn tickets_come_many_times_late_and_for_tasks_that_are_not_there() {
     for worker in workers {
         worker.end().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scheduler_without_a_broker_does_what_needs_none_at_once() {
+    let store = support::servers::new_store().await;
+    let (spec, _) = spec();
+    store.create_sweep(&new_sweep("s".into(), &spec, Terms::default()), None).await.unwrap();
+    store.add_tasks("s", 0, &new_tasks(&spec)).await.unwrap();
+    store.open_sweep("s").await.unwrap();
+    store.request("s", mehl_soup::store::Request::Cancel).await.unwrap();
+    // Nobody listens there.
+    let port = support::servers::free_port();
+    let queue = RabbitMq::start(&rabbit_settings(format!("amqp://guest:guest@127.0.0.1:{port}/"))).unwrap();
+    let (settings, wake) = (scheduler_settings(), Notify::new());
+    let scheduler = Scheduler { store: &store, queue: &queue, settings: &settings, wake: &wake };
+    let began = Instant::now();
+    let turn = scheduler.turn().await.unwrap();
+    assert!(began.elapsed() < Duration::from_secs(2), "the turn took {:?}", began.elapsed());
+    assert!(turn.fault.is_some() && turn.settled == TASKS as usize + 1, "{turn:?}");
+    assert!(store.sweep("s").await.unwrap().unwrap().is_final());
+    queue.close().await;
 }

@@ -1,5 +1,5 @@
 //! A pool for a while, with a fault every few seconds: workers killed with -9, asked to end, stopped and let go on; the scheduler killed; Redis killed; the broker
-//! stopped, or wiped. At the end every task has ended once with the right coefficients, and no connection is left over.
+//! stopped, or wiped; the way to either cut, slow, deaf or forgotten. At the end every task has ended once with the right coefficients, and no connection is left over.
 //!
 //! `make soak` runs it for `SOAK_SECONDS` (600) and prints its report; an ordinary test runs it for some seconds.
 #![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
@@ -11,13 +11,14 @@ use std::process::Child;
 use std::time::{Duration, Instant};
 
 use mehl_soup::scheduler::{Terms, new_sweep, new_tasks};
-use mehl_soup::store::{Redis, Store, StoreError};
+use mehl_soup::store::{Redis, RedisSettings, Store, StoreError};
 use mehl_soup::task::TaskState;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde_json::json;
 use support::dying::Fuse;
 use support::processes::Site;
+use support::proxy::{Fate, Proxy, Way};
 use support::servers::{RabbitServer, RedisServer, rabbit_settings, settings};
 use support::stub_engine::{expected, spec};
 use tokio::sync::watch;
@@ -27,6 +28,10 @@ const WORKERS: usize = 4;
 const ITERATIONS: u64 = 60;
 /// Soup tasks that are to be unfinished at any time, as long as there is time.
 const BUSY: usize = 40;
+/// How long the network is bad.
+const BAD: Duration = Duration::from_secs(3);
+/// Parts of the time for each of which the largest process is told.
+const PARTS: usize = 10;
 /// Longest wait for the end once nothing fails any more.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -70,12 +75,15 @@ struct Soak {
     site: Site,
     redis: RedisServer,
     rabbit: RabbitServer,
+    /// From the processes to Redis, and to the broker.
+    ways: [Proxy; 2],
     workers: Vec<Child>,
     scheduler: Child,
     random: ChaCha8Rng,
     faults: BTreeMap<&'static str, u32>,
     sweeps: Vec<String>,
-    largest: u64,
+    /// Bytes of the largest process, in each part of the time.
+    largest: Vec<u64>,
 }
 
 impl Drop for Soak {
@@ -90,9 +98,11 @@ impl Drop for Soak {
 impl Soak {
     fn start(seed: u64, folder: &std::path::Path) -> Self {
         let (redis, rabbit) = (RedisServer::start(&[]), RabbitServer::start(""));
+        let ways = [redis.port(), rabbit.port()].map(|port| Proxy::start(&format!("127.0.0.1:{port}")));
+        let [to_redis, to_rabbit] = [ways[0].port(), ways[1].port()];
         let site = Site {
-            redis: settings(redis.url()),
-            rabbit: rabbit_settings(rabbit.url()),
+            redis: settings(format!("redis://127.0.0.1:{to_redis}/")),
+            rabbit: rabbit_settings(format!("amqp://guest:guest@127.0.0.1:{to_rabbit}/")),
             log: folder.join("log"),
             iterations: ITERATIONS,
             millis: 5,
@@ -100,7 +110,8 @@ impl Soak {
         let workers = (0..WORKERS).map(|i| site.spawn("worker_process", &format!("w{i}"))).collect();
         let scheduler = site.spawn("scheduler_process", "scheduler");
         let random = ChaCha8Rng::seed_from_u64(seed);
-        Self { site, redis, rabbit, workers, scheduler, random, faults: BTreeMap::new(), sweeps: vec![], largest: 0 }
+        let (faults, sweeps, largest) = (BTreeMap::new(), vec![], vec![]);
+        Self { site, redis, rabbit, ways, workers, scheduler, random, faults, sweeps, largest }
     }
 
     fn below(&mut self, n: u64) -> u64 {
@@ -110,7 +121,7 @@ impl Soak {
     /// Something fails. Blocking: not on the runtime's threads that others need.
     fn fault(&mut self) {
         let i = self.below(WORKERS as u64) as usize;
-        let name = match self.below(16) {
+        let name = match self.below(22) {
             0..5 => {
                 signal(&self.workers[i], "-KILL");
                 "a worker killed"
@@ -133,7 +144,7 @@ impl Soak {
                 self.redis.kill_and_restart();
                 "Redis killed"
             }
-            _ => {
+            15 => {
                 self.rabbit.stop();
                 if self.below(2) == 0 {
                     self.rabbit.wipe();
@@ -141,9 +152,44 @@ impl Soak {
                 self.rabbit.start_again();
                 "the broker stopped, every second time wiped"
             }
+            _ => self.bad_network(),
         };
         *self.faults.entry(name).or_default() += 1;
         self.mend();
+    }
+
+    /// Something is wrong with the way of all processes to one of the servers.
+    fn bad_network(&mut self) -> &'static str {
+        let (which, kind, direction) = (self.below(2) as usize, self.below(4), self.below(2) as usize);
+        let way = &self.ways[which];
+        let [to_redis, to_rabbit] = match kind {
+            0 => {
+                way.cut();
+                ["connections to Redis cut", "connections to the broker cut"]
+            }
+            1 => {
+                way.strand();
+                ["connections to Redis forgotten by the network", "connections to the broker forgotten by the network"]
+            }
+            2 => {
+                for direction in [Way::ToServer, Way::ToClient] {
+                    way.set(direction, Fate::Delay(Duration::from_millis(100)));
+                }
+                std::thread::sleep(BAD);
+                ["Redis slow for 3 s", "the broker slow for 3 s"]
+            }
+            _ => {
+                way.set([Way::ToServer, Way::ToClient][direction], Fate::Swallow);
+                std::thread::sleep(BAD);
+                // What was swallowed is missing from the middle of what follows.
+                way.cut();
+                ["bytes to or from Redis swallowed for 3 s", "bytes to or from the broker swallowed for 3 s"]
+            }
+        };
+        for direction in [Way::ToServer, Way::ToClient] {
+            way.set(direction, Fate::Pass);
+        }
+        [to_redis, to_rabbit][which]
     }
 
     /// Starts anew what has ended.
@@ -156,8 +202,16 @@ impl Soak {
         if self.scheduler.try_wait().unwrap().is_some() {
             self.scheduler = self.site.spawn("scheduler_process", "scheduler");
         }
+    }
+
+    /// Notes how large the processes are in this part of the time.
+    fn weigh(&mut self, part: usize) {
         let sizes = self.workers.iter().chain([&self.scheduler]).filter_map(resident);
-        self.largest = self.largest.max(sizes.max().unwrap_or(0));
+        let largest = sizes.max().unwrap_or(0);
+        self.largest.resize(part.min(PARTS - 1) + 1, 0);
+        if let Some(last) = self.largest.last_mut() {
+            *last = largest.max(*last);
+        }
     }
 
     async fn submit(&mut self, store: &Redis) -> Result<(), StoreError> {
@@ -177,6 +231,15 @@ impl Soak {
         Ok(sweeps.iter().map(|sweep| sweep.tasks() - sweep.count(TaskState::Succeeded)).sum())
     }
 
+    /// To Redis, by the processes.
+    async fn connections_to_redis(&self) -> usize {
+        let client = redis::Client::open(self.redis.url()).unwrap();
+        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+        let clients: String = redis::cmd("CLIENT").arg("LIST").query_async(&mut connection).await.unwrap();
+        // The test's own two.
+        clients.lines().count() - 2
+    }
+
     fn connections(&self) -> usize {
         let output = self.rabbit.rabbitmqctl_output(&["list_connections", "--quiet", "name"]);
         output.lines().filter(|line| line.contains("->")).count()
@@ -187,7 +250,9 @@ async fn soak(seconds: u64) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().to_path_buf();
     let mut soak = tokio::task::spawn_blocking(move || Soak::start(7, &path)).await.unwrap();
-    let store = Redis::connect(&soak.site.redis).await.unwrap();
+    // By a way of its own.
+    let direct = RedisSettings { url: soak.redis.url(), ..soak.site.redis.clone() };
+    let store = Redis::connect(&direct).await.unwrap();
     let began = Instant::now();
     while began.elapsed() < Duration::from_secs(seconds) {
         // Redis may be away: then at the next turn.
@@ -197,7 +262,9 @@ async fn soak(seconds: u64) {
             }
         }
         tokio::time::sleep(Duration::from_millis(500 + soak.below(2000))).await;
+        let part = (PARTS as f64 * began.elapsed().as_secs_f64() / seconds.max(1) as f64) as usize;
         soak = tokio::task::spawn_blocking(move || {
+            soak.weigh(part);
             soak.fault();
             soak
         })
@@ -231,19 +298,21 @@ async fn soak(seconds: u64) {
     }
     let tickets = store.tickets().await.unwrap();
     assert!(tickets.outbox.is_empty() && tickets.outstanding.is_empty(), "{tickets:?}");
-    // Two connections a process; those of processes that were killed go when the broker notices.
+    // One connection a process to Redis, and two to the broker. Those of processes that were killed go when the servers notice.
     let wanted = 2 * (WORKERS + 1);
     let waiting = Instant::now();
     let connections = loop {
         let (now, back) = tokio::task::spawn_blocking(move || (soak.connections(), soak)).await.unwrap();
         soak = back;
-        if now == wanted {
-            break now;
+        let to_redis = soak.connections_to_redis().await;
+        if (now, to_redis) == (wanted, WORKERS + 1) {
+            break (to_redis, now);
         }
-        assert!(waiting.elapsed() < PATIENCE, "expected {wanted} connections to the broker, found {now}");
+        let found = format!("{to_redis} connections to Redis, {now} to the broker");
+        assert!(waiting.elapsed() < PATIENCE, "expected {} and {wanted}, found {found}", WORKERS + 1);
         tokio::time::sleep(Duration::from_millis(200)).await;
     };
-    assert!(soak.largest < 150 << 20, "a process has grown to {} bytes", soak.largest);
+    assert!(soak.largest.iter().all(|&bytes| bytes < 150 << 20), "processes have grown to {:?} bytes", soak.largest);
     let report = json!({
         "seconds": seconds,
         "seconds_until_the_last_task_once_calm": calm.elapsed().as_secs(),
@@ -252,8 +321,8 @@ async fn soak(seconds: u64) {
         "claims": claims,
         "leases_lost_and_other_crashes": crashes,
         "faults": soak.faults,
-        "connections_to_the_broker_at_the_end": connections,
-        "largest_resident_bytes_of_a_process": soak.largest,
+        "connections_to_redis_and_to_the_broker_at_the_end": connections,
+        "largest_resident_bytes_of_a_process_in_each_part_of_the_time": soak.largest,
     });
     println!("{}", serde_json::to_string_pretty(&report).unwrap());
 }

@@ -4,6 +4,7 @@
 
 mod config;
 pub mod exit;
+pub mod healthcheck;
 mod inspect;
 mod materialize;
 mod pool;
@@ -63,6 +64,8 @@ enum Command {
     Delete(actions::ActionArgs),
     /// Show the configuration of the pool's programs, with where each value came from; secrets are hidden
     Config(config::ShowArgs),
+    /// Ask the scheduler on this machine whether it lives; ends with 0 if it does. For the health check of a container
+    Healthcheck(healthcheck::HealthcheckArgs),
 }
 
 /// Flags of `run`.
@@ -154,5 +157,6 @@ pub fn main() -> Exit {
         Command::Delete(args) => actions::delete(&args),
         Command::Materialize(args) => materialize::materialize(&args),
         Command::Config(args) => config::show(&args),
+        Command::Healthcheck(args) => healthcheck::scheduler(&args),
     }
 }

@@ -1,16 +1,18 @@
 //! `mehl-soup-worker serve`: one worker of a pool, with one device.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 use super::exit::Exit;
 use super::service::{Service, ServiceError, connect_queue, connect_store};
 use crate::config::{Config, ConfigArgs, WorkerConfig};
-use crate::metrics::{WorkerMetrics, serve_metrics};
+use crate::metrics::{Probed, WorkerMetrics, serve_metrics};
 use crate::queue::TicketQueue;
 use crate::runner::engine::{EngineError, SoupEngine};
 use crate::runner::pool::{Compute, Lines, Watch, WorkerError, serve};
@@ -19,7 +21,7 @@ use crate::sweep::spec::Spec;
 use crate::untrusted::{Confinement, confine};
 use crate::zoo::HashCache;
 
-/// Longest wait for the store's answer to a probe.
+/// Longest wait for the answer of the store, or of an input root, to a probe.
 const PROBE: Duration = Duration::from_secs(2);
 
 /// Flags of `mehl-soup-worker serve`.
@@ -39,7 +41,13 @@ pub struct WorkerArgs {
 pub type PoolEngineFactory<E> = fn(&Spec, &WorkerConfig, Option<HashCache>) -> Result<E, EngineError>;
 
 /// Works until asked to end. A task that is under way then is kept and given back, and another worker can go on with it at once.
-pub fn serve_worker<E: SoupEngine + 'static>(args: &WorkerArgs, engine: PoolEngineFactory<E>) -> Exit {
+///
+/// `prepare` is called first: a worker whose device cannot be used ends with its fault, and takes no task that it would only fail.
+pub fn serve_worker<E: SoupEngine + 'static>(
+    args: &WorkerArgs,
+    prepare: fn(&WorkerConfig) -> Result<(), EngineError>,
+    engine: PoolEngineFactory<E>,
+) -> Exit {
     let flags: Vec<(&str, String)> = args.device.iter().map(|device| ("worker.device", device.clone())).collect();
     let config = match Config::load(&args.config, &flags) {
         Ok(config) => config,
@@ -48,7 +56,11 @@ pub fn serve_worker<E: SoupEngine + 'static>(args: &WorkerArgs, engine: PoolEngi
     if let Err(error) = restrict(&config.worker) {
         return Exit::Usage.say(error);
     }
-    let service = match Service::start("worker") {
+    if let Err(error) = prepare(&config.worker) {
+        return Exit::Usage.say(format!("worker.device: {error}"));
+    }
+    // What it computes on has threads of its own; what it says to others takes little.
+    let service = match Service::start("worker", 1) {
         Ok(service) => service,
         Err(error) => return Exit::Failed.say(error),
     };
@@ -91,11 +103,9 @@ async fn run<E: SoupEngine + 'static>(
         let listener = TcpListener::bind(address)
             .await
             .map_err(|error| ServiceError::usage(format!("cannot listen on {address} (worker.listen): {error}")))?;
+        let roots = worker.input_roots().map_err(ServiceError::usage)?.to_vec();
         let (store, queue, metrics) = (store.clone(), queue.clone(), metrics.clone());
-        tokio::spawn(serve_metrics(listener, registry, move || {
-            let (store, queue, metrics) = (store.clone(), queue.clone(), metrics.clone());
-            async move { is_ready(&*store, &*queue, &metrics).await }
-        }));
+        tokio::spawn(serve_metrics(listener, registry, Probe { store, queue, metrics, roots }));
     }
     let hashes = HashCache::from_environment();
     let compute = {
@@ -107,7 +117,7 @@ async fn run<E: SoupEngine + 'static>(
     eprintln!("worker {} waits for tasks on {}", worker.name, worker.device);
     let settings = worker.settings(once);
     let ended = serve(&*store, &*queue, &compute, &settings, &about(&worker), watch, stop).await;
-    drop(tokio::time::timeout(Duration::from_secs(2), queue.close()).await);
+    drop(timeout(Duration::from_secs(2), queue.close()).await);
     match ended {
         Ok(_) => Ok(()),
         Err(error @ WorkerError::Stalled) => Err(ServiceError::internal(error)),
@@ -115,14 +125,47 @@ async fn run<E: SoupEngine + 'static>(
     }
 }
 
-/// Whether store and broker answer; notes it for the metrics.
-async fn is_ready(store: &impl Store, queue: &impl TicketQueue, metrics: &WorkerMetrics) -> bool {
-    // There is no sweep of this name: the answer costs next to nothing.
-    let stored = tokio::time::timeout(PROBE, store.sweep("-")).await.is_ok_and(|answer| answer.is_ok());
-    let connected = queue.state().is_connected;
-    metrics.redis_connected.set(i64::from(stored));
-    metrics.broker_connected.set(i64::from(connected));
-    stored && connected
+/// What is looked at when the worker is probed.
+struct Probe<S, Q> {
+    store: Arc<S>,
+    queue: Arc<Q>,
+    metrics: Arc<WorkerMetrics>,
+    roots: Vec<PathBuf>,
+}
+
+impl<S: Store + 'static, Q: TicketQueue + 'static> Probed for Probe<S, Q> {
+    fn heartbeat_age(&self) -> Duration {
+        self.metrics.heartbeat_age()
+    }
+
+    /// Whether store and broker answer, which is noted for the metrics, and whether the input roots can be read.
+    async fn faults(&self) -> Vec<String> {
+        // There is no sweep of this name: the answer costs next to nothing.
+        let stored = timeout(PROBE, self.store.sweep("-")).await.is_ok_and(|answer| answer.is_ok());
+        let connected = self.queue.state().is_connected;
+        self.metrics.redis_connected.set(i64::from(stored));
+        self.metrics.broker_connected.set(i64::from(connected));
+        let mut faults = Vec::new();
+        if !stored {
+            faults.push("the store does not answer".to_string());
+        }
+        if !connected {
+            faults.push("the broker is not connected".to_string());
+        }
+        for root in &self.roots {
+            // A network file system that hangs must not hang the runtime.
+            let path = root.clone();
+            let read = tokio::task::spawn_blocking(move || std::fs::read_dir(path).map(drop));
+            let what = match timeout(PROBE, read).await {
+                Ok(Ok(Ok(()))) => continue,
+                Ok(Ok(Err(error))) => error.to_string(),
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => format!("no answer within {} s", PROBE.as_secs()),
+            };
+            faults.push(format!("input root {}: {what}", root.display()));
+        }
+        faults
+    }
 }
 
 /// What the worker says about itself.
@@ -135,4 +178,30 @@ fn about(worker: &WorkerConfig) -> String {
         "started": started,
     })
     .to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::InProcess;
+    use crate::store::Memory;
+
+    /// Roots that are there when a worker starts can go away: a volume that is unmounted, a folder whose rights change.
+    #[tokio::test]
+    async fn a_root_that_cannot_be_read_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let gone = folder.path().join("gone");
+        let probe = Probe {
+            store: Arc::new(Memory::default()),
+            queue: Arc::new(InProcess::default()),
+            metrics: Arc::new(WorkerMetrics::new(&prometheus::Registry::new()).unwrap()),
+            roots: vec![folder.path().to_path_buf(), gone.clone()],
+        };
+        let faults = probe.faults().await;
+        assert_eq!(faults.len(), 1, "{faults:?}");
+        assert!(faults[0].starts_with(&format!("input root {}: No such file", gone.display())), "{faults:?}");
+        std::fs::create_dir(&gone).unwrap();
+        assert_eq!(probe.faults().await, Vec::<String>::new());
+        assert!(probe.heartbeat_age() < Duration::from_secs(60));
+    }
 }

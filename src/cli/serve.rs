@@ -33,7 +33,7 @@ pub(super) fn serve(args: &ServeArgs) -> Exit {
         Ok(config) => config,
         Err(error) => return Exit::Usage.say(error),
     };
-    let service = match Service::start("scheduler") {
+    let service = match Service::start("scheduler", 2) {
         Ok(service) => service,
         Err(error) => return Exit::Failed.say(error),
     };

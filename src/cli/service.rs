@@ -42,13 +42,18 @@ pub(super) struct Service {
 }
 
 impl Service {
-    /// Starts the runtime, and listens for SIGTERM and Ctrl-C. The second time either ends the process at once.
+    /// Starts the runtime, of one thread or more, and listens for SIGTERM and Ctrl-C. The second time either ends the process at once.
     ///
     /// # Errors
     /// If the system gives no threads or signals.
-    pub(super) fn start(name: &'static str) -> Result<Self, String> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
+    pub(super) fn start(name: &'static str, threads: usize) -> Result<Self, String> {
+        let mut builder = match threads {
+            // Without handing anything from thread to thread.
+            1 => tokio::runtime::Builder::new_current_thread(),
+            _ => tokio::runtime::Builder::new_multi_thread(),
+        };
+        let runtime = builder
+            .worker_threads(threads)
             .thread_name(name)
             .enable_all()
             .build()

@@ -10,6 +10,6 @@ mod listen;
 mod names;
 mod worker;
 
-pub use listen::serve_metrics;
+pub use listen::{Probed, serve_metrics};
 pub use names::Metrics;
 pub use worker::WorkerMetrics;

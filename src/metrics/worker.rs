@@ -1,7 +1,7 @@
 //! The series of one worker, every iteration.
 
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use prometheus::{
     Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
@@ -36,6 +36,7 @@ pub struct WorkerMetrics {
     completions_on_disk: IntCounterVec,
     task_info: IntGaugeVec,
     peak_host: Mutex<u64>,
+    heartbeat: Mutex<Instant>,
 }
 
 impl WorkerMetrics {
@@ -103,6 +104,7 @@ impl WorkerMetrics {
                 &["sweep", "task"],
             )?,
             peak_host: Mutex::new(0),
+            heartbeat: Mutex::new(Instant::now()),
         };
         let all: [Box<dyn prometheus::core::Collector>; 17] = [
             Box::new(metrics.build_info.clone()),
@@ -138,6 +140,11 @@ impl WorkerMetrics {
         self.completions_on_disk.with_label_values(&[if is_confirmed { "true" } else { "false" }]).inc();
     }
 
+    /// Time since the worker last went round its loop; since it began, before the first time.
+    pub fn heartbeat_age(&self) -> Duration {
+        self.heartbeat.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
+    }
+
     fn progressed(&self) {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.last_progress.set(since.as_secs_f64());
@@ -146,6 +153,10 @@ impl WorkerMetrics {
 
 impl Watch for WorkerMetrics {
     fn say(&self, _: &str) {}
+
+    fn beat(&self) {
+        *self.heartbeat.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
 
     fn claimed(&self, claimed: &Claimed) {
         self.task_info.reset();

@@ -11,10 +11,11 @@
 //! | `rabbitmq` | the queue of a pool |
 //! | `contract` | what both must do, as tests |
 //!
-//! A worker's turn, so that no message is held while a task runs, and no second ticket waits on a busy worker:
+//! A worker's turn, so that no message is held while a long task runs, and no second ticket waits on a busy worker:
 //!
 //! ```text
-//! subscribe -> next -> claim in the store -> cancel -> ack -> run the task -> subscribe again
+//! subscribe -> next -> claim in the store -> run the task -> ack -> next                              a task of less than half a second
+//!                                        \-> run it, and meanwhile cancel -> ack -> subscribe again   a longer one
 //! ```
 //!
 //! Every call has a deadline: `patience` is the longest that it takes, whatever the broker does.

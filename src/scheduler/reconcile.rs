@@ -201,16 +201,23 @@ impl<S: Store, Q: TicketQueue> Scheduler<'_, S, Q> {
             }
         }
         turn.sweeps = sweeps;
-        loop {
+        while self.is_there(turn) {
             let (published, fault) = publish_outbox(self.store, self.queue, STEP, PATIENCE).await?;
             turn.published += published;
-            let is_last = published < STEP || fault.is_some();
-            // One of an earlier step is not forgotten because this one went well.
-            turn.fault = fault.or(turn.fault.take());
-            if is_last {
-                return Ok(());
+            turn.fault = fault;
+            if published < STEP {
+                break;
             }
         }
+        Ok(())
+    }
+
+    /// Whether the broker can be asked. Where it is known to be away, or has let this turn wait already, the turn does not wait for it: what else there is to do is
+    /// done meanwhile, and the next turn comes soon.
+    fn is_there(&self, turn: &mut Turn) -> bool {
+        let state = self.queue.state();
+        turn.fault = turn.fault.take().or(state.fault);
+        state.is_connected && turn.fault.is_none()
     }
 
     /// Removes sweeps that ended long enough ago. Since when each is seen to have ended is in `ended`; a scheduler that starts anew begins to count anew.
@@ -249,7 +256,7 @@ impl<S: Store, Q: TicketQueue> Scheduler<'_, S, Q> {
 
     /// Tickets that the broker has had for long while nothing is ready there are lost, or in the hands of a worker that will be refused.
     async fn republish(&self, turn: &mut Turn) -> Result<(), StoreError> {
-        if self.store.tickets().await?.outstanding.is_empty() {
+        if !self.is_there(turn) || self.store.tickets().await?.outstanding.is_empty() {
             return Ok(());
         }
         match self.queue.depth(PATIENCE).await {
@@ -264,6 +271,9 @@ impl<S: Store, Q: TicketQueue> Scheduler<'_, S, Q> {
 
     async fn bury(&self, turn: &mut Turn) -> Result<(), StoreError> {
         for _ in 0..DEAD_A_TURN {
+            if !self.is_there(turn) {
+                return Ok(());
+            }
             let letter = match self.queue.take_dead(PATIENCE).await {
                 Ok(Some(letter)) => letter,
                 Ok(None) => return Ok(()),

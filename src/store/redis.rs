@@ -24,6 +24,9 @@ use super::{
 };
 use crate::task::{TaskKey, Ticket};
 
+/// Most tasks that one script takes: Lua's stack holds some thousands of values.
+const MOST_TASKS: usize = 500;
+
 /// Sweeps and tasks in Redis. Clones share a connection, which is made anew whenever it breaks or falls silent.
 #[derive(Clone)]
 pub struct Redis {
@@ -137,18 +140,24 @@ impl Store for Redis {
     }
 
     async fn add_tasks(&self, sweep: &str, order: usize, tasks: &[NewTask]) -> Result<usize, StoreError> {
-        let new: i64 = self
-            .call(&self.scripts.add_tasks, |call| {
-                call.arg(sweep).arg(order);
-                for task in tasks {
-                    call.arg(&task.id).arg(&task.body).arg(u8::from(task.is_scores));
-                }
-            })
-            .await?;
-        usize::try_from(new).map_err(|_| {
-            let what = if new == -1 { "no such sweep" } else { "the sweep is open: it takes no more tasks" };
-            StoreError::Protocol(what.to_string())
-        })
+        let mut all = 0;
+        // Once without any: whether the sweep takes tasks is answered all the same.
+        let pieces = tasks.chunks(MOST_TASKS).chain(tasks.is_empty().then_some(tasks));
+        for (i, piece) in pieces.enumerate() {
+            let new: i64 = self
+                .call(&self.scripts.add_tasks, |call| {
+                    call.arg(sweep).arg(order + i * MOST_TASKS);
+                    for task in piece {
+                        call.arg(&task.id).arg(&task.body).arg(u8::from(task.is_scores));
+                    }
+                })
+                .await?;
+            all += usize::try_from(new).map_err(|_| {
+                let what = if new == -1 { "no such sweep" } else { "the sweep is open: it takes no more tasks" };
+                StoreError::Protocol(what.to_string())
+            })?;
+        }
+        Ok(all)
     }
 
     async fn open_sweep(&self, sweep: &str) -> Result<Option<Ticket>, StoreError> {

@@ -3,8 +3,8 @@
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
 
 use mehl_soup::checkpoint::{Build, Checkpoint, Totals};
 use mehl_soup::coefficients::Coefficients;
@@ -34,6 +34,10 @@ pub struct Knobs {
     pub fault_in: OnceLock<String>,
     /// Where each computed iteration is noted, for tests with several processes: a line of task, number and process.
     pub log: OnceLock<PathBuf>,
+    /// Ingredients and layer groups of the coefficients in each checkpoint; unset for few.
+    pub shape: OnceLock<(usize, usize)>,
+    /// What telling the host took in each iteration, its checkpoint included.
+    pub told: Mutex<Vec<Duration>>,
 }
 
 impl Knobs {
@@ -123,6 +127,9 @@ impl SoupEngine for Stub {
         host: &mut dyn TaskHost,
     ) -> Result<Completion, EngineError> {
         let mut state = resume.unwrap_or_else(|| beginning(task));
+        if let Some(&(ingredients, groups)) = self.knobs.shape.get() {
+            state.coefficients = Coefficients::mean_of(ingredients, groups, &[0]);
+        }
         if state.identity != task.id {
             return Err(EngineError::ForeignCheckpoint("it is another task's".into()));
         }
@@ -172,13 +179,14 @@ impl SoupEngine for Stub {
                 device_bytes: None,
                 stage: "learning",
             };
-            match host.progress(&progress) {
-                Directive::Continue => {}
-                Directive::Checkpoint => host.save(&state)?,
-                Directive::Stop => {
-                    host.save(&state)?;
-                    return Err(EngineError::Stopped);
-                }
+            let began = Instant::now();
+            let directive = host.progress(&progress);
+            if directive != Directive::Continue {
+                host.save(&state)?;
+            }
+            self.knobs.told.lock().unwrap().push(began.elapsed());
+            if directive == Directive::Stop {
+                return Err(EngineError::Stopped);
             }
         }
         Ok(Completion {

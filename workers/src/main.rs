@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use mehl_soup::cli::exit::Exit;
+use mehl_soup::cli::healthcheck::{self, HealthcheckArgs};
 use mehl_soup::cli::pool_worker::{WorkerArgs, serve_worker};
 use mehl_soup::cli::run::run_to_the_end;
 use mehl_soup::cli::{DemoArgs, RunArgs};
@@ -31,6 +32,8 @@ enum Command {
     Local(RunArgs),
     /// Work for a pool: take tasks that a scheduler hands out, one at a time on one device, until asked to end (SIGTERM or Ctrl-C)
     Serve(WorkerArgs),
+    /// Ask the worker on this machine whether it lives; ends with 0 if it does. For the health check of a container
+    Healthcheck(HealthcheckArgs),
     /// Make a zoo from UCI digits and run a sweep over it: what `mehl-soup demo` starts
     Demo(DemoArgs),
     /// Images per second beside torchvision; seconds of an iteration by phase beside a bare forward and backward pass of the same model
@@ -97,7 +100,8 @@ fn main() -> Exit {
     memory::keep_freed_pages();
     match Cli::parse().command {
         Command::Local(args) => run_to_the_end(&args, engine),
-        Command::Serve(args) => serve_worker(&args, pool_engine),
+        Command::Serve(args) => serve_worker(&args, prepare_device, pool_engine),
+        Command::Healthcheck(args) => healthcheck::worker(&args),
         Command::Demo(args) => match make_demo(&args) {
             Ok(run) => run_to_the_end(&run, engine),
             Err(error @ (DemoError::Io { .. } | DemoError::Other { .. })) => Exit::Usage.say(error),
@@ -118,6 +122,15 @@ fn engine(spec: &Spec, slot: usize, cache: Option<HashCache>) -> Result<LocalEng
     device::limit_threads(threads * slots);
     let settings = Settings { device: device::parse(name)?, kind: Kind::Float, threads, cache };
     Ok(LocalEngine::new(spec.clone(), settings))
+}
+
+/// Loads a worker's device and computes on it once, so that what is wrong with it shows before a task is taken.
+fn prepare_device(worker: &WorkerConfig) -> Result<(), EngineError> {
+    let device = device::parse(&worker.device)?;
+    let unusable = |error: tch::TchError| EngineError::Input(format!("`{}` cannot be used: {error}", worker.device));
+    let ones = tch::Tensor::f_ones([2], (Kind::Float, device)).map_err(unusable)?;
+    ones.f_sum(Kind::Float).and_then(f64::try_from).map_err(unusable)?;
+    Ok(())
 }
 
 /// An engine for a worker of a pool: the specification says what is computed, the worker's own configuration where.

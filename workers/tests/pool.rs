@@ -192,6 +192,11 @@ fn workers_and_scheduler_come_and_go_and_the_bits_are_those_of_one_machine() {
     pool.assert_same(&id, "whole");
     let scrape = |path: &str| request("GET", &format!("http://{metrics}{path}"), &[], b"");
     assert_eq!((scrape("/healthz").status, scrape("/readyz").status), (200, 200));
+    let mut healthcheck = Command::new(env!("CARGO_BIN_EXE_mehl-soup-worker"));
+    healthcheck.args(["healthcheck", "--ready", "--set", &format!("worker.listen={metrics}")]);
+    Running::start(healthcheck).wait().expect(0);
+    let listen = format!("scheduler.listen={}", pool.server.trim_start_matches("http://"));
+    pool.place.mehl_soup(&["healthcheck", "--ready", "--set", &listen]).expect(0);
     let text = String::from_utf8(scrape("/metrics").bytes).unwrap();
     let value = |name: &str| -> f64 {
         let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{name}: {text}"));
@@ -291,6 +296,8 @@ fn programs_that_are_set_up_wrongly_say_so() {
     };
     worker(&[]).says(&["worker.input_roots"]);
     worker(&["worker.input_roots=/nothing/there"]).says(&["input root /nothing/there"]);
+    // It takes no task that it would only fail.
+    worker(&["worker.input_roots=/tmp", "worker.device=cuda:99"]).says(&["worker.device", "cuda:99"]);
     worker(&["worker.input_roots=/tmp", "worker.lease_second=3"]).says(&["lease_second", "lease_seconds"]);
     place.mehl_soup(&["serve", "--listen", "0.0.0.0:0"]).expect(2).says(&["scheduler.token"]);
     place.mehl_soup(&["serve", "--listen", "nowhere"]).expect(2).says(&["scheduler.listen"]);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{oneshot, watch};
-use tokio::time::{Interval, MissedTickBehavior, interval, sleep};
+use tokio::time::{Interval, MissedTickBehavior, interval_at, sleep};
 
 use super::compute::{Compute, Job, Output, Work};
 use super::link::{Link, PoolResult};
@@ -308,8 +308,10 @@ fn read(claimed: &Claimed) -> Result<(Spec, Work), Unreadable> {
     Ok((spec, work))
 }
 
+/// Ticks after each period: what claims has just begun a lease.
 fn every(period: Duration) -> Interval {
-    let mut interval = interval(period.max(Duration::from_millis(10)));
+    let period = period.max(Duration::from_millis(10));
+    let mut interval = interval_at(tokio::time::Instant::now() + period, period);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     interval
 }

@@ -44,6 +44,7 @@ pub async fn serve<S: Store, Q: TicketQueue>(
 async fn beat(store: &impl Store, name: &str, about: &str, watch: &dyn Watch) -> StoreError {
     let mut said = None;
     loop {
+        watch.beat();
         let fault = match store.beat(name, LIFETIME, about).await {
             Ok(()) => None,
             Err(error) if error.is_retryable() => Some(error.to_string()),

@@ -13,6 +13,8 @@ use crate::task::{TaskKey, Ticket};
 pub trait Watch: Send + Sync {
     /// Something a person should read.
     fn say(&self, message: &str);
+    /// The worker goes round its loop: it lives, whether the store answers or not.
+    fn beat(&self) {}
     /// A task is ours.
     fn claimed(&self, _: &Claimed) {}
     /// A ticket was worth nothing.
@@ -77,6 +79,11 @@ impl<A: Watch + ?Sized, B: Watch + ?Sized> Watch for (Arc<A>, Arc<B>) {
     fn say(&self, message: &str) {
         self.0.say(message);
         self.1.say(message);
+    }
+
+    fn beat(&self) {
+        self.0.beat();
+        self.1.beat();
     }
 
     fn claimed(&self, claimed: &Claimed) {

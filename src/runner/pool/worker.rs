@@ -1,10 +1,11 @@
-//! A worker's turns: a ticket, its task, the next ticket. No message is held while a task runs, and no ticket waits on a busy worker.
+//! A worker's turns: a ticket, its task, the next ticket. No message is held while a long task runs, and no ticket waits on a busy worker.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::attempt::{Attempt, AttemptSettings, Ended};
 use super::compute::Compute;
@@ -17,6 +18,10 @@ use crate::task::Ticket;
 const PAUSE: Duration = Duration::from_millis(300);
 /// Longest wait for one answer of the broker.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// A task that ends within this costs the broker one acknowledged message. For one that takes longer the subscription is ended, so that no
+/// message is held for the hours that it may take: brokers close the channel of who does that. Each subscription costs the broker a channel and two writes
+/// to the log of a quorum queue, more than a ticket does.
+const SHORT: Duration = Duration::from_millis(500);
 
 /// How a worker works.
 #[derive(Debug, Clone)]
@@ -68,7 +73,13 @@ impl<S: Store, Q: TicketQueue> Worker<'_, S, Q> {
     /// If a person has to change something, or the engine stands still.
     pub async fn serve(&self) -> Result<u64, WorkerError> {
         let mut tasks = 0;
-        while let Some(claimed) = self.take().await? {
+        let mut subscription = None;
+        let served = loop {
+            let (claimed, delivery) = match self.take(&mut subscription).await {
+                Ok(Some(taken)) => taken,
+                Ok(None) => break Ok(tasks),
+                Err(error) => break Err(error),
+            };
             tasks += 1;
             let key = claimed.hold.key.clone();
             self.watch.claimed(&claimed);
@@ -79,37 +90,47 @@ impl<S: Store, Q: TicketQueue> Worker<'_, S, Q> {
                 watch: self.watch.clone(),
                 stop: self.stop.clone(),
             };
-            let ended = attempt.run(claimed).await;
+            let ended = settled_in_time(attempt.run(*claimed), delivery, &mut subscription).await;
             self.watch.ended(&key, &ended);
             let stalled = matches!(ended, Ended::Stalled(_));
             if let Ended::LetGo(Onward::Queued(ticket)) | Ended::Stalled(Some(Onward::Queued(ticket))) = ended {
                 self.publish(&ticket).await;
             }
             if stalled {
-                return Err(WorkerError::Stalled);
+                break Err(WorkerError::Stalled);
             }
             if self.settings.once {
-                break;
+                break Ok(tasks);
             }
+        };
+        if let Some(mut subscription) = subscription {
+            drop(subscription.cancel().await);
         }
-        Ok(tasks)
+        served
     }
 
-    /// The next task that is ours. `None` if the worker shall end, or, with `once`, if there is none.
-    async fn take(&self) -> Result<Option<Claimed>, WorkerError> {
+    /// The next task that is ours, and its ticket, from this subscription if there is one; it is left open. `None` if the worker shall end, or, with `once`, if
+    /// there is none.
+    async fn take(&self, subscription: &mut Option<Q::Subscription>) -> Result<Option<Taken<Q>>, WorkerError> {
         while !self.is_stopped() {
-            let mut subscription = match self.queue.subscribe(PATIENCE).await {
-                Ok(subscription) => subscription,
-                Err(error) => {
-                    self.bear(error).await?;
-                    continue;
-                }
+            let mut open = match subscription.take() {
+                Some(open) => open,
+                None => match self.queue.subscribe(PATIENCE).await {
+                    Ok(open) => open,
+                    Err(error) => {
+                        self.bear(error).await?;
+                        continue;
+                    }
+                },
             };
-            match self.listen(&mut subscription).await? {
-                Heard::Task(claimed) => return Ok(Some(*claimed)),
+            match self.listen(&mut open).await? {
+                Heard::Task(claimed, delivery) => {
+                    *subscription = Some(open);
+                    return Ok(Some((claimed, delivery)));
+                }
                 Heard::Fault => {}
                 Heard::Nothing => {
-                    drop(subscription.cancel().await);
+                    drop(open.cancel().await);
                     return Ok(None);
                 }
             }
@@ -117,7 +138,7 @@ impl<S: Store, Q: TicketQueue> Worker<'_, S, Q> {
         Ok(None)
     }
 
-    async fn listen(&self, subscription: &mut Q::Subscription) -> Result<Heard, WorkerError> {
+    async fn listen(&self, subscription: &mut Q::Subscription) -> Result<Heard<Q>, WorkerError> {
         while !self.is_stopped() {
             let delivery = match subscription.next(self.settings.look).await {
                 Ok(Some(delivery)) => delivery,
@@ -148,12 +169,7 @@ impl<S: Store, Q: TicketQueue> Worker<'_, S, Q> {
                 return Ok(Heard::Nothing);
             };
             match answer {
-                ClaimAnswer::Claimed(claimed) => {
-                    // If the broker does not hear of one of these, the ticket comes again and is refused then.
-                    drop(subscription.cancel().await);
-                    drop(delivery.ack().await);
-                    return Ok(Heard::Task(claimed));
-                }
+                ClaimAnswer::Claimed(claimed) => return Ok(Heard::Task(claimed, delivery)),
                 ClaimAnswer::Refused(why) => {
                     self.watch.refused(&ticket, why);
                     drop(delivery.ack().await);
@@ -207,9 +223,35 @@ impl<S: Store, Q: TicketQueue> Worker<'_, S, Q> {
     }
 }
 
+/// A claimed task, and its ticket that is not settled yet.
+type Taken<Q> = (Box<Claimed>, <<Q as TicketQueue>::Subscription as Subscription>::Delivery);
+
+/// Computes a claimed task, and settles its ticket: at the task's end if that comes soon, so that the next one comes by the same subscription; else the
+/// subscription is ended first. If the broker does not hear of it, the ticket comes again and is refused then.
+async fn settled_in_time<S: Subscription>(
+    attempt: impl Future<Output = Ended>,
+    ticket: S::Delivery,
+    subscription: &mut Option<S>,
+) -> Ended {
+    let mut attempt = pin!(attempt);
+    if let Ok(ended) = timeout(SHORT, &mut attempt).await {
+        if ticket.ack().await.is_err() {
+            *subscription = None;
+        }
+        return ended;
+    }
+    let settle = async {
+        if let Some(mut subscription) = subscription.take() {
+            drop(subscription.cancel().await);
+        }
+        drop(ticket.ack().await);
+    };
+    tokio::join!(attempt, settle).0
+}
+
 /// What came of listening.
-enum Heard {
-    Task(Box<Claimed>),
+enum Heard<Q: TicketQueue> {
+    Task(Box<Claimed>, <Q::Subscription as Subscription>::Delivery),
     /// The subscription has ended.
     Fault,
     Nothing,

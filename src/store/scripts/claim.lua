@@ -33,8 +33,8 @@ if not again then
   event(id, 'claimed', worker)
 end
 redis.call('ZADD', P .. 'leases', now + lease, id)
-local task = redis.call('HMGET', task_key(id), 'epoch', 'body', 'scores', 'sequence', 'attempts')
+local task = redis.call('HMGET', task_key(id), 'epoch', 'scores', 'sequence', 'attempts')
 local of_sweep = redis.call('HMGET', sweep_key(sweep), 'spec', 'manifest')
 local checkpoint = redis.call('GET', P .. 'checkpoint:' .. id)
-return {'claimed', task[1], task[2], task[3], of_sweep[1], of_sweep[2] or '', checkpoint or '', task[4], task[5],
+return {'claimed', task[1], redis.call('HGET', bodies_key(sweep), id), task[2] or '0', of_sweep[1], of_sweep[2] or '', checkpoint or '', task[3] or '0', task[4],
   tostring(#rungs_of(id))}

@@ -6,6 +6,7 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
 local function task_key(id) return P .. 'task:' .. id end
 local function sweep_key(sweep) return P .. 'sweep:' .. sweep end
+local function bodies_key(sweep) return P .. 'bodies:' .. sweep end
 local function sweep_of(id) return string.match(id, '^[^/]+') end
 local function member(id, generation) return id .. ' ' .. generation end
 
@@ -16,7 +17,7 @@ end
 
 local function set_state(id, from, to)
   local counts = P .. 'counts:' .. sweep_of(id)
-  redis.call('HSET', task_key(id), 'state', to, 'updated', now)
+  redis.call('HSET', task_key(id), 'state', to)
   redis.call('HINCRBY', counts, from, -1)
   redis.call('HINCRBY', counts, to, 1)
 end

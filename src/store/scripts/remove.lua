@@ -12,6 +12,7 @@ for _, id in ipairs(redis.call('ZRANGE', P .. 'tasks:' .. sweep, 0, ARGV[2] - 1)
   local state = redis.call('HGET', task_key(id), 'state')
   redis.call('HINCRBY', P .. 'counts:' .. sweep, state, -1)
   redis.call('ZREM', P .. 'tasks:' .. sweep, id)
+  redis.call('HDEL', bodies_key(sweep), id)
   redis.call('DEL', task_key(id), P .. 'checkpoint:' .. id, P .. 'result:' .. id, P .. 'coefficients:' .. id, P .. 'events:' .. id)
 end
 local left = redis.call('ZCARD', P .. 'tasks:' .. sweep)

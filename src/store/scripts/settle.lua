@@ -9,17 +9,17 @@ local scores = redis.call('HGET', sweep_key(sweep), 'scores')
 local is_hopeless = scores and redis.call('HGET', task_key(scores), 'state') == 'failed'
 for _, id in ipairs(ids) do
   local found = redis.call('HMGET', task_key(id), 'state', 'generation')
-  local state = found[1]
+  local state, generation = found[1], found[2] or '0'
   local idle = state == 'pending' or state == 'queued' or state == 'waiting' or state == 'paused'
   if idle and (order == 'cancel' or is_hopeless) then
-    drop_ticket(id, found[2])
+    drop_ticket(id, generation)
     redis.call('ZREM', P .. 'pending:' .. sweep, id)
     set_state(id, state, 'cancelled')
     drop_checkpoint(id)
     event(id, 'cancelled', is_hopeless and 'the scores task failed' or nil)
     changed = changed + 1
   elseif state == 'queued' and order == 'pause' then
-    drop_ticket(id, found[2])
+    drop_ticket(id, generation)
     set_state(id, state, 'paused')
     event(id, 'paused')
     changed = changed + 1

@@ -1,0 +1,138 @@
+{{/* The pod of a worker, the same in a Deployment and in a Job: dict "root" $ "once" true */}}
+{{- define "mehl-soup.workerPod" -}}
+{{- $ := .root -}}
+{{- $values := $.Values.worker -}}
+metadata:
+  labels:
+    {{- include "mehl-soup.labels" (dict "root" $ "part" "worker") | nindent 4 }}
+    {{- with $values.podLabels }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+  annotations:
+    {{- include "mehl-soup.checksums" $ | nindent 4 }}
+    {{- with $values.podAnnotations }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+spec:
+  {{- include "mehl-soup.podStart" $ | nindent 2 }}
+  {{- if .once }}
+  restartPolicy: Never
+  {{- end }}
+  {{- with $values.runtimeClassName }}
+  runtimeClassName: {{ . }}
+  {{- end }}
+  # On SIGTERM a worker keeps a checkpoint, gives its task back and ends with 0, within seconds.
+  terminationGracePeriodSeconds: {{ int $values.terminationGracePeriodSeconds }}
+  securityContext:
+    {{- include "mehl-soup.podSecurity" $ | nindent 4 }}
+    {{- with $values.supplementalGroups }}
+    supplementalGroups:
+      {{- range . }}
+      - {{ int64 . }}
+      {{- end }}
+    {{- end }}
+  containers:
+    - name: worker
+      image: {{ include "mehl-soup.workerImage" $ }}
+      imagePullPolicy: {{ $.Values.image.pullPolicy }}
+      args: [serve{{ if .once }}, --once{{ end }}]
+      envFrom:
+        - configMapRef:
+            name: {{ include "mehl-soup.fullname" $ }}-settings
+      env:
+        - name: MEHL_SOUP__WORKER__DEVICE
+          value: {{ include "mehl-soup.device" $ | quote }}
+        - name: MEHL_SOUP__WORKER__INPUT_ROOTS
+          value: {{ include "mehl-soup.inputRoots" $ | quote }}
+        {{- with $values.torchscriptAllow }}
+        - name: MEHL_SOUP__WORKER__TORCHSCRIPT_ALLOW
+          value: {{ join "," . | quote }}
+        {{- end }}
+        {{- if not (hasKey $.Values.settings.worker "threads") }}
+        # As many as cores were asked for: without a limit it would take those of the whole node.
+        - name: MEHL_SOUP__WORKER__THREADS
+          valueFrom:
+            resourceFieldRef: {containerName: worker, resource: requests.cpu, divisor: "1"}
+        {{- end }}
+        - name: MEHL_SOUP__WORKER__LISTEN
+          value: "0.0.0.0:9464"
+        - name: MEHL_SOUP_CACHE_DIR
+          value: /var/cache/mehl-soup
+      ports:
+        - {name: metrics, containerPort: 9464, protocol: TCP}
+      # It answers once it has loaded its device, which CUDA takes its time for, and has reached Redis. A device that cannot be used ends it.
+      startupProbe:
+        httpGet: {path: /healthz, port: metrics}
+        periodSeconds: {{ int $values.startup.periodSeconds }}
+        timeoutSeconds: 5
+        failureThreshold: {{ int $values.startup.failureThreshold }}
+      # By the age of its heartbeat. A task that stands still ends the process by itself (settings.worker.stall_seconds).
+      livenessProbe:
+        httpGet: {path: /healthz, port: metrics}
+        periodSeconds: 20
+        timeoutSeconds: 10
+        failureThreshold: 6
+      readinessProbe:
+        httpGet: {path: /readyz, port: metrics}
+        periodSeconds: 10
+        timeoutSeconds: 10
+        failureThreshold: 2
+      resources:
+        {{- include "mehl-soup.workerResources" $ | nindent 8 }}
+      securityContext:
+        {{- include "mehl-soup.containerSecurity" $ | nindent 8 }}
+      volumeMounts:
+        - {name: servers, mountPath: /etc/mehl-soup/servers, readOnly: true}
+        - {name: cache, mountPath: /var/cache/mehl-soup}
+        - {name: shm, mountPath: /dev/shm}
+        - {name: tmp, mountPath: /tmp}
+        {{- range $values.inputs }}
+        - name: input-{{ .name }}
+          mountPath: {{ .mountPath | quote }}
+          readOnly: true
+          {{- with .subPath }}
+          subPath: {{ . | quote }}
+          {{- end }}
+        {{- end }}
+  {{- include "mehl-soup.placement" (dict "root" $ "part" "worker" "values" $values) | nindent 2 }}
+  volumes:
+    {{- include "mehl-soup.serverVolumes" $ | nindent 4 }}
+    - name: cache
+      {{- if $values.cache.volume }}
+      {{- toYaml $values.cache.volume | nindent 6 }}
+      {{- else }}
+      emptyDir: {sizeLimit: {{ $values.cache.sizeLimit }}}
+      {{- end }}
+    - name: shm
+      emptyDir: {medium: Memory, sizeLimit: {{ $values.shmSize }}}
+    - name: tmp
+      emptyDir: {sizeLimit: 1Gi}
+    {{- range $values.inputs }}
+    - name: input-{{ .name }}
+      {{- toYaml .volume | nindent 6 }}
+    {{- end }}
+{{- end -}}
+
+{{/* The zoo of digits in the worker's image is for `helm test`. */}}
+{{- define "mehl-soup.inputRoots" -}}
+{{- $roots := list -}}
+{{- range .Values.worker.inputs -}}
+{{- $roots = append $roots .mountPath -}}
+{{- end -}}
+{{- if .Values.test.enabled -}}
+{{- $roots = append $roots "/usr/share/mehl-soup/demo" -}}
+{{- end -}}
+{{- join "," $roots -}}
+{{- end -}}
+
+{{/* Kubernetes takes the request for an extended resource from its limit; both are written, as both are read by people. */}}
+{{- define "mehl-soup.workerResources" -}}
+{{- $resources := deepCopy .Values.worker.resources -}}
+{{- $count := int .Values.worker.gpu.count -}}
+{{- if gt $count 0 -}}
+{{- range $kind := list "requests" "limits" -}}
+{{- $_ := set $resources $kind (merge (dict $.Values.worker.gpu.resourceName $count) (default dict (index $resources $kind))) -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml $resources -}}
+{{- end -}}
