@@ -3,13 +3,14 @@
 use crate::checkpoint::EpochRecord;
 use crate::coefficients::CoefficientsFile;
 use crate::runner::pool::HistoryPoint;
-use crate::sweep::manifest::DataEntry;
+use crate::sweep::manifest::{DataEntry, Manifest};
 use crate::sweep::results::{Row, SweepResults, winner};
 use crate::sweep::spec::Spec;
 use crate::task::TaskState;
 
-/// Tasks whose iterations and coefficients are shown.
-pub const MOST_DETAILS: usize = 12;
+/// Tasks whose iterations and coefficients are shown, and those among them that learn nothing.
+const MOST_DETAILS: usize = 12;
+const MOST_BASELINES: usize = 3;
 
 /// A sweep, as far as it is.
 #[derive(Debug, Clone)]
@@ -57,11 +58,14 @@ impl Detail {
 }
 
 impl Report {
-    /// Of results and what is known about some of their tasks. Family and splits are those that `details` tell, until somebody knows better.
-    pub fn new(results: SweepResults, spec: Option<Spec>, details: Vec<Detail>) -> Self {
+    /// Of results and what is known about some of their tasks. Without a manifest, family and splits are those that `details` tell.
+    pub fn new(results: SweepResults, spec: Option<Spec>, manifest: Option<Manifest>, details: Vec<Detail>) -> Self {
         let about = details.iter().find_map(|detail| detail.soup.as_ref()).map(|soup| &soup.about);
-        let family = about.map(|about| about.family.clone());
-        let splits = about.map(|about| about.data.clone()).unwrap_or_default();
+        let (family, splits) = match (manifest, about) {
+            (Some(manifest), _) => (Some(manifest.family.to_string()), manifest.data),
+            (None, Some(about)) => (Some(about.family.clone()), about.data.clone()),
+            (None, None) => (None, vec![]),
+        };
         Self { results, spec, family, splits, details }
     }
 
@@ -81,15 +85,16 @@ impl Report {
     }
 }
 
-/// The tasks that are worth a closer look: the winner, then the best by select that are more than one ingredient or the plain mean, then unfinished ones.
+/// The tasks that are worth a closer look: the winner, then those that learn, the best by select first and unfinished ones last, then soups to compare with.
 pub fn chosen(results: &SweepResults) -> Vec<String> {
     let winner = winner(results);
-    let is_winner = |row: &Row| winner.is_some_and(|winner| winner.task_id == row.task_id);
+    let is_other = |row: &&Row| winner.is_none_or(|winner| winner.task_id != row.task_id);
     let soups = results.tasks.iter().filter(|row| row.state != TaskState::Failed && row.method.learns());
-    // The greedy soup comes after those that learn: it has coefficients, but no iterations.
+    // The greedy soup and its kin have coefficients, but no iterations.
     let others = results.tasks.iter().filter(|row| row.state == TaskState::Succeeded && !row.method.learns());
-    let rest = soups.chain(others).filter(|row| !is_winner(row));
-    winner.into_iter().chain(rest).take(MOST_DETAILS).map(|row| row.task_id.clone()).collect()
+    let rest = soups.filter(is_other).take(MOST_DETAILS - MOST_BASELINES - 1);
+    let rest = rest.chain(others.filter(is_other).take(MOST_BASELINES));
+    winner.into_iter().chain(rest).map(|row| row.task_id.clone()).collect()
 }
 
 /// How far a sweep is.

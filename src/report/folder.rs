@@ -86,12 +86,7 @@ pub fn read_folder(root: &Path) -> Result<Report, ReadError> {
         _ => begun(root, sweep, manifest.as_ref())?,
     };
     let details = chosen(&results).iter().map(|task| detail(root, task)).collect();
-    let mut report = Report::new(results, spec, details);
-    if let Some(manifest) = manifest {
-        report.family = Some(manifest.family.to_string());
-        report.splits = manifest.data;
-    }
-    Ok(report)
+    Ok(Report::new(results, spec, manifest, details))
 }
 
 /// The results as they are now, as the run itself would write them.

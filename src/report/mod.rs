@@ -21,7 +21,7 @@ mod verdict;
 
 pub use data::{Detail, Report, Standing, chosen, standing};
 pub use folder::{ReadError, read_folder};
-pub use page::render;
+pub use page::{POLICY, render};
 pub use plots::{Plot, PlotError, plots};
 pub use pool::{read_pool, results_of};
 pub use verdict::{Gain, Verdict, gains};

@@ -30,7 +30,7 @@ pub fn read_pool(client: &Client, sweep: &str) -> Result<Report, ClientError> {
         detail
     });
     let details = details.collect();
-    Ok(Report::new(results, Some(spec), details))
+    Ok(Report::new(results, Some(spec), None, details))
 }
 
 /// A sweep's results.

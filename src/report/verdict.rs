@@ -82,10 +82,8 @@ pub fn gains(results: &SweepResults) -> Vec<Gain> {
 }
 
 fn gain(metric: Metric, over: MethodName, on_test: bool, is: &SplitScore, was: &SplitScore) -> Gain {
-    let loss = Difference {
-        by: was.loss - is.loss,
-        standard_error: was.loss_standard_error.hypot(is.loss_standard_error),
-    };
+    let loss =
+        Difference { by: was.loss - is.loss, standard_error: was.loss_standard_error.hypot(is.loss_standard_error) };
     let accuracy = Difference {
         by: is.accuracy - was.accuracy,
         standard_error: was.accuracy_standard_error.hypot(is.accuracy_standard_error),
@@ -113,9 +111,17 @@ pub fn headline(results: &SweepResults) -> String {
     let split = if gain.on_test { "test" } else { "select" };
     let task = &winner.task_id;
     match gain.verdict {
-        Verdict::Real if gain.on_test => format!("{task} beats the best ingredient on test, by more than two standard errors."),
-        Verdict::Real => format!("{task} beats the best ingredient on select by more than two standard errors; there is no test split to confirm it."),
-        Verdict::Unclear => format!("{task} wins on select, but on {split} its difference to the best ingredient is within two standard errors."),
-        Verdict::Worse => format!("{task} wins on select, but on {split} it is worse than the best ingredient, by more than two standard errors."),
+        Verdict::Real if gain.on_test => {
+            format!("{task} beats the best ingredient on test, by more than two standard errors.")
+        }
+        Verdict::Real => format!(
+            "{task} beats the best ingredient on select by more than two standard errors; there is no test split to confirm it."
+        ),
+        Verdict::Unclear => format!(
+            "{task} wins on select, but on {split} its difference to the best ingredient is within two standard errors."
+        ),
+        Verdict::Worse => format!(
+            "{task} wins on select, but on {split} it is worse than the best ingredient, by more than two standard errors."
+        ),
     }
 }

@@ -95,7 +95,11 @@ fn assignments(row: &Row) -> String {
 
 fn digits(number: f64) -> String {
     let size = number.abs();
-    if size == 0.0 || (1e-3..1e4).contains(&size) { format!("{number:.4}").trim_end_matches('0').trim_end_matches('.').into() } else { format!("{number:.2e}") }
+    if size == 0.0 || (1e-3..1e4).contains(&size) {
+        format!("{number:.4}").trim_end_matches('0').trim_end_matches('.').into()
+    } else {
+        format!("{number:.2e}")
+    }
 }
 
 fn state(state: TaskState) -> Markup {
@@ -118,7 +122,11 @@ fn rest(others: &[&Row]) -> String {
     let losses = others.iter().filter_map(|row| row.select).map(|score| score.loss).filter(|loss| loss.is_finite());
     let (low, high) = losses.fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), loss| (a.min(loss), b.max(loss)));
     let range = if low <= high { format!("; select loss from {low:.4} to {high:.4}") } else { String::new() };
-    format!("And {} more tasks: {}{range}. All of them are in results.json.", words::count(others.len() as u64), parts.join(", "))
+    format!(
+        "And {} more tasks: {}{range}. All of them are in results.json.",
+        words::count(others.len() as u64),
+        parts.join(", ")
+    )
 }
 
 /// Why tasks failed: each cause once, the commonest first.

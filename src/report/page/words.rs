@@ -80,7 +80,10 @@ mod tests {
 
     #[test]
     fn numbers_are_written_for_people() {
-        assert_eq!((time(3.21), time(42.0), time(61.9), time(7322.0)), ("3.2 s".into(), "42 s".into(), "1 min 01 s".into(), "2 h 02 min".into()));
+        assert_eq!(
+            (time(3.21), time(42.0), time(61.9), time(7322.0)),
+            ("3.2 s".into(), "42 s".into(), "1 min 01 s".into(), "2 h 02 min".into())
+        );
         assert_eq!(time(f64::NAN), "–");
         assert_eq!((count(7).as_str(), count(1234567).as_str()), ("7", "1\u{202f}234\u{202f}567"));
         assert_eq!((bytes(12_300_000).as_str(), bytes(2_500_000_000).as_str()), ("12 MB", "2.50 GB"));

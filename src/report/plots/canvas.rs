@@ -69,7 +69,9 @@ pub fn legend(canvas: &Canvas<'_>, entries: &[(&str, Ink)], right: i32, top: i32
         canvas.draw(&Text::new((*text).to_string(), (px(x - wide), px(top)), style)).map_err(PlotError::new)?;
         let from = x - wide - 18;
         let line = [(px(from), px(top)), (px(from + 13), px(top))];
-        canvas.draw(&PathElement::new(line.to_vec(), ink.color().stroke_width(px(2) as u32))).map_err(PlotError::new)?;
+        canvas
+            .draw(&PathElement::new(line.to_vec(), ink.color().stroke_width(px(2) as u32)))
+            .map_err(PlotError::new)?;
         x = from - 12;
     }
     Ok(())

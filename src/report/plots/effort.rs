@@ -60,8 +60,7 @@ fn draw_lines(what: &str, lines: &[Line<'_>], numbers: Numbers<'_>) -> Result<St
             canvas.draw(&Text::new(shortened(line.task, 16), (px(x + 18), px(y)), style)).map_err(PlotError::new)?;
         }
         let range = (first.max(0.0)..last, low.max(0.0)..high);
-        let mut chart =
-            chart(canvas, 54, top).build_cartesian_2d(range.0, range.1).map_err(PlotError::new)?;
+        let mut chart = chart(canvas, 54, top).build_cartesian_2d(range.0, range.1).map_err(PlotError::new)?;
         axes(&mut chart, (5, &|x| short(x.round())), (5, numbers))?;
         for (n, line) in lines.iter().enumerate() {
             let style = Ink::Series(n as u8).color().stroke_width(px(2) as u32 - 1);

@@ -115,7 +115,8 @@ fn bare(names: &[String]) -> Vec<String> {
     let split: Vec<Vec<&str>> = names.iter().map(|name| name.split('.').collect()).collect();
     let Some(first) = split.first() else { return vec![] };
     let shortest = split.iter().map(Vec::len).min().unwrap_or(0);
-    let shared = (0..shortest.saturating_sub(1)).take_while(|&i| split.iter().all(|parts| parts[i] == first[i])).count();
+    let shared =
+        (0..shortest.saturating_sub(1)).take_while(|&i| split.iter().all(|parts| parts[i] == first[i])).count();
     let joined = split.iter().map(|parts| parts[shared..].join("."));
     joined.map(|name| name.strip_suffix(".weight").map(str::to_string).unwrap_or(name)).collect()
 }

@@ -3,7 +3,7 @@
 use plotters::prelude::*;
 use plotters::style::text_anchor::HPos;
 
-use super::canvas::{LABEL, Canvas, axes, chart, draw, extent, held, legend, letters, px, short, shortened, title};
+use super::canvas::{Canvas, LABEL, axes, chart, draw, extent, held, legend, letters, px, short, shortened, title};
 use super::ink::Ink;
 use super::{Part, Plot, PlotError};
 use crate::report::data::Report;
@@ -45,9 +45,8 @@ fn dots(rows: &[&Row]) -> Result<String, PlotError> {
         let select = ("select", Ink::Quiet);
         let entries = if has_test { vec![select, ("test", Ink::Strong)] } else { vec![select] };
         legend(canvas, &entries, WIDTH - 14, 11)?;
-        let mut chart = chart(canvas, NAMES, 26)
-            .build_cartesian_2d(low..high, rows.len() as f64..0.0)
-            .map_err(PlotError::new)?;
+        let mut chart =
+            chart(canvas, NAMES, 26).build_cartesian_2d(low..high, rows.len() as f64..0.0).map_err(PlotError::new)?;
         axes(&mut chart, (7, &|x| short(*x)), (0, &|_| String::new()))?;
         for (n, row) in rows.iter().enumerate() {
             let middle = chart.backend_coord(&(low, n as f64 + 0.5)).1;
@@ -67,13 +66,7 @@ fn dots(rows: &[&Row]) -> Result<String, PlotError> {
     })
 }
 
-fn whisker(
-    canvas: &Canvas<'_>,
-    score: &SplitScore,
-    x: &dyn Fn(f64) -> i32,
-    y: i32,
-    ink: Ink,
-) -> Result<(), PlotError> {
+fn whisker(canvas: &Canvas<'_>, score: &SplitScore, x: &dyn Fn(f64) -> i32, y: i32, ink: Ink) -> Result<(), PlotError> {
     let error = score.loss_standard_error;
     if error.is_finite() {
         let line = vec![(x(score.loss - error), y), (x(score.loss + error), y)];

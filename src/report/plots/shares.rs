@@ -3,7 +3,7 @@
 use plotters::prelude::*;
 use plotters::style::text_anchor::HPos;
 
-use super::canvas::{LABEL, chart, axes, draw, extent, held, letters, px, short, shortened, title};
+use super::canvas::{LABEL, axes, chart, draw, extent, held, letters, px, short, shortened, title};
 use super::ink::{Ink, STEPS};
 use super::{Part, Plot, PlotError};
 use crate::coefficients::CoefficientsFile;
@@ -77,9 +77,8 @@ fn bars(task: &str, shares: &[Share]) -> Result<String, PlotError> {
     let (low, high) = extent(ends).unwrap_or((0.0, 1.0));
     draw(WIDTH, 58 + ROW * shares.len() as i32, |canvas| {
         title(canvas, task, 4)?;
-        let mut chart = chart(canvas, NAMES, 24)
-            .build_cartesian_2d(low..high, shares.len() as f64..0.0)
-            .map_err(PlotError::new)?;
+        let mut chart =
+            chart(canvas, NAMES, 24).build_cartesian_2d(low..high, shares.len() as f64..0.0).map_err(PlotError::new)?;
         axes(&mut chart, (5, &|x| short(*x)), (0, &|_| String::new()))?;
         for (n, share) in shares.iter().enumerate() {
             let (zero, middle) = chart.backend_coord(&(0.0, n as f64 + 0.5));

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use plotters::coord::ranged1d::{Ranged, ValueFormatter};
+use plotters::coord::ranged1d::{AsRangedCoord, Ranged, ValueFormatter};
 use plotters::prelude::*;
 use plotters::style::text_anchor::HPos;
 use serde_json::Value;
@@ -47,7 +47,8 @@ pub fn plots(report: &Report) -> Result<Vec<Plot>, PlotError> {
     let fields: BTreeSet<&String> = rows.iter().flat_map(|row| row.searched.keys()).collect();
     let mut all = vec![];
     for field in fields {
-        let values: Vec<(&Row, &Value)> = rows.iter().filter_map(|row| Some((*row, row.searched.get(field)?))).collect();
+        let values: Vec<(&Row, &Value)> =
+            rows.iter().filter_map(|row| Some((*row, row.searched.get(field)?))).collect();
         let drawn = match axis(&values) {
             Some(Axis::Numbers) => numbers(field, &values, &methods)?,
             Some(Axis::Words(words)) => by_word(field, &values, &words, &methods)?,
