@@ -75,7 +75,7 @@ pub fn read_folder(root: &Path) -> Result<Report, ReadError> {
     let results: Option<SweepResults> = versioned(&root.join("results.json"), SweepResults::VERSION)?;
     let spec: Option<SpecFile> = versioned(&root.join("spec.json"), SpecFile::VERSION)?;
     let manifest: Option<Manifest> = versioned(&root.join("manifest.json"), Manifest::VERSION)?;
-    let sweep: Option<SweepFile> = json(&root.join("sweep.json"))?;
+    let sweep = json(&root.join("sweep.json"))?.or_else(|| unbound(root));
     // One that was changed by hand is not what this sweep computes.
     let spec = spec.map(|file| file.spec);
     let spec = spec.filter(|spec| sweep.as_ref().is_none_or(|sweep| spec.identity() == sweep.identity));
@@ -87,6 +87,12 @@ pub fn read_folder(root: &Path) -> Result<Report, ReadError> {
     };
     let details = chosen(&results).iter().map(|task| detail(root, task)).collect();
     Ok(Report::new(results, spec, manifest, details))
+}
+
+/// A run that has only just begun has locked its folder, and nothing else.
+fn unbound(root: &Path) -> Option<SweepFile> {
+    let name = root.file_name().map(|name| name.to_string_lossy().into_owned());
+    root.join(".lock").exists().then(|| SweepFile { identity: String::new(), name: name.unwrap_or_default() })
 }
 
 /// The results as they are now, as the run itself would write them.

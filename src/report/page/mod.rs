@@ -54,8 +54,9 @@ pub fn render(report: &Report) -> Result<String, PlotError> {
                     (curves(&plots))
                     (coefficients(&plots))
                     (part(&plots, Part::Shares, "Share of each ingredient",
-                        "The mean of an ingredient's coefficients over layer groups, each group counted once; the dark line is their range. \
-                         Shares sum to 1."))
+                        "The mean of an ingredient's coefficients over layer groups, each group counted once; the dark line is \
+                         their range, cut off where it goes \
+                         far beyond all shares. Shares sum to 1."))
                     (part(&plots, Part::Space, "Hyperparameters",
                         "Each dot is a task; lower is better. A hollow dot is a task that was stopped early, at the score it had then. Where values \
                          span more than a factor of twenty, the axis is logarithmic."))

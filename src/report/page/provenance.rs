@@ -18,7 +18,9 @@ pub fn provenance(report: &Report) -> Markup {
             dl.facts {
                 @if !results.generated_by.is_empty() { dt { "Computed by" } dd { (words::cut(&results.generated_by, 100)) } }
                 @if let Some(family) = &report.family { dt { "Model family" } dd { (words::cut(family, 100)) } }
-                dt { "Specification" } dd.hash { (words::cut(&results.spec_identity, 100)) }
+                dt { "Specification" } dd.hash {
+                    @if results.spec_identity.is_empty() { "not known yet" } @else { (words::cut(&results.spec_identity, 100)) }
+                }
                 dt { "Zoo and data" } dd.hash {
                     @if results.inputs_hash.is_empty() { "not looked at yet" } @else { (words::cut(&results.inputs_hash, 100)) }
                 }

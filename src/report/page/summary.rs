@@ -67,10 +67,10 @@ pub fn summary(report: &Report, scores: Option<Markup>) -> Markup {
                 @if let Some(winner) = report.winner() {
                     div { dt { "Winner, by select " (metric) } dd { (winner.task_id) } }
                     @if let Some(test) = &winner.test {
-                        div { dt { "Test loss" } dd { (format!("{:.4}", test.loss)) " " small { "± " (format!("{:.4}", test.loss_standard_error)) } } }
+                        div { dt { "Test loss" } dd { (words::number(test.loss, 4)) " " small { "± " (words::number(test.loss_standard_error, 4)) } } }
                         div { dt { "Test accuracy" } dd { (format!("{:.2}", 100.0 * test.accuracy)) " % " small { "± " (format!("{:.2}", 100.0 * test.accuracy_standard_error)) } } }
                     } @else if let Some(select) = &winner.select {
-                        div { dt { "Select loss" } dd { (format!("{:.4}", select.loss)) " " small { "± " (format!("{:.4}", select.loss_standard_error)) } } }
+                        div { dt { "Select loss" } dd { (words::number(select.loss, 4)) " " small { "± " (words::number(select.loss_standard_error, 4)) } } }
                         div { dt { "Select accuracy" } dd { (format!("{:.2}", 100.0 * select.accuracy)) " % " small { "± " (format!("{:.2}", 100.0 * select.accuracy_standard_error)) } } }
                     }
                 }
@@ -93,14 +93,14 @@ fn table(gains: &[Gain]) -> Markup {
     html! {
         h3 { "What the winner gains" @if on_test { ", on test" } }
         div.scroll { table {
-            thead { tr { th { "over" } th { "on" } th.n { "loss, lower by" } th.n { "accuracy, higher by (points)" } th { "is it real?" } } }
+            thead { tr { th { "over" } th { "is it real?" } th.n { "loss, lower by" } th.n { "accuracy, higher by (points)" } @if !on_test { th { "on" } } } }
             tbody { @for gain in gains {
                 tr {
                     td.w { (over(gain.over)) }
-                    td { @if gain.on_test { "test" } @else { "select" } }
+                    td.w { (verdict(gain.verdict)) }
                     td.n { (words::difference(gain.loss, 1.0, 4)) }
                     td.n { (words::difference(gain.accuracy, 100.0, 2)) }
-                    td.w { (verdict(gain.verdict)) }
+                    @if !on_test { td { @if gain.on_test { "test" } @else { "select" } } }
                 }
             } }
         } }

@@ -1,6 +1,7 @@
 //! The leaderboard, what is not on it, and why tasks failed.
 
 use maud::{Markup, html};
+use serde_json::Value;
 
 use super::words;
 use crate::report::data::Report;
@@ -12,12 +13,13 @@ const MOST_ROWS: usize = 50;
 /// Different causes that are shown, and letters of each.
 const MOST_CAUSES: usize = 12;
 const LONGEST: usize = 400;
+/// Searched values of one task that are shown.
+const MOST_SEARCHED: usize = 20;
 
 /// The best tasks, a line about the others, and the causes of failures.
 pub fn leaderboard(report: &Report) -> Markup {
     let tasks = &report.results.tasks;
     let has_test = tasks.iter().any(|row| row.test.is_some());
-    let searched = tasks.iter().any(|row| row.searched.keys().any(|key| key != "method"));
     let winner = report.winner().map(|row| row.task_id.as_str());
     let (shown, others) = split(tasks);
     html! {
@@ -27,13 +29,12 @@ pub fn leaderboard(report: &Report) -> Markup {
                 p.hint { "Best first by select, which chose; ± is one standard error over samples. Grey rows are baselines." }
                 div.scroll { table {
                     thead { tr {
-                        th.n { "#" } th { "task" } th { "method" }
-                        @if searched { th { "searched" } }
+                        th.n { "#" } th { "task" } th.spare { "method" }
                         th.n { "select loss" } th.n { "select acc. %" }
                         @if has_test { th.n { "test loss" } th.n { "test acc. %" } }
                         th.n { "iterations" } th.n { "time" } th.n { "samples/s" } th.n { "memory" } th { "state" }
                     } }
-                    tbody { @for (rank, row) in &shown { (line(row, *rank, winner == Some(&row.task_id), searched, has_test)) } }
+                    tbody { @for (rank, row) in &shown { (line(row, *rank, winner == Some(&row.task_id), has_test)) } }
                 } }
                 @if !others.is_empty() { p.hint { (rest(&others)) } }
                 (causes(tasks))
@@ -59,15 +60,17 @@ fn split(tasks: &[Row]) -> (Vec<(Option<usize>, &Row)>, Vec<&Row>) {
     (shown, others)
 }
 
-fn line(row: &Row, rank: Option<usize>, is_winner: bool, searched: bool, has_test: bool) -> Markup {
+fn line(row: &Row, rank: Option<usize>, is_winner: bool, has_test: bool) -> Markup {
     let is_baseline = row.origin == Origin::Baseline;
     let memory = row.peak_device_bytes.unwrap_or(row.peak_host_bytes);
     html! {
         tr.win[is_winner].base[is_baseline && !is_winner] {
             td.n { @match rank { Some(rank) => (rank), None => "–" } }
-            td.w { (words::cut(&row.task_id, 100)) @if is_winner { " " span.tag { "winner" } } }
-            td.w.light { (row.method) }
-            @if searched { td.long.light { (assignments(row)) } }
+            td {
+                span.w { (words::cut(&row.task_id, 100)) @if is_winner { " " span.tag { "winner" } } }
+                (assignments(row))
+            }
+            td.w.light.spare { (row.method) }
             td.n { (words::loss(row.select.as_ref())) }
             td.n { (words::accuracy(row.select.as_ref())) }
             @if has_test { td.n { (words::loss(row.test.as_ref())) } td.n { (words::accuracy(row.test.as_ref())) } }
@@ -80,17 +83,24 @@ fn line(row: &Row, rank: Option<usize>, is_winner: bool, searched: bool, has_tes
     }
 }
 
-fn assignments(row: &Row) -> String {
-    let values = row.searched.iter().filter(|(key, _)| *key != "method");
-    let parts: Vec<String> = values
-        .map(|(key, value)| match (value.as_str(), value.as_f64()) {
-            (Some(word), _) => format!("{key}={word}"),
-            // As many digits as tell tasks apart; all of them are in results.json.
-            (None, Some(number)) if value.is_f64() => format!("{key}={}", digits(number)),
-            _ => format!("{key}={value}"),
-        })
-        .collect();
-    words::cut(&parts.join(" "), 200)
+/// The searched values of a task, below its name.
+fn assignments(row: &Row) -> Markup {
+    let values: Vec<(&String, &Value)> = row.searched.iter().filter(|(key, _)| *key != "method").collect();
+    html! {
+        @if !values.is_empty() {
+            div.assigned { @for (key, value) in values.into_iter().take(MOST_SEARCHED) { span { (assignment(key, value)) } " " } }
+        }
+    }
+}
+
+fn assignment(key: &str, value: &Value) -> String {
+    let value = match (value.as_str(), value.as_f64()) {
+        (Some(word), _) => word.to_string(),
+        // As many digits as tell tasks apart; all of them are in results.json.
+        (None, Some(number)) if value.is_f64() => digits(number),
+        _ => value.to_string(),
+    };
+    words::cut(&format!("{key}={value}"), 60)
 }
 
 fn digits(number: f64) -> String {

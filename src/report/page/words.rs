@@ -19,10 +19,15 @@ fn minus(text: String) -> String {
     text.replace('-', "\u{2212}")
 }
 
+/// A number with so many digits after the point; a large one with its magnitude.
+pub fn number(number: f64, digits: usize) -> String {
+    minus(if number.abs() < 1e6 { format!("{number:.digits$}") } else { format!("{number:.3e}") })
+}
+
 /// A loss and its standard error.
 pub fn loss(score: Option<&SplitScore>) -> Markup {
     html! {
-        @if let Some(score) = score { (minus(format!("{:.4}", score.loss))) " " span.se { "± " (format!("{:.4}", score.loss_standard_error)) } }
+        @if let Some(score) = score { (number(score.loss, 4)) " " span.se { "± " (number(score.loss_standard_error, 4)) } }
         @else { span.se { "–" } }
     }
 }
@@ -48,6 +53,7 @@ pub fn difference(difference: Difference, by: f64, digits: usize) -> Markup {
 pub fn time(seconds: f64) -> String {
     match seconds {
         s if !s.is_finite() || s < 0.0 => "–".into(),
+        s if s >= 1e9 => format!("{s:.1e} s"),
         s if s < 10.0 => format!("{s:.1} s"),
         s if s < 60.0 => format!("{s:.0} s"),
         s if s < 3600.0 => format!("{:.0} min {:02.0} s", (s / 60.0).floor(), (s % 60.0).floor()),
@@ -86,6 +92,7 @@ mod tests {
         );
         assert_eq!(time(f64::NAN), "–");
         assert_eq!((count(7).as_str(), count(1234567).as_str()), ("7", "1\u{202f}234\u{202f}567"));
+        assert_eq!((number(-0.25, 2).as_str(), number(-1.5e300, 2).as_str()), ("\u{2212}0.25", "\u{2212}1.500e300"));
         assert_eq!((bytes(12_300_000).as_str(), bytes(2_500_000_000).as_str()), ("12 MB", "2.50 GB"));
         let by = Difference { by: -0.01, standard_error: 0.002 };
         assert!(difference(by, 100.0, 2).into_string().starts_with("\u{2212}1.00 "));

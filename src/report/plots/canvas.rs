@@ -121,17 +121,26 @@ pub fn chart<'a, 'b>(canvas: &'a Canvas<'b>, left: i32, top: i32) -> ChartBuilde
 
 /// At most so many letters.
 pub fn shortened(text: &str, most: usize) -> String {
-    let plain = text.chars().map(|c| if c.is_control() { ' ' } else { c });
+    // XML has no way to write control characters and these two.
+    let plain = text.chars().map(|c| if c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}') { ' ' } else { c });
     if text.chars().count() <= most {
         return plain.collect();
     }
     plain.take(most.saturating_sub(1)).chain(['…']).collect()
 }
 
-/// Smallest and largest of the finite numbers, with some room, never without extent. `None` without a finite number.
+/// Numbers beyond this are not drawn: differences of such may be infinite.
+pub const LARGEST: f64 = 1e300;
+
+/// Whether a number has a place on an axis.
+pub fn has_place(number: f64) -> bool {
+    number.abs() <= LARGEST
+}
+
+/// Smallest and largest of the numbers that have a place, with some room, never without extent. `None` without any.
 pub fn extent(numbers: impl Iterator<Item = f64>) -> Option<(f64, f64)> {
     let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
-    for number in numbers.filter(|number| number.is_finite()) {
+    for number in numbers.filter(|&number| has_place(number)) {
         low = low.min(number);
         high = high.max(number);
     }
@@ -145,12 +154,19 @@ pub fn extent(numbers: impl Iterator<Item = f64>) -> Option<(f64, f64)> {
     Some((low - room, high + room))
 }
 
+/// Numbers along an axis of this extent: its zero is written as such, although it was reached by adding steps.
+pub fn along((low, high): (f64, f64)) -> impl Fn(&f64) -> String {
+    let least = 1e-9 * (high - low).abs();
+    move |&number| if number.abs() < least { short(0.0) } else { short(number) }
+}
+
 /// A number in few letters: as many digits as its size asks for.
 pub fn short(number: f64) -> String {
     let size = number.abs();
     let text = match size {
         _ if number == 0.0 => return "0".into(),
         _ if !number.is_finite() => return number.to_string(),
+        s if !(1e-300..1e12).contains(&s) => format!("{number:.0e}"),
         s if s >= 1e9 => format!("{:.1}G", number / 1e9),
         s if s >= 1e6 => format!("{:.1}M", number / 1e6),
         s if s >= 1e4 => format!("{:.0}k", number / 1e3),
@@ -197,9 +213,11 @@ mod tests {
             (2.5e6, "2.5M"),
             (1e-5, "1e−5"),
             (150.4, "150"),
+            (-f64::MAX, "−2e308"),
         ] {
             assert_eq!(short(number), text);
         }
+        assert_eq!((along((-0.2, 0.3))(&-3e-17).as_str(), along((0.0, 1e-16))(&3e-17).as_str()), ("0", "3e−17"));
         assert_eq!((bytes(2.5e9).as_str(), bytes(3.1e8).as_str()), ("2.5 GB", "310 MB"));
         assert_eq!(shortened("abc\ndef", 5), "abc …");
     }

@@ -2,7 +2,7 @@
 
 use plotters::prelude::*;
 
-use super::canvas::{axes, chart, draw, extent, legend, px, short, title};
+use super::canvas::{axes, chart, draw, extent, has_place, legend, px, short, title};
 use super::ink::Ink;
 use super::{Part, Plot, PlotError};
 use crate::report::data::{Detail, Report};
@@ -36,17 +36,18 @@ fn curve(detail: &Detail) -> Option<Curve> {
     let mut select: Vec<(f64, f64)> = vec![];
     for (x, loss) in all.iter().filter_map(|&(x, _, select)| Some((x, select?))) {
         // Every iteration repeats the last score: only another one is news.
-        if loss.is_finite() && select.last().is_none_or(|&(_, last)| last != loss) {
+        if has_place(loss) && select.last().is_none_or(|&(_, last)| last != loss) {
             select.push((x, loss));
         }
     }
-    let learn = all.iter().filter(|(_, loss, _)| loss.is_finite()).map(|&(x, loss, _)| (x, loss)).collect();
+    let learn = all.iter().filter(|(_, loss, _)| has_place(*loss)).map(|&(x, loss, _)| (x, loss)).collect();
     Some(Curve { unit, learn, select })
 }
 
 /// One drawing for each task that has iterations to show.
 pub fn plots(report: &Report) -> Result<Vec<Plot>, PlotError> {
-    let best = report.results.best_ingredient().and_then(|best| best.select).map(|score| score.loss);
+    let best = report.results.best_ingredient().and_then(|best| best.select);
+    let best = best.map(|score| score.loss).filter(|&loss| has_place(loss));
     let mut all = vec![];
     for detail in &report.details {
         if report.row(&detail.task_id).is_some_and(|row| !row.method.learns()) {

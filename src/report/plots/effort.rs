@@ -3,7 +3,9 @@
 use plotters::prelude::*;
 use plotters::style::text_anchor::HPos;
 
-use super::canvas::{LABEL, Numbers, axes, bytes, chart, draw, extent, held, letters, px, short, shortened, title};
+use super::canvas::{
+    LABEL, Numbers, axes, bytes, chart, draw, extent, has_place, held, letters, px, short, shortened, title,
+};
 use super::ink::Ink;
 use super::{Part, Plot, PlotError};
 use crate::report::data::Report;
@@ -32,7 +34,7 @@ pub fn plots(report: &Report) -> Result<Vec<Plot>, PlotError> {
     for (name, what, value, numbers) in kinds {
         let lines = report.details.iter().filter_map(|detail| {
             let values = detail.history.iter().filter_map(|point| Some((point.iteration as f64, value(point)?)));
-            let points: Vec<_> = values.filter(|(_, y)| y.is_finite()).collect();
+            let points: Vec<_> = values.filter(|(_, y)| has_place(*y)).collect();
             (points.len() > 1).then_some(Line { task: &detail.task_id, points })
         });
         let lines: Vec<_> = lines.take(MOST).collect();

@@ -1,5 +1,7 @@
 //! Coefficients by ingredient and layer group, in diverging colours centred on zero: what is negative or above 1 is extrapolation.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use plotters::prelude::*;
 use plotters::style::FontTransform;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
@@ -110,15 +112,25 @@ fn side_by_side(soups: &[(&Detail, &CoefficientsFile)]) -> Option<Map> {
     Some(Map { rows: order.iter().map(|&k| names[k].name.clone()).collect(), columns, values })
 }
 
-/// Names without the components that all of them begin with, and without a closing `.weight`.
+/// Names without a closing `.weight`, and without the components that nearly all of them have, as long as they stay different.
 fn bare(names: &[String]) -> Vec<String> {
     let split: Vec<Vec<&str>> = names.iter().map(|name| name.split('.').collect()).collect();
-    let Some(first) = split.first() else { return vec![] };
-    let shortest = split.iter().map(Vec::len).min().unwrap_or(0);
-    let shared =
-        (0..shortest.saturating_sub(1)).take_while(|&i| split.iter().all(|parts| parts[i] == first[i])).count();
-    let joined = split.iter().map(|parts| parts[shared..].join("."));
-    joined.map(|name| name.strip_suffix(".weight").map(str::to_string).unwrap_or(name)).collect()
+    let mut places: BTreeMap<&str, BTreeSet<usize>> = BTreeMap::new();
+    for (name, parts) in split.iter().enumerate() {
+        for part in parts {
+            places.entry(part).or_default().insert(name);
+        }
+    }
+    // Numbers tell layers apart.
+    let is_common = |part: &str| part.parse::<u64>().is_err() && places[part].len() * 4 > names.len() * 3;
+    let short = split.iter().map(|parts| {
+        let kept: Vec<&str> = parts.iter().copied().filter(|part| *part == "bias" || !is_common(part)).collect();
+        let joined = kept.join(".");
+        joined.strip_suffix(".weight").map(str::to_string).unwrap_or(joined)
+    });
+    let short: Vec<String> = short.collect();
+    let different: BTreeSet<&String> = short.iter().collect();
+    if different.len() == names.len() && short.iter().all(|name| !name.is_empty()) { short } else { names.to_vec() }
 }
 
 /// The coefficient that has the strongest colour: the largest of all, unless a few are far beyond the others.
@@ -274,7 +286,11 @@ mod tests {
     #[test]
     fn names_lose_what_they_share() {
         let names = ["vit.encoder.layer.0.a.weight", "vit.encoder.layer.1.a.bias"].map(String::from);
-        assert_eq!(bare(&names), ["0.a", "1.a.bias"]);
+        assert_eq!(bare(&names), ["0", "1.bias"]);
+        let names =
+            ["e.layer.0.key.bias", "e.layer.1.key.bias", "e.layer.1.out", "head", "e.layer.0.out"].map(String::from);
+        assert_eq!(bare(&names), ["0.key.bias", "1.key.bias", "1.out", "head", "0.out"]);
+        assert_eq!(bare(&["a.a".to_string(), "a".to_string()]), ["a.a", "a"], "they would be the same");
         assert_eq!(bare(&["model".to_string()]), ["model"]);
         assert_eq!(bare(&["a.b".to_string(), "c".to_string()]), ["a.b", "c"]);
         assert_eq!(ending(&"x".repeat(50)).chars().count(), LONGEST);

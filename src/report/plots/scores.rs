@@ -3,7 +3,9 @@
 use plotters::prelude::*;
 use plotters::style::text_anchor::HPos;
 
-use super::canvas::{Canvas, LABEL, axes, chart, draw, extent, held, legend, letters, px, short, shortened, title};
+use super::canvas::{
+    Canvas, LABEL, axes, chart, draw, extent, has_place, held, legend, letters, px, short, shortened, title,
+};
 use super::ink::Ink;
 use super::{Part, Plot, PlotError};
 use crate::report::data::Report;
@@ -56,7 +58,7 @@ fn dots(rows: &[&Row]) -> Result<String, PlotError> {
             canvas.draw(&name).map_err(PlotError::new)?;
             let pair = [(row.select, Ink::Quiet, -px(4)), (row.test, Ink::Strong, px(4))];
             for (score, ink, shift) in pair {
-                let Some(score) = score.filter(|score| score.loss.is_finite()) else { continue };
+                let Some(score) = score.filter(|score| has_place(score.loss)) else { continue };
                 let shift = if has_test { shift } else { 0 };
                 let x = |loss: f64| chart.backend_coord(&(loss, 0.5)).0;
                 whisker(canvas, &score, &x, middle + shift, ink)?;
@@ -68,7 +70,7 @@ fn dots(rows: &[&Row]) -> Result<String, PlotError> {
 
 fn whisker(canvas: &Canvas<'_>, score: &SplitScore, x: &dyn Fn(f64) -> i32, y: i32, ink: Ink) -> Result<(), PlotError> {
     let error = score.loss_standard_error;
-    if error.is_finite() {
+    if has_place(score.loss - error) && has_place(score.loss + error) {
         let line = vec![(x(score.loss - error), y), (x(score.loss + error), y)];
         let style = ink.color().stroke_width(px(2) as u32 - 1);
         canvas.draw(&PathElement::new(line, style)).map_err(PlotError::new)?;

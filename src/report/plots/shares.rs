@@ -3,7 +3,7 @@
 use plotters::prelude::*;
 use plotters::style::text_anchor::HPos;
 
-use super::canvas::{LABEL, axes, chart, draw, extent, held, letters, px, short, shortened, title};
+use super::canvas::{LABEL, along, axes, chart, draw, extent, held, letters, px, shortened, title};
 use super::ink::{Ink, STEPS};
 use super::{Part, Plot, PlotError};
 use crate::coefficients::CoefficientsFile;
@@ -72,17 +72,25 @@ fn largest(sorted: Vec<Share>) -> Vec<Share> {
     kept
 }
 
+/// Ends of the axis: all shares, and of the ranges only so much that the shares stay readable beside them.
+fn reach(shares: &[Share]) -> (f64, f64) {
+    let means = || shares.iter().map(|share| share.mean).chain([0.0]);
+    let (least, most) = extent(means()).unwrap_or((0.0, 1.0));
+    let room = 0.75 * (most - least);
+    let ends = shares.iter().flat_map(|share| [share.low.max(least - room), share.high.min(most + room)]);
+    extent(means().chain(ends)).unwrap_or((0.0, 1.0))
+}
+
 fn bars(task: &str, shares: &[Share]) -> Result<String, PlotError> {
-    let ends = shares.iter().flat_map(|share| [share.mean, share.low, share.high]).chain([0.0]);
-    let (low, high) = extent(ends).unwrap_or((0.0, 1.0));
+    let (low, high) = reach(shares);
     draw(WIDTH, 58 + ROW * shares.len() as i32, |canvas| {
         title(canvas, task, 4)?;
         let mut chart =
             chart(canvas, NAMES, 24).build_cartesian_2d(low..high, shares.len() as f64..0.0).map_err(PlotError::new)?;
-        axes(&mut chart, (5, &|x| short(*x)), (0, &|_| String::new()))?;
+        axes(&mut chart, (5, &along((low, high))), (0, &|_| String::new()))?;
         for (n, share) in shares.iter().enumerate() {
             let (zero, middle) = chart.backend_coord(&(0.0, n as f64 + 0.5));
-            let x = |value: f64| chart.backend_coord(&(value, 0.5)).0;
+            let x = |value: f64| chart.backend_coord(&(value.clamp(low, high), 0.5)).0;
             let name = shortened(&share.name, 17);
             let style = held(letters(LABEL, Ink::Muted), HPos::Right);
             canvas.draw(&Text::new(name, (px(NAMES - 4), middle), style)).map_err(PlotError::new)?;
@@ -109,6 +117,15 @@ mod tests {
 
     fn share(name: usize, mean: f64) -> Share {
         Share { name: name.to_string(), mean, low: mean, high: mean }
+    }
+
+    #[test]
+    fn wide_ranges_do_not_hide_the_shares() {
+        let wide = |mean, low, high| Share { low, high, ..share(0, mean) };
+        let (low, high) = reach(&[wide(0.5, -50.0, 50.0), wide(-0.1, -0.2, 0.0)]);
+        assert!((-0.8..=-0.2).contains(&low) && (0.6..=1.2).contains(&high), "{low} {high}");
+        let (low, high) = reach(&[wide(0.5, 0.4, 0.6)]);
+        assert!((-0.1..0.0).contains(&low) && (0.6..0.7).contains(&high), "{low} {high}");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::HPos;
 use serde_json::Value;
 
-use super::canvas::{LABEL, axes, chart, draw, extent, held, letters, px, short, shortened, title};
+use super::canvas::{LABEL, LARGEST, axes, chart, draw, extent, has_place, held, letters, px, short, shortened, title};
 use super::ink::{Ink, SERIES};
 use super::{Part, Plot, PlotError};
 use crate::report::data::Report;
@@ -39,7 +39,7 @@ pub fn plots(report: &Report) -> Result<Vec<Plot>, PlotError> {
         .results
         .tasks
         .iter()
-        .filter(|row| !row.searched.is_empty() && row.select.is_some_and(|score| score.loss.is_finite()))
+        .filter(|row| !row.searched.is_empty() && row.select.is_some_and(|score| has_place(score.loss)))
         .collect();
     let rows = thinned(&scored);
     let methods: BTreeSet<&str> = rows.iter().map(|row| row.method.as_str()).collect();
@@ -82,7 +82,7 @@ fn axis(values: &[(&Row, &Value)]) -> Option<Axis> {
     if words.len() < 2 {
         return None;
     }
-    if values.iter().all(|(_, value)| value.as_f64().is_some_and(f64::is_finite)) {
+    if values.iter().all(|(_, value)| value.as_f64().is_some_and(has_place)) {
         return Some(Axis::Numbers);
     }
     (words.len() <= MOST_WORDS).then(|| Axis::Words(words.into_iter().collect()))
@@ -105,7 +105,7 @@ fn is_wide(values: impl Iterator<Item = f64>) -> bool {
 fn widened(values: impl Iterator<Item = f64>) -> std::ops::Range<f64> {
     let logs: Vec<f64> = values.map(f64::ln).collect();
     let (low, high) = extent(logs.into_iter()).unwrap_or((0.0, 1.0));
-    low.exp()..high.exp()
+    low.exp().max(1.0 / LARGEST)..high.exp().min(LARGEST)
 }
 
 fn numbers(field: &str, values: &[(&Row, &Value)], methods: &[MethodName]) -> Result<String, PlotError> {
@@ -126,12 +126,15 @@ fn by_word(
     words: &[String],
     methods: &[MethodName],
 ) -> Result<String, PlotError> {
-    let place = |n: usize, value: &Value| {
-        let at = words.iter().position(|other| *other == word(value)).unwrap_or(0) as f64;
-        // Side by side, so that equal scores are seen: golden steps never repeat.
-        at + 0.36 * ((n as f64 * 0.618_034).fract() - 0.5)
+    let mut seen = vec![0.0; words.len()];
+    let mut place = |value: &Value| {
+        let at = words.iter().position(|other| *other == word(value)).unwrap_or(0);
+        // Side by side, so that equal scores are seen: golden steps never repeat. The first is in the middle.
+        let beside = (0.5 + seen[at] * 0.618_034_f64).fract() - 0.5;
+        seen[at] += 1.0;
+        at as f64 + 0.36 * beside
     };
-    let dots: Vec<Dot> = values.iter().enumerate().map(|(n, (row, value))| dot(row, place(n, value))).collect();
+    let dots: Vec<Dot> = values.iter().map(|(row, value)| dot(row, place(value))).collect();
     let last = words.len() as f64 - 0.5;
     Plane { field, dots: &dots, methods, words }.with_x(|| -0.5..last)
 }
@@ -189,7 +192,7 @@ impl Plane<'_> {
             for (n, word) in self.words.iter().enumerate() {
                 let x = px(48) + (px(WIDTH - 60) * (2 * n as i32 + 1)) / (2 * self.words.len() as i32);
                 let style = held(letters(LABEL, Ink::Muted), HPos::Center);
-                let most = 44 / self.words.len();
+                let most = 52 / self.words.len();
                 let text = Text::new(shortened(word, most.max(3)), (x, px(HEIGHT - 12)), style);
                 canvas.draw(&text).map_err(PlotError::new)?;
             }
