@@ -369,7 +369,7 @@ async fn a_browser_is_shown_the_report() {
         String::from_utf8(answer.bytes).unwrap()
     };
     let early = page().await;
-    for text in ["<h1>digits</h1>", "This sweep is not finished.", "not looked at yet", "queued"] {
+    for text in ["<h1>digits</h1>", "This sweep is not finished.", "not looked at yet", "0 of 5 tasks have ended"] {
         assert!(early.contains(text), "{text}: {early}");
     }
     service.work("a");

@@ -126,3 +126,8 @@ pub fn standing(results: &SweepResults) -> Standing {
         (_, true) => Standing::Finished,
     }
 }
+
+/// A letter as it is written in pages and drawings: XML has no way to write control characters and these two, and no reader misses them.
+pub fn written(letter: char) -> char {
+    if letter.is_control() || matches!(letter, '\u{fffe}' | '\u{ffff}') { ' ' } else { letter }
+}

@@ -75,7 +75,7 @@ pub fn read_folder(root: &Path) -> Result<Report, ReadError> {
     let results: Option<SweepResults> = versioned(&root.join("results.json"), SweepResults::VERSION)?;
     let spec: Option<SpecFile> = versioned(&root.join("spec.json"), SpecFile::VERSION)?;
     let manifest: Option<Manifest> = versioned(&root.join("manifest.json"), Manifest::VERSION)?;
-    let sweep = json(&root.join("sweep.json"))?.or_else(|| unbound(root));
+    let sweep = json::<SweepFile>(&root.join("sweep.json"))?.or_else(|| unbound(root));
     // One that was changed by hand is not what this sweep computes.
     let spec = spec.map(|file| file.spec);
     let spec = spec.filter(|spec| sweep.as_ref().is_none_or(|sweep| spec.identity() == sweep.identity));

@@ -5,7 +5,7 @@ use html5ever::{ParseOpts, parse_document};
 use markup5ever_rcdom::{Handle, NodeData, RcDom};
 
 /// Elements that pages are made of.
-const HTML: [&str; 39] = [
+const HTML: &[&str] = &[
     "html",
     "head",
     "meta",
@@ -47,9 +47,9 @@ const HTML: [&str; 39] = [
     "a",
 ];
 /// Those of drawings.
-const SVG: [&str; 7] = ["rect", "circle", "text", "polyline", "polygon", "path", "ellipse"];
+const SVG: &[&str] = &["rect", "circle", "text", "polyline", "polygon", "path", "ellipse"];
 /// Attributes of either.
-const ATTRIBUTES: [&str; 34] = [
+const ATTRIBUTES: &[&str] = &[
     "lang",
     "charset",
     "name",

@@ -65,7 +65,7 @@ pub fn summary(report: &Report, scores: Option<Markup>) -> Markup {
             p.headline { (words::cut(&headline(results), 400)) }
             dl.tiles {
                 @if let Some(winner) = report.winner() {
-                    div { dt { "Winner, by select " (metric) } dd { (winner.task_id) } }
+                    div { dt { "Winner, by select " (metric) } dd { (words::cut(&winner.task_id, 100)) } }
                     @if let Some(test) = &winner.test {
                         div { dt { "Test loss" } dd { (words::number(test.loss, 4)) " " small { "± " (words::number(test.loss_standard_error, 4)) } } }
                         div { dt { "Test accuracy" } dd { (format!("{:.2}", 100.0 * test.accuracy)) " % " small { "± " (format!("{:.2}", 100.0 * test.accuracy_standard_error)) } } }

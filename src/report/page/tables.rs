@@ -159,7 +159,7 @@ fn causes(tasks: &[Row]) -> Markup {
             ul.notes {
                 @for (cause, tasks) in causes.iter().take(MOST_CAUSES) {
                     li {
-                        @if let [task] = tasks.as_slice() { (task) } @else { (words::count(tasks.len() as u64)) " tasks, " (tasks[0]) " among them" }
+                        @if let [task] = tasks.as_slice() { (words::cut(task, 100)) } @else { (words::count(tasks.len() as u64)) " tasks, " (words::cut(tasks[0], 100)) " among them" }
                         ": " (cause)
                     }
                 }

@@ -2,12 +2,13 @@
 
 use maud::{Markup, html};
 
+use crate::report::data::written;
 use crate::report::verdict::Difference;
 use crate::sweep::manifest::SplitScore;
 
 /// At most so many letters; control characters become spaces.
 pub fn cut(text: &str, most: usize) -> String {
-    let mut out: String = text.chars().take(most).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let mut out: String = text.chars().take(most).map(written).collect();
     if text.chars().nth(most).is_some() {
         out.push('…');
     }

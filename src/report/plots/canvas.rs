@@ -8,6 +8,7 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::PlotError;
 use super::ink::Ink;
+use crate::report::data::written;
 
 /// Units of a drawing a pixel of the page: plotters places by whole units.
 pub const SCALE: i32 = 2;
@@ -121,8 +122,7 @@ pub fn chart<'a, 'b>(canvas: &'a Canvas<'b>, left: i32, top: i32) -> ChartBuilde
 
 /// At most so many letters.
 pub fn shortened(text: &str, most: usize) -> String {
-    // XML has no way to write control characters and these two.
-    let plain = text.chars().map(|c| if c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}') { ' ' } else { c });
+    let plain = text.chars().map(written);
     if text.chars().count() <= most {
         return plain.collect();
     }
@@ -157,7 +157,7 @@ pub fn extent(numbers: impl Iterator<Item = f64>) -> Option<(f64, f64)> {
 /// Numbers along an axis of this extent: its zero is written as such, although it was reached by adding steps.
 pub fn along((low, high): (f64, f64)) -> impl Fn(&f64) -> String {
     let least = 1e-9 * (high - low).abs();
-    move |&number| if number.abs() < least { short(0.0) } else { short(number) }
+    move |&number: &f64| if number.abs() < least { short(0.0) } else { short(number) }
 }
 
 /// A number in few letters: as many digits as its size asks for.

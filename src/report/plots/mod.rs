@@ -70,7 +70,7 @@ impl Plot {
     fn new(part: Part, name: &str, about: String, drawn: String) -> Self {
         let allowed = |c: char| if c.is_ascii_alphanumeric() || "-_+.".contains(c) { c } else { '_' };
         let name = name.chars().take(100).map(allowed).collect();
-        Self { part, name, about, drawn }
+        Self { part, name, about: canvas::shortened(&about, 400), drawn }
     }
 
     /// For a page that has [`style_sheet`].
