@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use mehl_soup::checkpoint::{Build, Checkpoint, EpochRecord, Totals};
 use mehl_soup::coefficients::{About, Coefficients, CoefficientsFile, IngredientRef, Statistics};
@@ -170,6 +171,8 @@ impl SoupEngine for Sketch {
             if let Some(fault) = &self.0.fault {
                 return Err(EngineError::Numerics(fault.clone()));
             }
+            // As long as it takes a run to hear that it shall stop.
+            std::thread::sleep(Duration::from_millis(2));
             let done = state.totals.effort.iterations + 1;
             state.totals.effort = effort(done);
             let learn_loss = 0.2 + 0.8 / done as f64;

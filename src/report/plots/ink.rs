@@ -106,7 +106,7 @@ impl Ink {
 
 /// Between five colours: the far negative end, halfway, zero, halfway, the far positive end.
 fn diverging(step: i16, [low, below, zero, above, high]: [u32; 5]) -> u32 {
-    let far = f64::from(step.unsigned_abs()) / f64::from(STEPS);
+    let far = f64::from(step.unsigned_abs()).min(f64::from(STEPS)) / f64::from(STEPS);
     let (half, end) = if step < 0 { (below, low) } else { (above, high) };
     if far <= 0.5 { between(zero, half, 2.0 * far) } else { between(half, end, 2.0 * far - 1.0) }
 }

@@ -1,5 +1,7 @@
 //! What each ingredient contributes to a soup: the mean of its coefficients over layer groups, and their range.
 
+use std::collections::BTreeSet;
+
 use plotters::prelude::*;
 use plotters::style::text_anchor::HPos;
 
@@ -59,13 +61,12 @@ fn largest(sorted: Vec<Share>) -> Vec<Share> {
     if sorted.len() <= MOST {
         return sorted;
     }
-    let mut sizes: Vec<f64> = sorted.iter().map(|share| share.mean.abs()).collect();
-    sizes.sort_by(|a, b| b.total_cmp(a));
-    let least = sizes[MOST - 1];
+    let mut order: Vec<usize> = (0..sorted.len()).collect();
+    order.sort_by(|&a, &b| sorted[b].mean.abs().total_cmp(&sorted[a].mean.abs()));
+    let is_large: BTreeSet<usize> = order.into_iter().take(MOST).collect();
     let (mut kept, mut others) = (vec![], vec![]);
-    for share in sorted {
-        let is_large = share.mean.abs() >= least && kept.len() < MOST;
-        if is_large { kept.push(share) } else { others.push(share) }
+    for (place, share) in sorted.into_iter().enumerate() {
+        if is_large.contains(&place) { kept.push(share) } else { others.push(share) }
     }
     let sum = others.iter().map(|share| share.mean).sum();
     kept.push(Share { name: format!("{} others", others.len()), mean: sum, low: sum, high: sum });
