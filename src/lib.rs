@@ -18,6 +18,7 @@
 //! | [`scheduler`] | what keeps a pool going |
 //! | [`client`] | a client of the scheduler's HTTP API |
 //! | [`runner`] | the engine's boundary, and the sweep on one machine |
+//! | [`report`] | a sweep as a page that people look at, and its plots |
 //! | [`config`] | settings of the programs of a pool, from file, environment and flags |
 //! | [`cli`] | the command line |
 //!
@@ -36,6 +37,7 @@ pub mod host;
 pub mod logging;
 pub mod metrics;
 pub mod queue;
+pub mod report;
 pub mod runner;
 pub mod scheduler;
 pub mod store;

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
+use base64::prelude::{BASE64_STANDARD, Engine};
 use mehl_soup::api::{ApiSettings, ROUTES, serve};
 use mehl_soup::queue::{InProcess, TicketQueue};
 use mehl_soup::scheduler::{Terms, new_sweep, new_tasks};
@@ -330,15 +331,54 @@ async fn only_who_has_the_token_is_served() {
                 assert!(!String::from_utf8_lossy(&answer.bytes).contains(TOKEN));
             } else {
                 assert_eq!((answer.status, answer.code().as_str()), (401, "unauthorized"), "{method} {path}");
-                assert!(answer.header("www-authenticate").starts_with("Bearer"));
+                // A browser asks for a password, where there is a page to see.
+                let scheme = if path.starts_with("/sweeps/") { "Basic " } else { "Bearer " };
+                assert!(answer.header("www-authenticate").starts_with(scheme), "{path}");
             }
         }
     }
+    // The token as a password: for pages, whatever the user name is, and for nothing else.
+    for (pair, is_right) in [("any:{}", true), (":{}", true), ("any:{}x", false), ("{}:", false), ("{}", false)] {
+        let password = format!("Basic {}", BASE64_STANDARD.encode(pair.replace("{}", TOKEN)));
+        let page = plain("GET", "/sweeps/s", vec![("authorization", password.clone())]).await.unwrap();
+        assert_eq!(page.status, if is_right { 404 } else { 401 }, "{pair}");
+        for (method, path) in [("GET", "/v1/sweeps"), ("POST", "/v1/sweeps/s/cancel"), ("GET", "/v1/sweeps/s/results")]
+        {
+            let answer = plain(method, path, vec![("authorization", password.clone())]).await.unwrap();
+            assert_eq!(answer.status, 401, "{method} {path}");
+        }
+    }
+    assert_eq!(service.call("GET", "/sweeps/s", None).await.status, 404, "a program's header will do too");
     assert_eq!(plain("GET", "/nothing", vec![]).await.unwrap().status, 401, "what there is, is not told either");
     assert_eq!(service.get("/v1/sweeps").await["sweeps"], json!([]));
     // With the token, it does not matter by what name the server was found.
     let named = service.call_with("GET", "/v1/sweeps", &[("host", "scheduler.soup.svc:7070")], None).await;
     assert_eq!(named.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_browser_is_shown_the_report() {
+    let service = Service::in_memory().await;
+    let id = service.submit().await;
+    let page = async || {
+        let answer = service.call("GET", &format!("/sweeps/{id}"), None).await;
+        assert_eq!((answer.status, answer.header("content-type")), (200, "text/html; charset=utf-8"));
+        assert_eq!((answer.header("cache-control"), answer.header("x-content-type-options")), ("no-store", "nosniff"));
+        let policy = answer.header("content-security-policy");
+        assert!(policy.starts_with("default-src 'none';") && policy.ends_with("frame-ancestors 'none'"), "{policy}");
+        String::from_utf8(answer.bytes).unwrap()
+    };
+    let early = page().await;
+    for text in ["<h1>digits</h1>", "This sweep is not finished.", "not looked at yet", "0 of 5 tasks have ended"] {
+        assert!(early.contains(text), "{text}: {early}");
+    }
+    service.work("a");
+    service.until(&id, "it ends", |sweep| !sweep["outcome"].is_null()).await;
+    let done = page().await;
+    assert!(done.contains("Leaderboard") && done.contains("<svg") && !done.contains("not finished"), "{done}");
+    // The stub's coefficients are none: that is said, and the rest is shown.
+    assert!(done.contains("not a coefficients file"), "{done}");
+    assert_eq!(done, page().await, "the same each time");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -350,6 +390,8 @@ async fn without_a_token_web_pages_are_not_served() {
     assert_eq!((page.status, page.code().as_str()), (403, "forbidden"));
     let rebound = service.call_with("GET", "/v1/sweeps", &[("host", "pages.example:7070")], None).await;
     assert_eq!((rebound.status, rebound.code().as_str()), (403, "forbidden"));
+    let page = service.call_with("GET", &format!("/sweeps/{id}"), &[("host", "pages.example:7070")], None).await;
+    assert_eq!(page.status, 403);
     for host in ["localhost", "127.0.0.1:7070", "[::1]:7070", "LOCALHOST:1"] {
         assert_eq!(service.call_with("GET", "/v1/sweeps", &[("host", host)], None).await.status, 200, "{host}");
     }

@@ -128,6 +128,13 @@ async fn a_sweep_from_its_submission_to_its_removal() {
         assert!(line.starts_with(row["task_id"].as_str().unwrap()), "the same order: {csv}");
     }
 
+    // As the scheduler shows it, but for what only the scheduler knows of a sweep without coefficients.
+    place.run(&["report", id, "--out", "report.html", "--plots", "plots"]).await.expect(0).shows(&["report.html"]);
+    let page = std::fs::read_to_string(place.folder.path().join("report.html")).unwrap();
+    assert!(page.contains("<h1>named</h1>") && page.contains("<svg") && page.contains("not a coefficients file"));
+    assert!(std::fs::read_to_string(place.folder.path().join("plots/scores.svg")).unwrap().starts_with("<svg"));
+    place.run(&["report", "unknown-abc23def", "--out", "x.html"]).await.expect(2);
+
     place.run(&["logs", id]).await.expect(0).shows(&["scores", "claimed", "succeeded"]);
     let one = place.run(&["logs", &format!("{id}/uniform"), "--format", "json"]).await.expect(0).json();
     let what: Vec<&str> = one.as_array().unwrap().iter().map(|event| event["what"].as_str().unwrap()).collect();
@@ -188,6 +195,7 @@ async fn what_is_wrong_is_said() {
     for arguments in [vec!["status", "a/b"], vec!["results", ".."], vec!["cancel"], vec!["logs", "a/b/c"]] {
         place.run(&arguments).await.expect(2);
     }
+    place.run(&["report", "digits-aaaaaaaa", "--out", "x.html"]).await.expect(2);
     for command in ["status", "results", "logs", "cancel", "pause", "resume", "retry", "delete"] {
         place.run(&[command, "unknown-1"]).await.expect(2).says(&["unknown-1", "404"]);
     }

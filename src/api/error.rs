@@ -24,6 +24,9 @@ pub enum ApiError {
     /// No token, or another one.
     #[error("expected the header `Authorization: Bearer TOKEN` with this server's token")]
     Unauthorized,
+    /// The same for a page, whose reader has a browser.
+    #[error("expected this server's token, as the password of any user name")]
+    SignIn,
     /// Without a token, only programs of this machine are served, and no web page.
     #[error("{0}")]
     Forbidden(String),
@@ -68,7 +71,7 @@ impl ApiError {
         match self {
             Self::BadRequest(_) => (StatusCode::BAD_REQUEST, "bad_request"),
             Self::BadSpec(_) => (StatusCode::BAD_REQUEST, "bad_spec"),
-            Self::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized"),
+            Self::Unauthorized | Self::SignIn => (StatusCode::UNAUTHORIZED, "unauthorized"),
             Self::Forbidden(_) => (StatusCode::FORBIDDEN, "forbidden"),
             Self::NotFound(_) => (StatusCode::NOT_FOUND, "not_found"),
             Self::Method => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
@@ -139,9 +142,13 @@ impl IntoResponse for ApiError {
         if let Some(seconds) = self.retry_after() {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(seconds));
         }
-        if matches!(self, Self::Unauthorized) {
-            let challenge = HeaderValue::from_static("Bearer realm=\"mehl-soup\"");
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+        let challenge = match self {
+            Self::Unauthorized => Some("Bearer realm=\"mehl-soup\""),
+            Self::SignIn => Some("Basic realm=\"mehl-soup: any user name, the token as password\", charset=\"UTF-8\""),
+            _ => None,
+        };
+        if let Some(challenge) = challenge {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
         response
     }

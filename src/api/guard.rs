@@ -7,6 +7,7 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderValue, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use base64::prelude::{BASE64_STANDARD, Engine};
 use tracing::Instrument;
 
 use super::Api;
@@ -16,6 +17,9 @@ use crate::store::Store;
 
 /// Addresses that are answered without a token: they hold no name of a sweep, and probes have no token.
 pub const OPEN: [&str; 4] = ["/healthz", "/readyz", "/metrics", "/v1/openapi.json"];
+
+/// Begins the addresses of pages: what is below them is only read, by people with a browser.
+const PAGES: &str = "/sweeps/";
 
 /// A bearer token. Only its hash is kept.
 #[derive(Clone)]
@@ -53,8 +57,13 @@ pub async fn check_token<S: Store, Q: TicketQueue>(
     let refused = match &api.token {
         Some(token) => {
             let given = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-            let is_right = given.and_then(bearer).is_some_and(|given| token.is(given));
-            (!is_right).then_some(ApiError::Unauthorized)
+            let is_page = request.uri().path().starts_with(PAGES);
+            let is_right = given.is_some_and(|given| {
+                bearer(given).is_some_and(|given| token.is(given))
+                    // A browser sends a password again by itself, whichever site makes it ask: nothing that changes anything takes one.
+                    || (is_page && password(given).is_some_and(|given| token.is(&given)))
+            });
+            (!is_right).then_some(if is_page { ApiError::SignIn } else { ApiError::Unauthorized })
         }
         None => foreign(&request).map(ApiError::Forbidden),
     };
@@ -68,6 +77,14 @@ pub async fn check_token<S: Store, Q: TicketQueue>(
 fn bearer(value: &str) -> Option<&str> {
     let (scheme, token) = value.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+/// The password of HTTP's basic authentication; the user name does not matter.
+fn password(value: &str) -> Option<String> {
+    let (scheme, pair) = value.split_once(' ')?;
+    let pair = scheme.eq_ignore_ascii_case("basic").then(|| BASE64_STANDARD.decode(pair.trim()).ok())??;
+    let (_, password) = std::str::from_utf8(&pair).ok()?.split_once(':')?;
+    Some(password.trim().to_string())
 }
 
 /// Why a request to a server without a token is refused: a web page in a browser on this machine can reach loopback too. Browsers name the page's origin in what it
@@ -129,5 +146,15 @@ mod tests {
         assert!(!format!("{token:?}").contains("secret"));
         assert_eq!(bearer("bearer  secret"), Some("secret"));
         assert_eq!(bearer("Basic secret"), None);
+        // "name:sec:ret", ":secret", "secret", two bytes that are no UTF-8.
+        for (pair, expected) in [
+            ("bmFtZTpzZWM6cmV0", Some("sec:ret")),
+            ("OnNlY3JldA==", Some("secret")),
+            ("c2VjcmV0", None),
+            ("/zo=", None),
+        ] {
+            assert_eq!(password(&format!("basic {pair}")).as_deref(), expected, "{pair}");
+        }
+        assert_eq!((password("Basic !"), password("Bearer OnNlY3JldA==")), (None, None));
     }
 }

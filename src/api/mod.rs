@@ -10,6 +10,7 @@
 //! | `sweeps` | sweeps are read and deleted |
 //! | `actions` | cancel, pause, resume, retry |
 //! | `results` | what came of a sweep |
+//! | `page` | the same as a page for a browser |
 //! | `tasks` | tasks are read |
 //! | `pool` | load, workers and strange messages |
 //! | `health` | probes and metrics |
@@ -29,6 +30,7 @@ mod guard;
 mod health;
 mod known;
 mod openapi;
+mod page;
 mod pool;
 mod results;
 mod serve;
@@ -52,6 +54,7 @@ use self::error::ApiError;
 use self::health::{healthz, metrics, readyz};
 use self::known::KnownSweeps;
 use self::openapi::document;
+use self::page::page;
 use self::pool::{dead_letters, load, workers};
 use self::results::results;
 use self::sweeps::{delete_sweep, spec, sweep, sweeps};
@@ -71,6 +74,8 @@ pub use waiting::waiting;
 const LARGEST_BODY: usize = 2 * LARGEST_SPEC as usize + (64 << 10);
 /// Specifications that are read and stored at once: a large one takes a hundred megabytes meanwhile.
 const CREATIONS: usize = 4;
+/// Pages that are made at once: each is some work, and pages in a browser are loaded again and again.
+const PAGES: usize = 2;
 
 /// How requests are served.
 #[derive(Debug, Clone)]
@@ -113,6 +118,7 @@ pub struct Api<S, Q> {
     changed: Arc<Notify>,
     known: KnownSweeps,
     creations: Semaphore,
+    pages: Arc<Semaphore>,
 }
 
 impl<S: Store, Q: TicketQueue> Api<S, Q> {
@@ -126,8 +132,9 @@ impl<S: Store, Q: TicketQueue> Api<S, Q> {
         registry: prometheus::Registry,
         metrics: Metrics,
     ) -> Self {
-        let (changed, known, creations) = (Arc::default(), KnownSweeps::default(), Semaphore::new(CREATIONS));
-        Self { store, queue, token, settings, metrics, registry, changed, known, creations }
+        let (changed, known) = (Arc::default(), KnownSweeps::default());
+        let (creations, pages) = (Semaphore::new(CREATIONS), Arc::new(Semaphore::new(PAGES)));
+        Self { store, queue, token, settings, metrics, registry, changed, known, creations, pages }
     }
 
     /// Told whenever a request has changed something that the scheduler acts on.
@@ -164,6 +171,7 @@ routes! {
     get "/v1/sweeps/{id}/tasks/{task}/events" events;
     get "/v1/sweeps/{id}/tasks/{task}/history" history;
     get "/v1/sweeps/{id}/tasks/{task}/coefficients" coefficients;
+    get "/sweeps/{id}" page;
     get "/v1/load" load;
     get "/v1/workers" workers;
     get "/v1/dead-letters" dead_letters;

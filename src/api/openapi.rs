@@ -7,7 +7,7 @@ use axum::extract::State;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
-use super::{Api, actions, create, health, pool, results, sweeps, tasks};
+use super::{Api, actions, create, health, page, pool, results, sweeps, tasks};
 use crate::queue::TicketQueue;
 use crate::store::Store;
 
@@ -30,6 +30,7 @@ use crate::store::Store;
         tasks::events,
         tasks::history,
         tasks::coefficients,
+        page::page,
         pool::load,
         pool::workers,
         pool::dead_letters,
@@ -38,17 +39,20 @@ use crate::store::Store;
         health::readyz,
         health::metrics,
     ),
-    modifiers(&Bearer),
+    modifiers(&Schemes),
     security(("token" = []))
 )]
 struct Document;
 
-struct Bearer;
+/// `token` everywhere; for pages in a browser `password` too.
+struct Schemes;
 
-impl Modify for Bearer {
+impl Modify for Schemes {
     fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
-        let scheme = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
-        document.components.get_or_insert_with(Default::default).add_security_scheme("token", scheme);
+        let components = document.components.get_or_insert_with(Default::default);
+        for (name, scheme) in [("token", HttpAuthScheme::Bearer), ("password", HttpAuthScheme::Basic)] {
+            components.add_security_scheme(name, SecurityScheme::Http(Http::new(scheme)));
+        }
     }
 }
 

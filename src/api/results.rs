@@ -39,16 +39,34 @@ pub async fn results<S: Store, Q: TicketQueue>(
     State(api): State<Arc<Api<S, Q>>>,
     Path(id): Path<String>,
 ) -> Result<Json<SweepResults>, ApiError> {
-    record(&api, &id).await?;
-    let (spec, manifest) = api.store.documents(&id).await?.ok_or_else(|| ApiError::no_sweep(&id))?;
-    let known = api.known.of(&id, spec).await?;
+    so_far(&api, &id).await.map(|so_far| Json(so_far.results))
+}
+
+/// What there is of a sweep.
+pub struct SoFar {
+    /// Every task, with what came of it.
+    pub results: SweepResults,
+    /// Its specification and tasks.
+    pub known: Arc<Known>,
+    /// What the scores task found out, once it has.
+    pub manifest: Option<Manifest>,
+}
+
+/// Gathers what there is of a sweep.
+///
+/// # Errors
+/// If there is no such sweep, or the store does not tell.
+pub async fn so_far<S: Store, Q>(api: &Api<S, Q>, id: &str) -> Result<SoFar, ApiError> {
+    record(api, id).await?;
+    let (spec, manifest) = api.store.documents(id).await?.ok_or_else(|| ApiError::no_sweep(id))?;
+    let known = api.known.of(id, spec).await?;
     let manifest: Option<Manifest> = manifest
         .map(|text| serde_json::from_str(&text))
         .transpose()
         .map_err(|e| StoreError::Protocol(format!("the manifest of {id}: {e}")))?;
     let (mut outcomes, mut scores, mut from) = (BTreeMap::new(), None, 0);
     loop {
-        let page = api.store.tasks(&id, from, PAGE).await?;
+        let page = api.store.tasks(id, from, PAGE).await?;
         from += PAGE;
         let is_last = page.len() < PAGE;
         let (first, others): (Vec<TaskRecord>, Vec<TaskRecord>) =
@@ -61,16 +79,19 @@ pub async fn results<S: Store, Q: TicketQueue>(
         }
     }
     let built = tokio::task::spawn_blocking(move || {
-        let is_scored = manifest.is_some();
-        let manifest = manifest.unwrap_or_else(|| nothing_known(&known.spec));
-        let mut results = SweepResults::build(&known.spec, &manifest, &known.tasks, &outcomes);
-        if !is_scored {
-            results.inputs_hash.clear();
-            results.notes.push(unscored(scores.as_ref()));
-        }
-        results
+        let results = match &manifest {
+            Some(manifest) => SweepResults::build(&known.spec, manifest, &known.tasks, &outcomes),
+            None => {
+                let mut results =
+                    SweepResults::build(&known.spec, &nothing_known(&known.spec), &known.tasks, &outcomes);
+                results.inputs_hash.clear();
+                results.notes.push(unscored(scores.as_ref()));
+                results
+            }
+        };
+        SoFar { results, known, manifest }
     });
-    built.await.map(Json).map_err(|e| ApiError::Internal(format!("results were not built: {e}")))
+    built.await.map_err(|e| ApiError::Internal(format!("results were not built: {e}")))
 }
 
 async fn outcome(store: &impl Store, known: &Known, record: TaskRecord) -> Result<(String, TaskOutcome), ApiError> {

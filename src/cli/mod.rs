@@ -10,6 +10,7 @@ mod materialize;
 pub mod plan;
 mod pool;
 pub mod pool_worker;
+mod report;
 pub mod run;
 mod serve;
 mod service;
@@ -44,6 +45,8 @@ enum Command {
     Inspect(inspect::InspectArgs),
     /// Write the model that a coefficients file, or a sweep's winner, stands for
     Materialize(materialize::MaterializeArgs),
+    /// Write what came of a sweep as one HTML page, with plots
+    Report(report::ReportArgs),
     /// Serve a pool of workers: take sweeps over HTTP, hand out their tasks, look after tasks whose workers were lost. Holds nothing itself: end it and
     /// start it again at any time, or run two
     Serve(serve::ServeArgs),
@@ -173,6 +176,7 @@ pub fn main() -> Exit {
         Command::Retry(args) => actions::act(&args, "retry"),
         Command::Delete(args) => actions::delete(&args),
         Command::Materialize(args) => materialize::materialize(&args),
+        Command::Report(args) => report::report(&args),
         Command::Config(args) => config::show(&args),
         Command::Healthcheck(args) => healthcheck::scheduler(&args),
     }

@@ -3,9 +3,11 @@
 //! ```text
 //! DIR/.lock                              held while a run works here
 //! DIR/sweep.json                         which specification this folder belongs to
+//! DIR/spec.json                          that specification, as it was understood
 //! DIR/manifest.json                      what the scores task found out
 //! DIR/tasks/<id>/checkpoint.safetensors  a task in progress
 //! DIR/tasks/<id>/rungs.json              where it was stopped, with strategy `asha`
+//! DIR/tasks/<id>/history.json            iterations of its last attempt, thinned out
 //! DIR/tasks/<id>/outcome.json            a finished task
 //! DIR/tasks/<id>/coefficients.safetensors
 //! DIR/results.json  DIR/best/            what the sweep is for
@@ -21,9 +23,11 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::files::{NewFolder, remove_temporary_files, write_atomic};
+use crate::runner::pool::HistoryPoint;
 use crate::store::KeptRungs;
 use crate::sweep::manifest::Manifest;
 use crate::sweep::results::{SweepResults, TaskOutcome};
+use crate::sweep::spec::Spec;
 use crate::task::TaskState;
 
 /// A locked run folder.
@@ -97,6 +101,34 @@ struct SweepFile {
     version: u32,
     identity: String,
     name: String,
+}
+
+/// `spec.json`: what was asked for, for whoever reads the folder.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SpecFile {
+    /// Version of this format.
+    pub version: u32,
+    /// The specification.
+    pub spec: Spec,
+}
+
+impl SpecFile {
+    /// Version that this program writes and reads.
+    pub const VERSION: u32 = 1;
+}
+
+/// `tasks/<id>/history.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HistoryFile {
+    /// Version of this format.
+    pub version: u32,
+    /// Iterations of the last attempt, thinned out to a bounded number.
+    pub points: Vec<HistoryPoint>,
+}
+
+impl HistoryFile {
+    /// Version that this program writes and reads.
+    pub const VERSION: u32 = 1;
 }
 
 impl RunFolder {
@@ -188,6 +220,24 @@ impl RunFolder {
             self.write_json(&sweep_file, &file)?;
         }
         self.write_json(&self.root.join("manifest.json"), manifest)
+    }
+
+    /// Keeps the specification for whoever reads the folder, unless it is there.
+    pub fn write_spec(&self, spec: &Spec) -> Result<(), FolderError> {
+        let path = self.root.join("spec.json");
+        if path.exists() {
+            return Ok(());
+        }
+        self.write_json(&path, &SpecFile { version: SpecFile::VERSION, spec: spec.clone() })
+    }
+
+    /// Keeps a task's iterations.
+    pub fn write_history(&self, task: &str, points: Vec<HistoryPoint>) -> Result<(), FolderError> {
+        let path = self.task_file(task, "history.json");
+        let file = HistoryFile { version: HistoryFile::VERSION, points };
+        let bytes = serde_json::to_vec(&file)
+            .map_err(|e| FolderError::Damaged { path: path.display().to_string(), what: e.to_string() })?;
+        self.write(&path, &bytes)
     }
 
     /// A finished task.

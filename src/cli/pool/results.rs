@@ -4,9 +4,10 @@ use clap::{Args, ValueEnum};
 
 use super::{ServerArgs, failed, sweep_id};
 use crate::cli::exit::{Exit, say};
-use crate::client::{Client, ClientError};
+use crate::client::ClientError;
+use crate::report::results_of;
 use crate::sweep::csv::to_csv;
-use crate::sweep::results::{SweepResults, winner};
+use crate::sweep::results::winner;
 use crate::sweep::table;
 use crate::untrusted::printable;
 
@@ -39,7 +40,7 @@ pub(in crate::cli) fn results(args: &ResultsArgs) -> Exit {
         Ok(client) => client,
         Err(exit) => return exit,
     };
-    let results = match fetch(&client, &args.sweep) {
+    let results = match results_of(&client, &args.sweep) {
         Ok(results) => results,
         Err(error) => return failed(&error),
     };
@@ -57,10 +58,6 @@ pub(in crate::cli) fn results(args: &ResultsArgs) -> Exit {
     Exit::Done
 }
 
-fn fetch(client: &Client, sweep: &str) -> Result<SweepResults, ClientError> {
-    client.get(&format!("/v1/sweeps/{sweep}/results"))
-}
-
 /// The coefficients file of a task, or of the sweep's winner.
 ///
 /// # Errors
@@ -71,7 +68,7 @@ pub(in crate::cli) fn coefficients(server: &ServerArgs, sweep: &str, task: Optio
     let task = match task {
         Some(task) => sweep_id(task).map_err(|_| Exit::Usage.say(format!("{task}: expected the id of a task")))?,
         None => {
-            let results = fetch(&client, sweep).map_err(told)?;
+            let results = results_of(&client, sweep).map_err(told)?;
             let row = winner(&results).map(|row| row.task_id.clone());
             row.ok_or_else(|| Exit::Failed.say(format!("sweep {sweep}: no task has succeeded yet")))?
         }

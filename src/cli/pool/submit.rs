@@ -65,6 +65,7 @@ pub(in crate::cli) fn submit(args: &SubmitArgs) -> Exit {
         Err(error) => return failed(&error),
     };
     say(&id);
+    eprintln!("its report, also while it is computed: {}/sweeps/{id}", client.server());
     if args.wait { follow(&client, &id) } else { Exit::Done }
 }
 

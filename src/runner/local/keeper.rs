@@ -12,19 +12,21 @@ use crate::runner::run_folder::{FolderError, RunFolder};
 use crate::store::{Completed, Keeper, KeptRungs};
 use crate::sweep::manifest::Manifest;
 use crate::sweep::results::TaskOutcome;
+use crate::sweep::spec::Spec;
 use crate::task::{TaskKey, TaskState};
 
 /// Keeps tasks in a run folder. A fault of the folder ends the run.
 #[derive(Debug)]
 pub(super) struct FolderKeeper {
     folder: Arc<RunFolder>,
+    spec: Spec,
     ending: Arc<Ending>,
     claimed: Mutex<HashMap<TaskKey, Instant>>,
 }
 
 impl FolderKeeper {
-    pub(super) fn new(folder: Arc<RunFolder>, ending: Arc<Ending>) -> Self {
-        Self { folder, ending, claimed: Mutex::default() }
+    pub(super) fn new(folder: Arc<RunFolder>, spec: Spec, ending: Arc<Ending>) -> Self {
+        Self { folder, spec, ending, claimed: Mutex::default() }
     }
 
     fn fault(&self, error: FolderError) -> String {
@@ -37,6 +39,12 @@ impl FolderKeeper {
         let text = format!("cannot keep {what}: {error}");
         self.ending.end(RunError::Host(HostError(text.clone())));
         text
+    }
+
+    /// From the first manifest on the folder belongs to the specification: it is kept beside it.
+    fn keep_manifest(&self, manifest: &Manifest) -> Result<(), FolderError> {
+        self.folder.write_manifest(manifest)?;
+        self.folder.write_spec(&self.spec)
     }
 
     /// What an attempt that has failed took: as far as its last checkpoint tells, and the time since it began.
@@ -69,17 +77,20 @@ impl Keeper for FolderKeeper {
         }
         let what = "the ingredients' scores";
         let manifest: Manifest = serde_json::from_slice(checkpoint).map_err(|error| self.cannot_keep(what, &error))?;
-        self.folder.write_manifest(&manifest).map_err(|error| self.cannot_keep(what, &error))
+        self.keep_manifest(&manifest).map_err(|error| self.cannot_keep(what, &error))
     }
 
     fn keep_result(&self, key: &TaskKey, completed: &Completed) -> Result<(), String> {
         let what = format!("the result of task {}", key.task);
         if key.is_scores() {
             let manifest = serde_json::from_str(&completed.result).map_err(|error| self.cannot_keep(&what, &error))?;
-            return self.folder.write_manifest(&manifest).map_err(|error| self.fault(error));
+            return self.keep_manifest(&manifest).map_err(|error| self.fault(error));
         }
-        let PoolResult { outcome, .. } =
+        let PoolResult { outcome, history } =
             serde_json::from_str(&completed.result).map_err(|error| self.cannot_keep(&what, &error))?;
+        if !history.is_empty() {
+            self.folder.write_history(&key.task, history).map_err(|error| self.fault(error))?;
+        }
         self.folder.complete(&key.task, &outcome, Some(&completed.coefficients)).map_err(|error| self.fault(error))
     }
 

@@ -143,6 +143,7 @@ pub fn run_sweep<E: SoupEngine + 'static>(
         out_of_time = runtime.block_on(compute(spec, folder, (&tasks, open), slots, engine, surroundings))?;
     }
     let manifest = folder.manifest()?.ok_or_else(|| RunError::Internal("no manifest was kept".to_string()))?;
+    folder.write_spec(spec)?;
     let mut outcomes = std::collections::BTreeMap::new();
     for task in &tasks {
         let outcome = match folder.outcome(&task.id)? {
@@ -168,7 +169,7 @@ async fn compute<E: SoupEngine + 'static>(
     surroundings: &Surroundings,
 ) -> Result<bool, RunError> {
     let ending = Arc::new(Ending::new());
-    let store = Arc::new(Kept::new(Arc::new(FolderKeeper::new(folder.clone(), ending.clone()))));
+    let store = Arc::new(Kept::new(Arc::new(FolderKeeper::new(folder.clone(), spec.clone(), ending.clone()))));
     let queue = Arc::new(InProcess::default());
     let begun = Arc::new(AtomicUsize::new(0));
     admit(spec, tasks, &*store).await.map_err(broken)?;

@@ -1,0 +1,122 @@
+//! The page: one file of HTML with everything in it.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `summary` | how far it is, who won, what that gains |
+//! | `tables` | leaderboard, what is not on it, causes of failures |
+//! | `provenance` | hashes, seeds, versions, splits, ingredients |
+//! | `words` | numbers and names as they are written |
+//!
+//! All text goes through maud, which escapes it; the only markup that is taken as such are the drawings, whose library escapes theirs.
+
+mod provenance;
+mod summary;
+mod tables;
+mod words;
+
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+
+use super::data::Report;
+use super::plots::{Part, Plot, PlotError, plots, style_sheet};
+
+/// Keeps the browser from fetching or running anything, whatever the page holds.
+pub const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'";
+
+const STYLE: &str = include_str!("style.css");
+
+/// The page of a report.
+///
+/// # Errors
+/// If the plotting library fails.
+pub fn render(report: &Report) -> Result<String, PlotError> {
+    let plots = plots(report)?;
+    let name = words::cut(&report.results.name, 200);
+    let page = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta http-equiv="Content-Security-Policy" content=(POLICY);
+                meta name="color-scheme" content="light dark";
+                title { (name) " · mehl-soup" }
+                style { (PreEscaped(style_sheet())) (PreEscaped(STYLE)) }
+            }
+            body {
+                main {
+                    header {
+                        p.kind { "mehl-soup sweep" }
+                        h1 { (name) }
+                    }
+                    (summary::standing(report))
+                    (summary::summary(report, figures(&plots, Part::Scores)))
+                    (tables::leaderboard(report))
+                    (curves(&plots))
+                    (coefficients(&plots))
+                    (part(&plots, Part::Shares, "Share of each ingredient",
+                        "The mean of an ingredient's coefficients over layer groups, each group counted once; the dark line is \
+                         their range, cut off where it goes \
+                         far beyond all shares. Shares sum to 1."))
+                    (part(&plots, Part::Space, "Hyperparameters",
+                        "Each dot is a task; lower is better. A hollow dot is a task that was stopped early, at the score it had then. Where values \
+                         span more than a factor of twenty, the axis is logarithmic."))
+                    (part(&plots, Part::Effort, "Memory and throughput",
+                        "Of the last attempt of each task, as its worker saw them. Several workers on one machine share its memory and its cores."))
+                    (provenance::provenance(report))
+                    footer { p { "Made by mehl-soup " (env!("CARGO_PKG_VERSION")) ". This file is all there is: it loads nothing." } }
+                }
+            }
+        }
+    };
+    Ok(page.into_string())
+}
+
+fn figure(plot: &Plot) -> Markup {
+    html! { figure role="img" aria-label=(plot.about) { (PreEscaped(plot.inline())) } }
+}
+
+fn figures(plots: &[Plot], part: Part) -> Option<Markup> {
+    let mut wanted = plots.iter().filter(|plot| plot.part == part).peekable();
+    wanted.peek()?;
+    Some(html! { @for plot in wanted { (figure(plot)) } })
+}
+
+fn part(plots: &[Plot], part: Part, heading: &str, hint: &str) -> Markup {
+    html! {
+        @if let Some(figures) = figures(plots, part) {
+            section { h2 { (heading) } p.hint { (hint) } div.plots { (figures) } }
+        }
+    }
+}
+
+fn curves(plots: &[Plot]) -> Markup {
+    part(
+        plots,
+        Part::Curves,
+        "Loss over iterations",
+        "Of the best tasks. The thin line is the loss on each batch of learn, its highest 2 % cut off; dots are the loss on the whole of select \
+         where it was scored. The dashed line is the best ingredient on select. Of a task that has not ended, inner epochs are shown.",
+    )
+}
+
+fn coefficients(plots: &[Plot]) -> Markup {
+    let maps = plots.iter().filter(|plot| plot.part == Part::Coefficients);
+    let maps: Vec<&Plot> = maps.collect();
+    html! {
+        @if !maps.is_empty() {
+            section.maps {
+                h2 { "Coefficients" }
+                p.hint {
+                    "How much of each ingredient is in each layer group. Blue adds, orange takes away; nothing is at zero. In every column they sum to 1. \
+                     A convex mix has neither negative coefficients nor such above 1: what is beyond is extrapolation."
+                }
+                @for plot in maps {
+                    figure role="img" aria-label=(plot.about) {
+                        div.scroll { (PreEscaped(plot.inline())) }
+                        figcaption { (plot.about) "." }
+                    }
+                }
+            }
+        }
+    }
+}
