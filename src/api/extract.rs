@@ -8,6 +8,7 @@ use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
 
 use super::error::ApiError;
+use super::guard::LARGER;
 
 /// A body of JSON.
 pub struct Body<T>(pub T);
@@ -20,7 +21,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
             Ok(Json(body)) => Ok(Self(body)),
             Err(JsonRejection::MissingJsonContentType(_)) => Err(ApiError::MediaType),
             Err(fault) if fault.status() == StatusCode::PAYLOAD_TOO_LARGE => {
-                Err(ApiError::TooLarge("the body is larger than this server takes".to_string()))
+                Err(ApiError::TooLarge(LARGER.to_string()))
             }
             Err(fault) => Err(ApiError::BadRequest(cut(fault.body_text()))),
         }

@@ -8,6 +8,7 @@ use axum::http::{HeaderValue, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use base64::prelude::{BASE64_STANDARD, Engine};
+use futures_util::StreamExt;
 use tracing::Instrument;
 
 use super::Api;
@@ -20,6 +21,12 @@ pub const OPEN: [&str; 4] = ["/healthz", "/readyz", "/metrics", "/v1/openapi.jso
 
 /// Begins the addresses of pages: what is below them is only read, by people with a browser.
 const PAGES: &str = "/sweeps/";
+
+/// Times the largest body that a larger one is listened to.
+const HEARD: u64 = 16;
+
+/// Why a body is refused.
+pub const LARGER: &str = "the body is larger than this server takes";
 
 /// A bearer token. Only its hash is kept.
 #[derive(Clone)]
@@ -103,6 +110,31 @@ fn foreign(request: &Request) -> Option<String> {
     let is_here = name.eq_ignore_ascii_case("localhost")
         || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
     (!is_here).then(|| "a server without a token is to be spoken to as localhost or 127.0.0.1".to_string())
+}
+
+/// Hears a body out that is larger than this server takes, up to a bound, and refuses it then. A client that is still writing when the connection is closed would be told
+/// of a broken pipe, and never why.
+pub async fn hear_out<S: Store, Q: TicketQueue>(
+    State(api): State<Arc<Api<S, Q>>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let limit = api.settings.largest_body as u64;
+    let length =
+        request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    if length.is_none_or(|length| length <= limit) {
+        return next.run(request).await;
+    }
+    let mut left = limit.saturating_mul(HEARD);
+    let mut body = request.into_body().into_data_stream();
+    // What goes on is read and dropped piece by piece; the deadline holds for this too.
+    while let Some(Ok(piece)) = body.next().await {
+        left = left.saturating_sub(piece.len() as u64);
+        if left == 0 {
+            break;
+        }
+    }
+    ApiError::TooLarge(LARGER.to_string()).into_response()
 }
 
 /// Answers instead of a handler that takes too long, and counts answers.

@@ -188,6 +188,7 @@ pub fn router<S: Store + 'static, Q: TicketQueue + 'static>(api: Arc<Api<S, Q>>)
         .fallback(|| async { ApiError::NotFound("no such address; /v1/openapi.json lists all".to_string()) })
         .layer(DefaultBodyLimit::max(api.settings.largest_body))
         // The last is the outermost.
+        .layer(from_fn_with_state(api.clone(), guard::hear_out))
         .layer(from_fn_with_state(api.clone(), guard::check_token))
         .layer(from_fn_with_state(api.clone(), guard::watch))
         .layer(from_fn(guard::no_store))

@@ -73,7 +73,7 @@ impl Plot {
         Self { part, name, about: canvas::shortened(&about, 400), drawn }
     }
 
-    /// For a page that has [`style_sheet`].
+    /// For a page that has the style sheet of this module.
     pub fn inline(&self) -> String {
         ink::themed(&self.drawn)
     }
