@@ -13,7 +13,9 @@ Needs the packages of `../fixtures/requirements.txt`.
 import argparse
 import json
 import os
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 # Threads that wait must not spin: beside other work that costs a factor of seven. Read when torch is loaded.
@@ -122,6 +124,12 @@ class ClipTower(nn.Module):
         return self.classification_head(features / features.norm(dim=-1, keepdim=True))
 
 
+def documented_conversion():
+    """The first Python program of the page on the public ingredients."""
+    page = Path(__file__).resolve().parents[3] / "docs" / "imagenet.md"
+    return page.read_text().split("```python\n")[1].split("```")[0]
+
+
 class Clip(Family):
     """OpenAI CLIP's visual tower with a head, names as in the published fine-tunes: `module.model.visual.*`."""
 
@@ -138,7 +146,11 @@ resize = {SIDE}
         return plain(CLIP_MEAN, CLIP_STD)
 
     def save(self, model, path):
-        save_file({f"module.{name}": tensor for name, tensor in model.state_dict().items()}, f"{path}.safetensors")
+        """As a pickled state dict, which becomes safetensors the way `docs/imagenet.md` says."""
+        with tempfile.TemporaryDirectory() as folder:
+            state = {f"module.{name}": tensor for name, tensor in model.state_dict().items()}
+            torch.save(state, Path(folder) / f"{Path(path).name}.pt")
+            subprocess.run([sys.executable, "-c", documented_conversion(), folder, str(Path(path).parent)], check=True)
 
     def load(self, folder):
         tensors = load_file(folder / "model.safetensors")
