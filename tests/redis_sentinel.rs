@@ -28,6 +28,11 @@ fn says(port: u16, what: &str) -> bool {
     format!("{:?}", ask(port, None, &["INFO", "replication"])).contains(what)
 }
 
+/// Makes a server the replica of another; false while it still loads its data or ends connections.
+fn follow(server: u16, primary: u16) -> bool {
+    ask(server, None, &["REPLICAOF", "127.0.0.1", &primary.to_string()]).is_ok()
+}
+
 /// A primary, a replica that has all of it, and a Sentinel that knows both.
 fn three() -> (RedisServer, RedisServer, SentinelServer) {
     let user: Vec<&str> = USER.split(' ').collect();
@@ -109,14 +114,14 @@ async fn a_primary_that_dies_is_left_for_the_next() {
 
     // The first comes back, is made a replica (the Sentinel would take half a minute for it), and then the primary again while both are well.
     primary.kill_and_restart();
-    ask(primary.port(), None, &["REPLICAOF", "127.0.0.1", &replica.port().to_string()]).unwrap();
+    until("it is told", || follow(primary.port(), replica.port()));
     until("it is a replica", || says(primary.port(), "role:slave") && says(primary.port(), "master_link_status:up"));
     // Refused as long as the last one is not over.
     let failover = || ask(sentinel.port(), Some("sentinel-secret"), &["SENTINEL", "FAILOVER", "primary"]).is_ok();
     until("the Sentinel begins", failover);
     until("it takes over", || says(primary.port(), "role:master"));
     // By hand too: a Sentinel that was held up by a busy machine does nothing for half a minute.
-    ask(replica.port(), None, &["REPLICAOF", "127.0.0.1", &primary.port().to_string()]).unwrap();
+    until("it is told too", || follow(replica.port(), primary.port()));
     until("the other one follows", || says(replica.port(), "role:slave"));
     assert_eq!(insist(async || store.complete(&again.hold, &completed("1")).await).await, Held::Yes(()));
     let result = ask(primary.port(), None, &["KEYS", "*result:s/scores"]);
