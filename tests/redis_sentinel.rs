@@ -70,11 +70,12 @@ fn with(url: String) -> RedisSettings {
 async fn insist<T>(mut call: impl AsyncFnMut() -> Result<T, StoreError>) -> T {
     let began = Instant::now();
     loop {
-        match call().await {
+        let error = match call().await {
             Ok(answer) => return answer,
-            Err(error) => assert!(error.is_retryable(), "{error:?}"),
-        }
-        assert!(began.elapsed() < FAILOVER, "nobody took its place");
+            Err(error) => error,
+        };
+        assert!(error.is_retryable(), "{error:?}");
+        assert!(began.elapsed() < FAILOVER, "nobody took its place: {error:?}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
@@ -120,6 +121,9 @@ async fn a_primary_that_dies_is_left_for_the_next() {
     let failover = || ask(sentinel.port(), Some("sentinel-secret"), &["SENTINEL", "FAILOVER", "primary"]).is_ok();
     until("the Sentinel begins", failover);
     until("it takes over", || says(primary.port(), "role:master"));
+    let question = ["SENTINEL", "GET-MASTER-ADDR-BY-NAME", "primary"];
+    let named = || format!("{:?}", ask(sentinel.port(), Some("sentinel-secret"), &question));
+    until("the Sentinel says so", || named().contains(&primary.port().to_string()));
     // By hand too: a Sentinel that was held up by a busy machine does nothing for half a minute.
     until("it is told too", || follow(replica.port(), primary.port()));
     until("the other one follows", || says(replica.port(), "role:slave"));

@@ -121,12 +121,22 @@ pub fn is_gone(error: &RedisError) -> bool {
         || matches!(error.code(), Some("READONLY" | "MASTERDOWN" | "NOREPLICAS" | "LOADING"))
 }
 
+/// The error among a pipeline's answers.
+fn refusal(value: &Value) -> Option<RedisError> {
+    match value {
+        Value::ServerError(error) => Some(error.clone().into()),
+        _ => None,
+    }
+}
+
 impl ConnectionLike for Line {
     fn req_packed_command<'a>(&'a mut self, command: &'a Cmd) -> RedisFuture<'a, Value> {
         Box::pin(async move {
             let Numbered { number, mut manager, .. } = self.usable().await?;
             let answer = manager.req_packed_command(command).await;
-            self.look(number, answer)
+            // The caller makes an error of a refusal, later.
+            let refused = answer.as_ref().ok().and_then(refusal);
+            self.look(number, refused.map_or(answer, Err))
         })
     }
 
@@ -139,6 +149,11 @@ impl ConnectionLike for Line {
         Box::pin(async move {
             let Numbered { number, mut manager, .. } = self.usable().await?;
             let answer = manager.req_packed_commands(pipeline, offset, count).await;
+            // A pipeline is answered even if each of its commands is refused.
+            let refused = answer.as_ref().ok().and_then(|values| values.iter().find_map(refusal));
+            if let Some(error) = refused {
+                drop(self.look::<()>(number, Err(error)));
+            }
             self.look(number, answer)
         })
     }
