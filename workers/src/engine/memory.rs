@@ -12,7 +12,7 @@ pub fn keep_freed_pages() {
     }
 }
 
-/// Gives what the allocator keeps for later back to the system, so that [`anonymous`] tells what is in use. Does nothing on other C libraries than GNU's.
+/// Gives what the allocator keeps for later back to the system, so that anonymous memory tells what is in use. Does nothing on other C libraries than GNU's.
 pub fn give_back_freed_pages() {
     #[cfg(target_env = "gnu")]
     // SAFETY: may be called at any time from any thread.
