@@ -16,8 +16,17 @@ pub struct Memory {
 
 /// Memory of this process now.
 pub fn memory() -> Memory {
+    told("self")
+}
+
+/// Memory of another process now; all 0 once it is gone.
+pub fn memory_of(process: u32) -> Memory {
+    told(&process.to_string())
+}
+
+fn told(process: &str) -> Memory {
     // One reading for all: the peak of another moment could be below what is resident.
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
     let resident = field(&status, "VmRSS");
     // The kernel sums both up from counters of each processor, which may be a few pages apart.
     Memory { resident, anonymous: field(&status, "RssAnon"), peak: field(&status, "VmHWM").max(resident) }

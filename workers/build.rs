@@ -31,14 +31,15 @@ fn compile_allocations() {
     const SOURCE: &str = "src/engine/allocations.cpp";
     println!("cargo:rerun-if-changed={SOURCE}");
     println!("cargo:rerun-if-env-changed=LIBTORCH_INCLUDE");
-    let named = ["LIBTORCH_INCLUDE", "LIBTORCH"].iter().find_map(std::env::var_os).map(PathBuf::from);
-    // Else beside the libraries that torch-sys has found.
-    let beside =
-        || std::env::var_os("DEP_TCH_LIBTORCH_LIB").and_then(|lib| Some(PathBuf::from(lib).parent()?.to_path_buf()));
+    let root = ["LIBTORCH_INCLUDE", "LIBTORCH"].iter().find_map(std::env::var_os).map(PathBuf::from);
+    let Some(root) = root else {
+        println!(
+            "cargo::error=LIBTORCH does not say where libtorch is: `make setup` installs it, .cargo/config.toml names it"
+        );
+        return;
+    };
     let mut build = cc::Build::new();
-    if let Some(root) = named.or_else(beside) {
-        build.include(root.join("include"));
-    }
+    build.include(root.join("include"));
     build
         .cpp(true)
         .std("c++17")

@@ -10,7 +10,7 @@ use mehl_soup::coefficients::CoefficientsFile;
 use mehl_soup::runner::engine::{Completion, EngineError, SoupEngine};
 use mehl_soup::sweep::parse::parse_spec;
 use mehl_soup::sweep::spec::{ComputeDtype, ZooSpec};
-use mehl_soup_worker::engine::{Backward, Gradients, Inputs, Phases, dtype, gradients};
+use mehl_soup_worker::engine::{Backward, Clock, Gradients, Inputs, dtype, gradients};
 use mehl_soup_worker::families::{Model, Pass, Precision};
 use mehl_soup_worker::hyperplane::write_soup;
 use support::golden::{tensor, try_load_in, zoo_spec};
@@ -75,7 +75,7 @@ fn compute(
     let leaves: Vec<Tensor> = model.parameters().values().map(Tensor::shallow_clone).collect();
     let backward = Backward { how: Pass::Learn.with(precision), recompute };
     let inputs = [pixels.shallow_clone()];
-    gradients(model.as_ref(), (&inputs, labels), &leaves, temperature, backward, &mut Phases::default()).unwrap()
+    gradients(model.as_ref(), (&inputs, labels), &leaves, temperature, backward, &mut Clock::new(Device::Cpu)).unwrap()
 }
 
 fn values(tensor: &Tensor) -> Vec<f64> {
@@ -118,7 +118,7 @@ fn bf16_is_near_f32_in_every_family() {
         let leaves: Vec<Tensor> = model.parameters().values().map(Tensor::shallow_clone).collect();
         let backward = Backward { how: Pass::Learn.full(), recompute: false };
         let of_rounded =
-            gradients(model.as_ref(), (&images, &case_model.2), &leaves, None, backward, &mut Phases::default())
+            gradients(model.as_ref(), (&images, &case_model.2), &leaves, None, backward, &mut Clock::new(Device::Cpu))
                 .unwrap();
         let floor = relative_error(&of_rounded.leaves, &full.leaves);
         println!("{case}: gradients {error:.5}, of rounded images {floor:.5}");
@@ -169,7 +169,8 @@ fn recomputing_leaves_out_parts_without_gradient() {
         let backward = Backward { how: Pass::Learn.full(), recompute };
         let inputs = [pixels.shallow_clone()];
         let found =
-            gradients(model.as_ref(), (&inputs, &labels), &leaves, None, backward, &mut Phases::default()).unwrap();
+            gradients(model.as_ref(), (&inputs, &labels), &leaves, None, backward, &mut Clock::new(Device::Cpu))
+                .unwrap();
         found.leaves.iter().map(values).collect::<Vec<_>>()
     };
     assert_eq!(found(true), found(false));

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use mehl_soup::host;
-use mehl_soup_worker::engine::{Backward, Phases, gradients, memory};
+use mehl_soup_worker::engine::{Backward, Clock, gradients, memory};
 use mehl_soup_worker::families::{Model, Pass, Precision, Vit, VitConfig};
 use tch::{Device, Kind, Tensor};
 
@@ -32,7 +32,7 @@ fn peak(model: &Vit, precision: Precision, recompute: bool) -> u64 {
     let images = [Tensor::randn([BATCH, 3, 224, 224], (Kind::Float, Device::Cpu))];
     let labels = Tensor::zeros([BATCH], (Kind::Int64, Device::Cpu));
     let backward = Backward { how: Pass::Learn.with(precision), recompute };
-    let run = || gradients(model, (&images, &labels), &leaves, None, backward, &mut Phases::default()).unwrap();
+    let run = || gradients(model, (&images, &labels), &leaves, None, backward, &mut Clock::new(Device::Cpu)).unwrap();
     // What libraries set up at the first call is no part of it.
     drop(run());
     memory::give_back_freed_pages();

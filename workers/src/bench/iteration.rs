@@ -3,8 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, bail};
 use mehl_soup::checkpoint::Checkpoint;
@@ -13,7 +12,7 @@ use mehl_soup::runner::engine::{Directive, EngineError, HostError, Progress, Sco
 use mehl_soup::sweep::manifest::Manifest;
 use mehl_soup::sweep::parse::parse_spec;
 use mehl_soup::zoo::HashCache;
-use mehl_soup_worker::engine::{Backward, LocalEngine, Phases, Settings, device, dtype, gradients, memory};
+use mehl_soup_worker::engine::{Backward, Clock, LocalEngine, Settings, device, dtype, gradients, memory};
 use mehl_soup_worker::families::{Model, Pass, Precision, Vit, VitConfig};
 use mehl_soup_worker::rng;
 use safetensors::Dtype;
@@ -154,24 +153,6 @@ impl Measured {
     }
 }
 
-/// The largest anonymous memory while some work runs, looked at every few milliseconds by another thread.
-fn peak_while<R>(work: impl FnOnce() -> R) -> (R, u64) {
-    let done = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        let watcher = scope.spawn(|| {
-            let mut peak = 0;
-            while !done.load(Ordering::Relaxed) {
-                peak = peak.max(host::memory().anonymous);
-                std::thread::sleep(Duration::from_millis(3));
-            }
-            peak
-        });
-        let result = work();
-        done.store(true, Ordering::Relaxed);
-        (result, watcher.join().unwrap_or(0))
-    })
-}
-
 fn random(shape: &[i64], scale: f32, rng: &mut impl rand_chacha::rand_core::Rng) -> Vec<f32> {
     let n = shape.iter().product::<i64>() as usize;
     (0..n).map(|_| (rng.next_u32() as f32 / u32::MAX as f32 - 0.5) * scale).collect()
@@ -252,16 +233,16 @@ fn bare(args: &BenchArgs, config: &VitConfig, before: u64, which: Loop, measured
     let labels = Tensor::f_arange(batch, (Kind::Int64, Device::Cpu))?;
     let precision = if kind == Kind::Float { dtype::precision(which.dtype.into()) } else { Precision::Full };
     let backward = Backward { how: Pass::Learn.with(precision), recompute: which.recompute };
-    let (ran, peak) = peak_while(|| -> anyhow::Result<()> {
+    let (ran, peak) = memory::peak_while(|| -> anyhow::Result<()> {
         for i in 0..WARM_UP + args.iterations {
-            let mut phases = Phases::default();
+            let mut clock = Clock::new(Device::Cpu);
             let began = Instant::now();
-            let found = gradients(&model, (&images, &labels), &leaves, None, backward, &mut phases)?;
+            let found = gradients(&model, (&images, &labels), &leaves, None, backward, &mut clock)?;
             let seconds = began.elapsed().as_secs_f64();
             drop(found);
             if i >= WARM_UP {
                 measured.seconds.push(seconds);
-                measured.add_phases(&[("forward", phases.forward), ("backward", phases.backward)], 1);
+                measured.add_phases(&clock.phases().named(), 1);
             }
         }
         Ok(())
@@ -338,7 +319,7 @@ fn soup(
     // A short attempt to warm up, then one that counts.
     for iterations in [WARM_UP, args.iterations + 1] {
         watch = Watch { stop_at: iterations as u64, last: None, seconds: vec![] };
-        let (ran, peak) = peak_while(|| engine.run(&task, manifest, None, &mut watch));
+        let (ran, peak) = memory::peak_while(|| engine.run(&task, manifest, None, &mut watch));
         match ran {
             Err(EngineError::Stopped) => {}
             Err(error) => return Err(error.into()),
@@ -361,6 +342,7 @@ fn report(args: &BenchArgs, threads: usize, elements: usize, loops: &[(Loop, Mea
         let phases: Vec<String> = measured
             .phases
             .iter()
+            .filter(|(_, sum)| *sum > 0.0)
             .map(|(phase, sum)| format!("{phase} {:.4}", sum / measured.iterations as f64))
             .collect();
         let (seconds, memory) = (median(measured.seconds.clone()), measured.anonymous as f64 / 1e9);

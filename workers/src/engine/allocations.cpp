@@ -1,7 +1,9 @@
-// What libtorch's allocators say of themselves: tch has no call for it. Needs c10 alone, so that it links where CUDA is not installed.
+// What libtorch's allocators say of themselves, and events on a device: tch has no call for them. Needs c10 alone, so that it links where CUDA is not installed.
 
 #include <c10/core/Allocator.h>
 #include <c10/core/CachingDeviceAllocator.h>
+#include <c10/core/Event.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 #include <c10/util/ThreadLocalDebugInfo.h>
 
 #include <atomic>
@@ -119,5 +121,34 @@ int64_t mehl_soup_host_watch_end(void* handle) {
   } catch (...) {
   }
   return (*watch)->peak.load();
+}
+
+// An event in the device's current stream; null where there is none.
+void* mehl_soup_cuda_event(int index) {
+  try {
+    const c10::Device device(c10::DeviceType::CUDA, static_cast<c10::DeviceIndex>(index));
+    const c10::impl::VirtualGuardImpl backend(c10::DeviceType::CUDA);
+    // The backend's own events can be timed; PyTorch's default ones cannot.
+    auto event = std::make_unique<c10::Event>(c10::DeviceType::CUDA, c10::EventFlag::BACKEND_DEFAULT);
+    event->record(backend.getStream(device));
+    return event.release();
+  } catch (...) {
+    return nullptr;
+  }
+}
+
+// Seconds between two events; waits for the later one. 0 if that cannot be told.
+double mehl_soup_cuda_event_seconds(const void* from, const void* to) {
+  try {
+    const auto* end = static_cast<const c10::Event*>(to);
+    end->synchronize();
+    return static_cast<const c10::Event*>(from)->elapsedTime(*end) / 1e3;
+  } catch (...) {
+    return 0.0;
+  }
+}
+
+void mehl_soup_cuda_event_free(void* event) {
+  delete static_cast<c10::Event*>(event);
 }
 }

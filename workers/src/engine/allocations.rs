@@ -1,7 +1,9 @@
-//! What libtorch has allocated, as its allocators tell: on a CUDA device at any moment, on the host while a computation is watched.
+//! What libtorch has allocated, as its allocators tell: on a CUDA device at any moment, on the host while a computation is watched. And moments in the work that is
+//! queued on a CUDA device.
 
 use std::ffi::{c_int, c_void};
 use std::marker::PhantomData;
+use std::ptr::NonNull;
 
 use mehl_soup::runner::engine;
 use tch::Device;
@@ -20,6 +22,9 @@ unsafe extern "C" {
     fn mehl_soup_cuda_memory(index: c_int, out: *mut RawMemory) -> c_int;
     fn mehl_soup_cuda_reset_peak(index: c_int) -> c_int;
     fn mehl_soup_cuda_empty_cache() -> c_int;
+    fn mehl_soup_cuda_event(index: c_int) -> *mut c_void;
+    fn mehl_soup_cuda_event_seconds(from: *const c_void, to: *const c_void) -> f64;
+    fn mehl_soup_cuda_event_free(event: *mut c_void);
     fn mehl_soup_host_watch() -> *mut c_void;
     fn mehl_soup_host_watch_end(handle: *mut c_void) -> i64;
 }
@@ -77,6 +82,31 @@ pub fn give_back(device: Device) {
     if matches!(device, Device::Cuda(_)) {
         // SAFETY: takes nothing, catches its own exceptions.
         unsafe { mehl_soup_cuda_empty_cache() };
+    }
+}
+
+/// A moment in the work that is queued on a CUDA device.
+pub struct Event(NonNull<c_void>);
+
+impl Event {
+    /// After what is queued by now; `None` where nothing is queued, as on the CPU, or no event can be had.
+    pub fn record(device: Device) -> Option<Self> {
+        let Device::Cuda(index) = device else { return None };
+        // SAFETY: takes a number, catches its own exceptions.
+        NonNull::new(unsafe { mehl_soup_cuda_event(index as c_int) }).map(Self)
+    }
+
+    /// Seconds from this moment to a later one of the same device, which is waited for.
+    pub fn seconds_until(&self, later: &Self) -> f64 {
+        // SAFETY: both are events of `mehl_soup_cuda_event`, which live as long as these.
+        unsafe { mehl_soup_cuda_event_seconds(self.0.as_ptr(), later.0.as_ptr()) }
+    }
+}
+
+impl Drop for Event {
+    fn drop(&mut self) {
+        // SAFETY: of `mehl_soup_cuda_event`, and freed once.
+        unsafe { mehl_soup_cuda_event_free(self.0.as_ptr()) };
     }
 }
 
@@ -147,5 +177,6 @@ mod tests {
     fn the_host_is_no_cuda_device() {
         assert_eq!(device_memory(Device::Cpu), None);
         assert_eq!(device_memory(Device::Cuda(0)), None, "nothing has loaded CUDA here");
+        assert!(Event::record(Device::Cpu).is_none() && Event::record(Device::Cuda(0)).is_none());
     }
 }

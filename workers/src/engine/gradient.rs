@@ -1,10 +1,8 @@
 //! The soup's loss and gradient on one batch, by one backward pass through one model.
 
-use std::time::Instant;
-
 use tch::{Kind, Reduction, TchError, Tensor};
 
-use super::phases::Phases;
+use super::phases::{Clock, Phase};
 use crate::families::{Forward, Model};
 
 /// What a backward pass gives.
@@ -38,9 +36,9 @@ pub fn gradients(
     leaves: &[Tensor],
     inverse_temperature: Option<f64>,
     backward: Backward,
-    phases: &mut Phases,
+    clock: &mut Clock,
 ) -> Result<Gradients, TchError> {
-    let began = Instant::now();
+    let begun = clock.begin(Phase::Forward);
     let Backward { how, recompute } = backward;
     // Before anything is queued on the device: to copy a number to it waits for what is.
     let temperature = match (inverse_temperature, leaves.first()) {
@@ -75,9 +73,9 @@ pub fn gradients(
     };
     let loss = logits.f_cross_entropy_loss::<Tensor>(labels, None, Reduction::Mean, -100, 0.0)?;
     drop(logits);
-    phases.forward += began.elapsed().as_secs_f64();
+    clock.end(Phase::Forward, begun);
 
-    let began = Instant::now();
+    let begun = clock.begin(Phase::Backward);
     let wanted = [entry.as_ref(), temperature.as_ref()].into_iter().flatten();
     let mut found = Backpropagated::through(&loss, leaves, wanted)?;
     let temperature = temperature.and_then(|_| found.others.pop());
@@ -109,7 +107,7 @@ pub fn gradients(
         Some(gradient) => gradient.f_to_kind(Kind::Double)?.f_double_value(&[0])?,
         None => 0.0,
     };
-    phases.backward += began.elapsed().as_secs_f64();
+    clock.end(Phase::Backward, begun);
     Ok(Gradients { loss, temperature, leaves: gradients })
 }
 

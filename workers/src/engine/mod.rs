@@ -23,7 +23,7 @@ use mehl_soup::coefficients::{About, Coefficients, CoefficientsFile, IngredientR
 use mehl_soup::runner::engine::{Completion, Directive, EngineError, Scores, ScoresHost, SoupEngine, TaskHost};
 use mehl_soup::sweep::manifest::Manifest;
 use mehl_soup::sweep::results::Hyperparameters;
-use mehl_soup::sweep::spec::{ComputeDtype, ComputeSpec, DirectionDtype, MethodName, SoupSpec, Spec};
+use mehl_soup::sweep::spec::{ComputeDtype, Spec};
 use mehl_soup::task::Task;
 use mehl_soup::zoo::{HashCache, LayerGroups};
 use tch::{Device, Kind};
@@ -33,16 +33,16 @@ use errors::zoo_error;
 pub use errors::{span_error, torch_error};
 pub use gradient::{Backward, Gradients, gradients};
 pub use inputs::Inputs;
-pub use phases::{Phases, timed};
+pub use phases::{Clock, Phases};
 pub use scoring::score;
 use task_run::Claim;
 pub use task_run::TaskRun;
 
-use crate::data::Split;
-use crate::families::{Pass, Precision};
+use crate::families::Precision;
 use crate::hyperplane::MixedTensors;
 use crate::methods;
 use needs::Needs;
+use probe::Probed;
 
 /// How an engine computes.
 #[derive(Debug, Clone)]
@@ -64,13 +64,15 @@ pub struct LocalEngine {
     inputs: Option<Inputs>,
     /// Seconds by phase of the last task.
     pub phases: Phases,
+    /// What passes take: the same for all tasks with the same batch and dtype.
+    probed: Probed,
 }
 
 impl LocalEngine {
     /// An engine that opens its inputs when it first needs them.
     pub fn new(spec: Spec, settings: Settings) -> Self {
         tch::set_num_threads(settings.threads as i32);
-        Self { spec, settings, inputs: None, phases: Phases::default() }
+        Self { spec, settings, inputs: None, phases: Phases::default(), probed: Probed::default() }
     }
 
     fn open(&mut self, note: &mut dyn FnMut(&str)) -> Result<&Inputs, EngineError> {
@@ -145,7 +147,7 @@ impl LocalEngine {
             note(&format!("task {}: {why}", task.id));
         }
         let model_batch = if task.soup.method.learns() && !mixed.names.is_empty() {
-            let needs = needs_of(inputs, &task.soup, mixed, dtype, &self.spec.compute)?;
+            let needs = Needs::of_task(inputs, &task.soup, mixed, dtype, &self.spec.compute, &self.probed)?;
             let budget = budget::budget(&self.spec.compute, inputs.device);
             budget::model_batch(task.soup.model_batch, task.soup.method, &needs, &budget, members.len())?
         } else {
@@ -167,32 +169,6 @@ impl LocalEngine {
             exact: true,
         })
     }
-}
-
-/// What a task will need, by two small passes of each kind. It is measured anew for each task, as another batch or dtype is another need; beside a task it is nothing.
-fn needs_of(
-    inputs: &Inputs,
-    soup: &SoupSpec,
-    mixed: &MixedTensors,
-    dtype: ComputeDtype,
-    compute: &ComputeSpec,
-) -> Result<Needs, EngineError> {
-    let value = if inputs.kind == Kind::Double { 8 } else { 4 };
-    let learned = matches!(soup.method, MethodName::Learned | MethodName::LearnedPlus);
-    let stored = if learned { DirectionDtype::F32 } else { soup.direction_dtype.resolve(dtype == ComputeDtype::Bf16) };
-    let (row, reading) = needs::rows(mixed, stored, value);
-    let centre = if learned { 0 } else { (mixed.elements() * value) as u64 };
-    let samples = |split: &Split, batch: usize| batch.min(split.samples());
-    let data = &inputs.data;
-    let learn_batch = samples(&data.learn, soup.batch);
-    let score_batch = samples(&data.select, compute.score_batch).max(samples(&data.learn, compute.score_batch));
-    let leaves = inputs.leaves(&mixed.names)?;
-    let how = Pass::Learn.with(dtype::precision(dtype));
-    let backward = Backward { how, recompute: compute.recompute };
-    let learning = probe::learning(inputs, &leaves, learn_batch, backward)?;
-    // In the dtype of the parameters, in which finished soups are scored: it takes the most.
-    let scoring = probe::scoring(inputs, score_batch, Pass::Score.full())?;
-    Ok(Needs { base: inputs.base_bytes(), centre, row, reading, learning, scoring })
 }
 
 /// Everything a task's result depends on.
@@ -279,7 +255,7 @@ impl SoupEngine for LocalEngine {
         } else {
             methods::by_name(task.soup.method).run(&mut run)
         };
-        self.phases = run.phases;
+        self.phases = run.clock.phases();
         let coefficients = found?;
         let scores = run.score_exact(&coefficients)?;
         // Every weight of this attempt has been read: a result of changed files would be nobody's.

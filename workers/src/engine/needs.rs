@@ -1,7 +1,13 @@
 //! The memory that a task needs at its largest, and the model batch that fits a budget: arithmetic over what was measured once.
 
-use mehl_soup::sweep::spec::DirectionDtype;
+use mehl_soup::runner::engine::EngineError;
+use mehl_soup::sweep::spec::{ComputeDtype, ComputeSpec, DirectionDtype, MethodName, SoupSpec};
 
+use super::dtype;
+use super::gradient::Backward;
+use super::inputs::Inputs;
+use super::probe::Probed;
+use crate::families::Pass;
 use crate::hyperplane::{MixedTensors, compact::Code};
 
 /// Bytes of a task's parts on its device; on the CPU, anonymous memory of the process.
@@ -22,6 +28,36 @@ pub struct Needs {
 }
 
 impl Needs {
+    /// Those of a task that learns, by some small passes.
+    ///
+    /// # Errors
+    /// As [`Probed::learning`].
+    pub(super) fn of_task(
+        inputs: &Inputs,
+        soup: &SoupSpec,
+        mixed: &MixedTensors,
+        dtype: ComputeDtype,
+        compute: &ComputeSpec,
+        probed: &Probed,
+    ) -> Result<Self, EngineError> {
+        let value = inputs.kind.elt_size_in_bytes();
+        let learned = matches!(soup.method, MethodName::Learned | MethodName::LearnedPlus);
+        let stored = match learned {
+            true => DirectionDtype::F32,
+            false => soup.direction_dtype.resolve(dtype == ComputeDtype::Bf16),
+        };
+        let (row, reading) = rows(mixed, stored, value);
+        let centre = if learned { 0 } else { (mixed.elements() * value) as u64 };
+        let data = &inputs.data;
+        let largest = data.select.samples().max(data.learn.samples());
+        let leaves = inputs.leaves(&mixed.names)?;
+        let backward = Backward { how: Pass::Learn.with(dtype::precision(dtype)), recompute: compute.recompute };
+        let learning = probed.learning(inputs, &leaves, soup.batch.min(data.learn.samples()), backward)?;
+        // In the dtype of the parameters, in which finished soups are scored: it takes the most.
+        let scoring = probed.scoring(inputs, compute.score_batch.min(largest), Pass::Score.full())?;
+        Ok(Self { base: inputs.base_bytes(), centre, row, reading, learning, scoring })
+    }
+
     /// At the largest, with `b` ingredients at once.
     pub fn peak(&self, b: usize) -> u64 {
         let passes = self.learning.max(self.scoring).max(self.reading);
@@ -38,7 +74,7 @@ impl Needs {
 }
 
 /// Bytes of all rows of one ingredient, and what reading them takes beside that, with so many bytes a value that is not compact.
-pub fn rows(mixed: &MixedTensors, dtype: DirectionDtype, value: usize) -> (u64, u64) {
+fn rows(mixed: &MixedTensors, dtype: DirectionDtype, value: usize) -> (u64, u64) {
     match Code::of(dtype) {
         None => ((mixed.elements() * value) as u64, 0),
         Some(code) => {

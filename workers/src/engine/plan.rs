@@ -18,7 +18,9 @@ use tch::Device;
 use super::budget::{self, Budget};
 use super::gradient::Backward;
 use super::inputs::Inputs;
-use super::{LocalEngine, dtype, needs_of, probe};
+use super::needs::Needs;
+use super::probe::{self, Probed};
+use super::{LocalEngine, dtype};
 use crate::data::Split;
 use crate::families::{Pass, Precision};
 use crate::hyperplane::MixedTensors;
@@ -100,6 +102,7 @@ struct Planner<'a> {
     inputs: &'a Inputs,
     budget: Budget,
     timings: Timings,
+    probed: Probed,
     /// Bytes a second of reading ingredients, as one was read.
     read_rate: f64,
     /// Bytes a second of copying in memory.
@@ -125,6 +128,7 @@ impl LocalEngine {
             inputs,
             budget: budget::budget(&spec.compute, inputs.device),
             timings: Timings::default(),
+            probed: Probed::default(),
             read_rate: parameters as f64 / began.elapsed().as_secs_f64().max(1e-9),
             copy_rate: copy_rate(),
             parameters,
@@ -219,7 +223,7 @@ impl Planner<'_> {
         plan: &mut TaskPlan,
     ) -> Result<(), EngineError> {
         let (inputs, soup, compute) = (self.inputs, &task.soup, &self.spec.compute);
-        let needs = needs_of(inputs, soup, mixed, plan.dtype, compute)?;
+        let needs = Needs::of_task(inputs, soup, mixed, plan.dtype, compute, &self.probed)?;
         match budget::model_batch(soup.model_batch, soup.method, &needs, &self.budget, members) {
             Ok(b) => plan.model_batch = b,
             Err(EngineError::Input(why)) => {

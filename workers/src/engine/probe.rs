@@ -1,5 +1,7 @@
 //! What one pass through the model takes, by doing it: memory as libtorch's allocators tell it, and seconds.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::time::Instant;
 
 use mehl_soup::runner::engine::EngineError;
@@ -9,8 +11,8 @@ use super::allocations::{self, HostWatch};
 use super::errors::torch_error;
 use super::gradient::{Backward, gradients};
 use super::inputs::Inputs;
-use super::phases::Phases;
-use crate::families::{Forward, Pass};
+use super::phases::Clock;
+use crate::families::{Forward, Pass, Precision};
 
 /// Samples of the smaller of the two passes that a larger one is predicted from; the other has twice as many.
 const FEW: usize = 4;
@@ -24,22 +26,54 @@ pub struct Taken {
     pub seconds: f64,
 }
 
-/// What a learning pass over `samples` samples would take: memory is linear in the samples beyond what does not depend on them.
-///
-/// The weights are what the model holds; nothing of it is changed.
-///
-/// # Errors
-/// If even the few samples that are tried do not fit the device, and what libtorch reports.
-pub fn learning(inputs: &Inputs, leaves: &[Tensor], samples: usize, backward: Backward) -> Result<u64, EngineError> {
-    predicted(samples, |samples| learn_once(inputs, leaves, samples, backward))
+/// What passes take, as far as they were tried: each is tried once an engine.
+#[derive(Default)]
+pub struct Probed(RefCell<HashMap<(Tried, usize, Precision), u64>>);
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Tried {
+    Learning { recompute: bool },
+    Scoring,
 }
 
-/// What a scoring pass over `samples` samples would take.
-///
-/// # Errors
-/// As [`learning`].
-pub fn scoring(inputs: &Inputs, samples: usize, how: Forward) -> Result<u64, EngineError> {
-    predicted(samples, |samples| score_once(inputs, samples, how))
+impl Probed {
+    /// Bytes that a learning pass over `samples` samples takes: linear in the samples, beyond what does not depend on them.
+    ///
+    /// The weights are what the model holds; nothing of it is changed.
+    ///
+    /// # Errors
+    /// If even the few samples that are tried do not fit the device, and what libtorch reports.
+    pub fn learning(
+        &self,
+        inputs: &Inputs,
+        leaves: &[Tensor],
+        samples: usize,
+        backward: Backward,
+    ) -> Result<u64, EngineError> {
+        let pass = (Tried::Learning { recompute: backward.recompute }, samples, backward.how.precision);
+        self.known(pass, |samples| learn_once(inputs, leaves, samples, backward))
+    }
+
+    /// Bytes that a scoring pass over `samples` samples takes.
+    ///
+    /// # Errors
+    /// As [`Probed::learning`].
+    pub fn scoring(&self, inputs: &Inputs, samples: usize, how: Forward) -> Result<u64, EngineError> {
+        self.known((Tried::Scoring, samples, how.precision), |samples| score_once(inputs, samples, how))
+    }
+
+    fn known(
+        &self,
+        pass: (Tried, usize, Precision),
+        once: impl Fn(usize) -> Result<Taken, EngineError>,
+    ) -> Result<u64, EngineError> {
+        if let Some(&bytes) = self.0.borrow().get(&pass) {
+            return Ok(bytes);
+        }
+        let bytes = predicted(pass.1, once)?;
+        self.0.borrow_mut().insert(pass, bytes);
+        Ok(bytes)
+    }
 }
 
 fn predicted(samples: usize, pass: impl Fn(usize) -> Result<Taken, EngineError>) -> Result<u64, EngineError> {
@@ -64,8 +98,8 @@ pub fn learn_once(
     let indices = indices(inputs, samples);
     watched(inputs.device, || {
         let (batch, labels) = inputs.data.learn.batch(&indices, inputs.device).map_err(torch_error)?;
-        let mut phases = Phases::default();
-        let found = gradients(inputs.model.as_ref(), (&batch, &labels), leaves, None, backward, &mut phases);
+        let mut clock = Clock::new(inputs.device);
+        let found = gradients(inputs.model.as_ref(), (&batch, &labels), leaves, None, backward, &mut clock);
         found.map(drop).map_err(torch_error)
     })
 }

@@ -12,7 +12,7 @@ use mehl_soup::task::Task;
 
 use super::errors::{span_error, zoo_error};
 use super::inputs::Inputs;
-use super::phases::{Phases, timed};
+use super::phases::{Clock, Phase, Phases};
 use super::{allocations, dtype};
 use crate::families::Precision;
 use crate::hyperplane::{MixedTensors, write_soup};
@@ -40,7 +40,7 @@ pub struct TaskRun<'a> {
     /// Iterations of the whole task if nothing stops early.
     pub planned_iterations: u64,
     /// Seconds by phase, of this attempt.
-    pub phases: Phases,
+    pub clock: Clock,
     last_select: Option<SplitScore>,
     /// Phases and samples of all iterations that the host was told of.
     told: (Phases, u64),
@@ -88,7 +88,7 @@ impl<'a> TaskRun<'a> {
             recompute,
             state,
             planned_iterations: 0,
-            phases: Phases::default(),
+            clock: Clock::new(inputs.device),
             last_select: None,
             told: (Phases::default(), samples_before),
             host,
@@ -100,7 +100,8 @@ impl<'a> TaskRun<'a> {
     /// What is measured from here on is the next iteration's: not the mix that was scored before it.
     pub fn begin_iteration(&mut self) {
         // Keeping the state is part of it all the same, and comes after the iteration was told of.
-        self.told.0 = Phases { snapshot: self.told.0.snapshot, ..self.phases };
+        self.clock.begin_iteration();
+        self.told.0 = self.clock.phases().with(Phase::Snapshot, &self.told.0);
     }
 
     /// Reads a model batch, and tells the host how long that took.
@@ -120,7 +121,7 @@ impl<'a> TaskRun<'a> {
     /// [`EngineError::Stopped`] once a checkpoint was kept on the host's wish.
     pub fn tick(&mut self, stage: &'static str, learn_loss: f64, samples_per_second: f64) -> Result<(), EngineError> {
         let select = self.last_select.or(self.state.select);
-        let samples = self.state.totals.effort.samples;
+        let (samples, phases) = (self.state.totals.effort.samples, self.clock.phases());
         let progress = Progress {
             iterations: self.state.totals.effort.iterations,
             planned_iterations: self.planned_iterations,
@@ -130,11 +131,11 @@ impl<'a> TaskRun<'a> {
             samples_per_second,
             host_bytes: host::memory().resident,
             device: allocations::device_memory(self.inputs.device).map(Into::into),
-            iteration: (self.phases.iterations > self.told.0.iterations)
-                .then(|| Iteration { samples: samples - self.told.1, phases: self.phases.since(&self.told.0) }),
+            iteration: (phases.iterations > self.told.0.iterations)
+                .then(|| Iteration { samples: samples - self.told.1, phases: phases.since(&self.told.0) }),
             stage,
         };
-        self.told = (self.phases, samples);
+        self.told = (phases, samples);
         match self.host.progress(&progress) {
             Directive::Continue => Ok(()),
             Directive::Checkpoint => self.save(),
@@ -176,8 +177,8 @@ impl<'a> TaskRun<'a> {
     /// Hands the state to the host.
     pub fn save(&mut self) -> Result<(), EngineError> {
         self.update_effort();
-        let Self { phases, host, state, .. } = self;
-        timed(&mut phases.snapshot, || host.save(state))?;
+        let Self { clock, host, state, .. } = self;
+        clock.timed(Phase::Snapshot, || host.save(state))?;
         Ok(())
     }
 

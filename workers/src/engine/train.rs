@@ -11,7 +11,7 @@ use tch::Tensor;
 
 use super::errors::torch_error;
 use super::gradient::{Backward, Gradients, gradients};
-use super::phases::timed;
+use super::phases::Phase;
 use super::task_run::TaskRun;
 use crate::families::Pass;
 use crate::hyperplane::{Projection, Span, adamw};
@@ -116,15 +116,14 @@ pub fn learn(
             mix(run, span, parametrization, &leaves)?;
             let parameters = current(run)?.parameters.clone();
             let temperature = parametrization.inverse_temperature(&parameters);
-            let mut phases = run.phases;
-            let (batch, labels) =
-                timed(&mut phases.data, || learn.batch(indices, run.inputs.device)).map_err(torch_error)?;
+            let taken = run.clock.timed(Phase::Data, || learn.batch(indices, run.inputs.device));
+            let (batch, labels) = taken.map_err(torch_error)?;
             let backward = Backward { how: Pass::Learn.with(run.precision()), recompute: run.recompute };
-            let found =
-                gradients(run.inputs.model.as_ref(), (&batch, &labels), &leaves, temperature, backward, &mut phases);
+            let model = run.inputs.model.as_ref();
+            let found = gradients(model, (&batch, &labels), &leaves, temperature, backward, &mut run.clock);
             let Gradients { loss, temperature: temperature_gradient, leaves: gradients } =
                 found.map_err(torch_error)?;
-            let projection = timed(&mut phases.project, || span.project(&gradients)).map_err(torch_error)?;
+            let projection = run.clock.timed(Phase::Project, || span.project(&gradients)).map_err(torch_error)?;
             drop(gradients);
             if !loss.is_finite() || !projection.gradient_norm.is_finite() {
                 return Err(EngineError::Numerics(format!(
@@ -133,7 +132,7 @@ pub fn learn(
                     projection.gradient_norm, run.state.totals.effort.iterations, position.outer, position.batch
                 )));
             }
-            let update = Instant::now();
+            let update = run.clock.begin(Phase::Update);
             let gradient = parametrization.gradient(&parameters, &projection, temperature_gradient);
             let current = current(run)?;
             current.step += 1;
@@ -150,9 +149,8 @@ pub fn learn(
             current.iteration += 1;
             current.epoch_loss.0 += loss * indices.len() as f64;
             current.epoch_loss.1 += indices.len();
-            phases.update += update.elapsed().as_secs_f64();
-            phases.iterations += 1;
-            run.phases = phases;
+            run.clock.end(Phase::Update, update);
+            run.clock.end_iteration();
             let seconds = began.elapsed().as_secs_f64();
             let effort = &mut run.state.totals.effort;
             effort.iterations += 1;
@@ -208,7 +206,7 @@ fn mix(
     leaves: &[Tensor],
 ) -> Result<(), EngineError> {
     let x = parametrization.coordinates(&current(run)?.parameters);
-    timed(&mut run.phases.mix, || span.mix_into(&x, leaves)).map_err(torch_error)
+    run.clock.timed(Phase::Mix, || span.mix_into(&x, leaves)).map_err(torch_error)
 }
 
 #[cfg(test)]

@@ -67,6 +67,11 @@ impl Running {
         Self { child, what, began: Instant::now(), output: Some(output) }
     }
 
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends a signal.
     pub fn signal(&self, signal: i32) {
         // SAFETY: plain system call; the child is not waited for yet, so its id is its own.
