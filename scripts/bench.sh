@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # `make bench`: this program and the yardstick (PyTorch scripts, see docs/benchmarks.md) on the same zoo, one after the other; tables and plots in
-# docs/benchmarks.md. BENCH_PARTS chooses: images, iteration, yardstick. Takes half an hour on two cores; nothing else should run beside it.
+# docs/benchmarks.md. BENCH_PARTS chooses: images, iteration, batches, cold, seeds, yardstick. Takes 40 minutes on two cores, 16 GB of disk and some minutes more for the first zoos;
+# nothing else should run beside it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 release="${RELEASE:-target/release}"
-parts="${BENCH_PARTS:-images iteration yardstick}"
+parts="${BENCH_PARTS:-images iteration batches cold seeds yardstick}"
 out=target/bench
 lines="$out/lines.jsonl"
 python="$(scripts/setup-python-check.sh)"
@@ -22,6 +23,20 @@ if has iteration; then
 		"$release/mehl-soup-worker" bench --part iteration --out "$out" --model-batch "$b" --iterations 4 --lines "$lines"
 	done
 	"$release/mehl-soup-worker" bench --part iteration --out "$out" --model-batch 8 --direction-dtype int4 --iterations 4 --lines "$lines"
+fi
+if has batches; then
+	"$release/mehl-soup-worker" bench --part batches --out "$out" --lines "$lines"
+fi
+if has cold; then
+	"$release/mehl-soup-worker" bench --part cold --out "$out" --lines "$lines"
+fi
+if has seeds; then
+	demos=()
+	for seed in 201 202 203 204 205; do
+		"$release/mehl-soup" demo --make-zoo "$out/demo-$seed" --seed "$seed" >&2
+		demos+=("$out/demo-$seed")
+	done
+	"$python" workers/benches/seeds.py --program "$release/mehl-soup" --lines "$lines" "${demos[@]}"
 fi
 if has yardstick; then
 	yardstick() { "$python" workers/benches/yardstick "$@" --zoo "$out" | tee -a "$lines" >&2; }

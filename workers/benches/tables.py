@@ -248,8 +248,8 @@ def memory_table(lines):
 
 def target_table(rows):
     def row(what, value, unit, error, at_most, at_least):
-        wanted = "" if at_most is None else f"at most {at_most:g}"
-        wanted = wanted if at_least is None else f"at least {at_least:g}"
+        bounds = [("at least", at_least), ("at most", at_most)]
+        wanted = ", ".join(f"{which} {bound:g}" for which, bound in bounds if bound is not None)
         met = (at_most is None or value <= at_most) and (at_least is None or value >= at_least)
         measured = f"{value:.4g}" + (f" ± {error:.2g}" if error is not None else "") + (f" {unit}" if unit else "")
         return [what, measured, wanted, ("yes" if met else "**no**") if wanted else ""]

@@ -7,10 +7,11 @@ mod support;
 use std::fs;
 use std::os::unix::fs::symlink;
 
+use mehl_soup_worker::data::{Data, Split};
 use serde_json::json;
 use support::fixture;
 use support::images::{Scene, flat, folder, labels, picture, values};
-use tch::{Device, Kind};
+use tch::{Device, Kind, Tensor};
 
 const PLAIN: &str = "image = { resize = [8, 8], mean = 0, std = 1 }\n";
 
@@ -47,6 +48,35 @@ fn a_folder_is_read_by_class_and_path() {
     let part = values(&data.select).chunks(192).next().unwrap().to_vec();
     let (first, _) = data.select.batch(&[0], Device::Cpu).unwrap();
     assert_eq!(flat(&first[0]), part);
+}
+
+/// What is done for a GPU, on the only device that every machine has.
+#[test]
+fn batches_of_what_is_kept_on_a_device_are_the_same() {
+    let scene = Scene::new();
+    folder(&scene.path("learn"), &["a", "b"], 4, 0);
+    folder(&scene.path("test"), &["a", "b"], 2, 9);
+    let mut data = scene.load(&format!("learn = 'learn'\ntest = 'test'\nselect_fraction = 0.3\n{PLAIN}")).unwrap();
+    let of = |split: &Split| {
+        let (batch, labels) = split.batch(&[1, 0, 1], Device::Cpu).unwrap();
+        let (range, _) = split.range(0, 2, Device::Cpu).unwrap();
+        (flat(&batch[0]), Vec::<i64>::try_from(labels).unwrap(), flat(&range[0]), values(split))
+    };
+    let all = |data: &Data| [&data.learn, &data.select, data.test.as_ref().unwrap()].map(of);
+    let expected = all(&data);
+    let image = 3 * 8 * 8 + 8;
+    assert_eq!((data.learn.bytes(), data.select.bytes()), (6 * image, 2 * image));
+    // Learn does not fit: select and test are kept without it. Then all are.
+    for budget in [6 * image, 100 * image] {
+        data.keep_on(Device::Cpu, budget - 1).unwrap();
+        assert_eq!(all(&data), expected);
+    }
+    // So are tensors.
+    let inputs = Tensor::arange(12, (Kind::Float, Device::Cpu)).view([6, 2]);
+    let mut split = Split::of_tensors(vec![inputs], Tensor::arange(6, (Kind::Int64, Device::Cpu)));
+    let expected = of(&split);
+    split.keep_on(Device::Cpu).unwrap();
+    assert_eq!((of(&split), split.bytes()), (expected, 6 * (8 + 8)));
 }
 
 #[test]

@@ -136,6 +136,36 @@ fn bf16_is_near_f32_in_every_family() {
     }
 }
 
+/// A soup that the mix writes in bf16 is what the pass would have rounded it to, and nothing that a pass takes in f32 is among it.
+#[test]
+fn leaves_in_bf16_give_the_bits_of_leaves_that_the_pass_rounds() {
+    for (case, heads) in CASES {
+        let case_model = model(case, heads);
+        let model = &case_model.0;
+        for recompute in [false, true] {
+            let wide = compute(&case_model, Precision::Bf16, recompute, None);
+            let mut rounded = 0;
+            for (name, leaf) in model.parameters().iter().filter(|(name, _)| model.rounds(name)) {
+                rounded += leaf.numel();
+                leaf.shallow_clone().set_data(&leaf.detach().to_kind(Kind::BFloat16));
+                assert!(model.parameters()[name].kind() == Kind::BFloat16 && model.parameters()[name].requires_grad());
+            }
+            let all: usize = model.parameters().values().map(Tensor::numel).sum();
+            assert!(rounded > all / 2, "{case}: {rounded} of {all} values are rounded");
+            let narrow = compute(&case_model, Precision::Bf16, recompute, None);
+            assert_eq!(wide.loss, narrow.loss, "{case}");
+            for (name, (a, b)) in model.parameters().keys().zip(wide.leaves.iter().zip(&narrow.leaves)) {
+                let kind = if model.rounds(name) { Kind::BFloat16 } else { Kind::Float };
+                assert_eq!((a.kind(), b.kind()), (Kind::Float, kind), "{case}: {name}");
+                assert!(values(a) == values(b), "{case}: {name} differs");
+            }
+            for leaf in model.parameters().values() {
+                leaf.shallow_clone().set_data(&leaf.detach().to_kind(Kind::Float));
+            }
+        }
+    }
+}
+
 #[test]
 fn recomputed_activations_give_the_same_bits() {
     for (case, heads) in CASES {

@@ -1,8 +1,7 @@
 //! Seconds of an iteration by phase, beside a bare forward and backward pass of the same model in the same process.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, bail};
@@ -14,14 +13,11 @@ use mehl_soup::sweep::parse::parse_spec;
 use mehl_soup::zoo::HashCache;
 use mehl_soup_worker::engine::{Backward, Clock, LocalEngine, Settings, device, dtype, gradients, memory};
 use mehl_soup_worker::families::{Model, Pass, Precision, Vit, VitConfig};
-use mehl_soup_worker::rng;
-use safetensors::Dtype;
-use safetensors::tensor::TensorView;
 use tch::{Device, Kind, Tensor};
 
+use super::zoo::{self, CLASSES};
 use super::{BenchArgs, BenchDtype, ROUNDS, lines, median};
 
-const CLASSES: usize = 1000;
 /// Iterations before counting begins, in each turn.
 const WARM_UP: usize = 2;
 
@@ -30,8 +26,7 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
     let threads = args.threads.unwrap_or_else(device::cores);
     tch::set_num_threads(threads as i32);
     device::limit_threads(threads);
-    let config = VitConfig::from_json(&config()).map_err(anyhow::Error::msg)?;
-    make_zoo(args, &config)?;
+    let config = zoo::make(&args.out, zoo::Size::Base, args.ingredients, args.batch)?;
     // What libtorch and this program take before any model is there; both loops are counted from it, as what one frees the next takes again.
     let before = host::memory().anonymous;
     let mut manifest = None;
@@ -117,17 +112,6 @@ impl Loop {
     }
 }
 
-fn config() -> serde_json::Value {
-    // transformers counts classes by their names.
-    let names: serde_json::Map<String, serde_json::Value> =
-        (0..CLASSES).map(|i| (i.to_string(), format!("class {i}").into())).collect();
-    serde_json::json!({
-        "architectures": ["ViTForImageClassification"], "model_type": "vit", "patch_size": 32, "image_size": 224,
-        "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072,
-        "id2label": names,
-    })
-}
-
 /// What one loop took, over all rounds.
 #[derive(Default)]
 struct Measured {
@@ -151,66 +135,6 @@ impl Measured {
         }
         self.iterations += iterations;
     }
-}
-
-fn random(shape: &[i64], scale: f32, rng: &mut impl rand_chacha::rand_core::Rng) -> Vec<f32> {
-    let n = shape.iter().product::<i64>() as usize;
-    (0..n).map(|_| (rng.next_u32() as f32 / u32::MAX as f32 - 0.5) * scale).collect()
-}
-
-fn bytes(values: &[f32]) -> Vec<u8> {
-    values.iter().flat_map(|v| v.to_le_bytes()).collect()
-}
-
-fn make_zoo(args: &BenchArgs, vit: &VitConfig) -> anyhow::Result<()> {
-    for k in 0..args.ingredients {
-        let folder = args.out.join(format!("zoo/k{k:03}"));
-        fs::create_dir_all(&folder)?;
-        fs::write(folder.join("config.json"), format!("{:#}\n", config()))?;
-        if folder.join("model.safetensors").exists() {
-            continue;
-        }
-        eprintln!("making {}", folder.display());
-        let mut rng = rng::generator(k as u64, "bench", &[]);
-        let tensors: Vec<(String, Vec<usize>, Vec<u8>)> = vit
-            .tensors(CLASSES as i64)
-            .into_iter()
-            .map(|(name, shape)| {
-                let norm = name.contains("layernorm") && name.ends_with("weight");
-                let mut values = random(&shape, 0.06, &mut rng);
-                if norm {
-                    values.iter_mut().for_each(|v| *v += 1.0);
-                }
-                (name, shape.iter().map(|&d| d as usize).collect(), bytes(&values))
-            })
-            .collect();
-        write(&folder.join("model.safetensors"), &tensors, Dtype::F32)?;
-    }
-    let data = args.out.join("learn.safetensors");
-    if !data.exists() {
-        let mut rng = rng::generator(0, "bench data", &[]);
-        let n = 2 * args.batch.max(16);
-        let shape = [n as i64, 3, 224, 224];
-        let labels: Vec<u8> = (0..n as i64).flat_map(|i| (i % CLASSES as i64).to_le_bytes()).collect();
-        let pixels = bytes(&random(&shape, 2.0, &mut rng));
-        let views = [
-            ("inputs", TensorView::new(Dtype::F32, vec![n, 3, 224, 224], &pixels)?),
-            ("labels", TensorView::new(Dtype::I64, vec![n], &labels)?),
-        ];
-        fs::write(&data, safetensors::serialize(views, None)?)?;
-    }
-    Ok(())
-}
-
-fn write(path: &Path, tensors: &[(String, Vec<usize>, Vec<u8>)], dtype: Dtype) -> anyhow::Result<()> {
-    let mut views = Vec::new();
-    for (name, shape, data) in tensors {
-        views.push((name.as_str(), TensorView::new(dtype, shape.clone(), data)?));
-    }
-    let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
-    let partial = path.with_extension("partial");
-    fs::write(&partial, safetensors::serialize(views, Some(metadata))?)?;
-    Ok(fs::rename(partial, path)?)
 }
 
 /// Forward, loss, backward, nothing else: of a model whose parameters and gradients are themselves in the dtype. With `recompute`, of one as the engine has it.

@@ -1,9 +1,12 @@
 //! `make bench`: what is fast, measured beside what it is compared with, in turns in one run.
 
+mod batches;
+mod cold;
 mod directions;
 mod images;
 mod iteration;
 mod lines;
+mod zoo;
 
 use mehl_soup::sweep::spec::ComputeDtype;
 
@@ -20,6 +23,12 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
     if args.part.is_none_or(|part| part == Part::Iteration) {
         iteration::run(args)?;
     }
+    if args.part == Some(Part::Batches) {
+        batches::run(args)?;
+    }
+    if args.part == Some(Part::Cold) {
+        cold::run(args)?;
+    }
     if let (None | Some(Part::Directions), Some(spec)) = (args.part, &args.spec) {
         directions::run(args, spec)?;
     }
@@ -33,6 +42,10 @@ pub enum Part {
     Iteration,
     /// Errors of compact directions on the ingredients of a sweep
     Directions,
+    /// A model batch of four of 8 to 64 ingredients; needs 6 GB on disk, and is only measured if asked for
+    Batches,
+    /// From files that nobody has read to the first model batch; needs 10 GB on disk, and is only measured if asked for
+    Cold,
     /// Decoding and resizing beside torchvision, and the cache beside a plain read
     Images,
 }

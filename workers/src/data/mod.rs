@@ -9,7 +9,7 @@ use tch::{Device, Kind, TchError, Tensor};
 use images::stored::StoredImages;
 pub use splits::Data;
 
-/// Samples with labels, in host memory or mapped into it.
+/// Samples with labels: in host memory, mapped into it, or [kept on a device](Split::keep_on).
 pub struct Split {
     inputs: Samples,
     /// `[N]`, i64.
@@ -60,7 +60,7 @@ impl Split {
     pub fn batch(&self, indices: &[usize], device: Device) -> Result<(Vec<Tensor>, Tensor), TchError> {
         let rows: Vec<i64> = indices.iter().map(|&i| i as i64).collect();
         let rows = Tensor::f_from_slice(&rows)?;
-        let take = |t: &Tensor| t.f_index_select(0, &rows)?.f_to_device(device);
+        let take = |t: &Tensor| t.f_index_select(0, &rows.f_to_device(t.device())?)?.f_to_device(device);
         let inputs = match &self.inputs {
             Samples::Tensors(tensors) => tensors.iter().map(take).collect::<Result<_, _>>()?,
             Samples::Images(images) => vec![images.batch(indices, device)?],
@@ -76,6 +76,32 @@ impl Split {
             Samples::Images(images) => vec![images.range(start, end, device)?],
         };
         Ok((inputs, take(&self.labels)?))
+    }
+
+    /// Bytes of all samples, as they are stored.
+    pub fn bytes(&self) -> u64 {
+        let of = |t: &Tensor| (t.numel() * t.kind().elt_size_in_bytes()) as u64;
+        let inputs = match &self.inputs {
+            Samples::Tensors(tensors) => tensors.iter().map(of).sum(),
+            Samples::Images(images) => images.shape().iter().product::<i64>() as u64 * images.samples() as u64,
+        };
+        inputs + of(&self.labels)
+    }
+
+    /// Copies all samples to a device, as they are stored: batches are then taken there, and are the same values.
+    ///
+    /// # Errors
+    /// If memory cannot be had there.
+    pub fn keep_on(&mut self, device: Device) -> Result<(), TchError> {
+        let labels = self.labels.f_to_device(device)?;
+        match &mut self.inputs {
+            Samples::Tensors(tensors) => {
+                *tensors = tensors.iter().map(|t| t.f_to_device(device)).collect::<Result<_, _>>()?;
+            }
+            Samples::Images(images) => images.keep_on(device)?,
+        }
+        self.labels = labels;
+        Ok(())
     }
 
     /// The samples at `indices`, as a split of their own; images are not copied.

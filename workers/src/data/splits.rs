@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use mehl_soup::sweep::manifest::DataEntry;
 use mehl_soup::sweep::spec::DataSpec;
-use tch::Kind;
+use tch::{Device, Kind, TchError};
 
 use super::images::sources::SourceKind;
 use super::images::{self, ImageInputs, LoadedImages};
@@ -114,6 +114,20 @@ impl Data {
             notes,
             classes,
         })
+    }
+
+    /// Copies splits to a device, learn first, as long as they fit `budget` bytes, so that no batch crosses the bus.
+    ///
+    /// # Errors
+    /// If memory cannot be had there.
+    pub fn keep_on(&mut self, device: Device, mut budget: u64) -> Result<(), TchError> {
+        for split in [Some(&mut self.learn), Some(&mut self.select), self.test.as_mut()].into_iter().flatten() {
+            if let Some(left) = budget.checked_sub(split.bytes()) {
+                split.keep_on(device)?;
+                budget = left;
+            }
+        }
+        Ok(())
     }
 
     /// That everything `spec` names is there: told before what takes long.

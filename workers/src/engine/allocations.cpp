@@ -6,9 +6,11 @@
 #include <c10/core/impl/VirtualGuardImpl.h>
 #include <c10/util/ThreadLocalDebugInfo.h>
 
-#include <atomic>
+#include <algorithm>
 #include <cstdint>
 #include <memory>
+#include <mutex>
+#include <vector>
 
 namespace {
 
@@ -18,22 +20,22 @@ c10::DeviceAllocator* cuda_allocator() {
   return allocator != nullptr && allocator->initialized() ? allocator : nullptr;
 }
 
-// Sums what is allocated on the host by the thread that it is pushed on, and by those that libtorch lets work for it.
-class HostWatch : public c10::MemoryReportingInfoBase {
+// Writes down what is allocated and freed on one device by the thread that it is pushed on, and by those that libtorch lets work for it.
+class Watch : public c10::MemoryReportingInfoBase {
  public:
+  explicit Watch(c10::DeviceType type) : type(type) {}
+
   void reportMemoryUsage(void*, int64_t bytes, size_t, size_t, c10::Device device) override {
-    if (!device.is_cpu()) {
-      return;
-    }
-    const int64_t now = current.fetch_add(bytes) + bytes;
-    int64_t before = peak.load();
-    while (now > before && !peak.compare_exchange_weak(before, now)) {
+    if (device.type() == type) {
+      const std::lock_guard<std::mutex> lock(mutex);
+      changes.push_back(bytes);
     }
   }
   bool memoryProfilingEnabled() const override { return true; }
 
-  std::atomic<int64_t> current{0};
-  std::atomic<int64_t> peak{0};
+  const c10::DeviceType type;
+  std::mutex mutex;
+  std::vector<int64_t> changes;
 };
 
 }  // namespace
@@ -102,25 +104,37 @@ int mehl_soup_cuda_empty_cache() {
   }
 }
 
-// Begins to watch this thread; null where it cannot be. Ended by the same thread.
-void* mehl_soup_host_watch() {
+// Begins to watch what this thread does on the host, or on CUDA devices; null where it cannot be. Ended by the same thread.
+void* mehl_soup_watch(int cuda) {
   try {
-    auto watch = std::make_shared<HostWatch>();
+    auto watch = std::make_shared<Watch>(cuda != 0 ? c10::DeviceType::CUDA : c10::DeviceType::CPU);
     c10::ThreadLocalDebugInfo::_push(c10::DebugInfoKind::PROFILER_STATE, watch);
-    return new std::shared_ptr<HostWatch>(std::move(watch));
+    return new std::shared_ptr<Watch>(std::move(watch));
   } catch (...) {
     return nullptr;
   }
 }
 
-// Ends the watch and answers the largest sum of bytes that were allocated since it began and not freed.
-int64_t mehl_soup_host_watch_end(void* handle) {
-  const std::unique_ptr<std::shared_ptr<HostWatch>> watch(static_cast<std::shared_ptr<HostWatch>*>(handle));
+// Ends the watch and answers how many changes it has seen.
+size_t mehl_soup_watch_end(void* handle) {
+  auto& watch = **static_cast<std::shared_ptr<Watch>*>(handle);
   try {
     c10::ThreadLocalDebugInfo::_pop(c10::DebugInfoKind::PROFILER_STATE);
   } catch (...) {
   }
-  return (*watch)->peak.load();
+  const std::lock_guard<std::mutex> lock(watch.mutex);
+  return watch.changes.size();
+}
+
+// The first `count` changes of a watch that has ended: bytes allocated, below 0 where they were freed.
+void mehl_soup_watch_changes(void* handle, int64_t* out, size_t count) {
+  auto& watch = **static_cast<std::shared_ptr<Watch>*>(handle);
+  const std::lock_guard<std::mutex> lock(watch.mutex);
+  std::copy_n(watch.changes.begin(), std::min(count, watch.changes.size()), out);
+}
+
+void mehl_soup_watch_free(void* handle) {
+  delete static_cast<std::shared_ptr<Watch>*>(handle);
 }
 
 // An event in the device's current stream; null where there is none.

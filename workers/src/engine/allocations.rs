@@ -25,8 +25,10 @@ unsafe extern "C" {
     fn mehl_soup_cuda_event(index: c_int) -> *mut c_void;
     fn mehl_soup_cuda_event_seconds(from: *const c_void, to: *const c_void) -> f64;
     fn mehl_soup_cuda_event_free(event: *mut c_void);
-    fn mehl_soup_host_watch() -> *mut c_void;
-    fn mehl_soup_host_watch_end(handle: *mut c_void) -> i64;
+    fn mehl_soup_watch(cuda: c_int) -> *mut c_void;
+    fn mehl_soup_watch_end(handle: *mut c_void) -> usize;
+    fn mehl_soup_watch_changes(handle: *mut c_void, out: *mut i64, count: usize);
+    fn mehl_soup_watch_free(handle: *mut c_void);
 }
 
 /// Memory of a CUDA device, in bytes.
@@ -110,40 +112,51 @@ impl Drop for Event {
     }
 }
 
-/// Watches what this thread's libtorch operations allocate on the host, the threads that they spread over included.
-pub struct HostWatch {
-    handle: *mut c_void,
+/// Watches what this thread's libtorch operations allocate and free on a device, the threads that they spread over included.
+pub struct Watch {
+    handle: Option<NonNull<c_void>>,
     /// Bound to its thread.
     thread: PhantomData<*const ()>,
 }
 
-impl HostWatch {
+impl Watch {
     /// Begins.
-    #[allow(clippy::new_without_default)] // It begins something.
-    pub fn new() -> Self {
-        // SAFETY: takes nothing, catches its own exceptions.
-        Self { handle: unsafe { mehl_soup_host_watch() }, thread: PhantomData }
+    pub fn new(device: Device) -> Self {
+        // SAFETY: takes a number, catches its own exceptions.
+        let handle = NonNull::new(unsafe { mehl_soup_watch(c_int::from(device != Device::Cpu)) });
+        Self { handle, thread: PhantomData }
     }
 
-    /// Ends, and tells the largest sum of bytes that were allocated since the beginning and not yet freed.
-    pub fn end(mut self) -> u64 {
+    /// Ends, and tells each change in order: bytes allocated, below 0 where they were freed.
+    pub fn end(mut self) -> Vec<i64> {
         self.close()
     }
 
-    fn close(&mut self) -> u64 {
-        let handle = std::mem::replace(&mut self.handle, std::ptr::null_mut());
-        if handle.is_null() {
-            return 0;
+    fn close(&mut self) -> Vec<i64> {
+        let Some(handle) = self.handle.take().map(NonNull::as_ptr) else { return vec![] };
+        // SAFETY: the handle is of `mehl_soup_watch`, by this thread, and nobody uses it after it is freed; `changes` has room for what is asked for.
+        unsafe {
+            let mut changes = vec![0; mehl_soup_watch_end(handle)];
+            mehl_soup_watch_changes(handle, changes.as_mut_ptr(), changes.len());
+            mehl_soup_watch_free(handle);
+            changes
         }
-        // SAFETY: the handle is of `mehl_soup_host_watch`, by this thread, and used once.
-        u64::try_from(unsafe { mehl_soup_host_watch_end(handle) }).unwrap_or(0)
     }
 }
 
-impl Drop for HostWatch {
+impl Drop for Watch {
     fn drop(&mut self) {
         self.close();
     }
+}
+
+/// The largest sum of the first changes, 0 for none.
+pub fn largest(changes: &[i64]) -> u64 {
+    let sums = changes.iter().scan(0i64, |sum, change| {
+        *sum += change;
+        Some(*sum)
+    });
+    sums.max().and_then(|most| u64::try_from(most).ok()).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -154,23 +167,23 @@ mod tests {
     #[test]
     fn the_largest_sum_is_seen_whatever_is_left() {
         let kept = Tensor::zeros([1 << 20], (Kind::Float, Device::Cpu));
-        let watch = HostWatch::new();
+        let watch = Watch::new(Device::Cpu);
         let first = Tensor::zeros([1 << 20], (Kind::Float, Device::Cpu));
         drop(Tensor::zeros([2 << 20], (Kind::Float, Device::Cpu)));
         drop((first, kept));
         let second = Tensor::zeros([1 << 20], (Kind::Float, Device::Cpu));
-        let peak = watch.end();
+        let peak = largest(&watch.end());
         drop(second);
         assert!((12 << 20..13 << 20).contains(&peak), "{peak}");
         // A backward pass keeps what forward gave it.
         let leaf = Tensor::ones([1 << 20], (Kind::Float, Device::Cpu)).set_requires_grad(true);
-        let watch = HostWatch::new();
+        let watch = Watch::new(Device::Cpu);
         let loss = (&leaf * &leaf).exp().sum(Kind::Float);
         let gradient = Tensor::run_backward(&[&loss], &[&leaf], false, false);
         drop(gradient);
-        let peak = watch.end();
+        let peak = largest(&watch.end());
         assert!((12 << 20..33 << 20).contains(&peak), "{peak}");
-        assert_eq!(HostWatch::new().end(), 0);
+        assert!(Watch::new(Device::Cpu).end().is_empty());
     }
 
     #[test]

@@ -75,7 +75,7 @@ pub fn model_batch(
         gib(needs.base),
         gib(needs.centre),
         gib(needs.row),
-        gib(needs.learning.max(needs.scoring).max(needs.reading))
+        gib(needs.beside())
     );
     let what = match all {
         true => format!("method `{method}` holds all {wanted} ingredients"),
@@ -104,7 +104,7 @@ mod tests {
     const GIB: u64 = 1 << 30;
 
     fn needs() -> Needs {
-        Needs { base: GIB, centre: GIB, row: GIB, reading: 0, learning: GIB, scoring: 0 }
+        Needs { base: GIB, centre: GIB, row: GIB, learning: GIB, ..Needs::default() }
     }
 
     fn stated(bytes: u64) -> Budget {

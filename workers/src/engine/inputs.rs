@@ -18,6 +18,9 @@ use crate::data::images::resolve::ModelFacts;
 use crate::families::{self, Model, Pass, Precision};
 use mehl_soup::runner::engine::EngineError;
 
+/// Data are kept on a GPU if they are at most one part in so many of what is free there.
+const DATA_SHARE: u64 = 4;
+
 /// The opened inputs of a sweep, on one device.
 pub struct Inputs {
     /// The ingredients.
@@ -69,10 +72,12 @@ impl Inputs {
         let family = families::detect(spec.zoo.family, &zoo).map_err(family_error)?;
         let model = families::load(family, &spec.zoo, &zoo, &layout, device, kind).map_err(family_error)?;
         let images = image_inputs(spec, &zoo, family, model.as_ref(), cache);
-        let data = Data::load(&spec.data, spec.seed, kind, &images, note).map_err(data_error)?;
+        let mut data = Data::load(&spec.data, spec.seed, kind, &images, note).map_err(data_error)?;
         if let Some(shapes) = model.input_shapes() {
             data.check_shapes(&spec.data, &shapes).map_err(data_error)?;
         }
+        let free = allocations::device_memory(device).and_then(|memory| memory.free);
+        data.keep_on(device, free.map_or(0, |free| free / DATA_SHARE)).map_err(torch_error)?;
         let mut inputs = Self {
             hashes: hashes.ingredients.iter().map(|h| h.total.clone()).collect(),
             zoo,
@@ -119,6 +124,8 @@ impl Inputs {
 
     /// Writes one ingredient, as it is, to the model: with its own running statistics.
     pub fn write_ingredient(&self, k: usize) -> Result<(), EngineError> {
+        let names: Vec<String> = self.model.parameters().keys().cloned().collect();
+        self.leaves(&names, Precision::Full)?;
         statistics::write_tensors(&self.zoo, k, self.model.parameters())?;
         self.restore_statistics(k)
     }
@@ -133,14 +140,35 @@ impl Inputs {
         statistics::collect(self.model.as_ref(), &self.data.learn, self.seed, self.device, precision)
     }
 
-    /// The leaves that a mix writes, in the order of `names`.
-    pub fn leaves(&self, names: &[String]) -> Result<Vec<Tensor>, EngineError> {
+    /// The leaves that a mix writes, in the order of `names`, in the dtypes that a pass in `precision` is to find them in: what the family
+    /// [rounds](Model::rounds) is in bf16 for one in bf16. A leaf that is in another dtype changes it, for all who hold it, and keeps what it holds, rounded.
+    pub fn leaves(&self, names: &[String], precision: Precision) -> Result<Vec<Tensor>, EngineError> {
         let parameters: &BTreeMap<String, Tensor> = self.model.parameters();
-        names
-            .iter()
-            .map(|name| parameters.get(name).map(Tensor::shallow_clone))
-            .collect::<Option<Vec<_>>>()
-            .ok_or_else(|| EngineError::Internal("a mixed tensor is no parameter of the model".to_string()))
+        let leaf = |name: &String| {
+            let leaf = parameters
+                .get(name)
+                .ok_or_else(|| EngineError::Internal("a mixed tensor is no parameter of the model".to_string()))?;
+            let kind = match precision {
+                Precision::Bf16 if self.model.rounds(name) => Kind::BFloat16,
+                _ => self.kind,
+            };
+            let mut leaf = leaf.shallow_clone();
+            if leaf.kind() != kind {
+                let held = tch::no_grad(|| leaf.f_detach()?.f_to_kind(kind)).map_err(torch_error)?;
+                leaf.f_set_data(&held).map_err(torch_error)?;
+            }
+            Ok(leaf)
+        };
+        names.iter().map(leaf).collect()
+    }
+
+    /// Bytes that the leaves take less while a pass in `precision` finds them in its dtypes.
+    pub fn saved(&self, names: &[String], precision: Precision) -> u64 {
+        let rounded = names.iter().filter(|name| precision == Precision::Bf16 && self.model.rounds(name));
+        let bytes = rounded
+            .filter_map(|name| self.model.parameters().get(name))
+            .map(|leaf| leaf.numel() * (self.kind.elt_size_in_bytes() - Kind::BFloat16.elt_size_in_bytes()));
+        bytes.sum::<usize>() as u64
     }
 
     /// What a person should know of this zoo and data.

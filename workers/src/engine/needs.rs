@@ -7,7 +7,7 @@ use super::dtype;
 use super::gradient::Backward;
 use super::inputs::Inputs;
 use super::probe::Probed;
-use crate::families::Pass;
+use crate::families::{Pass, Precision};
 use crate::hyperplane::{MixedTensors, compact::Code};
 
 /// Bytes of a task's parts on its device; on the CPU, anonymous memory of the process.
@@ -21,9 +21,13 @@ pub struct Needs {
     pub row: u64,
     /// What reading compact rows takes beside them.
     pub reading: u64,
+    /// What the soup takes less while it is learned in bf16.
+    pub saved: u64,
     /// The soup's gradient and activations of one learning pass.
     pub learning: u64,
-    /// Activations of one scoring pass.
+    /// Activations of one scoring pass in the dtype that is learned in, for early stopping.
+    pub steering: u64,
+    /// Activations of one scoring pass in the dtype of the parameters, for which no model batch is there.
     pub scoring: u64,
 }
 
@@ -50,23 +54,37 @@ impl Needs {
         let centre = if learned { 0 } else { (mixed.elements() * value) as u64 };
         let data = &inputs.data;
         let largest = data.select.samples().max(data.learn.samples());
-        let leaves = inputs.leaves(&mixed.names)?;
-        let backward = Backward { how: Pass::Learn.with(dtype::precision(dtype)), recompute: compute.recompute };
+        let precision = dtype::precision(dtype);
+        let leaves = inputs.leaves(&mixed.names, precision)?;
+        let backward = Backward { how: Pass::Learn.with(precision), recompute: compute.recompute };
         let learning = probed.learning(inputs, &leaves, soup.batch.min(data.learn.samples()), backward)?;
-        // In the dtype of the parameters, in which finished soups are scored: it takes the most.
-        let scoring = probed.scoring(inputs, compute.score_batch.min(largest), Pass::Score.full())?;
-        Ok(Self { base: inputs.base_bytes(), centre, row, reading, learning, scoring })
+        let score_batch = compute.score_batch.min(largest);
+        let steering = match soup.early_stopping {
+            true => probed.scoring(inputs, score_batch, Pass::Score.with(precision))?,
+            false => 0,
+        };
+        inputs.leaves(&mixed.names, Precision::Full)?;
+        let scoring = probed.scoring(inputs, score_batch, Pass::Score.full())?;
+        let (base, saved) = (inputs.base_bytes(), inputs.saved(&mixed.names, precision));
+        Ok(Self { base, centre, row, reading, saved, learning, steering, scoring })
     }
 
     /// At the largest, with `b` ingredients at once.
     pub fn peak(&self, b: usize) -> u64 {
-        let passes = self.learning.max(self.scoring).max(self.reading);
-        self.base + self.centre + self.row * b as u64 + passes
+        (self.base + self.scoring).max(self.base + self.centre + self.row * b as u64 + self.beside())
+    }
+
+    /// The most that is there beside base, centre and rows: a pass, or what reading takes, before which the soup may not be in bf16 yet.
+    pub fn beside(&self) -> u64 {
+        self.learning.max(self.steering).saturating_sub(self.saved).max(self.reading)
     }
 
     /// The largest number of ingredients at once that fits, at most `ingredients`; `None` if not even one does.
     pub fn largest(&self, budget: u64, ingredients: usize) -> Option<usize> {
-        let left = budget.checked_sub(self.peak(0))?;
+        if self.peak(0) > budget {
+            return None;
+        }
+        let left = budget - (self.base + self.centre + self.beside());
         let fits = left.checked_div(self.row).map_or(ingredients, |b| usize::try_from(b).unwrap_or(usize::MAX));
         let b = fits.min(ingredients.max(1));
         (b > 0).then_some(b)
@@ -92,7 +110,13 @@ mod tests {
 
     #[test]
     fn the_model_batch_follows_the_budget() {
-        let needs = Needs { base: 100, centre: 50, row: 30, reading: 5, learning: 60, scoring: 40 };
+        let needs =
+            Needs { base: 100, centre: 50, row: 30, reading: 5, saved: 20, learning: 80, steering: 30, scoring: 110 };
+        assert_eq!((needs.peak(0), needs.peak(2)), (210, 270));
+        assert_eq!((needs.largest(209, 72), needs.largest(210, 72), needs.largest(240, 72)), (None, None, Some(1)));
+        assert_eq!(Needs { scoring: 170, ..needs }.largest(269, 72), None);
+        assert_eq!(Needs { learning: 20, steering: 80, ..needs }.peak(0), 210);
+        let needs = Needs { scoring: 40, ..needs };
         assert_eq!((needs.peak(0), needs.peak(2)), (210, 270));
         assert_eq!(needs.largest(239, 72), None);
         assert_eq!(needs.largest(240, 72), Some(1));

@@ -284,9 +284,10 @@ impl Planner<'_> {
         if let Some(&known) = self.timings.learn.get(&(samples, precision)) {
             return Ok(known);
         }
-        let leaves = self.inputs.leaves(&mixed.names)?;
+        let leaves = self.inputs.leaves(&mixed.names, precision)?;
         let backward = Backward { how: Pass::Learn.with(precision), recompute: self.spec.compute.recompute };
         let seconds = least(|| Ok(probe::learn_once(self.inputs, &leaves, samples, backward)?.seconds))?;
+        self.inputs.leaves(&mixed.names, Precision::Full)?;
         self.timings.learn.insert((samples, precision), seconds);
         Ok(seconds)
     }

@@ -7,7 +7,7 @@ use std::time::Instant;
 use mehl_soup::runner::engine::EngineError;
 use tch::{Device, Tensor};
 
-use super::allocations::{self, HostWatch};
+use super::allocations::{Watch, largest};
 use super::errors::torch_error;
 use super::gradient::{Backward, gradients};
 use super::inputs::Inputs;
@@ -18,10 +18,10 @@ use crate::families::{Forward, Pass, Precision};
 const FEW: usize = 4;
 
 /// What a pass took.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Taken {
-    /// Bytes on the device at the largest, beyond what was there before.
-    pub bytes: u64,
+    /// Bytes allocated on the device, below 0 where they were freed, in order.
+    pub changes: Vec<i64>,
     /// Seconds.
     pub seconds: f64,
 }
@@ -37,12 +37,12 @@ enum Tried {
 }
 
 impl Probed {
-    /// Bytes that a learning pass over `samples` samples takes: linear in the samples, beyond what does not depend on them.
+    /// Bytes that a learning pass over `samples` samples takes at the largest.
     ///
     /// The weights are what the model holds; nothing of it is changed.
     ///
     /// # Errors
-    /// If even the few samples that are tried do not fit the device, and what libtorch reports.
+    /// If what is tried does not fit the device, and what libtorch reports.
     pub fn learning(
         &self,
         inputs: &Inputs,
@@ -76,13 +76,25 @@ impl Probed {
     }
 }
 
+/// The largest memory of a pass, from two small ones. A pass is the same allocations for any number of samples, each of a size that is linear in it, so each
+/// is carried on from both, and then they are summed: where activations give way to gradients, the peak of many samples is elsewhere than that of few. Where libtorch
+/// goes another way for other sizes, the pass itself is tried.
 fn predicted(samples: usize, pass: impl Fn(usize) -> Result<Taken, EngineError>) -> Result<u64, EngineError> {
-    if samples <= 2 * FEW {
-        return Ok(pass(samples)?.bytes);
+    if samples > 2 * FEW {
+        let (few, more) = (pass(FEW)?.changes, pass(2 * FEW)?.changes);
+        if let Some(changes) = carried_on(&few, &more, samples) {
+            return Ok(largest(&changes));
+        }
     }
-    let (few, more) = (pass(FEW)?.bytes, pass(2 * FEW)?.bytes);
-    let each = more.saturating_sub(few) as f64 / FEW as f64;
-    Ok(more + (each * (samples - 2 * FEW) as f64) as u64)
+    Ok(largest(&pass(samples)?.changes))
+}
+
+/// Changes of a pass over `samples` samples, from those over [`FEW`] and over twice as many; `None` if they are not the same ones.
+fn carried_on(few: &[i64], more: &[i64], samples: usize) -> Option<Vec<i64>> {
+    let times = (samples - FEW) as f64 / FEW as f64;
+    let same = few.len() == more.len() && few.iter().zip(more).all(|(few, more)| few.signum() == more.signum());
+    let change = |(few, more): (&i64, &i64)| few + ((more - few) as f64 * times).round() as i64;
+    same.then(|| few.iter().zip(more).map(change).collect())
 }
 
 /// One learning pass, as the learning loop does it.
@@ -126,15 +138,41 @@ fn indices(inputs: &Inputs, samples: usize) -> Vec<usize> {
 }
 
 fn watched(device: Device, work: impl FnOnce() -> Result<(), EngineError>) -> Result<Taken, EngineError> {
-    let began = Instant::now();
-    if device == Device::Cpu {
-        let watch = HostWatch::new();
-        work()?;
-        return Ok(Taken { bytes: watch.end(), seconds: began.elapsed().as_secs_f64() });
-    }
-    allocations::reset_peak(device);
-    let before = allocations::device_memory(device).map_or(0, |memory| memory.allocated);
+    let (began, watch) = (Instant::now(), Watch::new(device));
     work()?;
-    let peak = allocations::device_memory(device).map_or(0, |memory| memory.peak);
-    Ok(Taken { bytes: peak.saturating_sub(before), seconds: began.elapsed().as_secs_f64() })
+    Ok(Taken { changes: watch.end(), seconds: began.elapsed().as_secs_f64() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Activations of `a` bytes a sample in four layers, then each layer's gradient of `g` bytes while its activations go.
+    fn pass(samples: usize, a: i64, g: i64) -> Vec<i64> {
+        let forward = [a * samples as i64; 4];
+        let backward = [[g, -a * samples as i64]; 4];
+        forward.into_iter().chain(backward.into_iter().flatten()).collect()
+    }
+
+    #[test]
+    fn many_samples_are_predicted_where_few_have_their_peak_elsewhere() {
+        let (few, more) = (pass(FEW, 10, 1000), pass(2 * FEW, 10, 1000));
+        // Few: gradients alone; as many bytes of samples as of gradients more than 25 times over.
+        assert_eq!(largest(&few), 4 * 1000 + 10 * FEW as u64);
+        for samples in [9, 64, 1000] {
+            let changes = carried_on(&few, &more, samples).unwrap();
+            assert_eq!(changes, pass(samples, 10, 1000));
+        }
+        assert_eq!(largest(&carried_on(&few, &more, 1000).unwrap()), 4 * 10_000 + 1000);
+        let taken = |samples| Ok(Taken { changes: pass(samples, 10, 1000), seconds: 0.0 });
+        assert_eq!(predicted(1000, taken).unwrap(), 41_000);
+    }
+
+    #[test]
+    fn where_passes_differ_the_pass_itself_is_tried() {
+        assert_eq!(carried_on(&[1, -1], &[1, -1, 2, -2], 16), None);
+        assert_eq!(carried_on(&[1, -1], &[-1, 1], 16), None);
+        let taken = |samples| Ok(Taken { changes: vec![7; samples], seconds: 0.0 });
+        assert_eq!((predicted(3, taken).unwrap(), predicted(100, taken).unwrap()), (21, 700));
+    }
 }

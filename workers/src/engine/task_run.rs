@@ -13,7 +13,7 @@ use mehl_soup::task::Task;
 use super::errors::{span_error, zoo_error};
 use super::inputs::Inputs;
 use super::phases::{Clock, Phase, Phases};
-use super::{allocations, dtype};
+use super::{allocations, dtype, memory};
 use crate::families::Precision;
 use crate::hyperplane::{MixedTensors, write_soup};
 
@@ -193,16 +193,26 @@ impl<'a> TaskRun<'a> {
 
     /// Score on select of the soup that the model now holds, with running statistics of its own.
     pub fn score_select(&mut self, precision: Precision) -> Result<SplitScore, EngineError> {
+        self.make_room();
         self.inputs.collect_statistics(precision)?;
         let score = self.inputs.score(&self.inputs.data.select, self.score_batch, precision)?;
+        self.make_room();
         self.last_select = Some(score);
         Ok(score)
+    }
+
+    /// Between passes of different shapes: the next would find the last one's place in pieces, and take new memory for what does not fit them. With small models
+    /// that is little, and not worth the page faults.
+    fn make_room(&self) {
+        if self.mixed.elements() >= dtype::LARGE {
+            memory::give_back_freed_pages();
+        }
     }
 
     /// Writes the exact soup, the f32 mix of the original files, to the model.
     pub fn write_exact(&self, coefficients: &Coefficients) -> Result<(), EngineError> {
         let columns: Vec<Vec<f64>> = (0..coefficients.groups()).map(|l| coefficients.column(l)).collect();
-        let leaves = self.inputs.leaves(&self.mixed.names)?;
+        let leaves = self.inputs.leaves(&self.mixed.names, Precision::Full)?;
         for ((name, &group), leaf) in self.mixed.names.iter().zip(&self.mixed.groups).zip(&leaves) {
             write_soup(&self.inputs.zoo, name, &columns[group], leaf).map_err(span_error)?;
         }

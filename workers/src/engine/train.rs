@@ -85,7 +85,7 @@ pub fn learn(
     let samples = learn.samples();
     let iterations = iterations_per_epoch(run);
     let total = soup.inner_epochs.saturating_mul(iterations);
-    let leaves = run.inputs.leaves(&run.mixed.names)?;
+    let leaves = run.inputs.leaves(&run.mixed.names, run.precision())?;
     if soup.early_stopping && current(run)?.best.is_none() {
         // Standing still is a candidate too: a model batch never ends worse, by select, than it began.
         let select = match run.state.select {

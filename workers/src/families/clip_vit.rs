@@ -104,6 +104,14 @@ impl Model for ClipVit {
         name.ends_with(".self_attn.k_proj.bias")
     }
 
+    /// Projections of blocks and of patches.
+    fn rounds(&self, name: &str) -> bool {
+        let (names, inner) = (&self.config.naming, name.strip_prefix(&self.config.tower).unwrap_or(name));
+        inner.strip_prefix(names.patches).is_some_and(|rest| rest.starts_with('.'))
+            || inner.strip_prefix(names.blocks).is_some_and(|rest| rest.starts_with('.'))
+                && !names.norms.iter().any(|norm| inner.contains(&format!(".{norm}.")))
+    }
+
     fn fingerprint(&self) -> String {
         format!("{:?}", self.config)
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use tch::{TchError, Tensor};
+use tch::{Kind, TchError, Tensor};
 
 use super::Precision;
 
@@ -10,12 +10,20 @@ use super::Precision;
 pub(super) struct Weights {
     root: String,
     tensors: BTreeMap<String, Tensor>,
+    /// Dtype of the parameters, whatever some of them are in while coefficients are learned.
+    kind: Kind,
 }
 
 impl Weights {
     /// `root` is empty or ends with a dot.
     pub(super) fn new(root: impl Into<String>, tensors: BTreeMap<String, Tensor>) -> Self {
-        Self { root: root.into(), tensors }
+        let kind = tensors.values().next().map_or(Kind::Float, Tensor::kind);
+        Self { root: root.into(), tensors, kind }
+    }
+
+    /// Dtype of the parameters.
+    pub(super) fn kind(&self) -> Kind {
+        self.kind
     }
 
     /// All tensors, by their whole names.
@@ -41,7 +49,7 @@ impl Weights {
     /// Layer norm over the last dimension, in the dtype of the parameters whatever that of x is.
     pub(super) fn layer_norm(&self, x: &Tensor, name: &str, eps: f64) -> Result<Tensor, TchError> {
         let (weight, bias) = (self.get(&format!("{name}.weight"))?, self.get(&format!("{name}.bias"))?);
-        x.f_to_kind(weight.kind())?.f_layer_norm(weight.size(), Some(weight), Some(bias), eps, false)
+        x.f_to_kind(self.kind)?.f_layer_norm(weight.size(), Some(weight), Some(bias), eps, false)
     }
 
     /// `[N, tokens, width]` of images `[N, channels, height, width]`: a convolution `[width, channels, height, width]` whose stride is its
@@ -61,7 +69,7 @@ impl Weights {
             .f_permute([0, 2, 4, 1, 3, 5])?
             .f_reshape([n, down * across, channels * height * width])?;
         let bias = self.find(&format!("{name}.bias"));
-        linear(&precision.narrow(&patches)?, &weight.f_flatten(1, -1)?, bias)?.f_to_kind(weight.kind())
+        linear(&precision.narrow(&patches)?, &weight.f_flatten(1, -1)?, bias)?.f_to_kind(self.kind)
     }
 
     /// Tokens `[N, k, width]` of a parameter of k tokens, the same for each of N samples.

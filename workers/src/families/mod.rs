@@ -40,7 +40,8 @@ pub use vit_config::VitConfig;
 
 /// A model on one device, whose parameters the engine overwrites in place with the soup.
 pub trait Model {
-    /// All float parameters by their names on disk, sorted: contiguous leaf tensors. Those that the soup moves require gradients.
+    /// All float parameters by their names on disk, sorted: contiguous leaf tensors. Those that the soup moves require gradients. While coefficients are
+    /// learned in bf16, those that the family [rounds](Model::rounds) may be in bf16.
     fn parameters(&self) -> &BTreeMap<String, Tensor>;
 
     /// Parts that the forward pass is cut in, at least 1: what is before the blocks, each block, what is after them. A family of one part takes as
@@ -74,6 +75,12 @@ pub trait Model {
     /// Whether the family knows [`Precision::Bf16`]; those that do not compute all in the dtype of the parameters.
     fn knows_bf16(&self) -> bool {
         true
+    }
+
+    /// Whether a pass in [`Precision::Bf16`] takes a parameter rounded to bf16 and no other way. The leaf itself may then be in bf16: the mix writes what the pass would
+    /// have rounded, and the gradient comes back as it was before the pass would have widened it.
+    fn rounds(&self, _name: &str) -> bool {
+        false
     }
 
     /// Running statistics (the means and variances of batch normalisation) that belong to a soup and not to its ingredients, by their names

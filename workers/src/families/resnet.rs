@@ -131,7 +131,7 @@ impl Model for Resnet {
                 x.f_max_pool2d([3, 3], [2, 2], [1, 1], [1, 1], false)
             }
             last if last + 1 == self.parts() => {
-                let x = layers::only(x)?.f_to_kind(self.weights.get("fc.weight")?.kind())?;
+                let x = layers::only(x)?.f_to_kind(self.weights.kind())?;
                 self.weights.linear(&x.f_adaptive_avg_pool2d([1, 1])?.f_flatten(1, -1)?, "fc")
             }
             block => self.block(layers::only(x)?, &self.config.blocks[block - 1], how.pass),
@@ -140,6 +140,12 @@ impl Model for Resnet {
 
     fn statistics(&self) -> Option<&BTreeMap<String, Tensor>> {
         (!self.fixed).then_some(&self.statistics)
+    }
+
+    /// Convolutions.
+    fn rounds(&self, name: &str) -> bool {
+        let name = name.strip_prefix(&self.config.root).unwrap_or(name);
+        name.starts_with("conv1.") || name.contains(".conv") || name.contains(".downsample.0.")
     }
 
     fn fingerprint(&self) -> String {

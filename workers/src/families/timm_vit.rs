@@ -125,6 +125,13 @@ impl Model for TimmVit {
         name.ends_with(".attn.k_norm.bias")
     }
 
+    /// Projections of blocks and of patches.
+    fn rounds(&self, name: &str) -> bool {
+        let layers = [".attn.qkv.", ".attn.proj.", ".mlp.fc1.", ".mlp.fc2."];
+        name.contains("patch_embed.proj.")
+            || name.contains("blocks.") && layers.iter().any(|layer| name.contains(layer))
+    }
+
     fn fingerprint(&self) -> String {
         format!("{:?}", self.config)
     }

@@ -125,6 +125,12 @@ impl Model for Vit {
         name.ends_with(".attention.attention.key.bias")
     }
 
+    /// Projections of blocks and of patches.
+    fn rounds(&self, name: &str) -> bool {
+        name.contains(".patch_embeddings.projection.")
+            || name.contains(".encoder.layer.") && !name.contains(".layernorm_")
+    }
+
     fn fingerprint(&self) -> String {
         format!("{:?}", self.config)
     }

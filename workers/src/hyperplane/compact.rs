@@ -9,19 +9,20 @@
 //!
 //! The kernels read each stored byte once and give the same bits for any number of threads, as those of [`kernels`](super::kernels).
 
+use std::ops::Range;
+
 use half::bf16;
 use mehl_soup::sweep::spec::DirectionDtype;
 use rayon::prelude::*;
 use tch::{Device, Kind, TchError, Tensor};
 
-use super::kernels::Float;
+use super::kernels::{BLOCK, Float, Sink, Source};
+use super::tensors::slice_bf16_mut;
 
 /// Values that share a scale.
 pub const GROUP: usize = 64;
 /// Values that one thread works on at a time, as in the kernels of uncompacted rows.
 const CHUNK: usize = 1 << 16;
-/// Values over which a projection is summed in the value's own type before it goes on in f64.
-const BLOCK: usize = 1 << 11;
 /// Independent partial sums of a dot product.
 const LANES: usize = 16;
 
@@ -130,7 +131,7 @@ impl CompactRows {
         let groups_of_row = row.par_chunks(GROUP).zip(values.par_chunks_mut(code.group_bytes()));
         let groups_of_row = groups_of_row.with_min_len(CHUNK / GROUP);
         if code.has_scales() {
-            let scales = &mut scales_mut(&self.scales)[k * groups..(k + 1) * groups];
+            let scales = &mut slice_bf16_mut(&self.scales)[k * groups..(k + 1) * groups];
             groups_of_row.zip(scales).for_each(|((group, out), scale)| *scale = encode(code, group, out));
         } else {
             groups_of_row.for_each(|(group, out)| _ = encode(code, group, out));
@@ -165,33 +166,34 @@ impl CompactRows {
             members: self.members,
             code: self.code,
             values: bytes_mut(&self.values),
-            scales: scales_mut(&self.scales),
+            scales: slice_bf16_mut(&self.scales),
             groups: self.length.div_ceil(GROUP),
         }
     }
 
-    /// One row as values of `kind`, on the rows' device, by libtorch's own operations.
+    /// Some rows as values of `kind`, `[some, n]`, on the rows' device, by libtorch's own operations.
     ///
     /// # Errors
     /// If libtorch refuses.
-    pub fn row(&self, k: usize, kind: Kind) -> Result<Tensor, TchError> {
-        let values = self.values.f_get(k as i64)?;
+    pub fn unpacked(&self, members: Range<usize>, kind: Kind) -> Result<Tensor, TchError> {
+        let (first, some, groups) = (members.start as i64, members.len() as i64, self.length.div_ceil(GROUP) as i64);
+        let values = self.values.f_narrow(0, first, some)?;
         let whole = match self.code {
             Code::Bf16 => values.f_view_dtype(Kind::BFloat16)?.f_to_kind(kind)?,
             Code::Int8 => values.f_view_dtype(Kind::Int8)?.f_to_kind(kind)?,
             Code::Int4 => {
-                let pairs = values.f_view([-1, GROUP as i64 / 2])?;
+                let pairs = values.f_view([some, groups, GROUP as i64 / 2])?;
                 let (low, high) = (pairs.f_bitwise_and(15)?, pairs.f_bitwise_right_shift_tensor_scalar(4)?);
-                Tensor::f_cat(&[low, high], 1)?.f_to_kind(kind)?.f_sub_scalar(8)?
+                Tensor::f_cat(&[low, high], 2)?.f_to_kind(kind)?.f_sub_scalar(8)?
             }
         };
         let whole = if self.code.has_scales() {
-            let scales = self.scales.f_get(k as i64)?.f_to_kind(kind)?;
-            whole.f_view([-1, GROUP as i64])?.f_mul(&scales.f_unsqueeze(1)?)?
+            let scales = self.scales.f_narrow(0, first, some)?.f_to_kind(kind)?;
+            whole.f_view([some, groups, GROUP as i64])?.f_mul(&scales.f_unsqueeze(2)?)?
         } else {
             whole
         };
-        whole.f_reshape(-1)?.f_narrow(0, 0, self.length as i64)
+        whole.f_reshape([some, -1])?.f_narrow(1, 0, self.length as i64)
     }
 }
 
@@ -200,16 +202,6 @@ fn bytes_mut(tensor: &Tensor) -> &mut [u8] {
     assert!(tensor.device() == Device::Cpu && tensor.kind() == Kind::Uint8 && tensor.is_contiguous());
     // SAFETY: contiguous bytes on the host (checked), owned at least as long as they are borrowed; written only while they are built.
     unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast::<u8>(), tensor.numel()) }
-}
-
-#[allow(clippy::mut_from_ref)] // As above.
-fn scales_mut(tensor: &Tensor) -> &mut [bf16] {
-    assert!(tensor.device() == Device::Cpu && tensor.kind() == Kind::BFloat16 && tensor.is_contiguous());
-    if tensor.numel() == 0 {
-        return &mut [];
-    }
-    // SAFETY: as above; `half::bf16` is two bytes, laid out as libtorch's.
-    unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast::<bf16>(), tensor.numel()) }
 }
 
 /// Stores a group of at most [`GROUP`] values, the others as zeros, and answers its scale.
@@ -272,7 +264,7 @@ fn decode<T: Float>(code: Code, bytes: &[u8]) -> [T; GROUP] {
 /// One tensor's part of a mix: `out = base + sum_k x[k] rows[k]`.
 pub struct CompactMix<'a, T> {
     /// Where the sum goes, length n.
-    pub out: &'a mut [T],
+    pub out: Sink<'a, T>,
     /// Length n.
     pub base: &'a [T],
     /// `[b, n]`, on the host.
@@ -286,20 +278,22 @@ pub fn mix<T: Float>(jobs: Vec<CompactMix<'_, T>>) {
     let mut pieces = Vec::new();
     for job in jobs {
         let (rows, x) = (job.rows, std::sync::Arc::new(job.x));
-        for (i, (out, base)) in job.out.chunks_mut(CHUNK).zip(job.base.chunks(CHUNK)).enumerate() {
+        for (i, (out, base)) in job.out.chunks(CHUNK).into_iter().zip(job.base.chunks(CHUNK)).enumerate() {
             pieces.push((i * (CHUNK / GROUP), out, base, rows, x.clone()));
         }
     }
-    pieces.into_par_iter().for_each(|(first, out, base, rows, x)| {
-        out.copy_from_slice(base);
-        for (k, &x) in x.iter().enumerate() {
-            match rows.code {
-                // By code, so that each loop is compiled for its own.
-                Code::Bf16 => add_row(out, rows, Code::Bf16, k, first, x),
-                Code::Int8 => add_row(out, rows, Code::Int8, k, first, x),
-                Code::Int4 => add_row(out, rows, Code::Int4, k, first, x),
+    pieces.into_par_iter().for_each_init(Vec::new, |scratch, (first, out, base, rows, x)| {
+        out.write(scratch, |out| {
+            out.copy_from_slice(base);
+            for (k, &x) in x.iter().enumerate() {
+                match rows.code {
+                    // By code, so that each loop is compiled for its own.
+                    Code::Bf16 => add_row(out, rows, Code::Bf16, k, first, x),
+                    Code::Int8 => add_row(out, rows, Code::Int8, k, first, x),
+                    Code::Int4 => add_row(out, rows, Code::Int4, k, first, x),
+                }
             }
-        }
+        });
     });
 }
 
@@ -342,7 +336,7 @@ pub struct CompactProject<'a, T> {
     /// `[b, n]`, on the host.
     pub rows: HostRows<'a>,
     /// Length n.
-    pub gradient: &'a [T],
+    pub gradient: Source<'a, T>,
 }
 
 /// For each job: `(<rows[k], gradient> for k in 0..b, |gradient|^2)`, in f64.
@@ -357,17 +351,14 @@ pub fn project<T: Float>(jobs: &[CompactProject<'_, T>]) -> Vec<(Vec<f64>, f64)>
         .map(|&(j, start)| {
             let CompactProject { rows, gradient } = &jobs[j];
             let end = gradient.len().min(start + CHUNK);
-            let mut squares = 0.0;
+            let (mut dots, mut squares, mut wide) = (vec![0.0; rows.members], 0.0, [T::default(); BLOCK]);
             for block in (start..end).step_by(BLOCK) {
-                let part = &gradient[block..end.min(block + BLOCK)];
-                squares += super::kernels::dot(part, part);
+                let gradient = gradient.widened(block..end.min(block + BLOCK), &mut wide);
+                squares += super::kernels::dot(gradient, gradient);
+                for (k, sum) in dots.iter_mut().enumerate() {
+                    *sum += dot(*rows, k, block / GROUP, gradient);
+                }
             }
-            let dots = (0..rows.members)
-                .map(|k| {
-                    let blocks = (start..end).step_by(BLOCK);
-                    blocks.map(|block| dot(*rows, k, block / GROUP, &gradient[block..end.min(block + BLOCK)])).sum()
-                })
-                .collect();
             (dots, squares)
         })
         .collect();

@@ -5,7 +5,7 @@ use mehl_soup::zoo::Zoo;
 use tch::{Device, Kind, Tensor};
 
 use super::compact::{Code, CompactRows};
-use super::kernels::{self, Base, Float, MixJob};
+use super::kernels::{self, Base, Float, MixJob, Sink};
 use super::span::{MixedTensors, Rows, Span, SpanError, by_kind, check_members, load_rows};
 use super::{slice, slice_mut};
 
@@ -187,7 +187,12 @@ fn store<T: Float>(compact: &mut CompactRows, k: usize, row: &Tensor) {
 
 /// `sum += x row`
 fn add<T: Float>(sum: &Tensor, row: &Tensor, x: f64) {
-    let job = MixJob { out: slice_mut::<T>(sum), base: Base::InPlace, rows: slice::<T>(row), x: vec![T::from_f64(x)] };
+    let job = MixJob {
+        out: Sink::Own(slice_mut::<T>(sum)),
+        base: Base::InPlace,
+        rows: slice::<T>(row),
+        x: vec![T::from_f64(x)],
+    };
     kernels::mix(vec![job]);
 }
 

@@ -5,13 +5,15 @@
 
 use rayon::prelude::*;
 
+pub use super::narrow::{Sink, Source};
+
 /// Elements that one thread works on at a time: 256 kB of f32, so that the slice of the soup stays in the second-level cache
 /// while the rows of the model batch pass by, four at a time.
 const CHUNK: usize = 1 << 16;
 
 /// Elements over which a dot product is summed in the value's own type before it goes on in f64: bounds its rounding error
 /// at about `sqrt(BLOCK / LANES)` ulps without the cost of converting every value.
-const BLOCK: usize = 1 << 11;
+pub(super) const BLOCK: usize = 1 << 11;
 
 /// Independent partial sums of a dot product, so that the compiler can use vector instructions.
 const LANES: usize = 16;
@@ -36,6 +38,8 @@ pub trait Float:
     fn from_f32(value: f32) -> Self;
     /// The value in f64, exact.
     fn to_f64(self) -> f64;
+    /// The nearest f32.
+    fn to_f32(self) -> f32;
 }
 
 impl Float for f32 {
@@ -47,6 +51,9 @@ impl Float for f32 {
     }
     fn to_f64(self) -> f64 {
         f64::from(self)
+    }
+    fn to_f32(self) -> f32 {
+        self
     }
 }
 
@@ -60,13 +67,16 @@ impl Float for f64 {
     fn to_f64(self) -> f64 {
         self
     }
+    fn to_f32(self) -> f32 {
+        self as f32
+    }
 }
 
 /// One tensor's part of a mix: `out = base + sum_k x[k] rows[k]`.
 pub struct MixJob<'a, T> {
     /// Where the sum goes, length n.
-    pub out: &'a mut [T],
-    /// Length n; `None` counts as zeros, and `Base::InPlace` as what `out` holds.
+    pub out: Sink<'a, T>,
+    /// Length n.
     pub base: Base<'a, T>,
     /// Row-major `[b, n]`.
     pub rows: &'a [T],
@@ -81,7 +91,7 @@ pub enum Base<'a, T> {
     Zero,
     /// These values.
     From(&'a [T]),
-    /// What the output already holds.
+    /// What the output already holds, which is not rounded.
     InPlace,
 }
 
@@ -94,35 +104,37 @@ pub fn mix<T: Float>(jobs: Vec<MixJob<'_, T>>) {
         let n = job.out.len();
         debug_assert_eq!(job.rows.len(), n * job.x.len());
         let x = std::sync::Arc::new(job.x);
-        for (i, out) in job.out.chunks_mut(CHUNK).enumerate() {
+        for (i, out) in job.out.chunks(CHUNK).into_iter().enumerate() {
             pieces.push((i * CHUNK, n, out, job.base, job.rows, x.clone()));
         }
     }
-    pieces.into_par_iter().for_each(|(start, n, out, base, rows, x)| {
+    pieces.into_par_iter().for_each_init(Vec::new, |scratch, (start, n, out, base, rows, x)| {
         let length = out.len();
         let row = |k: usize| &rows[k * n + start..k * n + start + length];
-        let mut k = 0;
-        let mut fresh = match base {
-            Base::Zero => Some(None),
-            Base::From(base) => Some(Some(&base[start..start + length])),
-            Base::InPlace => None,
-        };
-        // Four rows a pass over `out`: fewer passes than rows, and few enough streams for the hardware to read ahead on each.
-        while x.len() - k >= 4 {
-            let rows = [row(k), row(k + 1), row(k + 2), row(k + 3)];
-            add_rows(out, fresh.take(), rows, [x[k], x[k + 1], x[k + 2], x[k + 3]]);
-            k += 4;
-        }
-        match x.len() - k {
-            3 => add_rows(out, fresh, [row(k), row(k + 1), row(k + 2)], [x[k], x[k + 1], x[k + 2]]),
-            2 => add_rows(out, fresh, [row(k), row(k + 1)], [x[k], x[k + 1]]),
-            1 => add_rows(out, fresh, [row(k)], [x[k]]),
-            _ => match fresh {
-                Some(Some(base)) => out.copy_from_slice(base),
-                Some(None) => out.fill(T::default()),
-                None => {}
-            },
-        }
+        out.write(scratch, |out| {
+            let mut k = 0;
+            let mut fresh = match base {
+                Base::Zero => Some(None),
+                Base::From(base) => Some(Some(&base[start..start + length])),
+                Base::InPlace => None,
+            };
+            // Four rows a pass over `out`: fewer passes than rows, and few enough streams for the hardware to read ahead on each.
+            while x.len() - k >= 4 {
+                let rows = [row(k), row(k + 1), row(k + 2), row(k + 3)];
+                add_rows(out, fresh.take(), rows, [x[k], x[k + 1], x[k + 2], x[k + 3]]);
+                k += 4;
+            }
+            match x.len() - k {
+                3 => add_rows(out, fresh, [row(k), row(k + 1), row(k + 2)], [x[k], x[k + 1], x[k + 2]]),
+                2 => add_rows(out, fresh, [row(k), row(k + 1)], [x[k], x[k + 1]]),
+                1 => add_rows(out, fresh, [row(k)], [x[k]]),
+                _ => match fresh {
+                    Some(Some(base)) => out.copy_from_slice(base),
+                    Some(None) => out.fill(T::default()),
+                    None => {}
+                },
+            }
+        });
     });
 }
 
@@ -167,7 +179,7 @@ pub struct ProjectJob<'a, T> {
     /// Row-major `[b, n]`.
     pub rows: &'a [T],
     /// Length n.
-    pub gradient: &'a [T],
+    pub gradient: Source<'a, T>,
 }
 
 /// For each job: `(<rows[k], gradient> for k in 0..b, |gradient|^2)`, in f64.
@@ -186,11 +198,10 @@ pub fn project<T: Float>(jobs: &[ProjectJob<'_, T>]) -> Vec<(Vec<f64>, f64)> {
             let n = job.gradient.len();
             let b = job.rows.len() / n;
             let end = n.min(start + CHUNK);
-            let mut dots = vec![0.0; b];
-            let mut squares = 0.0;
+            let (mut dots, mut squares, mut wide) = (vec![0.0; b], 0.0, [T::default(); BLOCK]);
             for block in (start..end).step_by(BLOCK) {
                 let stop = end.min(block + BLOCK);
-                let gradient = &job.gradient[block..stop];
+                let gradient = job.gradient.widened(block..stop, &mut wide);
                 squares += dot(gradient, gradient);
                 for (k, sum) in dots.iter_mut().enumerate() {
                     *sum += dot(&job.rows[k * n + block..k * n + stop], gradient);
@@ -292,13 +303,13 @@ mod tests {
         let n = CHUNK + BLOCK + 3;
         let (base, rows, x) = (values(n, 1), values(3 * n, 2), vec![0.5f32, -2.0, 0.125]);
         let mut out = vec![0f32; n];
-        mix(vec![MixJob { out: &mut out, base: Base::From(&base), rows: &rows, x: x.clone() }]);
+        mix(vec![MixJob { out: Sink::Own(&mut out), base: Base::From(&base), rows: &rows, x: x.clone() }]);
         for i in 0..n {
             let expected = ((base[i] + x[0] * rows[i]) + x[1] * rows[n + i]) + x[2] * rows[2 * n + i];
             assert_eq!(out[i].to_bits(), expected.to_bits(), "element {i}");
         }
         let mut in_place = base.clone();
-        mix(vec![MixJob { out: &mut in_place, base: Base::InPlace, rows: &rows, x }]);
+        mix(vec![MixJob { out: Sink::Own(&mut in_place), base: Base::InPlace, rows: &rows, x }]);
         assert_eq!(in_place, out);
     }
 
@@ -308,7 +319,7 @@ mod tests {
         let (rows, gradient) = (values(2 * n, 3), values(n, 4));
         let run = |threads: usize| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            pool.install(|| project(&[ProjectJob { rows: &rows, gradient: &gradient }]))
+            pool.install(|| project(&[ProjectJob { rows: &rows, gradient: Source::Own(&gradient) }]))
         };
         let (one, four) = (run(1), run(4));
         assert_eq!(one, four);

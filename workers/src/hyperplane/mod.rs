@@ -8,6 +8,8 @@ pub mod adamw;
 pub mod compact;
 mod directions;
 pub mod kernels;
+mod narrow;
+mod on_device;
 pub mod schedule;
 mod span;
 mod tensors;

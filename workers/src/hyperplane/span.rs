@@ -4,8 +4,9 @@ use mehl_soup::zoo::{Element, LayerGroups, Layout, Zoo, ZooError};
 use tch::{Device, Kind, TchError, Tensor};
 
 use super::compact::{self, CompactMix, CompactProject, CompactRows};
-use super::kernels::{self, Base, Float, MixJob, ProjectJob};
-use super::{copy_from_slice, slice, slice_mut};
+use super::kernels::{self, Base, Float, MixJob, ProjectJob, Sink, Source};
+use super::on_device;
+use super::tensors::{copy_from_slice, slice, slice_bf16, slice_bf16_mut, slice_mut};
 use crate::families::Model;
 
 /// The tensors that soups move: which they are, and the layer group of each.
@@ -117,7 +118,7 @@ impl Span {
         })
     }
 
-    /// Sets each target to the mix at coordinates `x`, row-major `[b, L]`. Targets are leaves, one a mixed tensor.
+    /// Sets each target to the mix at coordinates `x`, row-major `[b, L]`. Targets are leaves, one a mixed tensor; the sum is in the span's dtype, and one in bf16 gets it rounded.
     pub fn mix_into(&self, x: &[f64], targets: &[Tensor]) -> Result<(), TchError> {
         by_kind!(self.kind, mix_tensors(self, x, Target::Leaves(targets)))
     }
@@ -132,7 +133,7 @@ impl Span {
         Ok(self.base.unwrap_or_default())
     }
 
-    /// Inner products of every row with the gradient, and the gradient's norm (arXiv 2407.03641, equation (6)).
+    /// Inner products of every row with the gradient, in the span's dtype or bf16, and the gradient's norm (arXiv 2407.03641, equation (6)).
     /// An undefined gradient (a parameter that the loss does not depend on) counts as 0.
     pub fn project(&self, gradients: &[Tensor]) -> Result<Projection, TchError> {
         let (dots, squares) = by_kind!(self.kind, project_tensors(self, gradients))?;
@@ -152,16 +153,9 @@ impl Span {
         self.base.unwrap_or_default()
     }
 
-    fn coordinates(&self, x: &[f64], tensor: usize) -> Vec<f64> {
+    /// Of one tensor, `[b]`, from those of all groups.
+    pub(super) fn coordinates(&self, x: &[f64], tensor: usize) -> Vec<f64> {
         (0..self.members).map(|k| x[k * self.group_count + self.groups[tensor]]).collect()
-    }
-
-    /// The row of one member and one tensor, flat, on the span's device. Compact ones are still to be divided by their lengths.
-    fn row(&self, tensor: usize, k: usize) -> Result<Tensor, TchError> {
-        match &self.rows {
-            Rows::Whole(rows) => rows[tensor].f_get(k as i64),
-            Rows::Compact { rows, .. } => rows[tensor].row(k, self.kind),
-        }
     }
 }
 
@@ -216,7 +210,7 @@ fn mix_tensors<T: Float>(span: &Span, x: &[f64], target: Target<'_>) -> Result<(
                 .iter()
                 .enumerate()
                 .map(|(i, out)| MixJob {
-                    out: slice_mut::<T>(out),
+                    out: sink(out),
                     base: match (target, &span.base) {
                         (Target::Base, _) => Base::InPlace,
                         (_, Some(base)) => Base::From(slice::<T>(&base[i])),
@@ -235,7 +229,7 @@ fn mix_tensors<T: Float>(span: &Span, x: &[f64], target: Target<'_>) -> Result<(
                 .iter()
                 .enumerate()
                 .map(|(i, out)| CompactMix {
-                    out: slice_mut::<T>(out),
+                    out: sink(out),
                     base: slice::<T>(&base[i]),
                     rows: rows[i].host(),
                     x: span.coordinates(&x, i).into_iter().map(T::from_f64).collect(),
@@ -244,38 +238,22 @@ fn mix_tensors<T: Float>(span: &Span, x: &[f64], target: Target<'_>) -> Result<(
             compact::mix(jobs);
             Ok(())
         }
-        _ => tch::no_grad(|| mix_on_device(span, x, outputs)),
+        _ => tch::no_grad(|| on_device::mix(span, x, outputs)),
     }
 }
 
-fn mix_on_device(span: &Span, x: &[f64], outputs: &[Tensor]) -> Result<(), TchError> {
-    for (i, out) in outputs.iter().enumerate() {
-        let flat = out.f_view(-1)?;
-        let mixed = match &span.rows {
-            Rows::Whole(rows) => {
-                let x =
-                    Tensor::f_from_slice(&span.coordinates(x, i))?.f_to_kind(span.kind)?.f_to_device(out.device())?;
-                match &span.base {
-                    Some(base) => base[i].f_addmv(&rows[i].f_transpose(0, 1)?, &x)?,
-                    None => rows[i].f_transpose(0, 1)?.f_mv(&x)?,
-                }
-            }
-            // One row at a time is as wide as the soup, not the whole model batch.
-            Rows::Compact { inverse_norms, .. } => {
-                let x: Vec<f64> = x.iter().zip(inverse_norms).map(|(x, inverse)| x * inverse).collect();
-                let mut sum = match &span.base {
-                    Some(base) => base[i].f_add_scalar(0)?,
-                    None => flat.f_zeros_like()?,
-                };
-                for (k, x) in span.coordinates(&x, i).into_iter().enumerate() {
-                    sum = sum.f_add(&span.row(i, k)?.f_mul_scalar(x)?)?;
-                }
-                sum
-            }
-        };
-        flat.shallow_clone().f_copy_(&mixed)?;
+fn sink<T: Float>(out: &Tensor) -> Sink<'_, T> {
+    match out.kind() {
+        Kind::BFloat16 => Sink::Bf16(slice_bf16_mut(out)),
+        _ => Sink::Own(slice_mut(out)),
     }
-    Ok(())
+}
+
+fn source<T: Float>(gradient: &Tensor) -> Source<'_, T> {
+    match gradient.kind() {
+        Kind::BFloat16 => Source::Bf16(slice_bf16(gradient)),
+        _ => Source::Own(slice(gradient)),
+    }
 }
 
 fn project_tensors<T: Float>(span: &Span, gradients: &[Tensor]) -> Result<(Vec<f64>, f64), TchError> {
@@ -292,7 +270,7 @@ fn project_tensors<T: Float>(span: &Span, gradients: &[Tensor]) -> Result<(Vec<f
     let on_host = defined.first().is_none_or(|&i| gradients[i].device() == Device::Cpu);
     if on_host {
         let contiguous: Vec<Tensor> = defined.iter().map(|&i| gradients[i].f_contiguous()).collect::<Result<_, _>>()?;
-        let gradients_of = defined.iter().copied().zip(contiguous.iter().map(slice::<T>));
+        let gradients_of = defined.iter().copied().zip(contiguous.iter().map(source::<T>));
         let projected = match &span.rows {
             Rows::Whole(rows) => {
                 let jobs = gradients_of.map(|(i, gradient)| ProjectJob { rows: slice::<T>(&rows[i]), gradient });
@@ -307,22 +285,8 @@ fn project_tensors<T: Float>(span: &Span, gradients: &[Tensor]) -> Result<(Vec<f
             add(i, &row_dots, square);
         }
     } else {
-        // All products are queued before the first is waited for.
-        let mut pending = Vec::with_capacity(defined.len());
-        for &i in &defined {
-            let gradient = gradients[i].f_reshape(-1)?;
-            let row_dots = match &span.rows {
-                Rows::Whole(rows) => rows[i].f_mv(&gradient)?,
-                Rows::Compact { .. } => {
-                    let dots: Result<Vec<Tensor>, TchError> =
-                        (0..b).map(|k| span.row(i, k)?.f_dot(&gradient)).collect();
-                    Tensor::f_stack(&dots?, 0)?
-                }
-            };
-            pending.push((i, row_dots, gradient.f_dot(&gradient)?));
-        }
-        for (i, row_dots, square) in pending {
-            add(i, &Vec::<f64>::try_from(row_dots.f_to_kind(Kind::Double)?)?, square.f_double_value(&[])?);
+        for (&i, (row_dots, square)) in defined.iter().zip(on_device::project(span, gradients, &defined)?) {
+            add(i, &row_dots, square);
         }
     }
     if let Rows::Compact { inverse_norms, .. } = &span.rows {

@@ -1,5 +1,6 @@
 //! Views of CPU tensors as slices.
 
+use half::bf16;
 use tch::{Device, Kind, TchError, Tensor};
 
 use super::kernels::Float;
@@ -38,6 +39,37 @@ pub fn slice_mut<T: Float>(tensor: &Tensor) -> &mut [T] {
     check::<T>(tensor);
     // SAFETY: as in `slice`; callers hold the only handle that is used while the slice lives, and all of them are on the device's one thread.
     unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast::<T>(), tensor.numel()) }
+}
+
+/// All values of a contiguous CPU tensor in bf16.
+///
+/// # Panics
+/// If the tensor is on another device, strided, or of another dtype.
+pub fn slice_bf16(tensor: &Tensor) -> &[bf16] {
+    check_bf16(tensor);
+    // SAFETY: as in `slice`; `half::bf16` is two bytes, laid out as libtorch's.
+    unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast::<bf16>(), tensor.numel()) }
+}
+
+/// All values of a contiguous CPU tensor in bf16, to be written as those of [`slice_mut`].
+///
+/// # Panics
+/// If the tensor is on another device, strided, or of another dtype.
+#[allow(clippy::mut_from_ref)] // As `slice_mut`.
+pub fn slice_bf16_mut(tensor: &Tensor) -> &mut [bf16] {
+    check_bf16(tensor);
+    if tensor.numel() == 0 {
+        return &mut [];
+    }
+    // SAFETY: as in `slice_mut`; `half::bf16` is two bytes, laid out as libtorch's.
+    unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast::<bf16>(), tensor.numel()) }
+}
+
+fn check_bf16(tensor: &Tensor) {
+    assert!(
+        tensor.device() == Device::Cpu && tensor.kind() == Kind::BFloat16 && tensor.is_contiguous(),
+        "slices in bf16 are taken of contiguous CPU tensors in bf16"
+    );
 }
 
 /// Overwrites a leaf tensor on any device, outside of autograd.

@@ -152,7 +152,8 @@ pub fn mehl_soup() -> &'static Path {
             other => other,
         };
         let built = Command::new(env!("CARGO"))
-            .args(["build", "--quiet", "--package", "mehl-soup", "--bin", "mehl-soup", "--profile", profile])
+            // Of the whole workspace, as everything here is built: for one package alone cargo chooses other features of what both need, and compiles it anew.
+            .args(["build", "--quiet", "--workspace", "--bins", "--profile", profile])
             .arg("--target-dir")
             .arg(folder.parent().unwrap())
             .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap())

@@ -17,6 +17,8 @@ pub struct StoredImages {
     normalization: Normalization,
     /// Dtype of batches.
     kind: Kind,
+    /// The images of the split on a device, uint8, where they are [kept](StoredImages::keep_on) on one.
+    kept: Option<Tensor>,
     /// Where bytes of batches are put together.
     staging: RefCell<Option<Tensor>>,
     /// `mean / rescale` and `std / rescale`, `[1, channels, 1, 1]`, in the dtype and on the device of the last batch.
@@ -40,6 +42,7 @@ impl StoredImages {
         Ok(Self {
             values,
             rows: None,
+            kept: None,
             normalization,
             kind: Kind::Float,
             staging: RefCell::default(),
@@ -70,12 +73,32 @@ impl StoredImages {
         Self {
             values: self.values.shallow_clone(),
             rows: Some(indices.iter().map(|&i| self.row(i)).collect()),
+            kept: None,
             normalization: self.normalization.clone(),
             kind: self.kind,
             staging: RefCell::default(),
             constants: RefCell::default(),
             entry: Arc::clone(&self.entry),
         }
+    }
+
+    /// Copies all images of the split to a device, some at a time: batches are taken from there.
+    ///
+    /// # Errors
+    /// If memory cannot be had there.
+    pub fn keep_on(&mut self, device: Device) -> Result<(), TchError> {
+        /// Images that are put together on the host at a time.
+        const PIECE: usize = 1024;
+        let ([channels, height, width], n) = (self.shape(), self.samples());
+        let kept = Tensor::f_empty([n as i64, channels, height, width], (Kind::Uint8, device))?;
+        for first in (0..n).step_by(PIECE) {
+            let indices: Vec<usize> = (first..n.min(first + PIECE)).collect();
+            let piece = self.bytes(&indices)?;
+            kept.f_narrow(0, first as i64, indices.len() as i64)?.f_copy_(&piece)?;
+        }
+        *self.staging.borrow_mut() = None;
+        self.kept = Some(kept);
+        Ok(())
     }
 
     fn row(&self, index: usize) -> usize {
@@ -114,7 +137,14 @@ impl StoredImages {
     /// # Errors
     /// Of libtorch.
     pub fn batch(&self, indices: &[usize], device: Device) -> Result<Tensor, TchError> {
-        self.normalized(&self.bytes(indices)?, device)
+        match &self.kept {
+            Some(kept) => {
+                let rows: Vec<i64> = indices.iter().map(|&i| i as i64).collect();
+                let rows = Tensor::f_from_slice(&rows)?.f_to_device(kept.device())?;
+                self.normalized(&kept.f_index_select(0, &rows)?, device)
+            }
+            None => self.normalized(&self.bytes(indices)?, device),
+        }
     }
 
     /// Images `start..end`, normalised, on `device`.
@@ -122,10 +152,12 @@ impl StoredImages {
     /// # Errors
     /// Of libtorch.
     pub fn range(&self, start: usize, end: usize, device: Device) -> Result<Tensor, TchError> {
-        match &self.rows {
-            Some(_) => self.batch(&(start..end).collect::<Vec<_>>(), device),
+        let part = |values: &Tensor| values.f_narrow(0, start as i64, (end - start) as i64);
+        match (&self.kept, &self.rows) {
+            (Some(kept), _) => self.normalized(&part(kept)?, device),
+            (None, Some(_)) => self.batch(&(start..end).collect::<Vec<_>>(), device),
             // Converted straight out of the map.
-            None => self.normalized(&self.values.f_narrow(0, start as i64, (end - start) as i64)?, device),
+            (None, None) => self.normalized(&part(&self.values)?, device),
         }
     }
 

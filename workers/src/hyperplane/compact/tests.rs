@@ -9,7 +9,7 @@ fn values(n: usize, seed: u32) -> Vec<f32> {
 }
 
 fn row(rows: &CompactRows, k: usize) -> Vec<f64> {
-    Vec::try_from(rows.row(k, Kind::Double).unwrap()).unwrap()
+    Vec::try_from(rows.unpacked(k..k + 1, Kind::Double).unwrap().contiguous().view(-1)).unwrap()
 }
 
 /// What a value may be off by in a group with this largest magnitude.
@@ -54,8 +54,8 @@ fn kernels_agree_with_the_rows_as_libtorch_reads_them_on_any_number_of_threads()
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             pool.install(|| {
                 let mut out = vec![0f32; n];
-                mix(vec![CompactMix { out: &mut out, base: &base, rows: host, x: x.clone() }]);
-                (out, project(&[CompactProject { rows: host, gradient: &gradient }]))
+                mix(vec![CompactMix { out: Sink::Own(&mut out), base: &base, rows: host, x: x.clone() }]);
+                (out, project(&[CompactProject { rows: host, gradient: Source::Own(&gradient) }]))
             })
         };
         let (mixed, projected) = run(1);

@@ -1,0 +1,101 @@
+//! Made-up zoos: ViTs of random weights, and images of random values. What is measured on them does not depend on what they hold.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+
+use mehl_soup_worker::families::VitConfig;
+use mehl_soup_worker::rng;
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
+
+pub const CLASSES: usize = 1000;
+
+/// How large the models are, at 224 px in patches of 32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Size {
+    /// ViT-B/32: 88 million values.
+    Base,
+    /// ViT-S/32: 23 million values.
+    Small,
+}
+
+impl Size {
+    fn config(self) -> serde_json::Value {
+        let (width, heads) = match self {
+            Self::Base => (768, 12),
+            Self::Small => (384, 6),
+        };
+        // transformers counts classes by their names.
+        let names: serde_json::Map<String, serde_json::Value> =
+            (0..CLASSES).map(|i| (i.to_string(), format!("class {i}").into())).collect();
+        serde_json::json!({
+            "architectures": ["ViTForImageClassification"], "model_type": "vit", "patch_size": 32, "image_size": 224,
+            "hidden_size": width, "num_hidden_layers": 12, "num_attention_heads": heads, "intermediate_size": 4 * width,
+            "id2label": names,
+        })
+    }
+}
+
+fn random(shape: &[i64], scale: f32, rng: &mut impl rand_chacha::rand_core::Rng) -> Vec<f32> {
+    let n = shape.iter().product::<i64>() as usize;
+    (0..n).map(|_| (rng.next_u32() as f32 / u32::MAX as f32 - 0.5) * scale).collect()
+}
+
+fn bytes(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|v| v.to_le_bytes()).collect()
+}
+
+/// Makes what of `out/zoo/*` and `out/learn.safetensors` is not there yet: `ingredients` models, and samples for two batches. Answers the models' architecture.
+pub fn make(out: &Path, size: Size, ingredients: usize, batch: usize) -> anyhow::Result<VitConfig> {
+    let config = size.config();
+    let vit = VitConfig::from_json(&config).map_err(anyhow::Error::msg)?;
+    for k in 0..ingredients {
+        let folder = out.join(format!("zoo/k{k:03}"));
+        fs::create_dir_all(&folder)?;
+        fs::write(folder.join("config.json"), format!("{config:#}\n"))?;
+        if folder.join("model.safetensors").exists() {
+            continue;
+        }
+        eprintln!("making {}", folder.display());
+        let mut rng = rng::generator(k as u64, "bench", &[]);
+        let tensors: Vec<(String, Vec<usize>, Vec<u8>)> = vit
+            .tensors(CLASSES as i64)
+            .into_iter()
+            .map(|(name, shape)| {
+                let norm = name.contains("layernorm") && name.ends_with("weight");
+                let mut values = random(&shape, 0.06, &mut rng);
+                if norm {
+                    values.iter_mut().for_each(|v| *v += 1.0);
+                }
+                (name, shape.iter().map(|&d| d as usize).collect(), bytes(&values))
+            })
+            .collect();
+        write(&folder.join("model.safetensors"), &tensors, Dtype::F32)?;
+    }
+    let data = out.join("learn.safetensors");
+    if !data.exists() {
+        let mut rng = rng::generator(0, "bench data", &[]);
+        let n = 2 * batch.max(16);
+        let shape = [n as i64, 3, 224, 224];
+        let labels: Vec<u8> = (0..n as i64).flat_map(|i| (i % CLASSES as i64).to_le_bytes()).collect();
+        let pixels = bytes(&random(&shape, 2.0, &mut rng));
+        let views = [
+            ("inputs", TensorView::new(Dtype::F32, vec![n, 3, 224, 224], &pixels)?),
+            ("labels", TensorView::new(Dtype::I64, vec![n], &labels)?),
+        ];
+        fs::write(&data, safetensors::serialize(views, None)?)?;
+    }
+    Ok(vit)
+}
+
+fn write(path: &Path, tensors: &[(String, Vec<usize>, Vec<u8>)], dtype: Dtype) -> anyhow::Result<()> {
+    let mut views = Vec::new();
+    for (name, shape, data) in tensors {
+        views.push((name.as_str(), TensorView::new(dtype, shape.clone(), data)?));
+    }
+    let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
+    let partial = path.with_extension("partial");
+    fs::write(&partial, safetensors::serialize(views, Some(metadata))?)?;
+    Ok(fs::rename(partial, path)?)
+}
