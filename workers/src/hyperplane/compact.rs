@@ -284,13 +284,17 @@ pub fn mix<T: Float>(jobs: Vec<CompactMix<'_, T>>) {
     }
     pieces.into_par_iter().for_each_init(Vec::new, |scratch, (first, out, base, rows, x)| {
         out.write(scratch, |out| {
-            out.copy_from_slice(base);
-            for (k, &x) in x.iter().enumerate() {
-                match rows.code {
-                    // By code, so that each loop is compiled for its own.
-                    Code::Bf16 => add_row(out, rows, Code::Bf16, k, first, x),
-                    Code::Int8 => add_row(out, rows, Code::Int8, k, first, x),
-                    Code::Int4 => add_row(out, rows, Code::Int4, k, first, x),
+            // All rows over one block before the next: the sums stay in the first-level cache.
+            for (i, (out, base)) in out.chunks_mut(BLOCK).zip(base.chunks(BLOCK)).enumerate() {
+                let first = first + i * (BLOCK / GROUP);
+                out.copy_from_slice(base);
+                for (k, &x) in x.iter().enumerate() {
+                    match rows.code {
+                        // By code, so that each loop is compiled for its own.
+                        Code::Bf16 => add_row(out, rows, Code::Bf16, k, first, x),
+                        Code::Int8 => add_row(out, rows, Code::Int8, k, first, x),
+                        Code::Int4 => add_row(out, rows, Code::Int4, k, first, x),
+                    }
                 }
             }
         });

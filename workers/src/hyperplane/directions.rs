@@ -6,7 +6,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::compact::{Code, CompactRows};
 use super::kernels::{self, Base, Float, MixJob, Sink};
-use super::span::{MixedTensors, Rows, Span, SpanError, by_kind, check_members, load_rows};
+use super::span::{MixedTensors, Rows, Span, SpanError, by_kind, check_members, load_into, load_rows};
 use super::{slice, slice_mut};
 
 /// A direction of a group counts as vanished below this part of the larger of the two norms: it is rounding noise then.
@@ -53,11 +53,13 @@ impl Directions {
             }
             Some(code) => {
                 let mut rows = Vec::with_capacity(mixed.names.len());
+                let scratch = scratch(mixed, kind)?;
                 for (i, (name, &n)) in mixed.names.iter().zip(&mixed.sizes).enumerate() {
                     let host_centre = centre[i].f_to_device(Device::Cpu)?;
                     let mut compact = CompactRows::new(code, members.len(), n)?;
                     for (k, member) in members.iter().enumerate() {
-                        let row = by_kind!(kind, load_rows(zoo, std::slice::from_ref(member), name, n))?;
+                        let row = scratch.f_narrow(1, 0, n as i64)?;
+                        by_kind!(kind, load_into(zoo, std::slice::from_ref(member), name, &row))?;
                         let (squares, of_centre) = by_kind!(kind, subtract(&row, &host_centre));
                         lengths.add(i, k, &squares, if k == 0 { of_centre } else { 0.0 });
                         by_kind!(kind, store(&mut compact, k, &row));
@@ -110,6 +112,7 @@ impl Directions {
         let (kind, l) = (span.kind, mixed.group_count);
         // The compact rows are given back before anything is read.
         let mut centre = span.into_base();
+        let scratch = scratch(mixed, kind)?;
         for (i, (name, &n)) in mixed.names.iter().zip(&mixed.sizes).enumerate() {
             let device = centre[i].device();
             let begun = centre[i].f_to_device(Device::Cpu)?;
@@ -117,7 +120,8 @@ impl Directions {
             let mut folded = begun.f_empty_like()?;
             folded.f_copy_(&begun)?;
             for (k, member) in members.iter().enumerate() {
-                let row = by_kind!(kind, load_rows(zoo, std::slice::from_ref(member), name, n))?;
+                let row = scratch.f_narrow(1, 0, n as i64)?;
+                by_kind!(kind, load_into(zoo, std::slice::from_ref(member), name, &row))?;
                 by_kind!(kind, subtract(&row, &begun));
                 let at = k * l + mixed.groups[i];
                 by_kind!(kind, normalise_rows(&row, |_| norms[at]));
@@ -128,6 +132,12 @@ impl Directions {
         check_members(zoo, members)?;
         Ok(centre)
     }
+}
+
+/// Room for one row of any tensor, `[1, longest]`: one for all, as rows that come and go between compact ones would leave holes that no other fits.
+fn scratch(mixed: &MixedTensors, kind: Kind) -> Result<Tensor, SpanError> {
+    let longest = mixed.sizes.iter().max().copied().unwrap_or(0);
+    Ok(Tensor::f_empty([1, longest as i64], (kind, Device::Cpu))?)
 }
 
 /// How directions are stored, and where.

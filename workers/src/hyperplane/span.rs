@@ -183,10 +183,22 @@ pub(super) fn load_rows<T: Float + Element>(
 ) -> Result<Tensor, SpanError> {
     let kind = if size_of::<T>() == 4 { Kind::Float } else { Kind::Double };
     let rows = Tensor::f_empty([members.len() as i64, n as i64], (kind, Device::Cpu))?;
-    for (row, &k) in slice_mut::<T>(&rows).chunks_mut(n.max(1)).zip(members) {
+    load_into::<T>(zoo, members, name, &rows)?;
+    Ok(rows)
+}
+
+/// Reads one tensor of each member into its row, `[b, n]`.
+pub(super) fn load_into<T: Float + Element>(
+    zoo: &Zoo,
+    members: &[usize],
+    name: &str,
+    rows: &Tensor,
+) -> Result<(), SpanError> {
+    let n = rows.size()[1].max(1) as usize;
+    for (row, &k) in slice_mut::<T>(rows).chunks_mut(n).zip(members) {
         zoo.ingredients()[k].read(name, row)?;
     }
-    Ok(rows)
+    Ok(())
 }
 
 /// Where a mix goes.

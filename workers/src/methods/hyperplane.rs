@@ -189,11 +189,7 @@ fn directions(
     let centre = centre.take().ok_or_else(|| EngineError::Internal("the centre is in use".to_string()))?;
     let dtype = run.task.soup.direction_dtype.resolve(run.state.dtype == ComputeDtype::Bf16);
     let stored = Stored { device: run.inputs.device, kind: run.inputs.kind, dtype };
-    let read =
-        run.load(|run| Directions::new(&run.inputs.zoo, members, &run.mixed, centre, stored).map_err(span_error));
-    // Rows that became compact ones were whole for a moment.
-    memory::give_back_freed_pages();
-    read
+    run.load(|run| Directions::new(&run.inputs.zoo, members, &run.mixed, centre, stored).map_err(span_error))
 }
 
 /// Puts a model batch in the state, or checks that the one there goes on from the same directions.
