@@ -71,7 +71,9 @@ pub struct ZooArgs {
 
 /// What hyperparameters of fine-tuning runs are drawn from.
 #[derive(Debug, Clone, PartialEq, Args, Serialize)]
-#[command(next_help_heading = "Hyperparameters of its fine-tuning runs, each drawn from LOW..HIGH; one number instead is that number for all")]
+#[command(
+    next_help_heading = "Hyperparameters of its fine-tuning runs, each drawn from LOW..HIGH; one number instead is that number for all"
+)]
 pub struct Ranges {
     /// Peak learning rate of AdamW, uniform in its logarithm. Far apart, ingredients lie too far from each other to be averaged
     #[arg(long, value_name = "LOW..HIGH", requires = "make_zoo", default_value = "2e-4..4e-3", value_parser = positive)]

@@ -6,8 +6,8 @@ use std::path::Path;
 use mehl_soup::sweep::spec::Family;
 use safetensors::Dtype;
 use serde_json::{Value, json};
-use tch::nn::init::{FanInOut, NonLinearity, NormalOrUniform, f_init};
 use tch::nn::Init;
+use tch::nn::init::{FanInOut, NonLinearity, NormalOrUniform, f_init};
 use tch::{Device, Kind, TchError};
 
 use super::DemoError;
@@ -199,11 +199,8 @@ impl Blank<'_> {
 
     /// Weights of convolutions as He et al. 2015 (arXiv 1502.01852) draw them, as torchvision does.
     fn resnet_tensors(&self) -> Vec<Wanted> {
-        let he = Init::Kaiming {
-            dist: NormalOrUniform::Normal,
-            fan: FanInOut::FanOut,
-            non_linearity: NonLinearity::ReLU,
-        };
+        let he =
+            Init::Kaiming { dist: NormalOrUniform::Normal, fan: FanInOut::FanOut, non_linearity: NonLinearity::ReLU };
         let mut tensors = Vec::new();
         let mut push = |name: String, shape: &[i64], init| tensors.push(Wanted { name, shape: shape.to_vec(), init });
         let mut convolution = |conv: &str, norm: &str, shape: [i64; 4]| {
@@ -225,7 +222,9 @@ impl Blank<'_> {
             width = out;
         }
         let bound = 1.0 / (width as f64).sqrt();
-        for (name, shape) in [("fc.weight", vec![self.classes.len() as i64, width]), ("fc.bias", vec![self.classes.len() as i64])] {
+        for (name, shape) in
+            [("fc.weight", vec![self.classes.len() as i64, width]), ("fc.bias", vec![self.classes.len() as i64])]
+        {
             push(name.to_string(), &shape, Init::Uniform { lo: -bound, up: bound });
         }
         tensors

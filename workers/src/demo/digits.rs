@@ -74,11 +74,6 @@ impl Digits {
         self.labels.len()
     }
 
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.labels.is_empty()
-    }
-
     /// Cuts all images in parts by a seeded shuffle: 450 base, 400 train, 350 learn, 250 select, the other 347 test.
     pub fn parts(&self, seed: u64) -> Parts {
         let order = permutation(seed, "digits", &[], self.len());

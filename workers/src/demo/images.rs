@@ -117,8 +117,7 @@ impl ImageFolder {
             splits[1].sort_unstable();
         }
         let part = |split_of: usize| split.subset(&splits[split_of]);
-        let material =
-            Material { base: part(0)?, train: part(1)?, select: part(3)?, edge: Edge::Nearest };
+        let material = Material { base: part(0)?, train: part(1)?, select: part(3)?, edge: Edge::Nearest };
         let sizes: Vec<String> = NAMES.iter().zip(&splits).map(|(name, of)| format!("{} {name}", of.len())).collect();
         tell(&format!("{} images of {} classes: {}", once.len(), self.classes.len(), sizes.join(", ")));
         Ok(Images { folder: self, splits, material, hash })
@@ -146,7 +145,9 @@ impl Images<'_> {
             }
             whole_folder(&target, |temporary| {
                 images.iter().try_for_each(|&image| match &self.folder.listing.samples[image].place {
-                    Place::File(path) => copy(path, &temporary.join(path.strip_prefix(&self.folder.root).unwrap_or(path))),
+                    Place::File(path) => {
+                        copy(path, &temporary.join(path.strip_prefix(&self.folder.root).unwrap_or(path)))
+                    }
                     Place::Row { .. } => Ok(()),
                 })
             })?;

@@ -41,7 +41,9 @@ pub enum Sources {
 
 /// That of a zoo in `folder`: every method once, with the demo's values.
 pub fn of_zoo(folder: &Path, ingredients: usize, sources: &Sources) -> String {
-    let name = folder.file_name().unwrap_or_default().to_string_lossy();
+    let name = folder.file_name().map_or("zoo".into(), |name| name.to_string_lossy());
+    // A string of JSON is one of TOML too.
+    let name = serde_json::Value::from(name);
     let (ending, image) = match sources {
         Sources::Tensors => (".safetensors", String::new()),
         Sources::Images { size: None } => ("", String::new()),
@@ -51,7 +53,7 @@ pub fn of_zoo(folder: &Path, ingredients: usize, sources: &Sources) -> String {
     let model_batch = ingredients.div_ceil(4).max(2).min(ingredients);
     format!(
         r#"# Every method once, with the values of the demo, which suit a few hundred learn samples.
-name = {name:?}
+name = {name}
 
 [zoo]
 ingredients = ["zoo/*"]

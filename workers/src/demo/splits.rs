@@ -55,7 +55,10 @@ mod tests {
         for n in 5..60 {
             let found = sizes(n);
             assert_eq!(found.iter().sum::<usize>(), n);
-            assert!(found.iter().zip(SHARES).all(|(&s, share)| (s as f64 - share * n as f64).abs() <= 1.0), "{found:?}");
+            assert!(
+                found.iter().zip(SHARES).all(|(&s, share)| (s as f64 - share * n as f64).abs() <= 1.0),
+                "{found:?}"
+            );
         }
     }
 

@@ -53,10 +53,10 @@ impl Trainee {
         let input = |error: &dyn std::fmt::Display| DemoError::Input(error.to_string());
         let start = Zoo::open(&[folder.to_path_buf()]).map_err(|e| input(&e))?;
         let family = families::detect(None, &start).map_err(|e| input(&e))?;
-        let spec = ZooSpec { ingredients: vec![], family: None, architecture: None, heads: None, activation: None, top: None };
+        let spec =
+            ZooSpec { ingredients: vec![], family: None, architecture: None, heads: None, activation: None, top: None };
         let layout = Layout::of_headers(&start);
-        let model =
-            families::load(family, &spec, &start, &layout, Device::Cpu, Kind::Float).map_err(|e| input(&e))?;
+        let model = families::load(family, &spec, &start, &layout, Device::Cpu, Kind::Float).map_err(|e| input(&e))?;
         let trainee = Self { order: order(start.ingredients(), model.as_ref()), start, family, model };
         trainee.reset()?;
         Ok(trainee)
@@ -114,8 +114,7 @@ impl Trainee {
             // The tensor is one and the same: this sets a flag of it.
             drop(tensor.f_set_requires_grad(names.contains(name))?);
         }
-        let mut optimizer =
-            AdamW { wd: recipe.weight_decay, ..AdamW::default() }.build_copt(recipe.learning_rate)?;
+        let mut optimizer = AdamW { wd: recipe.weight_decay, ..AdamW::default() }.build_copt(recipe.learning_rate)?;
         for parameter in &parameters {
             optimizer.add_parameters(parameter, 0)?;
         }
@@ -225,7 +224,10 @@ fn clip(parameters: &[Tensor]) -> Result<(), TchError> {
 /// Shifts some images by an eighth of their side, and adds noise.
 fn augment(images: &Tensor, edge: Edge, recipe: &Recipe) -> Result<Tensor, TchError> {
     let &[n, _, height, width] = &images.size()[..] else {
-        return Err(TchError::Shape(format!("expected images [N, channels, height, width], found {:?}", images.size())));
+        return Err(TchError::Shape(format!(
+            "expected images [N, channels, height, width], found {:?}",
+            images.size()
+        )));
     };
     let (down, across) = ((height / 8).max(1), (width / 8).max(1));
     let around = [across, across, down, down];
