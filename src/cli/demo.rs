@@ -60,7 +60,8 @@ pub struct ZooArgs {
     /// classes are not those of the images, it gets a new head, trained first while the rest stays as it is
     #[arg(long, value_name = "FOLDER", requires = "make_zoo")]
     pub base: Option<PathBuf>,
-    /// Passes over its part of the data that a base model, or a new head, is trained for [default: 100; 30 for a ResNet or a new head]
+    /// Passes over its part of the data that a base model, or a new head, is trained for [default: 100, or as many as make
+    /// 900 steps of 50 images; 30 for a ResNet or a new head]
     #[arg(long, value_name = "N", requires = "make_zoo", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub base_epochs: Option<u32>,
     /// Share of the ingredients that are bad on purpose, in 0..1, to see what a method makes of them. Three kinds in turn: trained for 8 times the epochs

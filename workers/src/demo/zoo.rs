@@ -24,6 +24,8 @@ const VERSION: u32 = 1;
 const SIDE: usize = 32;
 /// Epochs of base models.
 const BASE_EPOCHS: u32 = 100;
+/// Fewest steps of those of ViTs, which learn nothing in a hundred epochs of a few steps.
+const BASE_STEPS: usize = 900;
 /// The same for ResNets, and for heads alone.
 const FEWER_EPOCHS: u32 = 30;
 
@@ -94,7 +96,10 @@ pub fn make_zoo(folder: &Path, args: &DemoArgs, tell: &mut dyn FnMut(&str)) -> R
         None => Data::digits(seed, base_is_trained, taken.as_deref(), wanted_side)?,
     };
     let epochs = match start.untrained {
-        Untrained::All if model.family() != Family::Resnet => BASE_EPOCHS,
+        Untrained::All if model.family() != Family::Resnet => {
+            let steps = data.material().base.samples().div_ceil(base_recipe(seed).batch);
+            BASE_EPOCHS.max(BASE_STEPS.div_ceil(steps) as u32)
+        }
         _ => FEWER_EPOCHS,
     };
     let base_epochs = args.zoo.base_epochs.unwrap_or(epochs);

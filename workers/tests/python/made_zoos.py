@@ -3,9 +3,9 @@
     made_zoos.py OUT    after `mehl-soup demo --make-zoo OUT/FAMILY --family FAMILY --images ...` for vit, timm-vit and
                         resnet, and `mehl-soup run OUT/FAMILY/sweep.toml --out OUT/FAMILY/run` for each
 
-Loads every ingredient and the winner in transformers, timm or torchvision (strictly; a ResNet in timm too), reads the images
-of the select split with the transform that their own files name, and compares with `results.json`: the loss within
-1e-5 nats, the accuracy within one sample. The images must have the size that the models take already: libraries'
+Loads every ingredient and the winner in transformers, timm or torchvision (strictly; a ResNet in timm too), reads the
+images of the select split with the transform that their own files name, and compares with `results.json`: the loss
+within 1e-5 nats, the accuracy within one sample. The images must have the size that the models take already: libraries'
 resizing may differ by one level of 255. Needs the packages of `../fixtures/requirements.txt`.
 """
 
@@ -72,12 +72,15 @@ def score(load, folder, images):
 def check(out, family):
     """Yields one line for each score that is too far off."""
     results = json.loads((out / family / "run" / "results.json").read_text())
-    models = [(Path(ingredient["path"]), ingredient["select"]) for ingredient in results["ingredients"]]
+    models = [(out / family / "zoo" / ingredient["name"], ingredient["select"]) for ingredient in results["ingredients"]]
     models.append((out / family / "run" / "best", results["tasks"][0]["select"]))
     for library, load in LIBRARIES[family].items():
         for folder, said in models:
             loss, right, samples = score(load, folder, out / family / "data" / "select")
-            print(f"{family} {folder.name} in {library}: loss {loss:.6f} (results say {said['loss']:.6f}), {right} of {samples} right")
+            print(
+                f"{family} {folder.name} in {library}: loss {loss:.6f} (results say {said['loss']:.6f}), "
+                f"{right} of {samples} right ({said['accuracy'] * samples:.0f})"
+            )
             if not abs(loss - said["loss"]) <= LOSS_TOLERANCE:
                 yield f"{folder}: loss {loss!r} in {library}, {said['loss']!r} in results.json"
             if not abs(right - said["accuracy"] * samples) <= SAMPLES_TOLERANCE + 1e-6:
