@@ -52,7 +52,7 @@ pub struct ZooArgs {
     /// sweep (learn, select, test: half of all) are copied to DIR/data [default: the digits that are shipped]
     #[arg(long, value_name = "FOLDER", requires = "make_zoo")]
     pub images: Option<PathBuf>,
-    /// Side in pixels that images are resized to, a multiple of 4, for digits of 8. Time and memory grow with its square [default: 32; 8 for digits, but for a
+    /// Side in pixels that images are resized to, a multiple of 4, for digits of 8, for a ResNet at least 32. Time and memory grow with its square [default: 32; 8 for digits, but for a
     /// ResNet; with --base what it takes]
     #[arg(long, value_name = "N", requires = "make_zoo", value_parser = clap::value_parser!(u32).range(4..=1024))]
     pub image_size: Option<u32>,

@@ -15,8 +15,8 @@ use support::programs::{Ended, Place, Running, edit, read_tensors};
 use tch::{Device, Kind};
 
 const CLASSES: [&str; 3] = ["ant", "bee", "cat"];
-/// Few epochs on small images: how good the models are does not matter here.
-const QUICK: [&str; 6] = ["--base-epochs", "2", "--epochs", "1..2", "--image-size", "16"];
+/// Few epochs: how good the models are does not matter here.
+const QUICK: [&str; 4] = ["--base-epochs", "2", "--epochs", "1..2"];
 
 /// A place with `images/`: for each class `n` images of 12 x 12, of which most are its own color.
 fn place(classes: &[&str], n: u32) -> Place {
@@ -140,17 +140,17 @@ fn batch_normalisation_leaves_with_the_statistics_of_what_it_was_trained_on() {
 fn a_killed_zoo_goes_on_and_has_the_bits_of_one_that_was_not() {
     let place = place(&CLASSES, 8);
     let flags = ["--ingredients", "4", "--bad", "0.5"];
-    make(&place, &quick("whole", &flags)).expect(0);
-    let mut killed = start(&place, &quick("cut", &flags));
-    assert!(killed.watch(|| place.path("cut/zoo/run-00").exists()), "over too early");
+    make(&place, &quick("whole/zoo", &flags)).expect(0);
+    let mut killed = start(&place, &quick("cut/zoo", &flags));
+    assert!(killed.watch(|| place.path("cut/zoo/zoo/run-00").exists()), "over too early");
     killed.kill();
-    assert!(!place.path("cut/zoo/run-03").exists(), "over before it was killed");
-    make(&place, &quick("cut", &flags)).expect(0);
+    assert!(!place.path("cut/zoo/zoo/run-03").exists(), "over before it was killed");
+    make(&place, &quick("cut/zoo", &flags)).expect(0);
     assert_same(&place, "whole", "cut");
     for lost in ["zoo/run-02", "data/select", "base"] {
-        fs::remove_dir_all(place.path("cut").join(lost)).unwrap();
+        fs::remove_dir_all(place.path("cut/zoo").join(lost)).unwrap();
     }
-    make(&place, &quick("cut", &flags)).expect(0);
+    make(&place, &quick("cut/zoo", &flags)).expect(0);
     assert_same(&place, "whole", "cut");
 }
 
@@ -214,7 +214,7 @@ fn a_base_of_the_user_is_fine_tuned_with_its_own_head_or_a_new_one() {
         image::open(from).unwrap().rotate90().save(place.path(&format!("images/eel/{i:02}.png"))).unwrap();
     }
     let flags = ["other", "--images", "images", "--base", "first/base", "--epochs", "1", "--ingredients", "2"];
-    make(&place, &flags).expect(0).says(&["training a new head on 8 images"]);
+    make(&place, &flags).expect(0).says(&["training a new head on 4 images"]);
     let (before, after) = (tensors("first/base"), tensors("other/base"));
     for (name, tensor) in &before {
         assert_eq!(tensor == &after[name], !name.starts_with("head."), "{name}");
@@ -250,6 +250,7 @@ fn what_is_wrong_is_told_with_exit_code_2_before_anything_is_made() {
     copy("few", &["ant", "bee"], 4);
     refused(&["zoo", "--images", "few"], &["class `ant`", "at least 5", "found 4"]);
     refused(&["zoo", "--images", "images", "--image-size", "30"], &["multiple of 4, found 30"]);
+    refused(&["zoo", "--family", "resnet", "--image-size", "16"], &["at least 32 for a ResNet", "found 16"]);
     refused(&["zoo", "--image-size", "12"], &["multiple of 8", "found 12 x 12"]);
     refused(&["zoo", "--bad", "1.5"], &["--bad", "from 0 to 1"]);
     refused(&["zoo", "--learning-rate", "1..0.1"], &["--learning-rate", "the lower first, found 1 before 0.1"]);

@@ -76,6 +76,12 @@ pub fn make_zoo(folder: &Path, args: &DemoArgs, tell: &mut dyn FnMut(&str)) -> R
             if side % 4 != 0 {
                 return Err(DemoError::Input(format!("--image-size: expected a multiple of 4, found {side}")));
             }
+            if family == Family::Resnet && side < SIDE {
+                let what = format!(
+                    "--image-size: expected at least {SIDE} for a ResNet, which halves it five times, found {side}"
+                );
+                return Err(DemoError::Input(what));
+            }
             let channels = if images.is_none() && family == Family::Vit { 1 } else { 3 };
             Start::blank(&Blank { family, side, channels, classes: &classes }, seed)?
         }
