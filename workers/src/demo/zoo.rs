@@ -73,7 +73,7 @@ pub fn make_zoo(folder: &Path, args: &DemoArgs, tell: &mut dyn FnMut(&str)) -> R
             let family = args.zoo.family.map_or(Family::Vit, |family| family.family());
             let usual = if images.is_some() || family == Family::Resnet { SIDE } else { digits::SIDE };
             let side = wanted_side.unwrap_or(usual);
-            if side % 4 != 0 {
+            if !side.is_multiple_of(4) {
                 return Err(DemoError::Input(format!("--image-size: expected a multiple of 4, found {side}")));
             }
             if family == Family::Resnet && side < SIDE {
@@ -162,7 +162,7 @@ impl Data<'_> {
             Some(&[channels, height, width]) => (channels as usize, height as usize, width as usize),
             _ => (3, side.unwrap_or(SIDE), side.unwrap_or(SIDE)),
         };
-        if height != width || height % digits::SIDE != 0 {
+        if height != width || !height.is_multiple_of(digits::SIDE) {
             return Err(DemoError::Input(format!(
                 "expected images of a multiple of {0} x {0} pixels, as digits have, found {height} x {width} (--image-size or --base)",
                 digits::SIDE
