@@ -14,8 +14,9 @@ DEMO_MODEL := $(DEMO)/run/best
 DEMO_RESULTS := $(DEMO)/run/results.json
 DEMO_DATA := --test $(DEMO)/data/test.safetensors --select $(DEMO)/data/select.safetensors
 
-# Where `make check-python` fine-tunes a zoo of each vision family.
+# Where `make check-python` fine-tunes a zoo of each vision family, and where `demo --make-zoo` does of each that it knows.
 VISION := target/vision
+MADE := $(VISION)/made
 
 # One profile for all of it: torch-sys takes minutes to compile, and its result is shared only within a profile.
 CARGO_ALL := --workspace --release
@@ -79,7 +80,14 @@ check-python: ## after `make demo`: do best models score in transformers, timm, 
 		[[ ! -f $(VISION)/$$family/sweep.toml ]] || \
 			$(RELEASE)/mehl-soup run $(VISION)/$$family/sweep.toml --out $(VISION)/$$family/run; \
 	done; \
-	"$$python" workers/tests/python/vision_zoos.py check $(VISION)
+	"$$python" workers/tests/python/vision_zoos.py check $(VISION); \
+	for family in vit timm-vit resnet; do \
+		$(RELEASE)/mehl-soup demo --make-zoo $(MADE)/$$family --family $$family --images $(VISION)/data/tune \
+			--ingredients 3 --epochs 4..8; \
+		sed -i 's/^method = .*/method = ["best", "uniform", "mehl"]/' $(MADE)/$$family/sweep.toml; \
+		$(RELEASE)/mehl-soup run $(MADE)/$$family/sweep.toml --out $(MADE)/$$family/run; \
+	done; \
+	"$$python" workers/tests/python/made_zoos.py $(MADE)
 
 clean: ## remove the build folder, with libtorch and the demo's results in it
 	cargo clean

@@ -3,6 +3,7 @@
 //! stdout is data, stderr is talk. Exit codes: 0 done, 1 failed, 2 bad usage, input or output folder, 130 stopped by Ctrl-C.
 
 mod config;
+mod demo;
 pub mod exit;
 pub mod healthcheck;
 mod inspect;
@@ -20,6 +21,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use demo::{DemoArgs, Ends, Ranges, ZooArgs, ZooFamily};
 use exit::Exit;
 use pool::{actions, results, status, submit};
 
@@ -39,7 +41,7 @@ enum Command {
     Run(RunArgs),
     /// Say what a specification will take here: memory, bytes read, iterations, time; does some passes, loads no model batch
     Plan(PlanArgs),
-    /// Train a small zoo on UCI digits, learn soups of it with every method, print the table
+    /// Train a small zoo on UCI digits, learn soups of it with every method, print the table; or make a zoo on images of your own (--make-zoo)
     Demo(DemoArgs),
     /// Show what a zoo holds: tensors, dtypes, what differs from the first ingredient, and who stands out
     Inspect(inspect::InspectArgs),
@@ -103,23 +105,6 @@ pub struct PlanArgs {
     pub format: Format,
 }
 
-/// Flags of `demo`.
-#[derive(Debug, Clone, Args)]
-pub struct DemoArgs {
-    /// Folder for the zoo, the data and the run. What is there already is kept
-    #[arg(long, value_name = "DIR", default_value = "target/demo")]
-    pub out: PathBuf,
-    /// Seed of the data's split, the base model and the fine-tuning runs
-    #[arg(long, default_value_t = 7)]
-    pub seed: u64,
-    /// Fine-tuning runs
-    #[arg(long, default_value_t = 28, value_parser = clap::value_parser!(u64).range(1..=10_000))]
-    pub ingredients: u64,
-    /// How results are printed to stdout when all is done
-    #[arg(long, value_enum, default_value_t = Format::Table)]
-    pub format: Format,
-}
-
 /// How results are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Format {
@@ -153,17 +138,8 @@ pub fn main() -> Exit {
     match cli.command {
         Command::Run(args) => run::check_and_start(&args),
         Command::Plan(args) => plan::check_and_start(&args),
-        Command::Demo(args) => worker::start(&[
-            "demo".into(),
-            "--out".into(),
-            args.out.into(),
-            "--seed".into(),
-            args.seed.to_string().into(),
-            "--ingredients".into(),
-            args.ingredients.to_string().into(),
-            "--format".into(),
-            args.format.as_str().into(),
-        ]),
+        // The worker takes the same flags: they are handed on as they were given.
+        Command::Demo(_) => worker::start(&std::env::args_os().skip(1).collect::<Vec<_>>()),
         Command::Inspect(args) => inspect::inspect(&args),
         Command::Serve(args) => serve::serve(&args),
         Command::Submit(args) => submit::submit(&args),

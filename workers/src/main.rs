@@ -6,7 +6,7 @@ mod plan;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use mehl_soup::cli::exit::Exit;
+use mehl_soup::cli::exit::{Exit, say};
 use mehl_soup::cli::healthcheck::{self, HealthcheckArgs};
 use mehl_soup::cli::pool_worker::{WorkerArgs, serve_worker};
 use mehl_soup::cli::run::run_to_the_end;
@@ -37,7 +37,7 @@ enum Command {
     Healthcheck(HealthcheckArgs),
     /// Say what a specification will take here: what `mehl-soup plan` starts
     Plan(PlanArgs),
-    /// Make a zoo from UCI digits and run a sweep over it: what `mehl-soup demo` starts
+    /// Make a zoo from UCI digits and run a sweep over it, or a zoo from other images alone: what `mehl-soup demo` starts
     Demo(DemoArgs),
     /// Images per second beside torchvision; seconds of an iteration by phase beside a bare forward and backward pass of the same model
     Bench(BenchArgs),
@@ -121,11 +121,7 @@ fn main() -> Exit {
         Command::Serve(args) => serve_worker(&args, prepare_device, pool_engine),
         Command::Healthcheck(args) => healthcheck::worker(&args),
         Command::Plan(args) => plan::plan(&args, engine),
-        Command::Demo(args) => match make_demo(&args) {
-            Ok(run) => run_to_the_end(&run, engine),
-            Err(error @ (DemoError::Io { .. } | DemoError::Other { .. })) => Exit::Usage.say(error),
-            Err(error) => Exit::Failed.say(error),
-        },
+        Command::Demo(args) => make_demo(&args),
         Command::Bench(args) => match bench::run(&args) {
             Ok(()) => Exit::Done,
             Err(error) => Exit::Failed.say(format!("{error:#}")),
@@ -161,8 +157,28 @@ fn pool_engine(spec: &Spec, worker: &WorkerConfig, cache: Option<HashCache>) -> 
     Ok(LocalEngine::new(spec.clone(), settings))
 }
 
-fn make_demo(args: &DemoArgs) -> Result<RunArgs, DemoError> {
+/// Makes a zoo; with `--make-zoo` that is all, without it a sweep over it follows.
+fn make_demo(args: &DemoArgs) -> Exit {
     tch::set_num_threads(device::cores() as i32);
-    let spec = demo::make(&args.out, args.seed, args.ingredients as usize, &mut |line| eprintln!("{line}"))?;
-    Ok(RunArgs { spec, out: args.out.join("run"), format: args.format, retry_failed: false })
+    let mut tell = |line: &str| eprintln!("{line}");
+    let made = match &args.make_zoo {
+        Some(folder) => demo::make_zoo(folder, args, &mut tell),
+        None => demo::make(&args.out, args.seed, args.ingredients as usize, &args.ranges, &mut tell),
+    };
+    match (made, &args.make_zoo) {
+        (Ok(spec), Some(folder)) => {
+            let run = folder.join("run");
+            eprintln!("next: mehl-soup run {} --out {}", spec.display(), run.display());
+            say(&spec.display().to_string());
+            Exit::Done
+        }
+        (Ok(spec), None) => {
+            let run = RunArgs { spec, out: args.out.join("run"), format: args.format, retry_failed: false };
+            run_to_the_end(&run, engine)
+        }
+        (Err(error @ (DemoError::Io { .. } | DemoError::Other { .. } | DemoError::Input(_))), _) => {
+            Exit::Usage.say(error)
+        }
+        (Err(error), _) => Exit::Failed.say(error),
+    }
 }

@@ -105,7 +105,7 @@ impl Split {
     }
 
     /// The samples at `indices`, as a split of their own; images are not copied.
-    fn subset(&self, indices: &[usize]) -> Result<Self, TchError> {
+    pub(crate) fn subset(&self, indices: &[usize]) -> Result<Self, TchError> {
         match &self.inputs {
             Samples::Tensors(_) => {
                 let (inputs, labels) = self.batch(indices, Device::Cpu)?;

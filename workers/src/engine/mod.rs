@@ -14,7 +14,7 @@ mod phases;
 pub mod plan;
 mod probe;
 mod scoring;
-mod statistics;
+pub mod statistics;
 mod task_run;
 pub mod train;
 
