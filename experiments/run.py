@@ -1,6 +1,6 @@
 """Makes the zoos, runs the sweeps, and keeps what came of them in `results/`.
 
-    run.py [--only 1 2 ...] [--seeds 1 2 3 4 5] [--out target/experiments] [--program target/release/mehl-soup]
+    run.py [--only 1 2 ...] [--seeds 1 2 3 4 5] [--results experiments/results] [--out target/experiments] [--program target/release/mehl-soup]
     run.py --quick
 
 A run can be stopped at any time: the same command goes on, as `mehl-soup run` does. With `--quick` one seed of small parts of experiments 1 to 4 is run, nothing is kept in
@@ -140,7 +140,7 @@ def keep_measured(results, watch, method, more):
 def conditions():
     """What a reader must know of the machine."""
     cpu = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), "?")
-    return {"cpu": cpu, "cores": os.cpu_count(), "system": platform.system()}
+    return {"cpu": cpu, "cores": len(os.sched_getaffinity(0)), "system": platform.system()}
 
 
 def main():
@@ -149,6 +149,7 @@ def main():
     # Not 7, which the README shows, and not 101 to 103, on which the demo's settings were chosen.
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5], metavar="N")
     parser.add_argument("--out", type=Path, default=HERE.parent / "target/experiments")
+    parser.add_argument("--results", type=Path, default=HERE / "results", help="folder that rows are kept in; those of other seeds stay")
     parser.add_argument("--program", type=Path, default=HERE.parent / "target/release/mehl-soup")
     parser.add_argument("--torch-python", type=Path, help="Python of scripts/setup-python-check.sh, for the text classifier; without it there is none")
     parser.add_argument("--quick", action="store_true")
@@ -170,14 +171,19 @@ def main():
     for number in arguments.only:
         if number not in known:
             sys.exit(f"--only {number}: expected 1 to {len(known)}")
-        rows = known[number]()
-        file = HERE / f"results/{number}.json"
-        file.parent.mkdir(exist_ok=True)
-        lines = ",\n".join(json.dumps(row) for row in rows)
-        partial = file.with_suffix(".partial")
-        partial.write_text(f'{{"conditions": {json.dumps(conditions())},\n"rows": [\n{lines}\n]}}\n')
-        partial.rename(file)
-        print(f"{file.relative_to(HERE.parent)}: {len(rows)} rows", file=sys.stderr)
+        keep(arguments.results / f"{number}.json", known[number](), arguments.seeds)
+
+
+def keep(file, rows, seeds):
+    """Writes the rows of some seeds; those of others that are there stay."""
+    others = json.loads(file.read_text())["rows"] if file.exists() else []
+    rows = sorted([row for row in others if row["seed"] not in seeds] + rows, key=lambda row: row["seed"])
+    file.parent.mkdir(parents=True, exist_ok=True)
+    lines = ",\n".join(json.dumps(row) for row in rows)
+    partial = file.with_suffix(".partial")
+    partial.write_text(f'{{"conditions": {json.dumps(conditions())},\n"rows": [\n{lines}\n]}}\n')
+    partial.rename(file)
+    print(f"{file}: {len(rows)} rows", file=sys.stderr)
 
 
 if __name__ == "__main__":

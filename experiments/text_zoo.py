@@ -93,15 +93,16 @@ class TextClassifier(torch.nn.Module):
         self.qkv, self.out = torch.nn.Linear(WIDTH, 3 * WIDTH), torch.nn.Linear(WIDTH, WIDTH)
         self.up, self.down = torch.nn.Linear(WIDTH, 4 * WIDTH), torch.nn.Linear(4 * WIDTH, WIDTH)
         self.classifier = torch.nn.Linear(WIDTH, len(PACKAGES))
+        self.heads: int = HEADS
         self.scale: float = 1 / math.sqrt(WIDTH // HEADS)
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        n, length = input_ids.size(0), input_ids.size(1)
+        n, length, heads = input_ids.size(0), input_ids.size(1), self.heads
         hidden = self.embed(input_ids) + self.position[:length]
-        q, k, v = self.qkv(self.norm1(hidden)).view(n, length, 3, HEADS, WIDTH // HEADS).permute(2, 0, 3, 1, 4).unbind(0)
+        q, k, v = self.qkv(self.norm1(hidden)).view(n, length, 3, heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
         weights = (q @ k.transpose(-2, -1)) * self.scale
         weights = weights.masked_fill(attention_mask.view(n, 1, 1, length) == 0, -1e9).softmax(-1)
-        hidden = hidden + self.out((weights @ v).transpose(1, 2).reshape(n, length, WIDTH))
+        hidden = hidden + self.out((weights @ v).transpose(1, 2).reshape(n, length, -1))
         hidden = hidden + self.down(torch.nn.functional.gelu(self.up(self.norm2(hidden))))
         mask = attention_mask.to(hidden.dtype).unsqueeze(-1)
         return self.classifier((hidden * mask).sum(1) / mask.sum(1).clamp(min=1.0))
