@@ -60,5 +60,6 @@ def soups(experiments, hold):
         expected = -(-K // b) * epochs * passes
         found = task[method, b, False]["iterations"]
         hold(f"{method} with b = {b} makes {expected} iterations (made: {found})", found == expected)
-    curve = task["mehl+", 3, False]["curve"]
-    hold("the curve of a task goes to its last iteration", round(curve[-1][0]) == task["mehl+", 3, False]["iterations"])
+    # A task of a run that was interrupted has none.
+    ends = [(row["curve"][0][0], row["curve"][-1][0], row["iterations"]) for row in rows if "curve" in row]
+    hold("curves go from the first iteration to the last", all(first <= last == iterations for first, last, iterations in ends))

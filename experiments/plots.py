@@ -1,6 +1,7 @@
 """The plots: one function each, of rows that `report.py` has grouped. White background, so that they can be read on dark pages too."""
 
 import matplotlib
+import numpy
 
 matplotlib.use("svg")
 # The same numbers give the same bytes.
@@ -29,14 +30,19 @@ def line(axes, points, label, colour, style="-"):
 
 
 def curve(axes, rows, x_of, label, colour):
-    """Mean loss with a band of one standard error; all rows have as many points. `x_of(row, iteration)` in the axis' unit."""
-    losses = list(zip(*([loss for _, loss in row["curve"]] for row in rows)))
-    x = [sum(values) / len(values) for values in zip(*([x_of(row, i) for i, _ in row["curve"]] for row in rows))]
-    mean = [sum(each) / len(each) for each in losses]
-    n = len(rows)
-    error = [(sum((v - m) ** 2 for v in each) / max(1, n - 1) / n) ** 0.5 for each, m in zip(losses, mean)]
+    """Mean loss with a band of one standard error, of those rows that have a curve. `x_of(row, iteration)` in the axis' unit."""
+    curves = [(row, numpy.array(row["curve"])) for row in rows if "curve" in row]
+    if not curves:
+        return
+    # Curves of different lengths are seen at the same shares of their own.
+    shares = numpy.linspace(0, 1, max(len(points) for _, points in curves))
+    at_shares = lambda values: numpy.interp(shares, numpy.linspace(0, 1, len(values)), values)  # noqa: E731
+    x = numpy.mean([at_shares([x_of(row, i) for i in points[:, 0]]) for row, points in curves], axis=0)
+    losses = numpy.array([at_shares(points[:, 1]) for _, points in curves])
+    mean, n = losses.mean(axis=0), len(curves)
+    error = losses.std(axis=0, ddof=1) / n**0.5 if n > 1 else 0 * mean
     axes.plot(x, mean, label=label, color=colour)
-    axes.fill_between(x, [m - e for m, e in zip(mean, error)], [m + e for m, e in zip(mean, error)], color=colour, alpha=0.15, linewidth=0)
+    axes.fill_between(x, numpy.maximum(mean - error, mean / 100), mean + error, color=colour, alpha=0.15, linewidth=0)
 
 
 def memory_and_time(by, of):

@@ -83,19 +83,19 @@ class Results:
         for split in ("learn", "select", "test"):
             if row[split]:
                 kept[split] = {key: round(row[split][key], 6) for key in ("loss", "accuracy")}
-        if curves and row["iterations"]:
+        # A task that was interrupted has the history of its last attempt alone.
+        if curves and row["iterations"] and row["attempts"] == 1:
             kept["curve"] = self.curve(row)
         return kept
 
     def curve(self, row):
-        """[iteration, mean learn loss up to there from the point before] of a task's history."""
+        """[last iteration, mean learn loss] of each of at most CURVE equal shares of a task's history."""
         history = json.loads((self.folder / "tasks" / row["task_id"] / "history.json").read_text())
-        bins = {}
+        shares = {}
         for point in history["points"]:
-            index = min(CURVE - 1, (point["iteration"] - 1) * CURVE // row["iterations"])
-            bins.setdefault(index, []).append(point["learn_loss"])
-        ends = [(index + 1) * row["iterations"] / CURVE for index in range(CURVE)]
-        return [[round(ends[index], 1), round(sum(losses) / len(losses), 5)] for index, losses in sorted(bins.items())]
+            share = (point["iteration"] - 1) * CURVE // row["iterations"]
+            shares.setdefault(share, []).append(point)
+        return [[some[-1]["iteration"], round(sum(point["learn_loss"] for point in some) / len(some), 7)] for some in shares.values()]
 
     def best_first(self):
         """Names of the ingredients, the best by select loss first."""

@@ -20,6 +20,7 @@ import madeup
 from program import HERE, AnonymousMemory, Program
 
 LARGE = 32  # ingredients of the made-up zoo
+LEARN = 350  # images of the demo's learn split
 
 
 class Experiments:
@@ -54,14 +55,14 @@ class Experiments:
             rows += results.rows(curves=True, seed=seed)
         return rows
 
-    def few_models_little_data(self, images=(50, 100, 350), models=(4, 28)):
+    def few_models_little_data(self, images=(50, 100, LEARN), models=(4, 28)):
         rows = []
         for seed in self.seeds:
             zoo = self.digits(seed)
             for n in images:
                 for k in models:
                     changes = {"seed": seed, "zoo.ingredients": [f"zoo/run-{i:02}" for i in range(k)]}
-                    if n < max(images):
+                    if n < LEARN:
                         changes["data.learn"] = madeup.first_rows(zoo / "data/learn.safetensors", n)
                     results = self.program.sweep(zoo, "3-few-models-little-data.toml", f"3-{n}-images-{k}-models", changes)
                     rows += results.rows(seed=seed, images=n, k=k)
