@@ -7,7 +7,7 @@ K = 8
 
 
 def quick(experiments):
-    """One seed of small parts of experiments 1 to 4, on a zoo of 8."""
+    """One seed of small parts of experiments 1, 2 and 4, on a zoo of 8."""
     failures = []
 
     def hold(what, holds):

@@ -36,7 +36,7 @@ def elements():
 
 
 def vit_zoo(folder, ingredients):
-    """`folder`/zoo/k000 and so on: a base, and noise of a tenth of its size; `folder`/data/{learn,select}.safetensors: 64 images of noise. Kept if there."""
+    """`folder`/zoo/k000 and so on: a base, and noise of a tenth of its size. `folder`/data/{learn,select}.safetensors: 64 images of noise."""
     config = dict(
         architectures=["ViTForImageClassification"], model_type="vit", hidden_size=WIDTH, num_hidden_layers=BLOCKS, num_attention_heads=4,
         intermediate_size=4 * WIDTH, image_size=SIDE, patch_size=PATCH, num_channels=3, hidden_act="gelu", qkv_bias=True, layer_norm_eps=1e-6,

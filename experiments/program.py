@@ -45,7 +45,7 @@ class Program:
         return folder
 
     def sweep(self, zoo, spec, name, changes=None, watch=None):
-        """Runs a specification of this folder over a zoo, with some of its keys changed: `{"soup.method": "hl"}`. Returns its rows and ingredients."""
+        """Runs a specification of this folder over a zoo, with some of its keys changed: `{"soup.method": "hl"}`."""
         document = tomllib.loads((HERE / spec).read_text())
         document["name"] = name
         for key, value in (changes or {}).items():
@@ -104,7 +104,7 @@ class Results:
 
 
 class AnonymousMemory:
-    """The most anonymous resident memory of a process and what it has started, looked at every few milliseconds: pages of files are not in it."""
+    """The most anonymous resident memory (pages of files are not in it) of a process and what it has started, looked at every few milliseconds."""
 
     def __init__(self):
         self.peak = 0

@@ -3,8 +3,8 @@
     run.py [--only 1 2 ...] [--seeds 1 2 3 4 5] [--results experiments/results] [--out target/experiments] [--program target/release/mehl-soup]
     run.py --quick
 
-A run can be stopped at any time: the same command goes on, as `mehl-soup run` does. With `--quick` one seed of small parts of experiments 1 to 4 is run, nothing is kept in
-`results/`, and it fails if something is broken that must hold by construction (`check.py`).
+A run can be stopped at any time: the same command goes on, as `mehl-soup run` does. With `--quick` one seed of small parts of experiments 1, 2
+and 4 is run, nothing is kept in `results/`, and it fails if something is broken that must hold by construction (`check.py`).
 """
 
 import argparse

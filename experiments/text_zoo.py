@@ -2,9 +2,10 @@
 
     text_zoo.py FOLDER --seed N [--ingredients 28]
 
-The text is real: first sentences of the docstrings of five installed packages, whose versions `workers/tests/fixtures/requirements.txt` pins; its Python runs this. Names of the
-packages themselves are struck out. FOLDER gets `model.pt`, `zoo/run-NN.safetensors`, `data/{learn,select,test}.safetensors` with `input_ids` and `attention_mask` [N, 24] i64 and
-`labels` [N] i64; no two parts share a sentence. What is there already is kept.
+The text is real: first sentences of the docstrings of five installed packages, whose versions `workers/tests/fixtures/requirements.txt` pins; its
+Python runs this. Names of the packages themselves are struck out. FOLDER gets `model.pt`, `zoo/run-NN.safetensors`, and
+`data/{learn,select,test}.safetensors` with `input_ids` and `attention_mask` [N, 24] i64 and `labels` [N] i64; no two parts share a sentence. A zoo that
+was finished is kept.
 """
 
 import argparse
