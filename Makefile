@@ -21,7 +21,7 @@ MADE := $(VISION)/made
 # One profile for all of it: torch-sys takes minutes to compile, and its result is shared only within a profile.
 CARGO_ALL := --workspace --release
 
-.PHONY: help setup setup-servers build demo pool test chart soak fuzz lint deny bench bench-pool check-python clean
+.PHONY: help setup setup-servers build demo pool test chart soak fuzz lint deny bench bench-pool experiments check-python clean
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -69,6 +69,11 @@ bench: build ## images/s beside torchvision; iterations and memory beside bare l
 bench-pool: setup-servers ## speed of a pool with tasks that compute nothing, beside Celery with the same servers; some minutes
 	CELERY_PYTHON="$$(scripts/setup-celery.sh)" \
 		cargo test --release -p mehl-soup --test bench_pool -- --ignored --exact bench --nocapture
+
+experiments: build ## six experiments over zoos of five seeds; writes docs/experiments.md; takes long. QUICK=1: one seed of small parts, a check only
+	python="$$(scripts/setup-experiments.sh)"; \
+	"$$python" experiments/run.py --program $(RELEASE)/mehl-soup $(if $(QUICK),--quick,--torch-python "$$(scripts/setup-python-check.sh)"); \
+	$(if $(QUICK),,"$$python" experiments/report.py)
 
 check-python: ## after `make demo`: do best models score in transformers, timm, torchvision and open_clip what results.json says? Is the yardstick straight?
 	@[[ -f $(DEMO_RESULTS) ]] || { echo "$(DEMO_RESULTS): not found; run make demo first" >&2; exit 1; }
