@@ -20,7 +20,7 @@ pub use sentinel::SentinelServer;
 use tempfile::TempDir;
 
 /// Longest wait for a server to come up or to go.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A port that was free a moment ago.
 pub fn free_port() -> u16 {

@@ -46,9 +46,9 @@ def sweep(arguments, demo, name, soup, compute, methods):
         sys.exit(f"{spec}: mehl-soup ended with {ran.returncode}:\n{ran.stderr}")
     results = json.loads((out / "results.json").read_text())
     rows = {}
-    for task in results["tasks"]:
-        history = json.loads((out / "tasks" / task["task"] / "history.json").read_text())["points"]
-        rows[task["hyperparameters"]["method"]] = dict(task, history=history)
+    for task in (task for task in results["tasks"] if task["method"] in methods):
+        history = json.loads((out / "tasks" / task["task_id"] / "history.json").read_text())["points"]
+        rows[task["method"]] = dict(task, history=history)
     return rows
 
 
@@ -81,7 +81,7 @@ def main():
         f32 = sweep(arguments, demo, "f32", dict(direction_dtype="f32"), dict(dtype="f32"), METHODS)
         bf16 = sweep(arguments, demo, "bf16", dict(direction_dtype="bf16"), dict(dtype="bf16"), METHODS)
         for method in METHODS:
-            differences[method].append(bf16[method]["scores"]["test"]["loss"] - f32[method]["scores"]["test"]["loss"])
+            differences[method].append(bf16[method]["test"]["loss"] - f32[method]["test"]["loss"])
         whole = sweep(arguments, demo, "int4", dict(direction_dtype="int4"), dict(dtype="f32"), ["hl+"])["hl+"]
         # As many passes over learn as four model batches have.
         parts = f32["mehl+"]

@@ -348,13 +348,13 @@ pub fn project<T: Float>(jobs: &[CompactProject<'_, T>]) -> Vec<(Vec<f64>, f64)>
     let pieces: Vec<(usize, usize)> = jobs
         .iter()
         .enumerate()
-        .flat_map(|(j, job)| (0..job.gradient.len()).step_by(CHUNK).map(move |start| (j, start)))
+        .flat_map(|(j, job)| (0..job.gradient.count()).step_by(CHUNK).map(move |start| (j, start)))
         .collect();
     let partial: Vec<(Vec<f64>, f64)> = pieces
         .par_iter()
         .map(|&(j, start)| {
             let CompactProject { rows, gradient } = &jobs[j];
-            let end = gradient.len().min(start + CHUNK);
+            let end = gradient.count().min(start + CHUNK);
             let (mut dots, mut squares, mut wide) = (vec![0.0; rows.members], 0.0, [T::default(); BLOCK]);
             for block in (start..end).step_by(BLOCK) {
                 let gradient = gradient.widened(block..end.min(block + BLOCK), &mut wide);

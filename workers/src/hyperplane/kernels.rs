@@ -101,7 +101,7 @@ pub enum Base<'a, T> {
 pub fn mix<T: Float>(jobs: Vec<MixJob<'_, T>>) {
     let mut pieces = Vec::new();
     for job in jobs {
-        let n = job.out.len();
+        let n = job.out.count();
         debug_assert_eq!(job.rows.len(), n * job.x.len());
         let x = std::sync::Arc::new(job.x);
         for (i, out) in job.out.chunks(CHUNK).into_iter().enumerate() {
@@ -109,7 +109,7 @@ pub fn mix<T: Float>(jobs: Vec<MixJob<'_, T>>) {
         }
     }
     pieces.into_par_iter().for_each_init(Vec::new, |scratch, (start, n, out, base, rows, x)| {
-        let length = out.len();
+        let length = out.count();
         let row = |k: usize| &rows[k * n + start..k * n + start + length];
         out.write(scratch, |out| {
             let mut k = 0;
@@ -189,13 +189,13 @@ pub fn project<T: Float>(jobs: &[ProjectJob<'_, T>]) -> Vec<(Vec<f64>, f64)> {
     let pieces: Vec<(usize, usize)> = jobs
         .iter()
         .enumerate()
-        .flat_map(|(j, job)| (0..job.gradient.len()).step_by(CHUNK).map(move |start| (j, start)))
+        .flat_map(|(j, job)| (0..job.gradient.count()).step_by(CHUNK).map(move |start| (j, start)))
         .collect();
     let partial: Vec<(Vec<f64>, f64)> = pieces
         .par_iter()
         .map(|&(j, start)| {
             let job = &jobs[j];
-            let n = job.gradient.len();
+            let n = job.gradient.count();
             let b = job.rows.len() / n;
             let end = n.min(start + CHUNK);
             let (mut dots, mut squares, mut wide) = (vec![0.0; b], 0.0, [T::default(); BLOCK]);
@@ -211,7 +211,7 @@ pub fn project<T: Float>(jobs: &[ProjectJob<'_, T>]) -> Vec<(Vec<f64>, f64)> {
         })
         .collect();
     let mut results: Vec<(Vec<f64>, f64)> =
-        jobs.iter().map(|job| (vec![0.0; job.rows.len() / job.gradient.len().max(1)], 0.0)).collect();
+        jobs.iter().map(|job| (vec![0.0; job.rows.len() / job.gradient.count().max(1)], 0.0)).collect();
     for (&(j, _), (dots, squares)) in pieces.iter().zip(&partial) {
         results[j].0.iter_mut().zip(dots).for_each(|(sum, dot)| *sum += dot);
         results[j].1 += squares;

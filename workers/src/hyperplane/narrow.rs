@@ -16,7 +16,7 @@ pub enum Sink<'a, T> {
 
 impl<'a, T: Float> Sink<'a, T> {
     /// Number of values.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         match self {
             Self::Own(out) => out.len(),
             Self::Bf16(out) => out.len(),
@@ -55,7 +55,7 @@ pub enum Source<'a, T> {
 
 impl<'a, T: Float> Source<'a, T> {
     /// Number of values.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         match self {
             Self::Own(values) => values.len(),
             Self::Bf16(values) => values.len(),
@@ -153,7 +153,7 @@ mod tests {
         let values = [1.0f32, -2.5, 1.001];
         let (mut own, mut narrow) = ([0f32; 3], [bf16::ZERO; 3]);
         for sink in [Sink::Own(&mut own), Sink::Bf16(&mut narrow)] {
-            assert_eq!(sink.len(), 3);
+            assert_eq!(sink.count(), 3);
             for (chunk, values) in sink.chunks(2).into_iter().zip(values.chunks(2)) {
                 chunk.write(&mut vec![], |out| out.copy_from_slice(values));
             }
@@ -162,6 +162,6 @@ mod tests {
         let mut wide = [0f32; BLOCK];
         assert_eq!(Source::Bf16(&narrow).widened(1..3, &mut wide), [-2.5, 1.0]);
         assert_eq!(Source::Own(&own).widened(1..3, &mut wide), [-2.5, 1.001]);
-        assert_eq!((Source::<f32>::Bf16(&narrow).len(), Source::Own(&own).len()), (3, 3));
+        assert_eq!((Source::<f32>::Bf16(&narrow).count(), Source::Own(&own).count()), (3, 3));
     }
 }
