@@ -21,7 +21,7 @@ MADE := $(VISION)/made
 # One profile for all of it: torch-sys takes minutes to compile, and its result is shared only within a profile.
 CARGO_ALL := --workspace --release
 
-.PHONY: help setup setup-servers build demo pool test chart soak fuzz lint deny bench bench-pool experiments check-python clean
+.PHONY: help setup setup-servers build demo pool test chart soak fuzz lint deny bench bench-pool experiments check-python check-zoos clean
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -85,7 +85,11 @@ check-python: ## after `make demo`: do best models score in transformers, timm, 
 		[[ ! -f $(VISION)/$$family/sweep.toml ]] || \
 			$(RELEASE)/mehl-soup run $(VISION)/$$family/sweep.toml --out $(VISION)/$$family/run; \
 	done; \
-	"$$python" workers/tests/python/vision_zoos.py check $(VISION); \
+	"$$python" workers/tests/python/vision_zoos.py check $(VISION)
+
+check-zoos: build ## after `make check-python`: do the zoos of `demo --make-zoo` on its images score in transformers, timm and torchvision what results.json says?
+	@[[ -d $(VISION)/data/tune ]] || { echo "$(VISION)/data/tune: not found; run make check-python first" >&2; exit 1; }
+	python="$$(scripts/setup-python-check.sh)"; \
 	for family in vit timm-vit resnet; do \
 		$(RELEASE)/mehl-soup demo --make-zoo $(MADE)/$$family --family $$family --images $(VISION)/data/tune \
 			--ingredients 3 --epochs 4..8; \

@@ -87,8 +87,16 @@ impl Resnet {
 
     fn convolution(&self, x: &Tensor, name: &str, stride: i64, groups: i64) -> Result<Tensor, TchError> {
         let weight = self.weights.get(&format!("{name}.weight"))?.f_to_kind(x.kind())?;
-        let padding = weight.size()[2] / 2;
-        x.f_conv2d(&weight, None::<&Tensor>, [stride, stride], [padding, padding], [1, 1], groups)
+        let (size, kernel) = (x.size(), weight.size()[2]);
+        let padding = kernel / 2;
+        let of = |x: &Tensor, weight: &Tensor| {
+            x.f_conv2d(weight, None::<&Tensor>, [stride, stride], [padding, padding], [1, 1], groups)
+        };
+        // On the CPU the backward pass of PyTorch 2.11 leaves values unset in bf16 where the image is smaller than the kernel: seen as NaN on processors with AMX.
+        if x.kind() == Kind::BFloat16 && size[2].min(size[3]) < kernel {
+            return of(&x.f_to_kind(Kind::Float)?, &weight.f_to_kind(Kind::Float)?)?.f_to_kind(Kind::BFloat16);
+        }
+        of(x, &weight)
     }
 
     fn block(&self, x: &Tensor, block: &Block, pass: Pass) -> Result<Tensor, TchError> {
