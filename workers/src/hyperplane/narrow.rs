@@ -62,7 +62,7 @@ impl<'a, T: Float> Source<'a, T> {
         }
     }
 
-    /// Some of the values, at most [`BLOCK`]; where they have to be widened, in `wide`.
+    /// Some of the values, at most `BLOCK`; where they have to be widened, in `wide`.
     pub fn widened<'b>(&self, range: Range<usize>, wide: &'b mut [T; BLOCK]) -> &'b [T]
     where
         'a: 'b,
