@@ -4,18 +4,14 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::time::Instant;
 
-use anyhow::{Context, bail};
 use mehl_soup::checkpoint::Checkpoint;
 use mehl_soup::host;
-use mehl_soup::runner::engine::{Directive, EngineError, HostError, Progress, ScoresHost, SoupEngine, TaskHost};
+use mehl_soup::runner::engine::{Directive, HostError, Progress, SoupEngine, TaskHost};
 use mehl_soup::sweep::manifest::Manifest;
-use mehl_soup::sweep::parse::parse_spec;
-use mehl_soup::zoo::HashCache;
-use mehl_soup_worker::engine::{LocalEngine, Settings, device, memory};
-use tch::{Device, Kind};
+use mehl_soup_worker::engine::{device, memory};
 
 use super::zoo::{self, Size};
-use super::{BenchArgs, ROUNDS, lines, median};
+use super::{BenchArgs, ROUNDS, Unwatched, engine, lines, median, until_stopped};
 
 /// Ingredients of each zoo.
 const KS: [usize; 4] = [8, 16, 32, 64];
@@ -87,21 +83,10 @@ fn measure(out: &std::path::Path, k: usize, batch: usize, threads: usize, cost: 
         names.join(", ")
     );
     fs::write(&path, text)?;
-    let spec = parse_spec(&path)?;
-    let task = mehl_soup::sweep::expand::expand(&spec)
-        .into_iter()
-        .find(|task| task.soup.method.learns())
-        .context("the sweep has its one task")?;
-    let settings = Settings { device: Device::Cpu, kind: Kind::Float, threads, cache: HashCache::from_environment() };
-    let mut engine = LocalEngine::new(spec, settings);
+    let (mut engine, task) = engine(&path, threads)?;
+    let scored = engine.scores(cost.manifest.take(), &mut Unwatched)?;
     let mut watch = Watch { folds: vec![] };
-    let scored = engine.scores(cost.manifest.take(), &mut watch)?;
-    let manifest = &*cost.manifest.insert(scored);
-    match engine.run(&task, manifest, None, &mut watch) {
-        Err(EngineError::Stopped) => {}
-        Err(error) => return Err(error.into()),
-        Ok(_) => bail!("the task ended before the benchmark did"),
-    }
+    until_stopped(&mut engine, &task, cost.manifest.insert(scored), &mut watch)?;
     cost.seconds.extend(watch.folds.windows(2).map(|pair| (pair[1] - pair[0]).as_secs_f64()).take(COUNTED));
     Ok(())
 }
@@ -120,15 +105,6 @@ impl TaskHost for Watch {
             self.folds.push(Instant::now());
         }
         Ok(())
-    }
-    fn note(&mut self, message: &str) {
-        eprintln!("note: {message}");
-    }
-}
-
-impl ScoresHost for Watch {
-    fn scored(&mut self, _: &Manifest, _: usize, _: usize) -> Result<Directive, HostError> {
-        Ok(Directive::Continue)
     }
     fn note(&mut self, message: &str) {
         eprintln!("note: {message}");

@@ -4,19 +4,16 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::time::Instant;
 
-use anyhow::{Context, bail};
 use mehl_soup::checkpoint::Checkpoint;
 use mehl_soup::host;
-use mehl_soup::runner::engine::{Directive, EngineError, HostError, Progress, ScoresHost, SoupEngine, TaskHost};
+use mehl_soup::runner::engine::{Directive, HostError, Progress, SoupEngine, TaskHost};
 use mehl_soup::sweep::manifest::Manifest;
-use mehl_soup::sweep::parse::parse_spec;
-use mehl_soup::zoo::HashCache;
-use mehl_soup_worker::engine::{Backward, Clock, LocalEngine, Settings, device, dtype, gradients, memory};
+use mehl_soup_worker::engine::{Backward, Clock, device, dtype, gradients, memory};
 use mehl_soup_worker::families::{Model, Pass, Precision, Vit, VitConfig};
 use tch::{Device, Kind, Tensor};
 
 use super::zoo::{self, CLASSES};
-use super::{BenchArgs, BenchDtype, ROUNDS, lines, median};
+use super::{BenchArgs, BenchDtype, ROUNDS, Unwatched, engine, lines, median, until_stopped};
 
 /// Iterations before counting begins, in each turn.
 const WARM_UP: usize = 2;
@@ -200,15 +197,6 @@ impl TaskHost for Watch {
     }
 }
 
-impl ScoresHost for Watch {
-    fn scored(&mut self, _: &Manifest, _: usize, _: usize) -> Result<Directive, HostError> {
-        Ok(Directive::Continue)
-    }
-    fn note(&mut self, message: &str) {
-        eprintln!("note: {message}");
-    }
-}
-
 /// `mehl+` on the same model.
 fn soup(
     args: &BenchArgs,
@@ -229,29 +217,20 @@ fn soup(
         which.recompute
     );
     fs::write(&spec_path, text)?;
-    let spec = parse_spec(&spec_path)?;
-    let task = mehl_soup::sweep::expand::expand(&spec)
-        .into_iter()
-        .find(|task| task.soup.method.learns())
-        .context("the sweep has its one task")?;
-    let settings = Settings { device: Device::Cpu, kind: Kind::Float, threads, cache: HashCache::from_environment() };
-    let mut engine = LocalEngine::new(spec, settings);
-    let mut watch = Watch { stop_at: 0, last: None, seconds: vec![] };
+    let (mut engine, task) = engine(&spec_path, threads)?;
     // Ingredients are scored once.
-    let scored = engine.scores(known.take(), &mut watch)?;
+    let scored = engine.scores(known.take(), &mut Unwatched)?;
     let manifest = &*known.insert(scored);
+    let mut seconds = vec![];
     // A short attempt to warm up, then one that counts.
     for iterations in [WARM_UP, args.iterations + 1] {
-        watch = Watch { stop_at: iterations as u64, last: None, seconds: vec![] };
-        let (ran, peak) = memory::peak_while(|| engine.run(&task, manifest, None, &mut watch));
-        match ran {
-            Err(EngineError::Stopped) => {}
-            Err(error) => return Err(error.into()),
-            Ok(_) => bail!("the task ended before the benchmark did"),
-        }
+        let mut watch = Watch { stop_at: iterations as u64, last: None, seconds: vec![] };
+        let (ran, peak) = memory::peak_while(|| until_stopped(&mut engine, &task, manifest, &mut watch));
+        ran?;
+        seconds = watch.seconds;
         measured.anonymous = measured.anonymous.max(peak.saturating_sub(before));
     }
-    measured.seconds.extend(watch.seconds);
+    measured.seconds.extend(seconds);
     measured.add_phases(&engine.phases.named(), engine.phases.iterations);
     Ok(())
 }

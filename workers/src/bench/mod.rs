@@ -8,7 +8,18 @@ mod iteration;
 mod lines;
 mod zoo;
 
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use mehl_soup::runner::engine::{Directive, EngineError, HostError, ScoresHost, SoupEngine, TaskHost};
+use mehl_soup::sweep::expand::expand;
+use mehl_soup::sweep::manifest::Manifest;
+use mehl_soup::sweep::parse::parse_spec;
 use mehl_soup::sweep::spec::ComputeDtype;
+use mehl_soup::task::Task;
+use mehl_soup::zoo::HashCache;
+use mehl_soup_worker::engine::{LocalEngine, Settings};
+use tch::{Device, Kind};
 
 use super::BenchArgs;
 
@@ -71,6 +82,41 @@ impl From<BenchDtype> for ComputeDtype {
             BenchDtype::F32 => Self::F32,
             BenchDtype::Bf16 => Self::Bf16,
         }
+    }
+}
+
+/// The task of a specification in which one method learns, and an engine for it on the CPU.
+fn engine(spec: &Path, threads: usize) -> anyhow::Result<(LocalEngine, Task)> {
+    let spec = parse_spec(spec)?;
+    let learns = |task: &Task| task.soup.method.learns();
+    let task = expand(&spec).into_iter().find(learns).context("the sweep has its one task")?;
+    let settings = Settings { device: Device::Cpu, kind: Kind::Float, threads, cache: HashCache::from_environment() };
+    Ok((LocalEngine::new(spec, settings), task))
+}
+
+/// Runs a task until its host stops it.
+fn until_stopped(
+    engine: &mut LocalEngine,
+    task: &Task,
+    manifest: &Manifest,
+    host: &mut dyn TaskHost,
+) -> anyhow::Result<()> {
+    match engine.run(task, manifest, None, host) {
+        Err(EngineError::Stopped) => Ok(()),
+        Err(error) => Err(error.into()),
+        Ok(_) => bail!("the task ended before the benchmark did"),
+    }
+}
+
+/// A host of scores that lets all be computed.
+struct Unwatched;
+
+impl ScoresHost for Unwatched {
+    fn scored(&mut self, _: &Manifest, _: usize, _: usize) -> Result<Directive, HostError> {
+        Ok(Directive::Continue)
+    }
+    fn note(&mut self, message: &str) {
+        eprintln!("note: {message}");
     }
 }
 

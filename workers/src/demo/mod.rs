@@ -106,6 +106,6 @@ pub fn make(
     };
     zoo::train(&runs, &zoo::material(&parts)?, tell)?;
     let spec = folder.join("sweep.toml");
-    write::write(&spec, specification::DEMO.as_bytes())?;
+    write::write(&spec, specification::of_demo().as_bytes())?;
     Ok(spec)
 }

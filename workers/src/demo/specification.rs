@@ -2,32 +2,6 @@
 
 use std::path::Path;
 
-/// The demo's.
-pub const DEMO: &str = r#"# The demo's sweep: every method once. Batch, inner epochs and model batch suit a few hundred learn samples; they were chosen by select loss on
-# zoos of other seeds.
-name = "digits"
-
-[zoo]
-ingredients = ["zoo/*"]
-
-[data]
-learn = "data/learn.safetensors"
-select = "data/select.safetensors"
-test = "data/test.safetensors"
-
-[soup]
-model_batch = 7
-batch = 32
-inner_epochs = 15
-
-[search]
-strategy = "grid"
-greedy_baseline = true
-
-[search.space]
-method = { choice = ["best", "uniform", "greedy", "learned", "learned+", "hl", "hl+", "mehl", "mehl+"] }
-"#;
-
 /// Where a sweep has its data from.
 pub enum Sources {
     /// `data/*.safetensors`.
@@ -51,8 +25,21 @@ pub fn of_zoo(folder: &Path, ingredients: usize, sources: &Sources) -> String {
     };
     // A quarter of the ingredients at once, as in the demo.
     let model_batch = ingredients.div_ceil(4).max(2).min(ingredients);
+    let comment = "# Every method once, with the values of the demo, which suit a few hundred learn samples.";
+    text(comment, &name.to_string(), ending, &image, model_batch)
+}
+
+/// The demo's.
+pub fn of_demo() -> String {
+    let comment = "# The demo's sweep: every method once. Batch, inner epochs and model batch suit a few hundred learn samples; they were chosen by select loss on\n\
+                   # zoos of other seeds.";
+    text(comment, "\"digits\"", ".safetensors", "", 7)
+}
+
+/// `name` in quotes; `image` whole lines of `[data]`, or nothing.
+fn text(comment: &str, name: &str, ending: &str, image: &str, model_batch: usize) -> String {
     format!(
-        r#"# Every method once, with the values of the demo, which suit a few hundred learn samples.
+        r#"{comment}
 name = {name}
 
 [zoo]

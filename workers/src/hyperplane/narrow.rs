@@ -31,7 +31,7 @@ impl<'a, T: Float> Sink<'a, T> {
         }
     }
 
-    /// Lets `compute` write all values; where they are to be rounded, by way of `scratch`, whose values it finds.
+    /// Lets `compute` write all values; where they are to be rounded, by way of `scratch`, where it finds what was left there.
     pub fn write(self, scratch: &mut Vec<T>, compute: impl FnOnce(&mut [T])) {
         match self {
             Self::Own(out) => compute(out),
