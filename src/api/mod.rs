@@ -68,7 +68,7 @@ use crate::untrusted::LARGEST_SPEC;
 pub use guard::Token;
 pub use openapi::openapi;
 pub use serve::serve;
-pub use waiting::waiting;
+pub use waiting::{handed_over, waiting};
 
 /// Largest body of a request: a specification as JSON text, whose escapes may double it, and the fields beside it.
 const LARGEST_BODY: usize = 2 * LARGEST_SPEC as usize + (64 << 10);

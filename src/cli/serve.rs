@@ -3,19 +3,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use clap::Args;
 use prometheus::Registry;
 use tokio::net::TcpListener;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
 use super::exit::Exit;
 use super::service::{Service, ServiceError, connect_queue, connect_store};
-use crate::api::{Api, ApiSettings, Token, router, serve as listen, waiting};
+use crate::api::{Api, ApiSettings, Token, handed_over, router, serve as listen, waiting};
 use crate::config::{Config, ConfigArgs, ConfigError};
 use crate::logging;
 use crate::metrics::Metrics;
+use crate::queue::{RabbitMq, TicketQueue};
 use crate::scheduler::{PlanSettings, Scheduler, SchedulerSettings, Turn, Watcher};
-use crate::store::Redis;
 
 /// How long requests on their way have to end.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -64,8 +65,27 @@ async fn run(config: &Config, stop: watch::Receiver<bool>) -> Result<(), Service
     tracing::info!("listening on http://{address}");
     let registry = Registry::new();
     let metrics = Metrics::new(&registry).map_err(ServiceError::internal)?;
-    let (listener, store) = connect_while_listening(config, listener, registry.clone(), stop.clone()).await?;
-    let Some(store) = store else { return Ok(()) };
+    let (take_over, current) = watch::channel(waiting(registry.clone()));
+    let mut asked = stop.clone();
+    let until = async move { drop(asked.wait_for(|stop| *stop).await) };
+    let answering = listen(listener, handed_over(current), until, PATIENCE);
+    let working = schedule(config, token, (registry, metrics), take_over, stop);
+    let (queue, ()) = tokio::try_join!(working, async { answering.await.map_err(ServiceError::internal) })?;
+    if let Some(queue) = queue {
+        TicketQueue::close(&*queue).await;
+    }
+    Ok(())
+}
+
+/// Connects to Redis, lets the API take over from what answers probes until then, and schedules until it is to stop. Returns the connection to the queue, which requests on their way may still ask.
+async fn schedule(
+    config: &Config,
+    token: Option<Token>,
+    (registry, metrics): (Registry, Metrics),
+    take_over: watch::Sender<Router>,
+    stop: watch::Receiver<bool>,
+) -> Result<Option<Arc<RabbitMq>>, ServiceError> {
+    let Some(store) = connect_store(config, stop.clone()).await? else { return Ok(None) };
     let queue = connect_queue(config, "scheduler")?;
     let (store, queue) = (Arc::new(store), Arc::new(queue));
     let settings = ApiSettings {
@@ -76,37 +96,11 @@ async fn run(config: &Config, stop: watch::Receiver<bool>) -> Result<(), Service
     };
     let api = Arc::new(Api::new(store.clone(), queue.clone(), token, settings, registry, metrics.clone()));
     let wake = api.changed();
+    drop(take_over.send_replace(router(api)));
     let settings = scheduler_settings(config);
     let scheduler = Scheduler { store: &*store, queue: &*queue, settings: &settings, wake: &wake };
-    let mut asked = stop.clone();
-    let until = async move { drop(asked.wait_for(|stop| *stop).await) };
-    let answering = listen(listener, router(api), until, PATIENCE);
-    tokio::try_join!(async { scheduler.run(stop, &Counted(metrics)).await.map_err(ServiceError::usage) }, async {
-        answering.await.map_err(ServiceError::internal)
-    },)?;
-    crate::queue::TicketQueue::close(&*queue).await;
-    Ok(())
-}
-
-/// Connects to Redis, and answers probes meanwhile: by a copy of the listener, so that no connection is refused when the API takes over.
-async fn connect_while_listening(
-    config: &Config,
-    listener: TcpListener,
-    registry: Registry,
-    stop: watch::Receiver<bool>,
-) -> Result<(TcpListener, Option<Redis>), ServiceError> {
-    let listener = listener.into_std().map_err(ServiceError::internal)?;
-    let copy = listener.try_clone().and_then(TcpListener::from_std).map_err(ServiceError::internal)?;
-    let (connected, until) = oneshot::channel::<()>();
-    let answering = listen(copy, waiting(registry), async { drop(until.await) }, Duration::from_secs(1));
-    let connecting = async {
-        let store = connect_store(config, stop).await;
-        drop(connected);
-        store
-    };
-    let (store, answered) = tokio::join!(connecting, answering);
-    answered.map_err(ServiceError::internal)?;
-    Ok((TcpListener::from_std(listener).map_err(ServiceError::internal)?, store?))
+    scheduler.run(stop, &Counted(metrics)).await.map_err(ServiceError::usage)?;
+    Ok(Some(queue))
 }
 
 const NO_TOKEN: &str = "scheduler.token: expected letters, found only spaces";
