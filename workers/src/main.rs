@@ -70,6 +70,9 @@ pub struct BenchArgs {
     /// Threads of iterations; all cores by default
     #[arg(long)]
     pub threads: Option<usize>,
+    /// Device of `--part iteration` and `--part kernels`
+    #[arg(long, default_value = "cpu")]
+    pub device: String,
     /// Measure only this
     #[arg(long, value_enum)]
     pub part: Option<bench::Part>,

@@ -9,6 +9,7 @@ use mehl_soup::host;
 use mehl_soup::runner::engine::{Directive, HostError, Progress, SoupEngine, TaskHost};
 use mehl_soup::sweep::manifest::Manifest;
 use mehl_soup_worker::engine::{device, memory};
+use tch::Device;
 
 use super::zoo::{self, Size};
 use super::{BenchArgs, ROUNDS, Unwatched, engine, lines, median, until_stopped};
@@ -83,7 +84,7 @@ fn measure(out: &std::path::Path, k: usize, batch: usize, threads: usize, cost: 
         names.join(", ")
     );
     fs::write(&path, text)?;
-    let (mut engine, task) = engine(&path, threads)?;
+    let (mut engine, task) = engine(&path, Device::Cpu, threads)?;
     let scored = engine.scores(cost.manifest.take(), &mut Unwatched)?;
     let mut watch = Watch { folds: vec![] };
     until_stopped(&mut engine, &task, cost.manifest.insert(scored), &mut watch)?;

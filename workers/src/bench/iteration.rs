@@ -8,7 +8,7 @@ use mehl_soup::checkpoint::Checkpoint;
 use mehl_soup::host;
 use mehl_soup::runner::engine::{Directive, HostError, Progress, SoupEngine, TaskHost};
 use mehl_soup::sweep::manifest::Manifest;
-use mehl_soup_worker::engine::{Backward, Clock, device, dtype, gradients, memory};
+use mehl_soup_worker::engine::{Backward, Clock, allocations, device, dtype, gradients, memory};
 use mehl_soup_worker::families::{Model, Pass, Precision, Vit, VitConfig};
 use tch::{Device, Kind, Tensor};
 
@@ -21,6 +21,7 @@ const WARM_UP: usize = 2;
 /// Makes a zoo of random ViT-B/32 if there is none, then measures.
 pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
     let threads = args.threads.unwrap_or_else(device::cores);
+    let on = device::parse(&args.device)?;
     tch::set_num_threads(threads as i32);
     device::limit_threads(threads);
     let config = zoo::make(&args.out, zoo::Size::Base, args.ingredients, args.batch)?;
@@ -39,14 +40,19 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
     for _ in 0..ROUNDS {
         for (which, measured) in &mut loops {
             // Memory is that of the first round.
-            let known = measured.anonymous;
+            let known = (measured.anonymous, measured.on_device);
             memory::give_back_freed_pages();
+            allocations::give_back(on);
+            allocations::reset_peak(on);
             if which.engine {
-                soup(args, (threads, before), *which, &mut manifest, measured)?;
+                soup(args, on, (threads, before), *which, &mut manifest, measured)?;
             } else {
-                bare(args, &config, before, *which, measured)?;
+                bare(args, &config, on, before, *which, measured)?;
             }
-            measured.anonymous = if known > 0 { known } else { measured.anonymous };
+            measured.on_device = allocations::device_memory(on).map(|memory| memory.peak);
+            if known.0 > 0 {
+                (measured.anonymous, measured.on_device) = known;
+            }
         }
     }
     let elements: usize = config.tensors(CLASSES as i64).iter().map(|(_, s)| s.iter().product::<i64>() as usize).sum();
@@ -68,6 +74,8 @@ fn line(args: &BenchArgs, which: Loop, measured: &Measured, before: u64, element
         "parameters": elements,
         "seconds_per_iteration": seconds,
         "samples_per_second": args.batch as f64 / seconds,
+        "device": args.device,
+        "peak_device_bytes": measured.on_device,
         "peak_anonymous_bytes": measured.anonymous + before,
         "anonymous_before_bytes": before,
     });
@@ -120,6 +128,8 @@ struct Measured {
     iterations: u64,
     /// Largest anonymous memory, without what was there before any model.
     anonymous: u64,
+    /// Most that was in tensors on the device, if that is not the host.
+    on_device: Option<u64>,
 }
 
 impl Measured {
@@ -135,7 +145,14 @@ impl Measured {
 }
 
 /// Forward, loss, backward, nothing else: of a model whose parameters and gradients are themselves in the dtype. With `recompute`, of one as the engine has it.
-fn bare(args: &BenchArgs, config: &VitConfig, before: u64, which: Loop, measured: &mut Measured) -> anyhow::Result<()> {
+fn bare(
+    args: &BenchArgs,
+    config: &VitConfig,
+    on: Device,
+    before: u64,
+    which: Loop,
+    measured: &mut Measured,
+) -> anyhow::Result<()> {
     let kind = match which.dtype {
         BenchDtype::Bf16 if !which.recompute => Kind::BFloat16,
         _ => Kind::Float,
@@ -143,29 +160,34 @@ fn bare(args: &BenchArgs, config: &VitConfig, before: u64, which: Loop, measured
     let mut parameters = BTreeMap::new();
     for (name, shape) in config.tensors(CLASSES as i64) {
         let scale = if name.contains("layernorm") && name.ends_with("weight") { 0.0 } else { 0.02 };
-        let tensor = Tensor::f_randn(&shape, (Kind::Float, Device::Cpu))?.f_mul_scalar(scale)?;
+        let tensor = Tensor::f_randn(&shape, (Kind::Float, on))?.f_mul_scalar(scale)?;
         let tensor = if scale == 0.0 { tensor.f_add_scalar(1.0)? } else { tensor };
         parameters.insert(name, tensor.f_to_kind(kind)?.f_set_requires_grad(true)?);
     }
     let model = Vit::from_parameters(config.clone(), CLASSES as i64, parameters);
     let leaves: Vec<Tensor> = model.parameters().values().map(Tensor::shallow_clone).collect();
     let batch = args.batch as i64;
-    let images = [Tensor::f_randn([batch, 3, 224, 224], (Kind::Float, Device::Cpu))?.f_to_kind(kind)?];
-    let labels = Tensor::f_arange(batch, (Kind::Int64, Device::Cpu))?;
+    let images = [Tensor::f_randn([batch, 3, 224, 224], (Kind::Float, on))?.f_to_kind(kind)?];
+    let labels = Tensor::f_arange(batch, (Kind::Int64, on))?;
     let precision = if kind == Kind::Float { dtype::precision(which.dtype.into()) } else { Precision::Full };
     let backward = Backward { how: Pass::Learn.with(precision), recompute: which.recompute };
     let (ran, peak) = memory::peak_while(|| -> anyhow::Result<()> {
+        let mut clock = Clock::new(on);
         for i in 0..WARM_UP + args.iterations {
-            let mut clock = Clock::new(Device::Cpu);
+            if i == WARM_UP {
+                clock = Clock::new(on);
+            }
+            clock.begin_iteration();
             let began = Instant::now();
             let found = gradients(&model, (&images, &labels), &leaves, None, backward, &mut clock)?;
             let seconds = began.elapsed().as_secs_f64();
             drop(found);
+            clock.end_iteration();
             if i >= WARM_UP {
                 measured.seconds.push(seconds);
-                measured.add_phases(&clock.phases().named(), 1);
             }
         }
+        measured.add_phases(&clock.phases().named(), clock.phases().iterations);
         Ok(())
     });
     ran?;
@@ -200,6 +222,7 @@ impl TaskHost for Watch {
 /// `mehl+` on the same model.
 fn soup(
     args: &BenchArgs,
+    on: Device,
     (threads, before): (usize, u64),
     which: Loop,
     known: &mut Option<Manifest>,
@@ -217,7 +240,7 @@ fn soup(
         which.recompute
     );
     fs::write(&spec_path, text)?;
-    let (mut engine, task) = engine(&spec_path, threads)?;
+    let (mut engine, task) = engine(&spec_path, on, threads)?;
     // Ingredients are scored once.
     let scored = engine.scores(known.take(), &mut Unwatched)?;
     let manifest = &*known.insert(scored);
@@ -249,7 +272,9 @@ fn report(args: &BenchArgs, threads: usize, elements: usize, loops: &[(Loop, Mea
             .map(|(phase, sum)| format!("{phase} {:.4}", sum / measured.iterations as f64))
             .collect();
         let (seconds, memory) = (median(measured.seconds.clone()), measured.anonymous as f64 / 1e9);
-        println!("{:22} {seconds:.4} s; {}; {memory:.2} GB", which.name(), phases.join(", "));
+        let on_device = measured.on_device.map(|bytes| format!(", on the device {:.2} GB", bytes as f64 / 1e9));
+        let on_device = on_device.unwrap_or_default();
+        println!("{:22} {seconds:.4} s; {}; {memory:.2} GB{on_device}", which.name(), phases.join(", "));
     }
     let find = |dtype, engine, recompute| {
         loops.iter().find(|(which, _)| *which == Loop { dtype, engine, recompute }).map(|(_, measured)| measured)

@@ -13,23 +13,23 @@ use tch::Device;
 const FLAGS: [&str; 4] = ["avx2", "avx512f", "avx512_bf16", "amx_bf16"];
 
 /// Appends a line of this program's to a file: `measured` with who measured it, and where.
-pub fn append(file: &Path, threads: usize, mut measured: Value) -> anyhow::Result<()> {
-    let common = json!({
+pub fn append(file: &Path, threads: usize, measured: Value) -> anyhow::Result<()> {
+    let mut line = json!({
         "who": "mehl-soup",
         "device": "cpu",
         "threads": threads,
         "versions": { "mehl-soup": env!("CARGO_PKG_VERSION"), "libtorch": build(Device::Cpu, threads).libtorch },
         "machine": machine(),
     });
-    if let (Some(line), Value::Object(common)) = (measured.as_object_mut(), common) {
-        line.extend(common);
+    if let (Some(line), Value::Object(measured)) = (line.as_object_mut(), measured) {
+        line.extend(measured);
     }
     let mut file = OpenOptions::new()
         .create(true)
         .append(true)
         .open(file)
         .with_context(|| format!("cannot write {}", file.display()))?;
-    Ok(writeln!(file, "{measured}")?)
+    Ok(writeln!(file, "{line}")?)
 }
 
 fn machine() -> Value {

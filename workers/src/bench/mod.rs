@@ -5,6 +5,7 @@ mod cold;
 mod directions;
 mod images;
 mod iteration;
+mod kernels;
 mod lines;
 mod zoo;
 
@@ -40,6 +41,9 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
     if args.part == Some(Part::Cold) {
         cold::run(args)?;
     }
+    if args.part == Some(Part::Kernels) {
+        kernels::run(args)?;
+    }
     if let (None | Some(Part::Directions), Some(spec)) = (args.part, &args.spec) {
         directions::run(args, spec)?;
     }
@@ -57,6 +61,8 @@ pub enum Part {
     Batches,
     /// From files that nobody has read to the first model batch; needs 10 GB on disk, and is only measured if asked for
     Cold,
+    /// Mixing and projecting on a GPU beside the host; only measured if asked for
+    Kernels,
     /// Decoding and resizing beside torchvision, and the cache beside a plain read
     Images,
 }
@@ -85,12 +91,12 @@ impl From<BenchDtype> for ComputeDtype {
     }
 }
 
-/// The task of a specification in which one method learns, and an engine for it on the CPU.
-fn engine(spec: &Path, threads: usize) -> anyhow::Result<(LocalEngine, Task)> {
+/// The task of a specification in which one method learns, and an engine for it.
+fn engine(spec: &Path, device: Device, threads: usize) -> anyhow::Result<(LocalEngine, Task)> {
     let spec = parse_spec(spec)?;
     let learns = |task: &Task| task.soup.method.learns();
     let task = expand(&spec).into_iter().find(learns).context("the sweep has its one task")?;
-    let settings = Settings { device: Device::Cpu, kind: Kind::Float, threads, cache: HashCache::from_environment() };
+    let settings = Settings { device, kind: Kind::Float, threads, cache: HashCache::from_environment() };
     Ok((LocalEngine::new(spec, settings), task))
 }
 

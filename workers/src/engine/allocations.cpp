@@ -50,8 +50,8 @@ struct mehl_soup_memory {
   int64_t total;
 };
 
-// 0, or 1 where there is nobody to ask. `free` and `total` are 0 where the allocator does not tell.
-int mehl_soup_cuda_memory(int index, mehl_soup_memory* out) {
+// 0, or 1 where there is nobody to ask. `free` and `total` are 0 where the allocator does not tell, or is not asked: the driver takes its time to.
+int mehl_soup_cuda_memory(int index, int ask_device, mehl_soup_memory* out) {
   try {
     auto* allocator = cuda_allocator();
     if (allocator == nullptr) {
@@ -65,6 +65,9 @@ int mehl_soup_cuda_memory(int index, mehl_soup_memory* out) {
     out->peak = stats.allocated_bytes[all].peak;
     out->free = 0;
     out->total = 0;
+    if (ask_device == 0) {
+      return 0;
+    }
     try {
       const auto info = allocator->getMemoryInfo(device);
       out->free = static_cast<int64_t>(info.first);

@@ -19,7 +19,7 @@ struct RawMemory {
 }
 
 unsafe extern "C" {
-    fn mehl_soup_cuda_memory(index: c_int, out: *mut RawMemory) -> c_int;
+    fn mehl_soup_cuda_memory(index: c_int, ask_device: c_int, out: *mut RawMemory) -> c_int;
     fn mehl_soup_cuda_reset_peak(index: c_int) -> c_int;
     fn mehl_soup_cuda_empty_cache() -> c_int;
     fn mehl_soup_cuda_event(index: c_int) -> *mut c_void;
@@ -40,7 +40,7 @@ pub struct DeviceMemory {
     pub reserved: u64,
     /// Largest `allocated` since [`reset_peak`] or the start.
     pub peak: u64,
-    /// Free on the device, for any process; `None` where libtorch does not tell.
+    /// Free on the device, for any process; `None` where libtorch does not tell, or was not asked.
     pub free: Option<u64>,
     /// The device's own.
     pub total: Option<u64>,
@@ -54,10 +54,19 @@ impl From<DeviceMemory> for engine::DeviceMemory {
 
 /// Memory of a CUDA device; `None` for the host, and where libtorch's CUDA part is not in use.
 pub fn device_memory(device: Device) -> Option<DeviceMemory> {
+    ask(device, true)
+}
+
+/// What of a CUDA device's memory libtorch has: [`device_memory`] without `free` and `total`, for which the driver would have to be asked.
+pub fn in_use(device: Device) -> Option<DeviceMemory> {
+    ask(device, false)
+}
+
+fn ask(device: Device, device_too: bool) -> Option<DeviceMemory> {
     let Device::Cuda(index) = device else { return None };
     let mut raw = RawMemory::default();
     // SAFETY: `raw` is what the function writes to, laid out as it says.
-    if unsafe { mehl_soup_cuda_memory(index as c_int, &raw mut raw) } != 0 {
+    if unsafe { mehl_soup_cuda_memory(index as c_int, c_int::from(device_too), &raw mut raw) } != 0 {
         return None;
     }
     let bytes = |value: i64| u64::try_from(value).unwrap_or(0);

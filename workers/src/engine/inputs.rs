@@ -16,6 +16,7 @@ use crate::data::images::ImageInputs;
 use crate::data::images::cache::ImageCache;
 use crate::data::images::resolve::ModelFacts;
 use crate::families::{self, Model, Pass, Precision};
+use crate::hyperplane::cuda;
 use mehl_soup::runner::engine::EngineError;
 
 /// Data are kept on a GPU if they are at most one part in so many of what is free there.
@@ -77,7 +78,13 @@ impl Inputs {
             data.check_shapes(&spec.data, &shapes).map_err(data_error)?;
         }
         let free = allocations::device_memory(device).and_then(|memory| memory.free);
-        data.keep_on(device, free.map_or(0, |free| free / DATA_SHARE)).map_err(torch_error)?;
+        let budget = free.map_or(0, |free| spec.compute.memory_bytes.map_or(free, |stated| stated.min(free)));
+        data.keep_on(device, budget / DATA_SHARE).map_err(torch_error)?;
+        if let (Device::Cuda(_), Kind::Float, Err(why)) = (device, kind, cuda::prepare(device)) {
+            note(&format!(
+                "on the GPU libtorch's operations mix and project, which is slower than kernels would be: {why}"
+            ));
+        }
         let mut inputs = Self {
             hashes: hashes.ingredients.iter().map(|h| h.total.clone()).collect(),
             zoo,

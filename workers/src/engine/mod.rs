@@ -103,6 +103,20 @@ impl LocalEngine {
         Ok(ranked)
     }
 
+    /// How many ingredients at once fit here, where a task goes on that has begun elsewhere; `None` if that is no less than it asks for, or nobody can tell.
+    fn fits(&self, claim: &Claim<'_>, state: &Checkpoint) -> Result<Option<usize>, EngineError> {
+        let Claim { inputs, task, mixed, members, .. } = claim;
+        if !task.soup.method.learns() || mixed.names.is_empty() {
+            return Ok(None);
+        }
+        let needs = Needs::of_task(inputs, &task.soup, mixed, state.dtype, &self.spec.compute, &self.probed)?;
+        let ceiling = budget::budget(&self.spec.compute, inputs.device).ceiling;
+        if needs.peak(state.model_batch.min(members.len())) <= ceiling {
+            return Ok(None);
+        }
+        Ok(Some(needs.largest(ceiling, members.len()).unwrap_or(1)))
+    }
+
     /// The state that an attempt begins from: a checkpoint's, or a new one.
     fn begin(
         &self,
@@ -241,12 +255,14 @@ impl SoupEngine for LocalEngine {
             score_batch: self.spec.compute.score_batch,
             recompute: self.spec.compute.recompute,
         };
+        let most = resume.as_ref().map(|state| self.fits(&claim, state)).transpose()?.flatten();
         let state = self.begin(&claim, resume, &mut |message| host.note(message))?;
         // What scoring and the task before have left is in the way of this one's model batches.
         memory::give_back_freed_pages();
         // Tensors that no soup moves are written once.
         inputs.write_ingredient(0)?;
         let mut run = TaskRun::new(claim, state, host);
+        run.most = most;
         // What was resolved at the first claim is kept before anything is computed with it.
         run.save()?;
         let found = if run.mixed.names.is_empty() {

@@ -13,14 +13,14 @@ use mehl_soup::sweep::spec::{ComputeDtype, DirectionDtype, Init, MethodName, Spe
 use mehl_soup::task::Task;
 use mehl_soup::zoo::{LayerGroups, bytes_read};
 use serde::Serialize;
-use tch::Device;
+use tch::{Device, Kind, Tensor};
 
 use super::budget::{self, Budget};
 use super::gradient::Backward;
 use super::inputs::Inputs;
 use super::needs::Needs;
 use super::probe::{self, Probed};
-use super::{LocalEngine, dtype};
+use super::{LocalEngine, dtype, torch_error};
 use crate::data::Split;
 use crate::families::{Pass, Precision};
 use crate::hyperplane::MixedTensors;
@@ -105,7 +105,7 @@ struct Planner<'a> {
     probed: Probed,
     /// Bytes a second of reading ingredients, as one was read.
     read_rate: f64,
-    /// Bytes a second of copying in memory.
+    /// Bytes a second of copying in the device's memory.
     copy_rate: f64,
     /// Bytes of the parameters of one ingredient.
     parameters: u64,
@@ -130,7 +130,7 @@ impl LocalEngine {
             timings: Timings::default(),
             probed: Probed::default(),
             read_rate: parameters as f64 / began.elapsed().as_secs_f64().max(1e-9),
-            copy_rate: copy_rate(),
+            copy_rate: copy_rate(inputs.device)?,
             parameters,
         };
         let scores = planner.scores()?;
@@ -316,12 +316,17 @@ fn least(mut pass: impl FnMut() -> Result<f64, EngineError>) -> Result<f64, Engi
     Ok(least)
 }
 
-/// Bytes a second that a copy in memory reads and writes together.
-fn copy_rate() -> f64 {
-    const BYTES: usize = 64 << 20;
-    let (from, mut to) = (vec![1u8; BYTES], vec![0u8; BYTES]);
-    let began = Instant::now();
-    to.copy_from_slice(&from);
-    std::hint::black_box(&to);
-    2.0 * BYTES as f64 / began.elapsed().as_secs_f64().max(1e-9)
+/// Bytes a second that a copy in the device's memory reads and writes together.
+fn copy_rate(device: Device) -> Result<f64, EngineError> {
+    const BYTES: i64 = 64 << 20;
+    let from = Tensor::f_zeros([BYTES], (Kind::Uint8, device)).map_err(torch_error)?;
+    let to = from.f_empty_like().map_err(torch_error)?;
+    let copy = || -> Result<f64, EngineError> {
+        let began = Instant::now();
+        to.shallow_clone().f_copy_(&from).map_err(torch_error)?;
+        // The device has done it once its answer is here.
+        to.f_get(0).and_then(|byte| byte.f_int64_value(&[])).map_err(torch_error)?;
+        Ok(began.elapsed().as_secs_f64())
+    };
+    Ok(2.0 * BYTES as f64 / least(copy)?.max(1e-9))
 }

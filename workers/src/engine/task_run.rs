@@ -37,6 +37,8 @@ pub struct TaskRun<'a> {
     pub recompute: bool,
     /// All that must survive.
     pub state: Checkpoint,
+    /// Ingredients at once that fit here, if it is known that not as many do as the state asks for.
+    pub most: Option<usize>,
     /// Iterations of the whole task if nothing stops early.
     pub planned_iterations: u64,
     /// Seconds by phase, of this attempt.
@@ -87,6 +89,7 @@ impl<'a> TaskRun<'a> {
             score_batch,
             recompute,
             state,
+            most: None,
             planned_iterations: 0,
             clock: Clock::new(inputs.device),
             last_select: None,
@@ -130,7 +133,7 @@ impl<'a> TaskRun<'a> {
             select_accuracy: select.map(|score| score.accuracy),
             samples_per_second,
             host_bytes: host::memory().resident,
-            device: allocations::device_memory(self.inputs.device).map(Into::into),
+            device: allocations::in_use(self.inputs.device).map(Into::into),
             iteration: (phases.iterations > self.told.0.iterations)
                 .then(|| Iteration { samples: samples - self.told.1, phases: phases.since(&self.told.0) }),
             stage,
@@ -187,7 +190,7 @@ impl<'a> TaskRun<'a> {
         let effort = &mut self.state.totals.effort;
         effort.seconds = self.seconds_before + self.began.elapsed().as_secs_f64();
         effort.peak_host_bytes = effort.peak_host_bytes.max(host::memory().peak);
-        let device = allocations::device_memory(self.inputs.device).map(|memory| memory.peak);
+        let device = allocations::in_use(self.inputs.device).map(|memory| memory.peak);
         effort.peak_device_bytes = effort.peak_device_bytes.max(device);
     }
 

@@ -113,11 +113,12 @@ pub fn learn(
             let iteration = current(run)?.iteration;
             let end = if iteration + 1 == iterations { samples } else { (iteration + 1) * soup.batch };
             let indices = &order[iteration * soup.batch..end];
+            // Before anything is queued on a device: what is copied there waits for that.
+            let taken = run.clock.timed(Phase::Data, || learn.batch(indices, run.inputs.device));
+            let (batch, labels) = taken.map_err(torch_error)?;
             mix(run, span, parametrization, &leaves)?;
             let parameters = current(run)?.parameters.clone();
             let temperature = parametrization.inverse_temperature(&parameters);
-            let taken = run.clock.timed(Phase::Data, || learn.batch(indices, run.inputs.device));
-            let (batch, labels) = taken.map_err(torch_error)?;
             let backward = Backward { how: Pass::Learn.with(run.precision()), recompute: run.recompute };
             let model = run.inputs.model.as_ref();
             let found = gradients(model, (&batch, &labels), &leaves, temperature, backward, &mut run.clock);

@@ -16,6 +16,7 @@ use mehl_soup::sweep::spec::DirectionDtype;
 use rayon::prelude::*;
 use tch::{Device, Kind, TchError, Tensor};
 
+use super::cuda::DeviceRows;
 use super::kernels::{BLOCK, Float, Sink, Source};
 use super::tensors::slice_bf16_mut;
 
@@ -168,6 +169,15 @@ impl CompactRows {
             values: bytes_mut(&self.values),
             scales: slice_bf16_mut(&self.scales),
             groups: self.length.div_ceil(GROUP),
+        }
+    }
+
+    /// As the kernels of a device read them.
+    pub(super) fn for_kernels(&self) -> DeviceRows<'_> {
+        DeviceRows {
+            code: Some(self.code),
+            values: &self.values,
+            scales: self.code.has_scales().then_some(&self.scales),
         }
     }
 

@@ -59,9 +59,7 @@ impl Directions {
                     let mut compact = CompactRows::new(code, members.len(), n)?;
                     for (k, member) in members.iter().enumerate() {
                         let row = scratch.f_narrow(1, 0, n as i64)?;
-                        by_kind!(kind, load_into(zoo, std::slice::from_ref(member), name, &row))?;
-                        let (squares, of_centre) = by_kind!(kind, subtract(&row, &host_centre));
-                        lengths.add(i, k, &squares, if k == 0 { of_centre } else { 0.0 });
+                        lengths.read(zoo, (i, name), (k, member), (&row, kind), &host_centre)?;
                         by_kind!(kind, store(&mut compact, k, &row));
                     }
                     rows.push(compact.to_device(device)?);
@@ -109,29 +107,67 @@ impl Directions {
         if matches!(span.rows, Rows::Whole(_)) {
             return Ok(span.fold(x)?);
         }
-        let (kind, l) = (span.kind, mixed.group_count);
+        let kind = span.kind;
         // The compact rows are given back before anything is read.
-        let mut centre = span.into_base();
-        let scratch = scratch(mixed, kind)?;
-        for (i, (name, &n)) in mixed.names.iter().zip(&mixed.sizes).enumerate() {
-            let device = centre[i].device();
-            let begun = centre[i].f_to_device(Device::Cpu)?;
-            // Directions are from the centre as it was.
-            let mut folded = begun.f_empty_like()?;
-            folded.f_copy_(&begun)?;
-            for (k, member) in members.iter().enumerate() {
-                let row = scratch.f_narrow(1, 0, n as i64)?;
-                by_kind!(kind, load_into(zoo, std::slice::from_ref(member), name, &row))?;
-                by_kind!(kind, subtract(&row, &begun));
-                let at = k * l + mixed.groups[i];
-                by_kind!(kind, normalise_rows(&row, |_| norms[at]));
-                by_kind!(kind, add(&folded, &row, x[at]));
-            }
-            centre[i] = folded.f_to_device(device)?;
-        }
-        check_members(zoo, members)?;
-        Ok(centre)
+        fold_from_files(zoo, members, mixed, (span.into_base(), kind), (&norms, x))
     }
+}
+
+/// A model batch that ended before, once more: the lengths of its directions from the centre, and the centre after its fold at coordinates x. The bits are those of [`Directions::new`] and
+/// [`Directions::fold`] on the host, in the memory of one row: wherever a task goes on, its finished model batches fit.
+///
+/// # Errors
+/// If an ingredient cannot be read or memory cannot be had.
+pub fn replay(
+    zoo: &Zoo,
+    members: &[usize],
+    mixed: &MixedTensors,
+    (centre, kind): (Vec<Tensor>, Kind),
+    x: &[f64],
+) -> Result<(Vec<f64>, Vec<Tensor>), SpanError> {
+    let mut lengths = Lengths::new(members.len(), mixed);
+    let scratch = scratch(mixed, kind)?;
+    for (i, (name, &n)) in mixed.names.iter().zip(&mixed.sizes).enumerate() {
+        let host_centre = centre[i].f_to_device(Device::Cpu)?;
+        for (k, member) in members.iter().enumerate() {
+            let row = scratch.f_narrow(1, 0, n as i64)?;
+            lengths.read(zoo, (i, name), (k, member), (&row, kind), &host_centre)?;
+        }
+    }
+    drop(scratch);
+    let norms = lengths.norms();
+    let centre = fold_from_files(zoo, members, mixed, (centre, kind), (&norms, x))?;
+    Ok((norms, centre))
+}
+
+/// The fold by directions that are read from the files, one row at a time.
+fn fold_from_files(
+    zoo: &Zoo,
+    members: &[usize],
+    mixed: &MixedTensors,
+    (mut centre, kind): (Vec<Tensor>, Kind),
+    (norms, x): (&[f64], &[f64]),
+) -> Result<Vec<Tensor>, SpanError> {
+    let l = mixed.group_count;
+    let scratch = scratch(mixed, kind)?;
+    for (i, (name, &n)) in mixed.names.iter().zip(&mixed.sizes).enumerate() {
+        let device = centre[i].device();
+        let begun = centre[i].f_to_device(Device::Cpu)?;
+        // Directions are from the centre as it was.
+        let mut folded = begun.f_empty_like()?;
+        folded.f_copy_(&begun)?;
+        for (k, member) in members.iter().enumerate() {
+            let row = scratch.f_narrow(1, 0, n as i64)?;
+            by_kind!(kind, load_into(zoo, std::slice::from_ref(member), name, &row))?;
+            by_kind!(kind, subtract(&row, &begun));
+            let at = k * l + mixed.groups[i];
+            by_kind!(kind, normalise_rows(&row, |_| norms[at]));
+            by_kind!(kind, add(&folded, &row, x[at]));
+        }
+        centre[i] = folded.f_to_device(device)?;
+    }
+    check_members(zoo, members)?;
+    Ok(centre)
 }
 
 /// Room for one row of any tensor, `[1, longest]`: one for all, as rows that come and go between compact ones would leave holes that no other fits.
@@ -173,6 +209,21 @@ impl<'a> Lengths<'a> {
             self.difference[(first + k) * l + group] += difference;
             self.own[(first + k) * l + group] += own;
         }
+    }
+
+    /// Reads a row of one tensor, less the centre, and counts it in.
+    fn read(
+        &mut self,
+        zoo: &Zoo,
+        (tensor, name): (usize, &str),
+        (k, member): (usize, &usize),
+        (row, kind): (&Tensor, Kind),
+        centre: &Tensor,
+    ) -> Result<(), SpanError> {
+        by_kind!(kind, load_into(zoo, std::slice::from_ref(member), name, row))?;
+        let (squares, of_centre) = by_kind!(kind, subtract(row, centre));
+        self.add(tensor, k, &squares, if k == 0 { of_centre } else { 0.0 });
+        Ok(())
     }
 
     fn norms(&self) -> Vec<f64> {

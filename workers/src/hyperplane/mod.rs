@@ -6,6 +6,7 @@
 
 pub mod adamw;
 pub mod compact;
+pub mod cuda;
 mod directions;
 pub mod kernels;
 mod narrow;
@@ -14,6 +15,6 @@ pub mod schedule;
 mod span;
 mod tensors;
 
-pub use directions::{Directions, Stored};
+pub use directions::{Directions, Stored, replay};
 pub use span::{MixedTensors, Projection, Span, SpanError, write_soup};
 pub use tensors::{copy_from_slice, slice, slice_mut};

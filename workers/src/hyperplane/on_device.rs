@@ -1,10 +1,11 @@
-//! Mixing and projecting by libtorch's own operations, for rows that are not on the host.
+//! Mixing and projecting for rows that are not on the host: by [`cuda`]'s kernels where they can be had, else by libtorch's own operations.
 //!
 //! What goes to the device or comes from it goes at once, for all tensors: each copy waits for the device. Compact rows become values of the span's dtype a few at
 //! a time, never all of a model batch.
 
 use tch::{Kind, TchError, Tensor};
 
+use super::cuda::{self, DeviceRows, Part};
 use super::span::{Rows, Span};
 
 /// Most values that compact rows are made into at a time; few where tests are to see rows come in several groups.
@@ -18,6 +19,12 @@ pub(super) fn mix(span: &Span, x: &[f64], outputs: &[Tensor]) -> Result<(), TchE
         Rows::Compact { inverse_norms, .. } => x.iter().zip(inverse_norms).map(|(x, inverse)| x * inverse).collect(),
     };
     let all: Vec<f64> = (0..outputs.len()).flat_map(|i| span.coordinates(&own, i)).collect();
+    if let Some(kernels) = cuda::of(first.device(), span.kind, span.members) {
+        let part = |(i, vector)| Part { rows: rows_of(span, i), base: span.base.as_ref().map(|base| &base[i]), vector };
+        let parts: Vec<Part<'_>> = outputs.iter().enumerate().map(part).collect();
+        let x: Vec<f32> = all.iter().map(|&x| x as f32).collect();
+        return kernels.mix(&parts, &x, span.members);
+    }
     let all = Tensor::f_from_slice(&all)?.f_to_kind(span.kind)?.f_to_device(first.device())?;
     let all = all.f_view([outputs.len() as i64, span.members as i64])?;
     for (i, out) in outputs.iter().enumerate() {
@@ -40,6 +47,13 @@ pub(super) fn mix(span: &Span, x: &[f64], outputs: &[Tensor]) -> Result<(), TchE
 
 /// For each tensor of `which`: inner products of its rows, as they are stored, with its gradient, and the gradient's square.
 pub(super) fn project(span: &Span, gradients: &[Tensor], which: &[usize]) -> Result<Vec<(Vec<f64>, f64)>, TchError> {
+    let Some(&first) = which.first() else { return Ok(vec![]) };
+    if let Some(kernels) = cuda::of(gradients[first].device(), span.kind, span.members) {
+        let contiguous: Vec<Tensor> = which.iter().map(|&i| gradients[i].f_contiguous()).collect::<Result<_, _>>()?;
+        let part = |(&i, vector)| Part { rows: rows_of(span, i), base: None, vector };
+        let parts: Vec<Part<'_>> = which.iter().zip(&contiguous).map(part).collect();
+        return kernels.project(&parts, span.members);
+    }
     // All products are queued before the first is waited for.
     let mut queued = Vec::with_capacity(which.len());
     for &i in which {
@@ -51,11 +65,16 @@ pub(super) fn project(span: &Span, gradients: &[Tensor], which: &[usize]) -> Res
         found.push(gradient.f_dot(&gradient)?.f_view(1)?);
         queued.push(Tensor::f_cat(&found, 0)?);
     }
-    if queued.is_empty() {
-        return Ok(vec![]);
-    }
     let all = Vec::<f64>::try_from(Tensor::f_stack(&queued, 0)?.f_to_kind(Kind::Double)?.f_view(-1)?)?;
     Ok(all.chunks(span.members + 1).map(|found| (found[..span.members].to_vec(), found[span.members])).collect())
+}
+
+/// The rows of one tensor, for the kernels.
+fn rows_of(span: &Span, tensor: usize) -> DeviceRows<'_> {
+    match &span.rows {
+        Rows::Whole(rows) => DeviceRows { code: None, values: &rows[tensor], scales: None },
+        Rows::Compact { rows, .. } => rows[tensor].for_kernels(),
+    }
 }
 
 /// The rows of one tensor, some at a time: the first one's number, and rows `[some, n]` in the span's dtype.

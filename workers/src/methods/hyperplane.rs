@@ -12,7 +12,7 @@ use super::{Method, greedy, mean_of};
 use crate::engine::train::{self, Learned, Parametrization};
 use crate::engine::{TaskRun, allocations, memory, span_error, torch_error};
 use crate::hyperplane::schedule::cosine_with_warmup;
-use crate::hyperplane::{Directions, Projection, Stored, write_soup};
+use crate::hyperplane::{Directions, Projection, Stored, replay, write_soup};
 
 /// The hyperplane methods.
 pub struct Hyperplane {
@@ -28,6 +28,10 @@ pub fn model_batches(seed: u64, outer: usize, members: &[usize], b: usize) -> Ve
 
 impl Method for Hyperplane {
     fn run(&self, run: &mut TaskRun<'_>) -> Result<Coefficients, EngineError> {
+        let size = self.size(run);
+        if let Some(most) = run.most.filter(|&most| most < size) {
+            self.cut_to(run, most, &format!("{size} ingredients at once do not fit the memory here"))?;
+        }
         loop {
             match self.attempt(run) {
                 Err(EngineError::OutOfMemory(what)) => self.cut(run, &what)?,
@@ -70,8 +74,7 @@ impl Hyperplane {
                     batch.members
                 )));
             }
-            let directions = directions(run, &batch.members, &mut centre)?;
-            fold(run, batch, directions, &mut centre)?;
+            replay_fold(run, batch, &mut centre)?;
         }
         if resumed && run.state.coefficients != stored {
             run.state.exact = false;
@@ -122,29 +125,35 @@ impl Hyperplane {
     /// # Errors
     /// [`EngineError::OutOfMemory`] if the pieces are of one ingredient already.
     fn cut(&self, run: &mut TaskRun<'_>, what: &str) -> Result<(), EngineError> {
-        let index = run.state.finished.len();
-        let size = self.blocks(run).size(index).min(run.members.len());
+        let size = self.size(run);
         if size <= 1 {
             return Err(EngineError::OutOfMemory(format!(
                 "{what}; with one ingredient at once there is nothing left to cut"
             )));
         }
+        self.cut_to(run, size.div_ceil(2), &format!("out of memory with {size} ingredients at once ({what})"))
+    }
+
+    /// Ingredients at once in the model batch in progress or, between two, in the next, at most.
+    fn size(&self, run: &TaskRun<'_>) -> usize {
+        self.blocks(run).size(run.state.finished.len()).min(run.members.len())
+    }
+
+    /// Goes on with at most `b` ingredients at once, and says why.
+    fn cut_to(&self, run: &mut TaskRun<'_>, b: usize, why: &str) -> Result<(), EngineError> {
         if let Some(current) = run.state.current.take().filter(|current| current.step > 0) {
             let learned = current.best.map_or(current.parameters, |best| best.parameters);
             let x = used(run.inputs.kind, learned);
             run.state.coefficients.fold(&current.members, &beta(&x, &current.norms));
             run.state.finished.push(FinishedBatch { members: current.members, x });
         }
-        let b = size.div_ceil(2);
         run.state.cuts.push((run.state.finished.len(), b));
         // Where memory runs out is not the same everywhere.
         run.state.exact = false;
         run.state.select = None;
         allocations::give_back(run.inputs.device);
-        run.host.note(&format!(
-            "task {}: out of memory with {size} ingredients at once ({what}); goes on with at most {b}; the result is not bit-exact",
-            run.task.id
-        ));
+        let id = &run.task.id;
+        run.host.note(&format!("task {id}: {why}; goes on with at most {b}; the result is not bit-exact"));
         run.save()
     }
 }
@@ -223,6 +232,23 @@ fn fold(
     run.state.finished.push(batch);
     // The next model batch would find this one's place in pieces, and take new memory for what does not fit them.
     memory::give_back_freed_pages();
+    Ok(())
+}
+
+/// [`fold`] of a model batch that ended in an attempt before.
+fn replay_fold(
+    run: &mut TaskRun<'_>,
+    batch: FinishedBatch,
+    centre: &mut Option<Vec<Tensor>>,
+) -> Result<(), EngineError> {
+    let begun = centre.take().ok_or_else(|| EngineError::Internal("the centre is in use".to_string()))?;
+    let (norms, folded) = run.load(|run| {
+        let begun = (begun, run.inputs.kind);
+        replay(&run.inputs.zoo, &batch.members, &run.mixed, begun, &batch.x).map_err(span_error)
+    })?;
+    run.state.coefficients.fold(&batch.members, &beta(&batch.x, &norms));
+    *centre = Some(folded);
+    run.state.finished.push(batch);
     Ok(())
 }
 
