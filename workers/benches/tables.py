@@ -32,6 +32,8 @@ and those of any other number that has a target, or is to be said:
     standard_error            of the value over seeds
     at_most, at_least         the target
 
+Lines of `kernels` (mixing and projecting on a GPU, as `bench --part kernels` measures them) are left alone.
+
 Lines that differ in no more than seconds, bytes and seed are runs of the same: their median seconds and largest bytes count. Other keys are left alone.
 """
 
@@ -62,6 +64,8 @@ def read(files):
                 continue
             try:
                 line = json.loads(text)
+                if line["what"] == "kernels":
+                    continue
                 kind = KINDS[line["what"]]
                 missing = [key for key in REQUIRED[kind] if line.get(key) is None]
             except (ValueError, KeyError, TypeError) as error:
@@ -214,6 +218,7 @@ WHICH = {
     "directions": lambda line: line["direction_dtype"] or "",
     "K": lambda line: str(line.get("k") or ""),
     "b": lambda line: str(line.get("b") or ""),
+    "D, million": lambda line: show(line["parameters"], 1, 1e6),
 }
 
 
@@ -262,7 +267,10 @@ def conditions(lines):
     machines, versions, seeds = {}, {}, defaultdict(set)
     for line in lines:
         if line.get("machine"):
-            machines[json.dumps(line["machine"], sort_keys=True)] = line["machine"]
+            machine = dict(line["machine"], flags=set(line["machine"].get("flags") or []))
+            # What else there is to say, the programs look for in their own ways.
+            same = tuple(machine.get(key) for key in ("cpu", "cpu_family", "cpu_model", "cores"))
+            machines.setdefault(same, machine)["flags"] |= machine["flags"]
         for name, version in (line.get("versions") or {}).items():
             versions[f"{name} {version}"] = None
         if line.get("seed") is not None:
@@ -272,7 +280,7 @@ def conditions(lines):
         if machine.get("cpu_family"):
             parts[0] += f" (family {machine['cpu_family']}, model {machine['cpu_model']})"
         parts += [f"{machine['cores']} cores"] if machine.get("cores") else []
-        parts += [", ".join(machine["flags"])] if machine.get("flags") else []
+        parts += [", ".join(sorted(machine["flags"]))] if machine.get("flags") else []
         parts += [f"{machine['memory_bytes'] / 2**30:.1f} GiB"] if machine.get("memory_bytes") else []
         parts += [machine["gpu"]] if machine.get("gpu") else []
         yield "Machine: " + "; ".join(parts) + "."

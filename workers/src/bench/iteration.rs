@@ -59,7 +59,13 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
     report(args, threads, elements, &loops);
     if let Some(file) = &args.lines {
         for (which, measured) in loops.iter().filter(|(which, _)| !which.recompute) {
-            lines::append(file, threads, line(args, *which, measured, before, elements))?;
+            let mut line = line(args, *which, measured, before, elements);
+            let bare = loops.iter().find(|(bare, _)| *bare == Loop { engine: false, ..*which });
+            if let (true, Some((_, bare))) = (which.engine, bare) {
+                // In turns in one process: other runs' bare loops met another machine.
+                line["ratio_to_bare"] = (median(measured.seconds.clone()) / median(bare.seconds.clone())).into();
+            }
+            lines::append(file, threads, line)?;
         }
     }
     Ok(())
