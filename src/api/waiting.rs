@@ -36,3 +36,46 @@ pub fn handed_over(current: watch::Receiver<Router>) -> Router {
         router.oneshot(request).await
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
+    use std::time::Duration;
+
+    use tokio::net::TcpListener;
+    use tokio::task::spawn_blocking;
+
+    use super::*;
+
+    /// The status of a request without a body, on a connection that is open.
+    async fn status(mut connection: TcpStream) -> (TcpStream, String) {
+        let ask = move || {
+            connection.write_all(b"HEAD /elsewhere HTTP/1.1\r\nhost: here\r\n\r\n").unwrap();
+            let (mut answer, mut piece) = (String::new(), [0; 4096]);
+            while !answer.contains("\r\n\r\n") {
+                let n = connection.read(&mut piece).unwrap();
+                assert!(n > 0, "the connection was closed after `{answer}`");
+                answer += std::str::from_utf8(&piece[..n]).unwrap();
+            }
+            (connection, answer[9..12].to_string())
+        };
+        spawn_blocking(ask).await.unwrap()
+    }
+
+    /// A probe's connection, open since before Redis was reached, is answered by the API afterwards.
+    #[tokio::test]
+    async fn connections_live_on_when_another_takes_over() {
+        let (take_over, current) = watch::channel(waiting(Registry::new()));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let connection = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        connection.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        let server = super::super::serve(listener, handed_over(current), std::future::pending(), Duration::ZERO);
+        let server = tokio::spawn(server);
+        let (connection, before) = status(connection).await;
+        drop(take_over.send_replace(Router::new().route("/elsewhere", get(|| async { StatusCode::NO_CONTENT }))));
+        let (_, after) = status(connection).await;
+        assert_eq!((before.as_str(), after.as_str()), ("503", "204"));
+        server.abort();
+    }
+}

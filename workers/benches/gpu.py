@@ -101,11 +101,11 @@ def ours(arguments, name, soup, memory=None):
     """One task of this program; what it wrote of it."""
     out = arguments.out
     specification = out / f"{name}.toml"
-    soup = "\n".join(f"{key} = {json.dumps(value)}" for key, value in soup.items())
+    lines = "\n".join(f"{key} = {json.dumps(value)}" for key, value in soup.items())
     specification.write_text(
         f'name = "{name}"\n[zoo]\ningredients = ["zoo/*"]\n'
         f'[data]\nlearn = "images/learn"\nselect = "images/select"\n'
-        f"[soup]\nbatch = {arguments.batch}\nearly_stopping = false\n{soup}\n"
+        f"[soup]\nbatch = {arguments.batch}\nearly_stopping = false\n{lines}\n"
         f'[compute]\ndevices = ["{arguments.device}"]\n'
         + (f'memory = "{memory}"\n' if memory else "")
     )
@@ -119,15 +119,11 @@ def ours(arguments, name, soup, memory=None):
     subprocess.run([arguments.program, "run", specification, "--out", run], env=environment, check=True, stdout=sys.stderr)
     wall = time.perf_counter() - began
     rows = json.loads((run / "results.json").read_text())["tasks"]
-    row = next(row for row in rows if row["method"] == soup_method(soup))
+    row = next(row for row in rows if row["method"] == soup["method"])
     learning = row["iterations"] * arguments.batch / row["samples_per_second"]
     keys = ["iterations", "samples_per_second", "seconds", "peak_device_bytes", "peak_host_bytes", "model_batch", "dtype"]
     plan = json.loads(plan) if plan.strip() else None
     return {key: row[key] for key in keys} | dict(learning_seconds=learning, wall_seconds=wall, plan=plan)
-
-
-def soup_method(text):
-    return next(json.loads(line.split(" = ")[1]) for line in text.splitlines() if line.startswith("method"))
 
 
 def yardstick(arguments, *command):
@@ -176,7 +172,7 @@ def main():
             found = what[step]()
         except (subprocess.CalledProcessError, OSError, KeyError, ValueError, StopIteration) as error:
             found = dict(failed=repr(error))
-        line = dict(step=step, k=arguments.k, batch=arguments.batch, samples=arguments.samples, **{"found": found})
+        line = dict(step=step, k=arguments.k, batch=arguments.batch, samples=arguments.samples, found=found)
         say(f"{step}: {time.perf_counter() - began:.0f} s")
         print(json.dumps(line), flush=True)
         if arguments.lines:

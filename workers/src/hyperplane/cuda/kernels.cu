@@ -11,13 +11,13 @@ typedef unsigned long long u64;
 // Values that share a scale, as in `compact.rs`.
 #define GROUP 64
 
-// How rows are stored, as `Layout` in `cuda/mod.rs` counts.
+// How rows are stored, as `layout` in `cuda/mod.rs` counts.
 #define F32 0
 #define BF16 1
 #define INT8 2
 #define INT4 3
 
-// One tensor of a model batch, as `Descriptor` in `cuda/mod.rs` lays it out.
+// One tensor of a model batch, as `lay` in `cuda/mod.rs` writes it.
 struct Part {
   const u32* rows;              // [b, words]
   const unsigned short* scales; // [b, groups], bf16
