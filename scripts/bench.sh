@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # `make bench`: this program and the yardstick (PyTorch scripts, see docs/benchmarks.md) on the same zoo, one after the other; tables and plots in
-# docs/benchmarks.md. BENCH_PARTS chooses: images, iteration, batches, cold, seeds, yardstick. Takes 40 minutes on two cores, 16 GB of disk and some minutes more for the first zoos;
-# nothing else should run beside it.
+# docs/benchmarks.md. BENCH_PARTS chooses: images, iteration, many, batches, cold, seeds, yardstick. Takes an hour on two cores, 30 GB of disk and some minutes more for the first
+# zoos; nothing else should run beside it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 release="${RELEASE:-target/release}"
-parts="${BENCH_PARTS:-images iteration batches cold seeds yardstick}"
+parts="${BENCH_PARTS:-images iteration many batches cold seeds yardstick}"
 out=target/bench
 lines="$out/lines.jsonl"
 python="$(scripts/setup-python-check.sh)"
@@ -24,6 +24,18 @@ if has iteration; then
 	done
 	"$release/mehl-soup-worker" bench --part iteration --out "$out" --model-batch 8 --direction-dtype int4 --iterations 4 --lines "$lines"
 fi
+# Of 16 and 32 ingredients, against scripts that hold all of them.
+many="$out/many-32 $out/many-16"
+if has many; then
+	# The smaller zoo is the half of the larger one.
+	for zoo in $many; do
+		"$release/mehl-soup-worker" bench --part iteration --out "$zoo" --ingredients "${zoo##*-}" --model-batch 4 --iterations 2 --lines "$lines"
+		mkdir -p "$out/many-16/zoo"
+		for model in "$out"/many-32/zoo/k00? "$out"/many-32/zoo/k01[0-5]; do
+			ln -sfn "$(realpath "$model")" "$out/many-16/zoo/"
+		done
+	done
+fi
 if has batches; then
 	"$release/mehl-soup-worker" bench --part batches --out "$out" --lines "$lines"
 fi
@@ -39,13 +51,19 @@ if has seeds; then
 	"$python" workers/benches/seeds.py --program "$release/mehl-soup" --lines "$lines" "${demos[@]}"
 fi
 if has yardstick; then
-	yardstick() { "$python" workers/benches/yardstick "$@" --zoo "$out" | tee -a "$lines" >&2; }
+	yardstick_of() { "$python" workers/benches/yardstick "${@:2}" --zoo "$1" | tee -a "$lines" >&2; }
+	yardstick() { yardstick_of "$out" "$@"; }
 	yardstick bare --dtype f32 --batch 16
 	yardstick bare --dtype bf16 --batch 16
 	yardstick mehl+ --k 8 --b 4 --batch 16 --iterations 4
 	yardstick mehl+ --k 8 --b 8 --batch 16 --iterations 4
 	yardstick mehl+ --k 8 --b 4 --batch 16 --iterations 4 --linear onednn
 	yardstick learned+ --k 8 --batch 16 --iterations 3
+	if has many; then
+		for zoo in $many; do
+			yardstick_of "$zoo" learned+ --k "${zoo##*-}" --batch 16 --iterations 3
+		done
+	fi
 	"$python" workers/benches/yardstick copy | tee -a "$lines" >&2
 fi
 if has iteration && has yardstick; then

@@ -13,6 +13,7 @@ pub mod needs;
 mod phases;
 pub mod plan;
 mod probe;
+pub mod read_ahead;
 mod scoring;
 pub mod statistics;
 mod task_run;
@@ -66,13 +67,19 @@ pub struct LocalEngine {
     pub phases: Phases,
     /// What passes take: the same for all tasks with the same batch and dtype.
     probed: Probed,
+    ahead_on_cpu: bool,
 }
 
 impl LocalEngine {
     /// An engine that opens its inputs when it first needs them.
     pub fn new(spec: Spec, settings: Settings) -> Self {
         tch::set_num_threads(settings.threads as i32);
-        Self { spec, settings, inputs: None, phases: Phases::default(), probed: Probed::default() }
+        Self { spec, settings, inputs: None, phases: Phases::default(), probed: Probed::default(), ahead_on_cpu: false }
+    }
+
+    /// From now on the next model batch is read into memory on the CPU as well ([`read_ahead`]), where it gains nothing: for tests.
+    pub fn read_ahead_on_cpu(&mut self) {
+        self.ahead_on_cpu = true;
     }
 
     fn open(&mut self, note: &mut dyn FnMut(&str)) -> Result<&Inputs, EngineError> {
@@ -254,6 +261,7 @@ impl SoupEngine for LocalEngine {
             metric: self.spec.data.metric,
             score_batch: self.spec.compute.score_batch,
             recompute: self.spec.compute.recompute,
+            ahead_on_cpu: self.ahead_on_cpu,
         };
         let most = resume.as_ref().map(|state| self.fits(&claim, state)).transpose()?.flatten();
         let state = self.begin(&claim, resume, &mut |message| host.note(message))?;

@@ -20,7 +20,7 @@ use super::gradient::Backward;
 use super::inputs::Inputs;
 use super::needs::Needs;
 use super::probe::{self, Probed};
-use super::{LocalEngine, dtype, torch_error};
+use super::{LocalEngine, dtype, read_ahead, torch_error};
 use crate::data::Split;
 use crate::families::{Pass, Precision};
 use crate::hyperplane::MixedTensors;
@@ -240,6 +240,10 @@ impl Planner<'_> {
                 mixed.sizes.iter().max().copied().unwrap_or(0) * plan.model_batch * inputs.kind.elt_size_in_bytes();
             plan.device_peak_bytes = Some(peak);
             plan.host_peak_bytes = host::memory().anonymous + longest as u64;
+            let next = (mixed.elements() * plan.model_batch * inputs.kind.elt_size_in_bytes()) as u64;
+            if plan.model_batch < members && read_ahead::is_kept(inputs.device, next, false) {
+                plan.host_peak_bytes += next;
+            }
         }
         let learned = matches!(soup.method, MethodName::Learned | MethodName::LearnedPlus);
         let everyone: Vec<usize> = (0..members).collect();

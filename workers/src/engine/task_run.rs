@@ -35,6 +35,8 @@ pub struct TaskRun<'a> {
     pub score_batch: usize,
     /// Whether activations are computed anew for the backward pass.
     pub recompute: bool,
+    /// Whether the next model batch is read into memory on the CPU as well.
+    pub ahead_on_cpu: bool,
     /// All that must survive.
     pub state: Checkpoint,
     /// Ingredients at once that fit here, if it is known that not as many do as the state asks for.
@@ -70,6 +72,8 @@ pub struct Claim<'a> {
     pub score_batch: usize,
     /// Whether activations are computed anew for the backward pass.
     pub recompute: bool,
+    /// Whether the next model batch is read into memory on the CPU as well.
+    pub ahead_on_cpu: bool,
 }
 
 impl<'a> TaskRun<'a> {
@@ -78,7 +82,7 @@ impl<'a> TaskRun<'a> {
         host::reset_peak();
         allocations::reset_peak(claim.inputs.device);
         let Effort { seconds: seconds_before, samples: samples_before, .. } = state.totals.effort;
-        let Claim { inputs, task, manifest, mixed, members, metric, score_batch, recompute } = claim;
+        let Claim { inputs, task, manifest, mixed, members, metric, score_batch, recompute, ahead_on_cpu } = claim;
         Self {
             inputs,
             task,
@@ -88,6 +92,7 @@ impl<'a> TaskRun<'a> {
             metric,
             score_batch,
             recompute,
+            ahead_on_cpu,
             state,
             most: None,
             planned_iterations: 0,

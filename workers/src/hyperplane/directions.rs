@@ -2,8 +2,9 @@
 
 use mehl_soup::sweep::spec::DirectionDtype;
 use mehl_soup::zoo::Zoo;
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Kind, TchError, Tensor};
 
+use super::ahead::Ahead;
 use super::compact::{Code, CompactRows};
 use super::kernels::{self, Base, Float, MixJob, Sink};
 use super::span::{MixedTensors, Rows, Span, SpanError, by_kind, check_members, load_into, load_rows};
@@ -37,29 +38,54 @@ impl Directions {
         centre: Vec<Tensor>,
         stored: Stored,
     ) -> Result<Self, SpanError> {
-        let Stored { device, kind, dtype } = stored;
-        let mut lengths = Lengths::new(members.len(), mixed);
+        Self::of(&Source { zoo, members, ahead: None }, mixed, centre, stored)
+    }
+
+    /// [`new`](Self::new) for the model batch that was read ahead, with the same bits. What was read is written over.
+    ///
+    /// # Errors
+    /// If an ingredient has changed since it was opened, or memory cannot be had.
+    pub fn of_ahead(
+        zoo: &Zoo,
+        ahead: &mut Ahead,
+        mixed: &MixedTensors,
+        centre: Vec<Tensor>,
+        stored: Stored,
+    ) -> Result<Self, SpanError> {
+        let directions = Self::of(&Source { zoo, members: ahead.members(), ahead: Some(ahead) }, mixed, centre, stored);
+        ahead.clear();
+        directions
+    }
+
+    fn of(
+        source: &Source<'_>,
+        mixed: &MixedTensors,
+        centre: Vec<Tensor>,
+        Stored { device, kind, dtype }: Stored,
+    ) -> Result<Self, SpanError> {
+        let b = source.members.len();
+        let mut lengths = Lengths::new(b, mixed);
         let rows = match Code::of(dtype) {
             None => {
                 let mut rows = Vec::with_capacity(mixed.names.len());
-                for (i, (name, &n)) in mixed.names.iter().zip(&mixed.sizes).enumerate() {
-                    let row = by_kind!(kind, load_rows(zoo, members, name, n))?;
-                    let (squares, of_centre) = by_kind!(kind, subtract(&row, &centre[i].f_to_device(Device::Cpu)?));
+                for (i, centre) in centre.iter().enumerate() {
+                    let row = source.rows(mixed, i, kind)?;
+                    let (squares, of_centre) = by_kind!(kind, subtract(&row, &centre.f_to_device(Device::Cpu)?));
                     lengths.add(i, 0, &squares, of_centre);
-                    // The host holds no more than one tensor of the batch for another device.
-                    rows.push(row.f_to_device(device)?);
+                    // The host holds no more than one tensor of the batch for another device, beside what was read ahead.
+                    rows.push(source.kept(row, device)?);
                 }
                 Rows::Whole(rows)
             }
             Some(code) => {
                 let mut rows = Vec::with_capacity(mixed.names.len());
                 let scratch = scratch(mixed, kind)?;
-                for (i, (name, &n)) in mixed.names.iter().zip(&mixed.sizes).enumerate() {
+                for (i, &n) in mixed.sizes.iter().enumerate() {
                     let host_centre = centre[i].f_to_device(Device::Cpu)?;
-                    let mut compact = CompactRows::new(code, members.len(), n)?;
-                    for (k, member) in members.iter().enumerate() {
-                        let row = scratch.f_narrow(1, 0, n as i64)?;
-                        lengths.read(zoo, (i, name), (k, member), (&row, kind), &host_centre)?;
+                    let mut compact = CompactRows::new(code, b, n)?;
+                    for k in 0..b {
+                        let row = source.row(mixed, i, k, (&scratch, kind))?;
+                        lengths.take(i, k, (&row, kind), &host_centre);
                         by_kind!(kind, store(&mut compact, k, &row));
                     }
                     rows.push(compact.to_device(device)?);
@@ -67,8 +93,8 @@ impl Directions {
                 Rows::Compact { rows, inverse_norms: vec![] }
             }
         };
-        check_members(zoo, members)?;
-        let (b, l, norms) = (members.len(), mixed.group_count, lengths.norms());
+        check_members(source.zoo, source.members)?;
+        let (l, norms) = (mixed.group_count, lengths.norms());
         let rows = match rows {
             Rows::Whole(mut rows) => {
                 for (i, row) in rows.iter_mut().enumerate() {
@@ -125,13 +151,14 @@ pub fn replay(
     (centre, kind): (Vec<Tensor>, Kind),
     x: &[f64],
 ) -> Result<(Vec<f64>, Vec<Tensor>), SpanError> {
+    let source = Source { zoo, members, ahead: None };
     let mut lengths = Lengths::new(members.len(), mixed);
     let scratch = scratch(mixed, kind)?;
-    for (i, (name, &n)) in mixed.names.iter().zip(&mixed.sizes).enumerate() {
-        let host_centre = centre[i].f_to_device(Device::Cpu)?;
-        for (k, member) in members.iter().enumerate() {
-            let row = scratch.f_narrow(1, 0, n as i64)?;
-            lengths.read(zoo, (i, name), (k, member), (&row, kind), &host_centre)?;
+    for (i, centre) in centre.iter().enumerate() {
+        let host_centre = centre.f_to_device(Device::Cpu)?;
+        for k in 0..members.len() {
+            let row = source.row(mixed, i, k, (&scratch, kind))?;
+            lengths.take(i, k, (&row, kind), &host_centre);
         }
     }
     drop(scratch);
@@ -149,16 +176,16 @@ fn fold_from_files(
     (norms, x): (&[f64], &[f64]),
 ) -> Result<Vec<Tensor>, SpanError> {
     let l = mixed.group_count;
+    let source = Source { zoo, members, ahead: None };
     let scratch = scratch(mixed, kind)?;
-    for (i, (name, &n)) in mixed.names.iter().zip(&mixed.sizes).enumerate() {
+    for i in 0..mixed.names.len() {
         let device = centre[i].device();
         let begun = centre[i].f_to_device(Device::Cpu)?;
         // Directions are from the centre as it was.
         let mut folded = begun.f_empty_like()?;
         folded.f_copy_(&begun)?;
-        for (k, member) in members.iter().enumerate() {
-            let row = scratch.f_narrow(1, 0, n as i64)?;
-            by_kind!(kind, load_into(zoo, std::slice::from_ref(member), name, &row))?;
+        for k in 0..members.len() {
+            let row = source.row(mixed, i, k, (&scratch, kind))?;
             by_kind!(kind, subtract(&row, &begun));
             let at = k * l + mixed.groups[i];
             by_kind!(kind, normalise_rows(&row, |_| norms[at]));
@@ -187,6 +214,50 @@ pub struct Stored {
     pub dtype: DirectionDtype,
 }
 
+/// Where the rows of a model batch come from.
+struct Source<'a> {
+    zoo: &'a Zoo,
+    members: &'a [usize],
+    /// What was read before, of the same members; else the files.
+    ahead: Option<&'a Ahead>,
+}
+
+impl Source<'_> {
+    /// All rows of one tensor on the host, `[b, n]`, to be written to.
+    fn rows(&self, mixed: &MixedTensors, tensor: usize, kind: Kind) -> Result<Tensor, SpanError> {
+        match self.ahead {
+            Some(ahead) => Ok(ahead.rows(mixed, tensor)?),
+            None => by_kind!(kind, load_rows(self.zoo, self.members, &mixed.names[tensor], mixed.sizes[tensor])),
+        }
+    }
+
+    /// A member's row of one tensor on the host, `[1, n]`, to be written to: in `scratch` if it is read now.
+    fn row(
+        &self,
+        mixed: &MixedTensors,
+        tensor: usize,
+        k: usize,
+        (scratch, kind): (&Tensor, Kind),
+    ) -> Result<Tensor, SpanError> {
+        if let Some(ahead) = self.ahead {
+            return Ok(ahead.rows(mixed, tensor)?.f_narrow(0, k as i64, 1)?);
+        }
+        let row = scratch.f_narrow(1, 0, mixed.sizes[tensor] as i64)?;
+        by_kind!(kind, load_into(self.zoo, &self.members[k..=k], &mixed.names[tensor], &row))?;
+        Ok(row)
+    }
+
+    /// Rows on their device, in memory of their own.
+    fn kept(&self, rows: Tensor, device: Device) -> Result<Tensor, TchError> {
+        if device != rows.device() || self.ahead.is_none() {
+            return rows.f_to_device(device);
+        }
+        let mut own = rows.f_empty_like()?;
+        own.f_copy_(&rows)?;
+        Ok(own)
+    }
+}
+
 /// Squares that the lengths of directions are made of, by member and layer group.
 struct Lengths<'a> {
     mixed: &'a MixedTensors,
@@ -211,19 +282,10 @@ impl<'a> Lengths<'a> {
         }
     }
 
-    /// Reads a row of one tensor, less the centre, and counts it in.
-    fn read(
-        &mut self,
-        zoo: &Zoo,
-        (tensor, name): (usize, &str),
-        (k, member): (usize, &usize),
-        (row, kind): (&Tensor, Kind),
-        centre: &Tensor,
-    ) -> Result<(), SpanError> {
-        by_kind!(kind, load_into(zoo, std::slice::from_ref(member), name, row))?;
+    /// Takes the centre from a member's row of one tensor, and counts it in.
+    fn take(&mut self, tensor: usize, k: usize, (row, kind): (&Tensor, Kind), centre: &Tensor) {
         let (squares, of_centre) = by_kind!(kind, subtract(row, centre));
         self.add(tensor, k, &squares, if k == 0 { of_centre } else { 0.0 });
-        Ok(())
     }
 
     fn norms(&self) -> Vec<f64> {

@@ -5,6 +5,7 @@
 //! gradient comes from one backward pass through one model, and the chain rule's last factor is a set of inner products.
 
 pub mod adamw;
+mod ahead;
 pub mod compact;
 pub mod cuda;
 mod directions;
@@ -15,6 +16,7 @@ pub mod schedule;
 mod span;
 mod tensors;
 
+pub use ahead::Ahead;
 pub use directions::{Directions, Stored, replay};
 pub use span::{MixedTensors, Projection, Span, SpanError, write_soup};
 pub use tensors::{copy_from_slice, slice, slice_mut};

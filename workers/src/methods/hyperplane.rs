@@ -9,6 +9,7 @@ use tch::{Kind, Tensor};
 
 use super::blocks::Blocks;
 use super::{Method, greedy, mean_of};
+use crate::engine::read_ahead::ReadAhead;
 use crate::engine::train::{self, Learned, Parametrization};
 use crate::engine::{TaskRun, allocations, memory, span_error, torch_error};
 use crate::hyperplane::schedule::cosine_with_warmup;
@@ -84,6 +85,7 @@ impl Hyperplane {
                 run.task.id
             ));
         }
+        let mut ahead = ReadAhead::new(run);
         for (index, block) in blocks.iter().enumerate().skip(run.state.finished.len()) {
             let mut position = block.position();
             if self.all_in_one {
@@ -95,13 +97,11 @@ impl Hyperplane {
                 return Err(run.stop_at_rung(&so_far));
             }
             let members = block.members.clone();
-            let directions = directions(run, &members, &mut centre)?;
+            let directions = directions(run, &members, &mut centre, &mut ahead)?;
             begin(run, &members, &directions);
-            if let Some(next) = blocks.get(index + 1) {
-                next.members.iter().for_each(|&k| run.inputs.zoo.ingredients()[k].read_ahead());
-            }
             let coordinates = Coordinates { soup: &soup, norms: &directions.norms, masked: run.mixed.masked.clone() };
-            match train::learn(run, &directions.span, &coordinates, position)? {
+            let next = blocks.get(index + 1).map(|block| block.members.as_slice());
+            match ahead.during(run, next, |run| train::learn(run, &directions.span, &coordinates, position))? {
                 Learned::Ended(x) => {
                     run.state.current = None;
                     let x = used(run.inputs.kind, x);
@@ -194,11 +194,19 @@ fn directions(
     run: &mut TaskRun<'_>,
     members: &[usize],
     centre: &mut Option<Vec<Tensor>>,
+    ahead: &mut ReadAhead,
 ) -> Result<Directions, EngineError> {
     let centre = centre.take().ok_or_else(|| EngineError::Internal("the centre is in use".to_string()))?;
     let dtype = run.task.soup.direction_dtype.resolve(run.state.dtype == ComputeDtype::Bf16);
     let stored = Stored { device: run.inputs.device, kind: run.inputs.kind, dtype };
-    run.load(|run| Directions::new(&run.inputs.zoo, members, &run.mixed, centre, stored).map_err(span_error))
+    run.load(|run| {
+        let (zoo, mixed) = (&run.inputs.zoo, &run.mixed);
+        let directions = match ahead.rows_of(members) {
+            Some(rows) => Directions::of_ahead(zoo, rows, mixed, centre, stored),
+            None => Directions::new(zoo, members, mixed, centre, stored),
+        };
+        directions.map_err(span_error)
+    })
 }
 
 /// Puts a model batch in the state, or checks that the one there goes on from the same directions.

@@ -5,12 +5,16 @@
 //!
 //! They run in the default stream of the device's primary context, as all that libtorch does here: what is queued before them is done before them.
 
+mod locked;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cudarc::driver::{CudaContext, CudaFunction, CudaStream, DriverError, LaunchConfig, PushKernelArg};
 use cudarc::nvrtc;
 use tch::{Device, Kind, TchError, Tensor};
+
+pub use locked::Locked;
 
 use super::compact::Code;
 
