@@ -81,7 +81,9 @@ def few_models_little_data(by, of):
             label = NAMES.get(method, method) + ((", early stopping" if early else ", no early stopping") if learns else "")
             points = [(n, of(rows, "test", "loss")) for (size, n, name, stops), rows in by.items() if (size, name, stops) == (k, method, early)]
             line(axes, points, label, COLOURS[method], "-" if early else "--")
-        axes.set(title=f"K = {k}", xlabel="learn images", xscale="log", xticks=[50, 100, 350])
+        # Over-fitting goes far up: the rest is to be told apart too.
+        axes.set(title=f"K = {k}", xlabel="learn images", xscale="log", xticks=[50, 100, 350], yscale="log", yticks=[0.1, 0.2, 0.4])
+        axes.get_yaxis().set_major_formatter(matplotlib.ticker.ScalarFormatter())
         axes.get_xaxis().set_major_formatter(matplotlib.ticker.ScalarFormatter())
         axes.minorticks_off()
     panels[0].set_ylabel("test loss")
