@@ -37,7 +37,7 @@ fuzz() {
 
 if ! find_cargo_fuzz || ! fuzz build --sanitizer none --debug-assertions --target-dir "$BUILD"; then
     say "warning: cargo-fuzz cannot be had or does not build here, so NO fuzzer ran: property tests over the same corpora instead"
-    PROPTEST_CASES=${PROPTEST_CASES:-100000} exec cargo test --release -p mehl-soup --test fuzz_corpus
+    PROPTEST_CASES=${PROPTEST_CASES:-100000} exec cargo test --release -p mehl-soup --test library fuzz_corpus::
 fi
 failed=()
 for target in "${TARGETS[@]}"; do

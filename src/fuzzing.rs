@@ -1,4 +1,4 @@
-//! What the fuzzers in `fuzz/` and `tests/fuzz_corpus.rs` call: each function takes any bytes, must return, and panics only
+//! What the fuzzers in `fuzz/` and `tests/library/fuzz_corpus.rs` call: each function takes any bytes, must return, and panics only
 //! where something was accepted that should not have been.
 
 use std::collections::BTreeSet;

@@ -1,12 +1,11 @@
 //! The HTTP API through a real socket, over the store and the queue of one process.
-#![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
-
-mod support;
 
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
+use crate::support::service::{SPEC, Service, TOKEN};
+use crate::support::stub_engine::expected;
 use base64::prelude::{BASE64_STANDARD, Engine};
 use mehl_soup::api::{ApiSettings, ROUTES, serve};
 use mehl_soup::queue::{InProcess, TicketQueue};
@@ -16,8 +15,6 @@ use mehl_soup::sweep::parse::{Format, parse_spec_text};
 use mehl_soup::sweep::results::SweepResults;
 use mehl_soup::task::TaskKey;
 use serde_json::{Value, json};
-use support::service::{SPEC, Service, TOKEN};
-use support::stub_engine::expected;
 
 fn body() -> Value {
     json!({"spec": SPEC, "format": "toml", "folder": "/base"})
@@ -317,7 +314,7 @@ async fn only_who_has_the_token_is_served() {
         let (method, url) = (method.to_string(), format!("{}{path}", service.server));
         tokio::task::spawn_blocking(move || {
             let headers: Vec<(&str, &str)> = headers.iter().map(|(n, v)| (*n, v.as_str())).collect();
-            support::service::request(&method, &url, &headers, b"")
+            crate::support::service::request(&method, &url, &headers, b"")
         })
     };
     for (method, route) in ROUTES {
@@ -573,8 +570,9 @@ async fn requests_on_their_way_end_but_not_for_ever() {
     let until = async { drop(stopped.await) };
     let serving = tokio::spawn(serve(listener, router, until, Duration::from_secs(2)));
     let quick = server.clone();
-    let quick =
-        tokio::task::spawn_blocking(move || support::service::request("GET", &format!("{quick}/quick"), &[], b""));
+    let quick = tokio::task::spawn_blocking(move || {
+        crate::support::service::request("GET", &format!("{quick}/quick"), &[], b"")
+    });
     let slow = std::thread::spawn(move || ureq::get(format!("{server}/slow")).call().is_err());
     tokio::time::sleep(Duration::from_millis(150)).await;
     let began = Instant::now();

@@ -1,14 +1,12 @@
 //! Searches by successive halving, with an engine without tensors: over a pool in one process, with a real Redis and RabbitMQ between its parts, and on one
 //! machine, stopped again and again.
-#![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
-
-mod support;
 
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
+use crate::support::stub_engine::{Knobs, Stub, expected, stub};
 use mehl_soup::queue::{InProcess, TicketQueue};
 use mehl_soup::runner::engine::{EngineError, Progress};
 use mehl_soup::runner::local::{RunError, Surroundings, run_sweep};
@@ -22,7 +20,6 @@ use mehl_soup::sweep::parse::{Format, parse_spec_text};
 use mehl_soup::sweep::results::{SweepResults, TaskOutcome, winner};
 use mehl_soup::sweep::spec::{MethodName, Spec};
 use mehl_soup::task::{Task, TaskState};
-use support::stub_engine::{Knobs, Stub, expected, stub};
 use tokio::sync::{Notify, watch};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -164,7 +161,7 @@ async fn in_one_process() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn with_redis_and_rabbitmq() {
-    use support::servers::{new_queue, new_store};
+    use crate::support::servers::{new_queue, new_store};
     a_search_promotes_the_best_and_computes_nothing_twice(new_store().await, new_queue().await).await;
 }
 

@@ -1,18 +1,15 @@
 //! The fuzzers' corpora in `fuzz/corpus`, and mutations of them, through the same entry points: what is checked where no fuzzer runs.
-#![allow(clippy::unwrap_used, reason = "tests")]
-
-mod support;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::support::{blob, counter, entry, floats, raw};
 use mehl_soup::coefficients::{About, Coefficients, CoefficientsFile, IngredientRef, Statistic};
 use mehl_soup::fuzzing;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use safetensors::Dtype;
-use support::{blob, counter, entry, floats, raw};
 
 type Target = fn(&[u8]);
 const TARGETS: [(&str, Target); 4] = [
@@ -176,7 +173,7 @@ proptest! {
 }
 
 /// Writes the seeds that are files of formats; those that fuzzers found stay as they are. Run by choice after a format has changed:
-/// `cargo test --release --test fuzz_corpus -- --ignored write_seeds`.
+/// `cargo test --release --test library write_seeds -- --ignored`.
 #[test]
 #[ignore = "writes to fuzz/corpus"]
 fn write_seeds() {

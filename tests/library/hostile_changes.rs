@@ -1,17 +1,14 @@
 //! Files that change or vanish while they are in use: an error that names them, never a crash, and nothing is written.
-#![allow(clippy::unwrap_used, reason = "tests")]
-
-mod support;
 
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use crate::support::{blob, floats};
 use mehl_soup::coefficients::mix_tensor;
 use mehl_soup::zoo::{TensorFile, Zoo, ZooError};
 use safetensors::Dtype;
-use support::{blob, floats};
 
 /// Elements of the tensor: several chunks and several pages.
 const ELEMENTS: usize = 100_000;

@@ -1,7 +1,4 @@
 //! Hostile specifications and coefficients files: every one ends in an error that names the file, soon and in few words.
-#![allow(clippy::unwrap_used, reason = "tests")]
-
-mod support;
 
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
@@ -9,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
+use crate::support::{blob, entry, floats, make_pipe, raw};
 use mehl_soup::coefficients::{CoefficientsError, CoefficientsFile};
 use mehl_soup::sweep::parse::parse_spec;
 use mehl_soup::untrusted::{LARGEST_COEFFICIENTS, LARGEST_SPEC};
-use support::{blob, entry, floats, make_pipe, raw};
 
 const LARGEST: usize = LARGEST_SPEC as usize;
 

@@ -1,7 +1,4 @@
 //! Hostile model folders: indexes, links, pipes, devices, configurations. Every one ends in an error that names the file.
-#![allow(clippy::unwrap_used, reason = "tests")]
-
-mod support;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -10,10 +7,10 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use crate::support::{Tensor, blob, floats, make_pipe, write_index, write_model};
 use mehl_soup::untrusted::{LARGEST_CONFIG, LARGEST_INDEX, MOST_SHARDS};
 use mehl_soup::zoo::{Ingredient, Zoo, ZooError};
 use safetensors::Dtype;
-use support::{Tensor, blob, floats, make_pipe, write_index, write_model};
 
 const INDEX: &str = "model.safetensors.index.json";
 

@@ -1,16 +1,13 @@
 //! Every malformation of a safetensors header ends in an error that names the file and says what was expected and found.
-#![allow(clippy::unwrap_used, reason = "tests")]
-
-mod support;
 
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use crate::support::{blob, counter, entry, floats, raw};
 use mehl_soup::untrusted::{LARGEST_HEADER, LONGEST_TENSOR_NAME, MOST_DIMENSIONS, MOST_TENSORS};
 use mehl_soup::zoo::{Ingredient, Zoo, ZooError};
-use support::{blob, counter, entry, floats, raw};
 
 struct Place {
     _root: tempfile::TempDir,

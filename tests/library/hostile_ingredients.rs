@@ -1,14 +1,11 @@
 //! Every malformation of a zoo ends in an error that names file and tensor, and what was expected and found.
-#![allow(clippy::unwrap_used, reason = "tests")]
-
-mod support;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::support::{Tensor, blob, counter, floats, write_index, write_model};
 use mehl_soup::zoo::{Difference, Ingredient, Zoo, ZooError};
 use safetensors::Dtype;
-use support::{Tensor, blob, counter, floats, write_index, write_model};
 
 fn f32s(name: &str, shape: &[usize], values: &[f64]) -> Tensor {
     floats(name, Dtype::F32, shape, values)

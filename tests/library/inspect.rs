@@ -1,15 +1,12 @@
 //! `mehl-soup inspect` on made zoos: what the table and the JSON say, and the exit code.
-#![allow(clippy::unwrap_used, reason = "tests")]
-
-mod support;
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use crate::support::{Tensor, blob, counter, floats, write_model};
 use safetensors::Dtype;
 use serde_json::{Value, json};
-use support::{Tensor, blob, counter, floats, write_model};
 
 const SHAPES: [(&str, &[usize]); 5] = [
     ("embed.weight", &[8, 4]),

@@ -1,13 +1,11 @@
 //! From coefficients to a model folder, and what must be left when that fails: nothing.
-#![allow(clippy::unwrap_used, reason = "tests")]
-
-mod support;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::support::{Tensor, counter, entries, floats, read_file, write_model};
 use half::{bf16, f16};
 use mehl_soup::coefficients::{
     About, Coefficients, CoefficientsFile, IngredientRef, MaterializeError, MaterializeReport, Options, Statistic,
@@ -16,7 +14,6 @@ use mehl_soup::coefficients::{
 use mehl_soup::sweep::spec::Grouping;
 use mehl_soup::zoo::{LayerGroups, Layout, Zoo, ZooError};
 use safetensors::Dtype;
-use support::{Tensor, counter, entries, floats, read_file, write_model};
 
 const FROZEN: [f64; 2] = [7.0, 0.1];
 
@@ -332,7 +329,10 @@ fn a_write_that_fails_midway_leaves_nothing() {
     let soup = setup.root.path().join("soup");
     fs::write(&soup, setup.file.to_bytes()).unwrap();
     let child = Command::new("sh")
-        .args(["-c", r#"trap "" XFSZ; ulimit -f 1; exec "$0" --exact a_write_that_fails_midway_leaves_nothing"#])
+        .args([
+            "-c",
+            r#"trap "" XFSZ; ulimit -f 1; exec "$0" --exact materialize::a_write_that_fails_midway_leaves_nothing"#,
+        ])
         .arg(std::env::current_exe().unwrap())
         .env(CHILD, setup.root.path())
         .output()

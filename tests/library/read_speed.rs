@@ -1,7 +1,5 @@
 //! How fast weights are hashed and mixed from the page cache. Run by choice:
-//! `cargo test --release --test read_speed -- --ignored --nocapture`.
-#![allow(clippy::unwrap_used, reason = "tests")]
-
+//! `cargo test --release --test library read_speed:: -- --ignored --nocapture`.
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;

@@ -1,9 +1,5 @@
 //! Reports of run folders: what they say, and that nothing in a sweep can make a page do anything.
-#![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
-
-#[path = "report/engine.rs"]
 mod engine;
-#[path = "report/html.rs"]
 mod html;
 
 use std::collections::{BTreeMap, BTreeSet};

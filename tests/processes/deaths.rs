@@ -1,27 +1,18 @@
 //! Processes of a pool that die, are asked to end, or stand still, with a real Redis and a real RabbitMQ. What they computed is counted over all of them.
-#![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
-
-mod support;
 
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use crate::support::pool_processes::{LEASE, Pool, TASK, TASKS};
+use crate::support::servers::{RedisServer, shared_rabbit};
 use mehl_soup::store::Store;
 use mehl_soup::task::TaskState;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
-use support::pool_processes::{LEASE, Pool, TASK, TASKS, work_as_told};
-use support::servers::{RedisServer, shared_rabbit};
 use tempfile::TempDir;
 
 /// Longest time beyond its lease until a dead worker's task goes on.
 const BACK: Duration = Duration::from_secs(5);
-
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "a process that the other tests start"]
-async fn process_of_a_pool() {
-    work_as_told().await;
-}
 
 struct Servers {
     redis: RedisServer,

@@ -1,27 +1,18 @@
 //! Processes of a pool while a server, or the way to it, fails: what they do meanwhile, and how soon they are back.
-#![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
-
-mod support;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use crate::support::pool_processes::{LEASE, Pool, TASKS};
+use crate::support::processes::Site;
+use crate::support::proxy::{Fate, Proxy, Way};
+use crate::support::servers::{RabbitServer, RedisServer, shared_rabbit};
 use mehl_soup::queue::{RabbitMq, TicketQueue};
 use mehl_soup::store::Store;
 use mehl_soup::task::{TaskKey, TaskState, Ticket};
-use support::pool_processes::{LEASE, Pool, TASKS, work_as_told};
-use support::processes::Site;
-use support::proxy::{Fate, Proxy, Way};
-use support::servers::{RabbitServer, RedisServer, shared_rabbit};
 
 /// Longest time from a broker's return until tickets are taken from it again.
 const CONSUMING: Duration = Duration::from_secs(30);
-
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "a process that the other tests start"]
-async fn process_of_a_pool() {
-    work_as_told().await;
-}
 
 async fn broker() -> String {
     tokio::task::spawn_blocking(shared_rabbit).await.unwrap()

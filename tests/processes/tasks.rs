@@ -1,11 +1,10 @@
 //! Tasks that go wrong, checkpoints and messages that are not ours, and owners who change their minds, in a pool of processes. Nobody else is held up.
-#![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
-
-mod support;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use crate::support::pool_processes::{LEASE, PATIENCE, Pool, TASK, TASKS};
+use crate::support::servers::{RedisServer, shared_rabbit};
 use futures_util::StreamExt;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{BasicProperties, Connection, ConnectionProperties};
@@ -19,15 +18,7 @@ use mehl_soup::sweep::spec::ComputeDtype;
 use mehl_soup::task::TaskState;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
-use support::pool_processes::{LEASE, PATIENCE, Pool, TASK, TASKS, work_as_told};
-use support::servers::{RedisServer, shared_rabbit};
 use tokio::sync::Notify;
-
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "a process that the other tests start"]
-async fn process_of_a_pool() {
-    work_as_told().await;
-}
 
 async fn broker() -> String {
     tokio::task::spawn_blocking(shared_rabbit).await.unwrap()

@@ -1,10 +1,9 @@
 //! The HTTP API over a real Redis: what differs from the store of one process.
-#![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
-
-mod support;
 
 use std::time::{Duration, Instant};
 
+use crate::support::servers::{RedisServer, new_store, settings};
+use crate::support::service::{SPEC, Service};
 use mehl_soup::api::ApiSettings;
 use mehl_soup::queue::InProcess;
 use mehl_soup::scheduler::{Terms, admit, new_sweep, new_tasks};
@@ -12,8 +11,6 @@ use mehl_soup::store::{Redis, Store};
 use mehl_soup::sweep::parse::{Format, parse_spec_text};
 use mehl_soup::sweep::spec::Spec;
 use serde_json::json;
-use support::servers::{RedisServer, new_store, settings};
-use support::service::{SPEC, Service};
 
 fn large(tasks: usize) -> Spec {
     let text = format!("{SPEC}seed = {{ int = [1, {}] }}\n", tasks / 3);
@@ -105,7 +102,7 @@ async fn a_store_that_is_full_is_said() {
     assert_eq!(service.call("GET", "/v1/sweeps", None).await.status, 200, "reading goes on");
 }
 
-/// `cargo test --release --test api_redis speed -- --ignored --nocapture`
+/// `cargo test --release --test servers api_redis::speed -- --ignored --nocapture`
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a measurement: it needs the machine for itself"]
 async fn speed_of_creation() {

@@ -1,18 +1,15 @@
 //! The commands against a scheduler, as a person types them: the program itself, a service on a real socket, workers with an engine without tensors.
-#![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
-
-mod support;
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
+use crate::support::service::{SPEC, Service, TOKEN};
 use mehl_soup::api::ApiSettings;
 use mehl_soup::queue::InProcess;
 use mehl_soup::store::Memory;
 use serde_json::Value;
-use support::service::{SPEC, Service, TOKEN};
 
 type Pool = Service<Memory, InProcess>;
 

@@ -1,18 +1,15 @@
 //! Workers of a pool with an engine without tensors: in one process, and with a real Redis and RabbitMQ between them.
-#![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
-
-mod support;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
+use crate::support::stub_engine::{Knobs, expected, spec, stub};
 use mehl_soup::queue::{InProcess, TicketQueue};
 use mehl_soup::runner::pool::{AttemptSettings, Compute, Lines, PoolResult, Worker, WorkerError, WorkerSettings};
 use mehl_soup::scheduler::{Scheduler, SchedulerSettings, Terms, new_sweep, new_tasks};
 use mehl_soup::store::{ClaimAnswer, Claimant, Held, Letting, Memory, Onward, Request, Store, TaskRecord};
 use mehl_soup::task::{TaskKey, TaskState};
-use support::stub_engine::{Knobs, expected, spec, stub};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
@@ -324,7 +321,7 @@ macro_rules! pools {
         }
 
         mod with_redis_and_rabbitmq {
-            use super::support::servers::{new_queue, new_store};
+            use crate::support::servers::{new_queue, new_store};
             $(#[tokio::test(flavor = "multi_thread")]
             async fn $promise() {
                 super::$promise(new_store().await, new_queue().await).await;

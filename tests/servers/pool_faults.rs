@@ -1,22 +1,19 @@
 //! A whole pool (scheduler, workers, a real Redis, a real RabbitMQ) while one of its parts fails. Whatever fails, every task ends once, with the
 //! coefficients of one that nothing happened to. Each actor has connections of its own, as processes have; deaths of processes are in the tests of the
 //! programs.
-#![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
-
-mod support;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
+use crate::support::proxy::Proxy;
+use crate::support::servers::{RabbitServer, RedisServer, rabbit_settings, settings, shared_rabbit};
+use crate::support::stub_engine::{Knobs, expected, spec, stub};
 use mehl_soup::queue::{RabbitMq, RabbitMqSettings, TicketQueue};
 use mehl_soup::runner::pool::{AttemptSettings, Compute, Lines, Worker, WorkerError, WorkerSettings};
 use mehl_soup::scheduler::{Scheduler, SchedulerSettings, Terms, new_sweep, new_tasks};
 use mehl_soup::store::{Redis, RedisSettings, Store, StoreError, TaskRecord};
 use mehl_soup::task::{TaskKey, TaskState, Ticket};
-use support::proxy::Proxy;
-use support::servers::{RabbitServer, RedisServer, rabbit_settings, settings, shared_rabbit};
-use support::stub_engine::{Knobs, expected, spec, stub};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
@@ -416,14 +413,14 @@ async fn tickets_come_many_times_late_and_for_tasks_that_are_not_there() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_scheduler_without_a_broker_does_what_needs_none_at_once() {
-    let store = support::servers::new_store().await;
+    let store = crate::support::servers::new_store().await;
     let (spec, _) = spec();
     store.create_sweep(&new_sweep("s".into(), &spec, Terms::default()), None).await.unwrap();
     store.add_tasks("s", 0, &new_tasks(&spec)).await.unwrap();
     store.open_sweep("s").await.unwrap();
     store.request("s", mehl_soup::store::Request::Cancel).await.unwrap();
     // Nobody listens there.
-    let port = support::servers::free_port();
+    let port = crate::support::servers::free_port();
     let queue = RabbitMq::start(&rabbit_settings(format!("amqp://guest:guest@127.0.0.1:{port}/"))).unwrap();
     let (settings, wake) = (scheduler_settings(), Notify::new());
     let scheduler = Scheduler { store: &store, queue: &queue, settings: &settings, wake: &wake };

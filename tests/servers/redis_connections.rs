@@ -1,15 +1,12 @@
 //! Redis as users run it: over TLS with an authority of their own, and with a user that may do no more than it must.
-#![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
-
-mod support;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::support::servers::{RedisServer, certificates, free_port, settings};
+use crate::support::stub_engine::spec;
 use mehl_soup::scheduler::{Terms, new_sweep, new_tasks};
 use mehl_soup::store::{ClaimAnswer, Claimant, Completed, Held, Redis, RedisSettings, Request, Store, StoreError};
-use support::servers::{RedisServer, certificates, free_port, settings};
-use support::stub_engine::spec;
 
 const LEASE: Duration = Duration::from_secs(30);
 

@@ -1,16 +1,13 @@
 //! Whether a completed task is on Redis's disk: asked with `WAITAOF`, where there is one, and never waited for.
-#![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
-
-mod support;
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use crate::support::servers::{RedisServer, new_store, settings, until};
+use crate::support::waitaof::{Disk, WithWaitAof};
 use mehl_soup::store::contract::{claimant, completed, sweep, task};
 use mehl_soup::store::{ClaimAnswer, Held, Hold, Promise, Redis, RedisSettings, Store};
 use mehl_soup::task::{TaskState, Ticket};
-use support::servers::{RedisServer, new_store, settings, until};
-use support::waitaof::{Disk, WithWaitAof};
 
 const LEASE: Duration = Duration::from_secs(30);
 /// Longest wait for an answer; that for the disk is five times as long.

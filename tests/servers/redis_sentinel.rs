@@ -1,13 +1,10 @@
 //! A primary that Sentinels tell, with real ones: it is found, and followed when another takes its place.
-#![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
-
-mod support;
 
 use std::time::{Duration, Instant};
 
+use crate::support::servers::{RedisServer, SentinelServer, certificates, free_port, settings, until};
 use mehl_soup::store::contract::{claimant, completed, sweep, task};
 use mehl_soup::store::{ClaimAnswer, Held, Redis, RedisSettings, Store, StoreError};
-use support::servers::{RedisServer, SentinelServer, certificates, free_port, settings, until};
 
 const LEASE: Duration = Duration::from_secs(1000);
 /// From the death of a primary to the first answer of the next: half a second until it is noticed, and an election.

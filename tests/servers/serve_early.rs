@@ -1,12 +1,9 @@
 //! A scheduler that was started before its servers: it can be probed, and begins to work once they are there.
-#![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
-
-mod support;
 
 use std::process::{Child, Command, Stdio};
 
-use support::servers::{RedisServer, free_port, until};
-use support::service::{Answer, request};
+use crate::support::servers::{RedisServer, free_port, until};
+use crate::support::service::{Answer, request};
 
 struct Scheduler(Child);
 

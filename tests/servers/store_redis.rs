@@ -1,10 +1,8 @@
 //! The store on a real Redis: the contract, random histories against the model, and servers that cannot be trusted.
-#![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
-
-mod support;
 
 use std::time::Duration;
 
+use crate::support::servers::{RedisServer, new_store, settings};
 use mehl_soup::store::contract::{claimant, completed, key, standing, sweep, task};
 use mehl_soup::store::{
     AtRung, ClaimAnswer, Held, Hold, Letting, Memory, NewSweep, Onward, Redis, RedisSettings, Request, Store,
@@ -12,7 +10,6 @@ use mehl_soup::store::{
 };
 use mehl_soup::task::Ticket;
 use proptest::prelude::*;
-use support::servers::{RedisServer, new_store, settings};
 
 mehl_soup::store_contract!(new_store());
 
@@ -269,7 +266,7 @@ fn a_wrong_password_is_a_set_up_fault_and_is_not_repeated_in_the_message() {
 
 #[test]
 fn nobody_there_is_told_in_time() {
-    let mut bad = settings(format!("redis://127.0.0.1:{}/", support::servers::free_port()));
+    let mut bad = settings(format!("redis://127.0.0.1:{}/", crate::support::servers::free_port()));
     bad.timeout = Duration::from_millis(200);
     let error = refused(&bad);
     assert!(error.is_retryable(), "{error:?}");

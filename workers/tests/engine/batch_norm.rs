@@ -1,12 +1,9 @@
 //! Running statistics of batch normalisation: a soup has its own, whatever becomes of a mix of its ingredients'.
 
-#![allow(clippy::unwrap_used, reason = "a test that fails by unwrapping says all that is needed")]
-
-mod support;
-
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use crate::support::{Recorder, engine, fixture, read_floats, run};
 use mehl_soup::coefficients::{CoefficientsFile, Options, materialize};
 use mehl_soup::runner::engine::{EngineError, SoupEngine};
 use mehl_soup::sweep::manifest::SplitScore;
@@ -16,7 +13,6 @@ use mehl_soup_worker::families::Precision;
 use mehl_soup_worker::hyperplane::write_soup;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
-use support::{Recorder, engine, fixture, read_floats, run};
 use tch::{Device, Kind};
 
 const SAMPLES: usize = 41;

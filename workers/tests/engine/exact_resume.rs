@@ -1,13 +1,9 @@
 //! A task that was stopped and goes on ends with the same bits as one that was not.
 
-#![allow(clippy::unwrap_used, reason = "a test that fails by unwrapping says all that is needed")]
-
-mod support;
-
+use crate::support::{Recorder, engine, fixture};
 use mehl_soup::checkpoint::Checkpoint;
 use mehl_soup::runner::engine::{EngineError, SoupEngine};
 use mehl_soup_worker::engine::LocalEngine;
-use support::{Recorder, engine, fixture};
 use tch::Kind;
 
 fn vit_spec(soup: &str) -> String {
@@ -147,7 +143,7 @@ fn an_ingredient_that_changes_under_a_running_engine_gives_no_result() {
     for method in ["uniform", "mehl+", "learned"] {
         for (how, change) in [("expected", &shorten as &dyn Fn(&std::fs::File)), ("it was written to", &touch)] {
             let folder = tempfile::tempdir().unwrap();
-            let place = support::programs::Place::new();
+            let place = crate::support::programs::Place::new();
             place.copy_zoo();
             let zoo = place.path("zoo");
             let open =

@@ -1,19 +1,15 @@
 //! Pixels equal to Pillow's, and whole pipelines to torchvision's, transformers' and timm's (recipe: `fixtures/make_images.py`).
 
-#![allow(clippy::unwrap_used, reason = "a test that fails by unwrapping says all that is needed")]
-
-mod support;
-
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use crate::support::{fixture, read_floats};
 use mehl_soup::sweep::image_spec::{Extent, ImageSpec, Interpolation, ResizeSpec};
 use mehl_soup::sweep::spec::Family;
 use mehl_soup_worker::data::images::decode::decode;
 use mehl_soup_worker::data::images::resolve::{ModelFacts, resolve};
 use mehl_soup_worker::data::images::transform::{Passes, PixelTransform, Pixels, Resize};
 use safetensors::SafeTensors;
-use support::{fixture, read_floats};
 
 fn golden(file: &str) -> BTreeMap<String, (Vec<usize>, Vec<u8>)> {
     let bytes = std::fs::read(fixture("images").join(file)).unwrap();

@@ -1,12 +1,8 @@
 //! Logits and parameter gradients equal to transformers' and PyTorch's, on miniature models (recipes: `fixtures/make_*.py`).
 
-#![allow(clippy::unwrap_used, reason = "a test that fails by unwrapping says all that is needed")]
-
-mod support;
-
+use crate::support::fixture;
+use crate::support::golden::{check, load, tensor, zoo_spec};
 use mehl_soup::sweep::spec::{Family, ZooSpec};
-use support::fixture;
-use support::golden::{check, load, tensor, zoo_spec};
 use tch::Kind;
 
 fn torchscript(module: &str) -> ZooSpec {

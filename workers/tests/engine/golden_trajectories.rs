@@ -1,16 +1,12 @@
 //! Twenty full-batch iterations of every learning method, against a PyTorch script written from the equations
 //! (recipe: `fixtures/make_trajectories.py`).
 
-#![allow(clippy::unwrap_used, reason = "a test that fails by unwrapping says all that is needed")]
-
-mod support;
-
+use crate::support::{Recorder, engine, fixture};
 use mehl_soup::checkpoint::Checkpoint;
 use mehl_soup::coefficients::Coefficients;
 use mehl_soup::runner::engine::{EngineError, SoupEngine};
 use mehl_soup_worker::engine::train::Parametrization;
 use mehl_soup_worker::methods::{Softmax, model_batches};
-use support::{Recorder, engine, fixture};
 use tch::Kind;
 
 const K: usize = 4;

@@ -1,19 +1,15 @@
 //! CLIP, timm and ResNet equal to their Python originals on miniature models (recipes: `fixtures/make_*.py`), how they are found, and what
 //! is refused.
 
-#![allow(clippy::unwrap_used, reason = "a test that fails by unwrapping says all that is needed")]
-
-mod support;
-
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use crate::support::golden::{check, close, load, tensor, try_load, zoo_spec};
+use crate::support::{fixture, read_floats};
 use mehl_soup::sweep::spec::{Family, ZooSpec};
 use mehl_soup_worker::families::{Model, Pass};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
-use support::golden::{check, close, load, tensor, try_load, zoo_spec};
-use support::{fixture, read_floats};
 use tch::{Kind, Tensor};
 
 /// The model in a folder of the fixtures, or its file where the folder has no configuration; of the family that is expected to be found.

@@ -1,16 +1,12 @@
 //! Images from folders, CSV and Parquet: order, classes, what is refused and what is skipped.
 
-#![allow(clippy::unwrap_used, reason = "a test that fails by unwrapping says all that is needed")]
-
-mod support;
-
 use std::fs;
 use std::os::unix::fs::symlink;
 
+use crate::support::fixture;
+use crate::support::images::{Scene, flat, folder, labels, picture, values};
 use mehl_soup_worker::data::{Data, Split};
 use serde_json::json;
-use support::fixture;
-use support::images::{Scene, flat, folder, labels, picture, values};
 use tch::{Device, Kind, Tensor};
 
 const PLAIN: &str = "image = { resize = [8, 8], mean = 0, std = 1 }\n";

@@ -1,10 +1,8 @@
 //! bf16 and recomputed activations: gradients near those in f32 and equal to those without, exact resumption, and scores that are in f32 whatever the task was
 //! learned in.
 
-#![allow(clippy::unwrap_used, reason = "a test that fails by unwrapping says all that is needed")]
-
-mod support;
-
+use crate::support::golden::{tensor, try_load_in, zoo_spec};
+use crate::support::{Recorder, engine, fixture, run};
 use mehl_soup::checkpoint::Checkpoint;
 use mehl_soup::coefficients::CoefficientsFile;
 use mehl_soup::runner::engine::{Completion, EngineError, SoupEngine};
@@ -13,8 +11,6 @@ use mehl_soup::sweep::spec::{ComputeDtype, ZooSpec};
 use mehl_soup_worker::engine::{Backward, Clock, Gradients, Inputs, dtype, gradients};
 use mehl_soup_worker::families::{Model, Pass, Precision};
 use mehl_soup_worker::hyperplane::write_soup;
-use support::golden::{tensor, try_load_in, zoo_spec};
-use support::{Recorder, engine, fixture, run};
 use tch::{Device, Kind, Tensor};
 
 /// Bound on the relative error of logits and gradients in bf16, as Euclidean norms. One rounding to bf16 is off by at most 2^-9 = 0.002; these models have

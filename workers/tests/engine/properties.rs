@@ -1,11 +1,8 @@
 //! What must hold for any zoo, shown on a small real one.
 
-#![allow(clippy::unwrap_used, reason = "a test that fails by unwrapping says all that is needed")]
-
-mod support;
-
 use std::path::Path;
 
+use crate::support::{coefficients, fixture, run};
 use mehl_soup::coefficients::Coefficients;
 use mehl_soup::runner::engine::SoupEngine;
 use mehl_soup::sweep::spec::{DirectionDtype, Grouping};
@@ -14,7 +11,6 @@ use mehl_soup_worker::families;
 use mehl_soup_worker::hyperplane::{Directions, MixedTensors, Stored, slice, write_soup};
 use mehl_soup_worker::rng;
 use proptest::prelude::*;
-use support::{coefficients, fixture, run};
 use tch::{Device, Kind, Tensor};
 
 const K: usize = 4;
@@ -44,7 +40,7 @@ fn open(grouping: Grouping) -> Opened {
     let hashes = zoo.hash(None, &mut |_, _| {}).unwrap();
     let layout = Layout::new(&zoo, &hashes).unwrap();
     let family = families::detect(None, &zoo).unwrap();
-    let spec = support::golden::zoo_spec(None);
+    let spec = crate::support::golden::zoo_spec(None);
     let model = families::load(family, &spec, &zoo, &layout, Device::Cpu, Kind::Float).unwrap();
     let mixed = MixedTensors::new(&layout, &LayerGroups::new(grouping, &layout), model.as_ref());
     Opened { zoo, mixed }
@@ -255,8 +251,9 @@ fn early_stopping_never_ends_worse_by_select_than_the_start() {
 fn tensors_without_gradient_keep_their_coefficients() {
     let folder = tempfile::tempdir().unwrap();
     let soup = "method = 'hl+'\ninner_epochs = 10\nbatch = 8";
-    let (mut engine, task) = support::engine(folder.path(), &spec(&paths(&["k0", "k1", "k2"]), soup), Kind::Float);
-    let mut recorder = support::Recorder::default();
+    let (mut engine, task) =
+        crate::support::engine(folder.path(), &spec(&paths(&["k0", "k1", "k2"]), soup), Kind::Float);
+    let mut recorder = crate::support::Recorder::default();
     let manifest = engine.scores(None, &mut recorder).unwrap();
     let completion = engine.run(&task, &manifest, None, &mut recorder).unwrap();
     let file = mehl_soup::coefficients::CoefficientsFile::from_bytes(&completion.coefficients).unwrap();

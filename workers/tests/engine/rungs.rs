@@ -1,13 +1,9 @@
 //! A task that stops at rungs and goes on ends with the same bits as one that did not, and shows at each rung what it would be if it ended there.
 
-#![allow(clippy::unwrap_used, reason = "a test that fails by unwrapping says all that is needed")]
-
-mod support;
-
+use crate::support::{Recorder, engine, fixture, run};
 use mehl_soup::runner::engine::{EngineError, RungReached, SoupEngine};
 use mehl_soup::sweep::asha::Asha;
 use mehl_soup_worker::engine::LocalEngine;
-use support::{Recorder, engine, fixture, run};
 use tch::Kind;
 
 fn spec(soup: &str) -> String {

@@ -1,29 +1,16 @@
 //! What the programs tell of themselves while they work: metrics, what Prometheus and the dashboards make of them, and logs.
 
-#![allow(clippy::unwrap_used, reason = "a test that fails by unwrapping says all that is needed")]
-
-#[path = "../../tests/support/mod.rs"]
-mod servers_support;
-mod support;
-
-#[path = "support/pool.rs"]
-mod pool_support;
-#[path = "support/prometheus.rs"]
-mod prometheus_support;
-#[path = "support/scrape.rs"]
-mod scrape_support;
-
 use std::collections::BTreeSet;
 use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::pool_support::Pool;
+use crate::prometheus_support::{Prometheus, promtool};
+use crate::scrape_support::Scrape;
+use crate::servers_support::servers::free_port;
+use crate::support::programs::{Running, sound_spec};
 use mehl_soup::metrics::series::{Kind, Of, SERIES};
-use pool_support::Pool;
-use prometheus_support::{Prometheus, promtool};
-use scrape_support::Scrape;
 use serde_json::{Value, json};
-use servers_support::servers::free_port;
-use support::programs::{Running, sound_spec};
 
 /// Learn samples of the fixture, and of an iteration.
 const BATCH: f64 = 8.0;
@@ -175,7 +162,7 @@ fn objects(log: &str) -> Vec<Value> {
 #[test]
 fn logs_name_the_task_on_every_thread() {
     let mut pool = Pool::start_with(&["--log-format", "json"]);
-    let spec = sound_spec("method = 'hl'\nbatch = 8\ninner_epochs = 40\nmodel_batch = 2", "");
+    let spec = sound_spec("method = 'hl'\nbatch = 8\ninner_epochs = 40\npatience = 40\nmodel_batch = 2", "");
     let logging = |name: &str, flags: &[&str], filter: &str| pool.worker_with(name, flags, &[("RUST_LOG", filter)]);
 
     let id = pool.submit(&spec);
@@ -211,7 +198,7 @@ fn logs_name_the_task_on_every_thread() {
     worker.signal(libc::SIGTERM);
     let text = worker.wait().expect(0).says(&["INFO", &format!("task{{sweep={id} task=scores attempt=1}}: ")]).stderr;
     assert!(!text.contains("learning") && !text.contains('\u{1b}'), "{text}");
-    let worker = logging("quiet", &[], "error");
+    let worker = logging("quiet", &[], "mehl_soup=error");
     pool.until("there", &id, |_| pool.call("GET", "/v1/workers", None).json().to_string().contains("quiet"));
     worker.signal(libc::SIGTERM);
     assert_eq!(worker.wait().expect(0).stderr, "");

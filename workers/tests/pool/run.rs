@@ -1,23 +1,14 @@
 //! The programs of a pool, as they are deployed: scheduler and workers as processes, a real Redis and RabbitMQ between them. Whatever happens to them, the
 //! coefficients are those of a run on one machine that nothing happened to.
 
-#![allow(clippy::unwrap_used, reason = "a test that fails by unwrapping says all that is needed")]
-
-#[path = "../../tests/support/mod.rs"]
-mod servers_support;
-mod support;
-
-#[path = "support/pool.rs"]
-mod pool_support;
-
 use std::process::Command;
 
-use pool_support::Pool;
+use crate::pool_support::Pool;
+use crate::servers_support::servers::free_port;
+use crate::servers_support::service::request;
+use crate::support::fixture;
+use crate::support::programs::{Place, Running, sound_spec};
 use serde_json::{Value, json};
-use servers_support::servers::free_port;
-use servers_support::service::request;
-use support::fixture;
-use support::programs::{Place, Running, sound_spec};
 
 /// Tasks of some seconds: long enough that a worker tells of its progress several times in each.
 fn long_spec() -> String {
@@ -106,7 +97,7 @@ fn a_worker_for_one_task_and_sweeps_that_it_must_not_or_cannot_read() {
         (fixture("trajectories/none/*").to_str().unwrap().to_string(), "match"),
     ] {
         let learn = fixture("trajectories/learn.safetensors");
-        let id = pool.submit(&support::programs::vit_spec(&zoo, &learn, "method = 'uniform'", ""));
+        let id = pool.submit(&crate::support::programs::vit_spec(&zoo, &learn, "method = 'uniform'", ""));
         let sweep = pool.until("it fails", &id, |sweep| sweep["outcome"] != Value::Null);
         assert_eq!(sweep["outcome"], "failed", "{sweep}");
         let task = pool.call("GET", &format!("/v1/sweeps/{id}/tasks/scores"), None).json();

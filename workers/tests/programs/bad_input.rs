@@ -1,16 +1,12 @@
 //! Input that cannot be used is told with file, tensor, expected and found; the exit code is 2, and nothing is half-written.
 
-#![allow(clippy::unwrap_used, reason = "a test that fails by unwrapping says all that is needed")]
-
-mod support;
-
 use std::fs;
 use std::path::Path;
 
+use crate::support::fixture;
+use crate::support::programs::{Ended, Place, Tensors, edit, sound_spec, vit_spec};
 use mehl_soup::task::TaskState;
 use safetensors::Dtype;
-use support::fixture;
-use support::programs::{Ended, Place, Tensors, edit, sound_spec, vit_spec};
 
 const WEIGHT: &str = "vit.encoder.layer.0.output.dense.weight";
 

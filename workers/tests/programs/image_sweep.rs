@@ -1,15 +1,11 @@
 //! A whole sweep on images, by the programs.
 
-#![allow(clippy::unwrap_used, reason = "a test that fails by unwrapping says all that is needed")]
-
-mod support;
-
 use std::fs;
 use std::path::Path;
 
-use support::fixture;
-use support::images::{folder, picture};
-use support::programs::Place;
+use crate::support::fixture;
+use crate::support::images::{folder, picture};
+use crate::support::programs::Place;
 
 const CLASSES: [&str; 4] = ["ant", "bee", "cat", "dog"];
 

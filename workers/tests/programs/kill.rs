@@ -1,19 +1,15 @@
 //! A sweep that is killed at many moments ends as one that never was.
 
-#![allow(clippy::unwrap_used, reason = "a test that fails by unwrapping says all that is needed")]
-
-mod support;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
 
+use crate::support::programs::{Place, assert_same_coefficients, sound_spec};
 use mehl_soup::checkpoint::Checkpoint;
 use mehl_soup::sweep::results::{Row, SweepResults};
 use mehl_soup::task::TaskState;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
-use support::programs::{Place, assert_same_coefficients, sound_spec};
 
 /// Tasks with every kind of state that a checkpoint can hold.
 fn sweep(checkpoint_seconds: u32) -> String {

@@ -1,17 +1,13 @@
 //! `mehl-soup demo --make-zoo`: zoos on a user's images, by the programs.
 
-#![allow(clippy::unwrap_used, reason = "a test that fails by unwrapping says all that is needed")]
-
-mod support;
-
 use std::fs;
 use std::path::Path;
 
+use crate::support::programs::{Ended, Place, Running, edit, read_tensors};
 use image::RgbImage;
 use mehl_soup::sweep::parse::parse_spec;
 use mehl_soup_worker::engine::Inputs;
 use mehl_soup_worker::families::Precision;
-use support::programs::{Ended, Place, Running, edit, read_tensors};
 use tch::{Device, Kind};
 
 const CLASSES: [&str; 3] = ["ant", "bee", "cat"];
@@ -257,11 +253,11 @@ fn what_is_wrong_is_told_with_exit_code_2_before_anything_is_made() {
     refused(&["zoo", "--epochs", "0..3"], &["--epochs", "whole numbers from 1"]);
     refused(&["zoo", "--base", "images"], &["images", "model.safetensors"]);
     refused(&["zoo", "--base", "images", "--family", "vit"], &["--family", "--base"]);
-    let clip = support::fixture("clip");
+    let clip = crate::support::fixture("clip");
     let tower = first_folder(&clip);
     refused(&["zoo", "--base", tower.to_str().unwrap()], &["expected a model of family vit, timm-vit or resnet"]);
     place.mehl_soup(&["demo", "--bad", "0.5"]).expect(2).says(&["--make-zoo"]);
-    let vit = support::fixture("trajectories/zoo/k0");
+    let vit = crate::support::fixture("trajectories/zoo/k0");
     let flags = ["zoo", "--images", "images", "--image-size", "16", "--base", vit.to_str().unwrap()];
     refused(&flags, &["--image-size: expected 8 x 8, as the base model takes, found 16"]);
     edit(&copy_model(&place, &vit), |tensors| {

@@ -1,15 +1,11 @@
 //! Output folders that cannot be used, run full, or hold what they should not: told, and what is sound in them is left as it is.
 
-#![allow(clippy::unwrap_used, reason = "a test that fails by unwrapping says all that is needed")]
-
-mod support;
-
 use std::fs::{self, File};
 use std::path::Path;
 use std::process::Command;
 
-use support::fixture;
-use support::programs::{Place, Running, assert_same_coefficients, edit, mehl_soup, sound_spec, vit_spec};
+use crate::support::fixture;
+use crate::support::programs::{Place, Running, assert_same_coefficients, edit, mehl_soup, sound_spec, vit_spec};
 
 const WEIGHT: &str = "vit.encoder.layer.0.output.dense.weight";
 

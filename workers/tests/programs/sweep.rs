@@ -1,18 +1,14 @@
 //! Whole sweeps, through the programs, as a person runs them.
 
-#![allow(clippy::unwrap_used, reason = "a test that fails by unwrapping says all that is needed")]
-
-mod support;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
+use crate::support::fixture;
+use crate::support::programs::{Place, assert_same_coefficients, edit, read_tensors, sound_spec, vit_spec};
 use mehl_soup::sweep::results::SweepResults;
 use mehl_soup::task::{Origin, TaskState};
 use serde_json::Value;
-use support::fixture;
-use support::programs::{Place, assert_same_coefficients, edit, read_tensors, sound_spec, vit_spec};
 
 const SOUP: &str = "batch = 8\ninner_epochs = 2\nmodel_batch = 2";
 const ONE_THREAD: &str = "[compute]\nthreads = 1";

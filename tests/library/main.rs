@@ -1,0 +1,19 @@
+//! Tests that need no server. One program, as each costs the compiler as much as many tests do.
+
+#![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod api;
+mod asha;
+mod fuzz_corpus;
+mod hostile_changes;
+mod hostile_documents;
+mod hostile_folders;
+mod hostile_headers;
+mod hostile_ingredients;
+mod inspect;
+mod materialize;
+mod read_speed;
+mod report;

@@ -1,0 +1,18 @@
+//! Tests of the engine within the process. One program, as each costs the compiler as much as many tests do; what looks at the memory or the reads of its
+//! process has one of its own.
+
+#![allow(clippy::unwrap_used, reason = "a test that fails by unwrapping says all that is needed")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod batch_norm;
+mod exact_resume;
+mod golden_images;
+mod golden_models;
+mod golden_trajectories;
+mod golden_vision;
+mod image_data;
+mod precision;
+mod properties;
+mod rungs;

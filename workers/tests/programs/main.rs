@@ -1,0 +1,13 @@
+//! Tests of the programs as a user starts them.
+
+#![allow(clippy::unwrap_used, reason = "a test that fails by unwrapping says all that is needed")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod bad_input;
+mod image_sweep;
+mod kill;
+mod make_zoo;
+mod run_folder;
+mod sweep;
