@@ -11,6 +11,7 @@ import matplotlib.pyplot as plt  # noqa: E402
 COLOURS = {
     "best": "black", "uniform": "tab:gray", "greedy": "tab:green", "learned": "tab:pink", "learned+": "tab:orange",
     "hl": "tab:olive", "hl+": "tab:purple", "mehl": "tab:cyan", "mehl+": "tab:blue",
+    "mehl+, init = best": "tab:red", "mehl+, init = greedy": "tab:brown",
 }  # fmt: skip
 NAMES = {"best": "best ingredient"}
 
@@ -106,7 +107,7 @@ def full_gradient(passes, time, of):
 
 def robustness(by, of):
     figure, panels = plt.subplots(2, 2, figsize=(9, 6.4), sharey="row")
-    methods = ["best", "uniform", "greedy", "learned+", "mehl+"]
+    methods = ["best", "uniform", "greedy", "learned+", "mehl+", "mehl+, init = best", "mehl+, init = greedy"]
     for row, (key, unit, scale) in zip(panels, (("loss", "test loss", 1), ("accuracy", "test accuracy, %", 100))):
         for method in methods:
             mine = {(removed, bad): rows for (removed, bad, name), rows in by.items() if name == method}
@@ -115,7 +116,12 @@ def robustness(by, of):
             line(row[1], [(100 * bad, of(rows, "test", key, scale=scale)) for (removed, bad), rows in mine.items() if not removed], label, COLOURS[method])
         row[0].set(xlabel="best ingredients removed, of 28", ylabel=unit)
         row[1].set(xlabel="bad ingredients, %")
-    panels[0][0].legend(fontsize=8)
+    for axes in panels[0]:
+        # What is built on bad ingredients goes far up: the rest is to be told apart too.
+        axes.set(yscale="log", yticks=[0.1, 0.2, 0.5, 1, 2])
+        axes.get_yaxis().set_major_formatter(matplotlib.ticker.ScalarFormatter())
+        axes.minorticks_off()
+    panels[0][1].legend(fontsize=7)
     return figure
 
 

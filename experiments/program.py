@@ -79,7 +79,7 @@ class Results:
     def row(self, row, curves):
         soup = row["hyperparameters"]
         kept = {key: row[key] for key in ("method", "model_batch", "iterations", "seconds", "peak_host_bytes")}
-        kept |= {key: soup[key] for key in ("inner_epochs", "early_stopping")}
+        kept |= {key: soup[key] for key in ("inner_epochs", "early_stopping", "init")}
         for split in ("learn", "select", "test"):
             if row[split]:
                 kept[split] = {key: round(row[split][key], 6) for key in ("loss", "accuracy")}

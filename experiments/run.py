@@ -86,7 +86,7 @@ class Experiments:
         for seed in self.seeds:
             zoo = self.digits(seed)
             whole = self.program.sweep(zoo, "5-robustness.toml", "5-whole", {"seed": seed})
-            rows += whole.rows(seed=seed, removed=0, bad=0.0)
+            rows += whole.rows(seed=seed, removed=0, bad=0.0) + self.starts(zoo, seed, 0.0)
             ranked = whole.best_first()
             for removed in (2, 8, 16):
                 changes = {"seed": seed, "zoo.ingredients": [f"zoo/{name}" for name in sorted(ranked[removed:])]}
@@ -95,8 +95,14 @@ class Experiments:
             for bad in (0.25, 0.5):
                 spoilt = self.program.make_zoo(self.out / f"bad-{round(100 * bad)}-{seed}", seed, bad=bad)
                 results = self.program.sweep(spoilt, "5-robustness.toml", "5-bad", {"seed": seed})
-                rows += results.rows(seed=seed, removed=0, bad=bad)
+                rows += results.rows(seed=seed, removed=0, bad=bad) + self.starts(spoilt, seed, bad)
         return rows
+
+    def starts(self, zoo, seed, bad):
+        """Rows of `mehl+` from other starts, which are in the method's name; not those of the baselines again."""
+        results = self.program.sweep(zoo, "5-start.toml", "5-start", {"seed": seed})
+        rows = results.rows(seed=seed, removed=0, bad=bad)
+        return [row | {"method": f"mehl+, init = {row['init']}"} for row in rows if row["method"] == "mehl+"]
 
     def other_architectures(self):
         rows = []

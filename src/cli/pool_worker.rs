@@ -151,9 +151,10 @@ impl<S: Store + 'static, Q: TicketQueue + 'static> Probed for Probe<S, Q> {
         self.metrics.refresh();
         // There is no sweep of this name: the answer costs next to nothing.
         let stored = timeout(PROBE, self.store.sweep("-")).await.is_ok_and(|answer| answer.is_ok());
-        let connected = self.queue.state().is_connected;
+        let state = self.queue.state();
+        let connected = state.is_connected;
         self.metrics.redis_connected.set(i64::from(stored));
-        self.metrics.broker_connected.set(i64::from(connected));
+        self.metrics.broker_connected.set(i64::from(connected && !state.is_blocked));
         let mut faults = Vec::new();
         if !stored {
             faults.push("the store does not answer".to_string());

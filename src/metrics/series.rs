@@ -81,7 +81,7 @@ series! {
     DEAD_LETTERS = Scheduler "dead_letters_total" [] Counter, "messages", "Messages taken from the dead-letter queue";
     MALFORMED_LETTERS = Scheduler "malformed_letters_total" [] Counter, "messages", "Dead letters that are no tickets; GET /v1/dead-letters lists them";
     HTTP_REQUESTS = Scheduler "http_requests_total" ["route", "code"] Counter, "requests", "Answers of the HTTP API by route and status code";
-    ITERATION_DURATION = Worker "iteration_duration_seconds" ["phase"] PHASE, "seconds", "Time of an iteration by phase: data, mix, forward, backward, project, update, and snapshot where a checkpoint was made; by the host's clock";
+    ITERATION_DURATION = Worker "iteration_duration_seconds" ["phase"] PHASE, "seconds", "Time of an iteration by phase: data, mix, forward, backward, project, update, and snapshot where a checkpoint was made; by the host's clock, and on CUDA, for what is queued there, by events that are read one iteration late";
     ITERATIONS = Worker "iterations_total" [] Counter, "iterations", "Optimizer steps of this process";
     SAMPLES = Worker "samples_total" [] Counter, "samples", "Learn samples that went through a backward pass of this process";
     SAMPLES_PER_SECOND = Worker "iteration_samples_per_second" [] Level, "samples per second", "Learn samples of the last iteration over its seconds";
@@ -90,13 +90,13 @@ series! {
     LEARN_LOSS = Worker "learn_loss" [] Level, "nats", "Loss on the batch of the last iteration";
     SELECT_LOSS = Worker "select_loss" [] Level, "nats", "Loss on select when it was last scored";
     SELECT_ACCURACY = Worker "select_accuracy" [] Level, "ratio", "Accuracy on select when it was last scored";
-    MODEL_BATCH_LOAD = Worker "model_batch_load_seconds" [] LOAD, "seconds", "Time to read a model batch and make its directions";
+    MODEL_BATCH_LOAD = Worker "model_batch_load_seconds" [] LOAD, "seconds", "Time from the end of one model batch to the directions of the next: to read it, as far as it was not read ahead, and to make them";
     INGREDIENT_READ = Worker "ingredient_read_bytes_total" [] Counter, "bytes", "Bytes of ingredients' tensors that were read, from the disk or the system's cache; hashing is not counted";
     LAST_PROGRESS = Worker "last_progress_timestamp_seconds" [] Level, "seconds", "When the last iteration or ingredient was done, or the last task begun, since 1970";
     CHECKPOINT_WRITE = Worker "checkpoint_write_seconds" [] WRITE, "seconds", "Time to write a checkpoint to the store";
     CHECKPOINT_SIZE = Worker "checkpoint_bytes" [] Level, "bytes", "Size of the last checkpoint that was written";
     CHECKPOINT_FAILURES = Worker "checkpoint_failures_total" [] Counter, "writes", "Checkpoints that the store did not take; each stays in memory and is tried again";
-    ATTEMPTS = Worker "attempts_total" ["outcome"] Counter, "attempts", "Attempts that have ended, by how";
+    ATTEMPTS = Worker "attempts_total" ["outcome"] Counter, "attempts", "Attempts that have ended, by how: succeeded; released on demand; crashed, to be tried again; failed for good; stalled; orphaned; fenced; or the state that the task was given";
     TICKETS_REFUSED = Worker "tickets_refused_total" [] Counter, "tickets", "Tickets that were worth nothing";
     FENCED_WRITES = Worker "fenced_writes_total" [] Counter, "attempts", "Attempts whose task was somebody else's by then: nothing of them was written";
     COMPLETIONS_ON_DISK = Worker "completions_on_disk_total" ["confirmed"] Counter, "tasks", "Completed tasks by whether Redis has confirmed that they are on its disk; none if it cannot say";

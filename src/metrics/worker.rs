@@ -13,8 +13,19 @@ use crate::task::{TaskKey, TaskState, Ticket};
 use crate::{host, zoo};
 
 /// Ways in which attempts end: see [`outcome`].
-const OUTCOMES: [&str; 10] =
-    ["succeeded", "released", "waiting", "failed", "cancelled", "pruned", "paused", "fenced", "orphaned", "stalled"];
+const OUTCOMES: [&str; 11] = [
+    "succeeded",
+    "released",
+    "crashed",
+    "waiting",
+    "failed",
+    "cancelled",
+    "pruned",
+    "paused",
+    "fenced",
+    "orphaned",
+    "stalled",
+];
 
 /// The series of a worker, as [`series`] describes them.
 #[derive(Debug)]
@@ -204,6 +215,7 @@ fn outcome(ended: &Ended) -> &'static str {
         Ended::LetGo(Onward::Queued(_)) => "released",
         Ended::LetGo(Onward::State(TaskState::Failed)) => "failed",
         Ended::LetGo(Onward::State(state)) => state.as_str(),
+        Ended::Crashed(_) => "crashed",
         Ended::Fenced => "fenced",
         Ended::Orphaned => "orphaned",
         Ended::Stalled(_) => "stalled",

@@ -6,6 +6,7 @@ import yaml
 
 import helm
 import promql
+from conftest import CI
 
 FILES = sorted((helm.CHART / "rules").glob("*.yaml"))
 RULES = [rule for file in FILES for group in yaml.safe_load(file.read_text())["groups"] for rule in group["rules"]]
@@ -13,7 +14,7 @@ TESTS = helm.ROOT / "tests" / "chart" / "alerts.yaml"
 
 
 def test_promtool_takes_the_rules():
-    assert FILES and len(RULES) >= 9
+    assert FILES and len(RULES) >= 11
     for file in FILES:
         promql.promtool("check", "rules", file)
 
@@ -28,6 +29,15 @@ def test_every_alert_fires_where_it_must(tmp_path):
             (fires if one["exp_alerts"] else keeps).add(one["alertname"])
     names = {rule["alert"] for rule in RULES}
     assert fires == names and keeps == names
+
+
+def test_no_progress_is_what_a_worker_should_have_noticed_itself():
+    def limit(settings):
+        rules = helm.find(helm.render({**CI["gpu"], "settings": settings}), "PrometheusRule", "-pool")["spec"]["groups"][0]["rules"]
+        (expression,) = [rule["expr"] for rule in rules if rule["alert"] == "MehlSoupNoProgress"]
+        return int(re.search(r"> (\d+)\)", expression)[1])
+
+    assert (limit({}), limit({"worker": {"stall_seconds": 7200}})) == (900, 7500)
 
 
 def test_every_alert_asks_for_series_that_there_are():

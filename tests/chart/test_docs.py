@@ -38,9 +38,11 @@ def test_every_value_that_is_named_is_one_of_the_chart():
 
 def test_the_yaml_of_the_guide_is_yaml_and_its_values_are_taken():
     blocks = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", GUIDE, re.S)]
-    assert len(blocks) == 4
-    servers, large = blocks[2], blocks[3]
+    assert len(blocks) == 5
+    servers, large, watched = blocks[2:]
     base = helm.ci_values()["gpu"]
     inputs = {"inputs": base["worker"]["inputs"]}
     objects = helm.render({**servers, **large, "worker": {**large["worker"], **inputs}})
     assert helm.find(objects, "ScaledJob", "-worker")["spec"]["maxReplicaCount"] == 100
+    objects = helm.render({**base, **watched})
+    assert helm.find(objects, "PrometheusRule", "-pool")["metadata"]["labels"]["release"] == "prometheus"

@@ -11,6 +11,7 @@ from conftest import CI
 OTHERS = {
     "MEHL_SOUP_CACHE_DIR": "src/zoo/hash_cache.rs",
     "MEHL_SOUP_SERVER": "src/config/env_names.rs",
+    "RUST_LOG": "src/logging.rs",
 }
 # Settings that the chart does not give, and why.
 NOT_GIVEN = {

@@ -1,4 +1,4 @@
-//! Tests that need no server. One program, as each costs the compiler as much as many tests do.
+//! Tests of the library and its program; all but one of `asha` need no server. One program, as each costs the compiler as much as many tests do.
 
 #![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
 

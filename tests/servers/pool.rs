@@ -1,12 +1,14 @@
 //! Workers of a pool with an engine without tensors: in one process, and with a real Redis and RabbitMQ between them.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::support::stub_engine::{Knobs, expected, spec, stub};
 use mehl_soup::queue::{InProcess, TicketQueue};
-use mehl_soup::runner::pool::{AttemptSettings, Compute, Lines, PoolResult, Worker, WorkerError, WorkerSettings};
+use mehl_soup::runner::pool::{
+    AttemptSettings, Compute, Ended, PoolResult, Watch, Worker, WorkerError, WorkerSettings,
+};
 use mehl_soup::scheduler::{Scheduler, SchedulerSettings, Terms, new_sweep, new_tasks};
 use mehl_soup::store::{ClaimAnswer, Claimant, Held, Letting, Memory, Onward, Request, Store, TaskRecord};
 use mehl_soup::task::{TaskKey, TaskState};
@@ -20,6 +22,18 @@ struct Pool<S, Q> {
     store: Arc<S>,
     queue: Arc<Q>,
     knobs: Arc<Knobs>,
+    ends: Arc<Ends>,
+}
+
+/// How attempts ended, of all workers.
+#[derive(Default)]
+struct Ends(Mutex<Vec<Ended>>);
+
+impl Watch for Ends {
+    fn say(&self, _: &str) {}
+    fn ended(&self, _: &TaskKey, ended: &Ended) {
+        self.0.lock().unwrap().push(ended.clone());
+    }
 }
 
 /// A worker at work.
@@ -48,7 +62,7 @@ fn settings(name: &str) -> WorkerSettings {
 impl<S: Store + 'static, Q: TicketQueue + 'static> Pool<S, Q> {
     /// A sweep `s` whose scores are there; its tasks, of so many iterations, are runnable.
     async fn new(store: S, queue: Q, iterations: u64, millis: u64) -> Self {
-        let pool = Self { store: Arc::new(store), queue: Arc::new(queue), knobs: Arc::default() };
+        let pool = Self { store: Arc::new(store), queue: Arc::new(queue), knobs: Arc::default(), ends: Arc::default() };
         pool.knobs.iterations.store(iterations, SeqCst);
         pool.knobs.millis.store(millis, SeqCst);
         let (spec, _) = spec();
@@ -79,15 +93,10 @@ impl<S: Store + 'static, Q: TicketQueue + 'static> Pool<S, Q> {
         let (stop, stopped) = watch::channel(false);
         let (store, queue) = (self.store.clone(), self.queue.clone());
         let compute = Compute::start(stub(&self.knobs)).unwrap();
+        let watch = self.ends.clone();
         let ended = tokio::spawn(async move {
-            let worker = Worker {
-                store: &*store,
-                queue: &*queue,
-                compute: &compute,
-                settings: &settings,
-                watch: Arc::new(Lines),
-                stop: stopped,
-            };
+            let worker =
+                Worker { store: &*store, queue: &*queue, compute: &compute, settings: &settings, watch, stop: stopped };
             worker.serve().await
         });
         Running { stop, ended }
@@ -215,6 +224,8 @@ async fn faults_end_a_task_or_its_attempt<S: Store + 'static, Q: TicketQueue + '
         assert_eq!(pool.worker(once()).ended.await.unwrap().unwrap(), 1);
         let record = pool.record("0001-mehl+").await;
         assert_eq!((record.state, record.crashes), (TaskState::Queued, 1), "{record:?}");
+        let ended = pool.ends.0.lock().unwrap().last().cloned();
+        assert!(matches!(ended, Some(Ended::Crashed(_))), "{ended:?}");
     }
     pool.knobs.fault.store(3, SeqCst);
     assert_eq!(pool.worker(once()).ended.await.unwrap().unwrap(), 1);

@@ -14,7 +14,7 @@ use crate::runner::engine::{EngineError, RungReached};
 use crate::store::{Claimed, Completed, Held, Hold, Letting, Onward, Order, Standing, Store, StoreError};
 use crate::sweep::results::TaskOutcome;
 use crate::sweep::spec::Spec;
-use crate::task::Task;
+use crate::task::{Task, Ticket};
 
 /// Waits between two tries of a write that the store did not answer.
 const RETRY: Duration = Duration::from_millis(200);
@@ -39,6 +39,8 @@ pub enum Ended {
     Completed,
     /// The task went on without a result; a ticket in it is to be published.
     LetGo(Onward),
+    /// The engine failed in a way that another attempt may not, and the task is to be tried again; its ticket is to be published.
+    Crashed(Ticket),
     /// The task was somebody else's by then: nothing of this attempt was written.
     Fenced,
     /// The store was not there for too long.
@@ -125,7 +127,10 @@ impl<S: Store> Attempt<'_, S> {
                 Err(error @ (EngineError::Input(_) | EngineError::Numerics(_) | EngineError::ForeignCheckpoint(_))) => {
                     self.let_go(&hold, Letting::Hopeless(error.to_string())).await
                 }
-                Err(error) => self.let_go(&hold, Letting::Crashed(error.to_string())).await,
+                Err(error) => match self.let_go(&hold, Letting::Crashed(error.to_string())).await {
+                    Ended::LetGo(Onward::Queued(ticket)) => Ended::Crashed(ticket),
+                    ended => ended,
+                },
             };
         }
     }

@@ -97,7 +97,10 @@ impl<S: Store, Q: TicketQueue> Worker<'_, S, Q> {
                 settled_in_time(attempt.run(*claimed).instrument(span.clone()), delivery, &mut subscription).await;
             span.in_scope(|| self.watch.ended(&key, &ended));
             let stalled = matches!(ended, Ended::Stalled(_));
-            if let Ended::LetGo(Onward::Queued(ticket)) | Ended::Stalled(Some(Onward::Queued(ticket))) = ended {
+            if let Ended::LetGo(Onward::Queued(ticket))
+            | Ended::Stalled(Some(Onward::Queued(ticket)))
+            | Ended::Crashed(ticket) = ended
+            {
                 self.publish(&ticket).await;
             }
             if stalled {

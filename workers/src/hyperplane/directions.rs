@@ -178,9 +178,9 @@ fn fold_from_files(
     let l = mixed.group_count;
     let source = Source { zoo, members, ahead: None };
     let scratch = scratch(mixed, kind)?;
-    for i in 0..mixed.names.len() {
-        let device = centre[i].device();
-        let begun = centre[i].f_to_device(Device::Cpu)?;
+    for (i, centre) in centre.iter_mut().enumerate() {
+        let device = centre.device();
+        let begun = centre.f_to_device(Device::Cpu)?;
         // Directions are from the centre as it was.
         let mut folded = begun.f_empty_like()?;
         folded.f_copy_(&begun)?;
@@ -191,7 +191,7 @@ fn fold_from_files(
             by_kind!(kind, normalise_rows(&row, |_| norms[at]));
             by_kind!(kind, add(&folded, &row, x[at]));
         }
-        centre[i] = folded.f_to_device(device)?;
+        *centre = folded.f_to_device(device)?;
     }
     check_members(zoo, members)?;
     Ok(centre)

@@ -69,7 +69,12 @@ fn assert_same(place: &Place, whole: &str, out: &str) {
     assert!(found.tasks.iter().all(|row| row.state == TaskState::Succeeded && row.exact == Some(true)));
     // Iterations are among it: none was lost, none was counted twice.
     assert_eq!(essence(&found), essence(&expected));
-    assert_eq!(place.tree(out), place.tree(whole), "no temporary file, no checkpoint, is left");
+    // A history is of the last attempt: one that had nothing left to learn has none.
+    let has_history = |file: &String| file.ends_with("/history.json");
+    let (found, expected) = (place.tree(out), place.tree(whole));
+    assert!(found.iter().filter(|file| has_history(file)).all(|file| expected.contains(file)), "{found:?}");
+    let rest = |files: &[String]| files.iter().filter(|file| !has_history(file)).cloned().collect::<Vec<_>>();
+    assert_eq!(rest(&found), rest(&expected), "no temporary file, no checkpoint, is left");
     for file in ["best/model.safetensors", "best/coefficients.safetensors", "best/config.json", "best/README.md"] {
         assert!(place.read(&format!("{out}/{file}")) == place.read(&format!("{whole}/{file}")), "{file} differs");
     }
@@ -134,6 +139,7 @@ fn killed_at_many_moments() {
 #[test]
 fn stopped_by_hand() {
     let place = undisturbed();
+    let mut at_work = vec![];
     for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGINT] {
         let iterations = || kept(&place, "stopped").values().sum::<u64>();
         let before = iterations();
@@ -143,8 +149,10 @@ fn stopped_by_hand() {
         let ended = run.wait().expect(130).says(&["run the same command again"]);
         assert_eq!(ended.stdout, "", "no table of a sweep that is not done");
         assert!(!place.path("stopped/best").exists() && !place.path("stopped/results.json").exists());
-        assert_eq!(kept(&place, "stopped").len(), 1, "one task was at work, and its checkpoint is kept");
+        at_work.push(kept(&place, "stopped").len());
     }
+    // Small tasks: a signal may fall between two of them.
+    assert!(at_work.iter().all(|&tasks| tasks <= 1) && at_work.contains(&1), "its checkpoint is kept: {at_work:?}");
     place.run("sweep.toml", "stopped").expect(0);
     assert_same(&place, "whole", "stopped");
 }
