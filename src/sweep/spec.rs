@@ -273,7 +273,7 @@ pub enum Init {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DirectionDtype {
-    /// bf16 where the forward and backward pass is in bf16, whose gradients are no finer; else f32.
+    /// int8 where the forward and backward pass is in bf16, whose gradients are no finer; else f32.
     #[default]
     Auto,
     /// As coefficients and soups are computed: f32, or f64 for checks against references.
@@ -290,7 +290,7 @@ impl DirectionDtype {
     /// What `auto` stands for under a dtype of the forward and backward pass.
     pub fn resolve(self, computes_in_bf16: bool) -> Self {
         match self {
-            Self::Auto if computes_in_bf16 => Self::Bf16,
+            Self::Auto if computes_in_bf16 => Self::Int8,
             Self::Auto => Self::F32,
             other => other,
         }

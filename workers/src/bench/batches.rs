@@ -30,6 +30,7 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
     let config = zoo::make(&out, Size::Small, KS[KS.len() - 1], args.batch)?;
     let elements: usize =
         config.tensors(zoo::CLASSES as i64).iter().map(|(_, shape)| shape.iter().product::<i64>() as usize).sum();
+    memory::give_back_freed_pages();
     let before = host::memory().anonymous;
     let mut found: BTreeMap<usize, Cost> = BTreeMap::new();
     for _ in 0..ROUNDS {

@@ -8,6 +8,7 @@ use mehl_soup::checkpoint::Checkpoint;
 use mehl_soup::host;
 use mehl_soup::runner::engine::{Directive, HostError, Progress, SoupEngine, TaskHost};
 use mehl_soup::sweep::manifest::Manifest;
+use mehl_soup::sweep::spec::DirectionDtype;
 use mehl_soup_worker::engine::{Backward, Clock, allocations, device, dtype, gradients, memory};
 use mehl_soup_worker::families::{Model, Pass, Precision, Vit, VitConfig};
 use tch::{Device, Kind, Tensor};
@@ -26,6 +27,7 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
     device::limit_threads(threads);
     let config = zoo::make(&args.out, zoo::Size::Base, args.ingredients, args.batch)?;
     // What libtorch and this program take before any model is there; both loops are counted from it, as what one frees the next takes again.
+    memory::give_back_freed_pages();
     let before = host::memory().anonymous;
     let mut manifest = None;
     let mut loops: Vec<(Loop, Measured)> = vec![];
@@ -88,18 +90,17 @@ fn line(args: &BenchArgs, which: Loop, measured: &Measured, before: u64, element
     if which.engine {
         line["k"] = args.ingredients.into();
         line["b"] = args.model_batch.into();
-        let stored = match args.direction_dtype.as_str() {
-            "auto" => which.dtype.name(),
-            stated => stated,
-        };
+        // What it does not know, the specification was refused for.
+        let stated: DirectionDtype = serde_json::from_value(args.direction_dtype.as_str().into()).unwrap_or_default();
+        let stored = stated.resolve(which.dtype == BenchDtype::Bf16);
         // As `soup.direction_dtype` is documented: values, and a scale of two bytes for 64 of the whole numbers.
         let bytes = match stored {
-            "bf16" => 2.0,
-            "int8" => 66.0 / 64.0,
-            "int4" => 34.0 / 64.0,
-            _ => 4.0,
+            DirectionDtype::Bf16 => 2.0,
+            DirectionDtype::Int8 => 66.0 / 64.0,
+            DirectionDtype::Int4 => 34.0 / 64.0,
+            DirectionDtype::Auto | DirectionDtype::F32 => 4.0,
         };
-        line["direction_dtype"] = stored.into();
+        line["direction_dtype"] = serde_json::to_value(stored).unwrap_or_default();
         line["stored_bytes"] = ((args.model_batch * elements) as f64 * bytes).into();
     }
     line

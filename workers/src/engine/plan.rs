@@ -240,15 +240,15 @@ impl Planner<'_> {
                 mixed.sizes.iter().max().copied().unwrap_or(0) * plan.model_batch * inputs.kind.elt_size_in_bytes();
             plan.device_peak_bytes = Some(peak);
             plan.host_peak_bytes = host::memory().anonymous + longest as u64;
-            let next = (mixed.elements() * plan.model_batch * inputs.kind.elt_size_in_bytes()) as u64;
-            if plan.model_batch < members && read_ahead::is_kept(inputs.device, next, false) {
-                plan.host_peak_bytes += next;
-            }
         }
         let learned = matches!(soup.method, MethodName::Learned | MethodName::LearnedPlus);
         let everyone: Vec<usize> = (0..members).collect();
         let outer_epochs = if learned { 1 } else { soup.outer_epochs };
         let blocks = Blocks { seed: soup.seed, members: &everyone, outer_epochs, b: plan.model_batch, cuts: &[] }.all();
+        let next = (mixed.elements() * plan.model_batch * inputs.kind.elt_size_in_bytes()) as u64;
+        if blocks.len() > 1 && read_ahead::is_kept(inputs.device, next, false) {
+            plan.host_peak_bytes += next;
+        }
         let samples = inputs.data.learn.samples();
         let per_epoch = super::train::iterations(samples, soup.batch, inputs.model.statistics().is_some()) as u64;
         plan.iterations = (blocks.len() as u64).saturating_mul(soup.inner_epochs as u64).saturating_mul(per_epoch);

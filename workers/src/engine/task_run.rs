@@ -7,7 +7,7 @@ use mehl_soup::coefficients::Coefficients;
 use mehl_soup::host;
 use mehl_soup::runner::engine::{Directive, Effort, EngineError, Iteration, Progress, RungReached, Scores, TaskHost};
 use mehl_soup::sweep::manifest::{Manifest, SplitScore};
-use mehl_soup::sweep::spec::Metric;
+use mehl_soup::sweep::spec::{Init, MethodName, Metric};
 use mehl_soup::task::Task;
 
 use super::errors::{span_error, zoo_error};
@@ -16,6 +16,9 @@ use super::phases::{Clock, Phase, Phases};
 use super::{allocations, dtype, memory};
 use crate::families::Precision;
 use crate::hyperplane::{MixedTensors, write_soup};
+
+/// Times the best ingredient's loss from which on a task's start is worth a word.
+const FAR: f64 = 2.0;
 
 /// A task in progress. Methods change [`TaskRun::state`] and call [`TaskRun::tick`] whenever it is consistent.
 pub struct TaskRun<'a> {
@@ -207,6 +210,21 @@ impl<'a> TaskRun<'a> {
         self.make_room();
         self.last_select = Some(score);
         Ok(score)
+    }
+
+    /// Says so where a task begins far from its best ingredient: gradient descent seldom comes back from a mean of models that do not fit together.
+    pub fn note_start(&mut self, select: SplitScore) -> Result<(), EngineError> {
+        let best = self.ingredient_score(self.best_member()?)?;
+        let is_mean = matches!(self.task.soup.init, Init::BatchMean | Init::Uniform)
+            && !matches!(self.task.soup.method, MethodName::Learned | MethodName::LearnedPlus);
+        if is_mean && select.loss > FAR * best.loss {
+            self.host.note(&format!(
+                "task {}: begins at a select loss of {:.4}, where the best ingredient has {:.4}: some ingredients may be bad. \
+                 soup.init = \"greedy\" or \"best\" begins without them",
+                self.task.id, select.loss, best.loss
+            ));
+        }
+        Ok(())
     }
 
     /// Between passes of different shapes: the next would find the last one's place in pieces, and take new memory for what does not fit them. With small models

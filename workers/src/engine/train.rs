@@ -92,7 +92,9 @@ pub fn learn(
             Some(known) => known,
             None => {
                 mix(run, span, parametrization, &leaves)?;
-                run.score_select(run.precision())?
+                let select = run.score_select(run.precision())?;
+                run.note_start(select)?;
+                select
             }
         };
         run.state.select = Some(select);

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use crate::support::fixture;
 use crate::support::programs::{Ended, Place, Tensors, edit, sound_spec, vit_spec};
+use mehl_soup::sweep::spec::{Init, MethodName};
 use mehl_soup::task::TaskState;
 use safetensors::Dtype;
 
@@ -230,6 +231,35 @@ fn a_loss_that_is_not_finite_fails_its_task_alone() {
     assert!(!again.stderr.contains("task 0001"), "{}", again.stderr);
     let retried = place.mehl_soup(&["run", "sweep.toml", "--out", "out", "--retry-failed"]).expect(0);
     assert!(retried.stderr.contains("task 0001-mehl+ begins") && !retried.stderr.contains("task 0002"));
+}
+
+#[test]
+fn a_bad_start_is_told() {
+    let place = Place::new();
+    place.copy_zoo();
+    // It is sure of itself, and wrong.
+    edit(&place.path("zoo/k1/model.safetensors"), |tensors| {
+        let (dtype, _, bytes) = tensors.get_mut("classifier.weight").unwrap();
+        assert_eq!(*dtype, Dtype::F32);
+        for value in bytes.as_chunks_mut::<4>().0 {
+            *value = (f32::from_le_bytes(*value) * -1000.0).to_le_bytes();
+        }
+    });
+    let search = "[search.space]\nmethod = ['mehl+', 'learned']\ninit = ['batch-mean', 'best']";
+    let soup = "batch = 16\ninner_epochs = 1\nmodel_batch = 4";
+    place.spec("sweep.toml", &vit_spec("zoo/*", &fixture("trajectories/learn.safetensors"), soup, search));
+    let said = place.run("sweep.toml", "out").expect(0).stderr;
+    let told: Vec<&str> = said.lines().filter(|line| line.contains("begins at a select loss of")).collect();
+    let results = place.results("out");
+    let started = |method: MethodName, init: Init| {
+        let row = results.tasks.iter().find(|row| (row.method, row.hyperparameters.soup.init) == (method, init));
+        row.unwrap().task_id.clone()
+    };
+    assert_eq!(told.len(), 1, "{said}");
+    assert!(
+        told[0].contains(&started(MethodName::MehlPlus, Init::BatchMean)) && told[0].contains("greedy"),
+        "{told:?}"
+    );
 }
 
 #[test]
