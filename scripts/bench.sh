@@ -24,17 +24,16 @@ if has iteration; then
 	done
 	"$release/mehl-soup-worker" bench --part iteration --out "$out" --model-batch 8 --direction-dtype int4 --iterations 4 --lines "$lines"
 fi
-# Of 16 and 32 ingredients, against scripts that hold all of them.
-many="$out/many-32 $out/many-16"
 if has many; then
-	# The smaller zoo is the half of the larger one.
-	for zoo in $many; do
-		"$release/mehl-soup-worker" bench --part iteration --out "$zoo" --ingredients "${zoo##*-}" --model-batch 4 --iterations 2 --lines "$lines"
-		mkdir -p "$out/many-16/zoo"
-		for model in "$out"/many-32/zoo/k00? "$out"/many-32/zoo/k01[0-5]; do
-			ln -sfn "$(realpath "$model")" "$out/many-16/zoo/"
-		done
+	# Of 32 and 16 ingredients, against scripts that hold all of them.
+	many() { "$release/mehl-soup-worker" bench --part iteration --out "$out/many-$1" --ingredients "$1" --model-batch 4 --iterations 2 --lines "$lines"; }
+	many 32
+	# The smaller zoo is half of the larger one.
+	mkdir -p "$out/many-16/zoo"
+	for model in "$out"/many-32/zoo/k00? "$out"/many-32/zoo/k01[0-5]; do
+		ln -sfn "$(realpath "$model")" "$out/many-16/zoo/"
 	done
+	many 16
 fi
 if has batches; then
 	"$release/mehl-soup-worker" bench --part batches --out "$out" --lines "$lines"
@@ -60,8 +59,8 @@ if has yardstick; then
 	yardstick mehl+ --k 8 --b 4 --batch 16 --iterations 4 --linear onednn
 	yardstick learned+ --k 8 --batch 16 --iterations 3
 	if has many; then
-		for zoo in $many; do
-			yardstick_of "$zoo" learned+ --k "${zoo##*-}" --batch 16 --iterations 3
+		for k in 16 32; do
+			yardstick_of "$out/many-$k" learned+ --k "$k" --batch 16 --iterations 3
 		done
 	fi
 	"$python" workers/benches/yardstick copy | tee -a "$lines" >&2

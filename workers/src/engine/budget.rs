@@ -22,12 +22,17 @@ pub struct Budget {
     pub source: &'static str,
 }
 
+/// Slots that compute on the CPU, in one process.
+pub fn cpu_slots(compute: &ComputeSpec) -> u64 {
+    compute.devices.iter().filter(|name| *name == "cpu").count().max(1) as u64
+}
+
 /// The budget of one of a specification's devices: `compute.memory`, else the larger part of what is free now.
 ///
 /// On the CPU it is anonymous memory of the whole process, shared between the slots that are on the CPU; on a GPU it is each device's.
 pub fn budget(compute: &ComputeSpec, device: Device) -> Budget {
     let slots = match device {
-        Device::Cpu => compute.devices.iter().filter(|name| *name == "cpu").count().max(1) as u64,
+        Device::Cpu => cpu_slots(compute),
         _ => 1,
     };
     if let Some(bytes) = compute.memory_bytes {

@@ -10,7 +10,7 @@ use safetensors::Dtype;
 use tch::{Device, Kind, Tensor};
 
 use super::errors::{data_error, family_error, torch_error, zoo_error};
-use super::{allocations, scoring, statistics};
+use super::{allocations, budget, memory, scoring, statistics};
 use crate::data::Data;
 use crate::data::images::ImageInputs;
 use crate::data::images::cache::ImageCache;
@@ -41,8 +41,16 @@ pub struct Inputs {
     /// Seed of the learn samples that running statistics are collected on.
     seed: u64,
     hashes: Vec<String>,
-    /// See [`Inputs::base_bytes`].
+    /// Memory on the device once all was open and the model had run for the first time.
     base: u64,
+    /// Whether the process computes on the CPU, in one slot.
+    is_alone: bool,
+}
+
+/// Anonymous memory of the process, after the allocator has given back what it keeps.
+fn anonymous() -> u64 {
+    memory::give_back_freed_pages();
+    host::memory().anonymous
 }
 
 impl Inputs {
@@ -96,19 +104,22 @@ impl Inputs {
             kind,
             seed: spec.seed,
             base: 0,
+            is_alone: device == Device::Cpu && budget::cpu_slots(&spec.compute) == 1,
         };
         inputs.write_ingredient(0)?;
         inputs.check_model(spec)?;
         inputs.base = match device {
-            Device::Cpu => host::memory().anonymous,
+            Device::Cpu => anonymous(),
             _ => allocations::device_memory(device).map_or(0, |memory| memory.allocated),
         };
         Ok(inputs)
     }
 
-    /// Memory on the device once all was open and the model had run for the first time: on the CPU, anonymous memory of the process.
+    /// Memory on the device before a task: on the CPU, anonymous memory of the process, without what its allocator keeps for later. Passes that were tried before are in it:
+    /// libtorch keeps what it needs for the next ones, in each dtype its own, some 15 MB of compiled kernels for products in bf16 for example. Where other slots compute in the
+    /// same process, it is what was there when all was open: now their model batches are there too.
     pub fn base_bytes(&self) -> u64 {
-        self.base
+        if self.is_alone { anonymous() } else { self.base }
     }
 
     /// One forward pass: that the model takes the data, gives logits, and that labels are within their width.
