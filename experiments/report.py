@@ -17,7 +17,7 @@ import plots
 
 ROOT = Path(__file__).resolve().parent.parent
 MB = 1e6
-ORDER = ["best", "uniform", "greedy", "learned", "learned+", "hl", "hl+", "mehl", "mehl+", "mehl+, init = best", "mehl+, init = greedy"]
+ORDER = ["best", "uniform", "greedy", "learned", "learned+", "hl", "hl+", "mehl", "mehl+", "mehl+, init = auto", "mehl+, init = best", "mehl+, init = greedy"]
 
 
 class Values(list):

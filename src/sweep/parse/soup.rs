@@ -68,13 +68,14 @@ pub(super) fn read(section: &mut Section<'_>, seed: u64, contradiction: Contradi
             .word(
                 "init",
                 &[
+                    ("auto", Init::Auto),
                     ("batch-mean", Init::BatchMean),
                     ("uniform", Init::Uniform),
                     ("best", Init::Best),
                     ("greedy", Init::Greedy),
                 ],
             )
-            .unwrap_or(Init::BatchMean),
+            .unwrap_or(Init::Auto),
         early_stopping: section.boolean("early_stopping").unwrap_or(true),
         patience: section.count("patience").unwrap_or(3),
         seed: section.integer("seed", 0..=i64::MAX).map_or(seed, |seed| seed as u64),

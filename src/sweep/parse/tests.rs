@@ -48,7 +48,7 @@ fn defaults() {
         weight_decay: 0.0,
         warmup: 0.2,
         gradient_clip: 1.0,
-        init: Init::BatchMean,
+        init: Init::Auto,
         early_stopping: true,
         patience: 3,
         seed: 7,

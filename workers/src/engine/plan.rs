@@ -257,10 +257,16 @@ impl Planner<'_> {
         plan.share.bytes_read +=
             blocks.iter().map(|block| block.members.len() as u64 * model).sum::<u64>() * if compact { 2 } else { 1 };
         if !learned {
+            if soup.init == Init::Auto {
+                plan.share.seconds += self.seconds_of_scores(&inputs.data.select, Precision::Full)?;
+            }
+            let mean = if blocks[0].members.len() > 1 { blocks[0].members.len() } else { members };
             let begun_from = match soup.init {
                 Init::Best => 1,
-                Init::BatchMean if blocks[0].members.len() > 1 => blocks[0].members.len(),
-                Init::BatchMean | Init::Uniform => members,
+                // Scored before it is begun from.
+                Init::Auto => 2 * mean,
+                Init::BatchMean => mean,
+                Init::Uniform => members,
                 // Greedy soups of few ingredients are the rule.
                 Init::Greedy => (2..=members).sum(),
             };

@@ -17,8 +17,10 @@ use super::{allocations, dtype, memory};
 use crate::families::Precision;
 use crate::hyperplane::{MixedTensors, write_soup};
 
-/// Times the best ingredient's loss from which on a task's start is worth a word.
-const FAR: f64 = 2.0;
+/// See [`TaskRun::is_far`].
+const FAR_LOSS: f64 = 2.0;
+/// In nats: a tenth less of the probability of the right class, by the geometric mean.
+const FAR_NATS: f64 = 0.1;
 
 /// A task in progress. Methods change [`TaskRun::state`] and call [`TaskRun::tick`] whenever it is consistent.
 pub struct TaskRun<'a> {
@@ -212,15 +214,22 @@ impl<'a> TaskRun<'a> {
         Ok(score)
     }
 
-    /// Says so where a task begins far from its best ingredient: gradient descent seldom comes back from a mean of models that do not fit together.
-    pub fn note_start(&mut self, select: SplitScore) -> Result<(), EngineError> {
+    /// Whether a soup with this select score is far worse than the best ingredient: gradient descent seldom comes back from a mean of models that do not fit together.
+    /// A multiple of its loss alone would not tell: where that is almost nothing, the loss of a good mean is a multiple of it too.
+    pub fn is_far(&self, select: SplitScore) -> Result<bool, EngineError> {
         let best = self.ingredient_score(self.best_member()?)?;
+        Ok(select.loss > FAR_LOSS * best.loss && select.loss > best.loss + FAR_NATS)
+    }
+
+    /// Says so where a task begins far from its best ingredient because its specification wants it so.
+    pub fn note_start(&mut self, select: SplitScore) -> Result<(), EngineError> {
         let is_mean = matches!(self.task.soup.init, Init::BatchMean | Init::Uniform)
             && !matches!(self.task.soup.method, MethodName::Learned | MethodName::LearnedPlus);
-        if is_mean && select.loss > FAR * best.loss {
+        if is_mean && self.is_far(select)? {
+            let best = self.ingredient_score(self.best_member()?)?;
             self.host.note(&format!(
                 "task {}: begins at a select loss of {:.4}, where the best ingredient has {:.4}: some ingredients may be bad. \
-                 soup.init = \"greedy\" or \"best\" begins without them",
+                 soup.init = \"auto\", \"greedy\" or \"best\" begins without them",
                 self.task.id, select.loss, best.loss
             ));
         }

@@ -4,11 +4,11 @@
 use mehl_soup::checkpoint::{Current, FinishedBatch};
 use mehl_soup::coefficients::Coefficients;
 use mehl_soup::runner::engine::EngineError;
-use mehl_soup::sweep::spec::{ComputeDtype, Init, SoupSpec};
+use mehl_soup::sweep::spec::{ComputeDtype, SoupSpec};
 use tch::{Kind, Tensor};
 
 use super::blocks::Blocks;
-use super::{Method, greedy, mean_of};
+use super::{Method, start};
 use crate::engine::read_ahead::ReadAhead;
 use crate::engine::train::{self, Learned, Parametrization};
 use crate::engine::{TaskRun, allocations, memory, span_error, torch_error};
@@ -62,7 +62,7 @@ impl Hyperplane {
         run.planned_iterations =
             (blocks.len() as u64).saturating_mul(soup.inner_epochs as u64).saturating_mul(per_epoch as u64);
 
-        let start = start(run, &blocks[0].members)?;
+        let start = start::coefficients(run, &blocks[0].members)?;
         let stored = std::mem::replace(&mut run.state.coefficients, start);
         let finished = std::mem::take(&mut run.state.finished);
         let mut centre = Some(centre_of(run)?);
@@ -164,18 +164,6 @@ fn used(kind: Kind, x: Vec<f64>) -> Vec<f64> {
         Kind::Double => x,
         _ => x.iter().map(|&v| f64::from(v as f32)).collect(),
     }
-}
-
-/// `A` before the first model batch.
-fn start(run: &mut TaskRun<'_>, first: &[usize]) -> Result<Coefficients, EngineError> {
-    let members = match run.task.soup.init {
-        // The mean of a batch of one would make its own direction vanish.
-        Init::BatchMean if first.len() > 1 => first.to_vec(),
-        Init::BatchMean | Init::Uniform => run.members.clone(),
-        Init::Best => vec![run.best_member()?],
-        Init::Greedy => greedy::members(run)?,
-    };
-    Ok(mean_of(run, &members))
 }
 
 /// The centre that `A` stands for, flat, one tensor a mixed tensor: the exact mix of the files.

@@ -5,6 +5,7 @@ mod blocks;
 mod greedy;
 mod hyperplane;
 mod learned;
+mod start;
 
 use mehl_soup::coefficients::Coefficients;
 use mehl_soup::runner::engine::EngineError;

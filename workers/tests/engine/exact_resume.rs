@@ -1,16 +1,22 @@
 //! A task that was stopped and goes on ends with the same bits as one that was not.
 
-use crate::support::{Recorder, engine, fixture};
+use std::path::Path;
+
+use crate::support::{Recorder, coefficients, engine, fixture, run};
 use mehl_soup::checkpoint::Checkpoint;
 use mehl_soup::runner::engine::{EngineError, SoupEngine};
 use mehl_soup_worker::engine::LocalEngine;
-use tch::Kind;
+use tch::{Kind, Tensor};
 
 fn vit_spec(soup: &str) -> String {
+    vit_spec_of(&fixture("trajectories/zoo"), soup)
+}
+
+fn vit_spec_of(zoo: &Path, soup: &str) -> String {
     let learn = fixture("trajectories/learn.safetensors");
     format!(
-        "seed = 4\n[zoo]\ningredients = ['{}']\n[data]\nlearn = '{learn}'\nselect = '{learn}'\n[soup]\n{soup}\n",
-        fixture("trajectories/zoo/*").display(),
+        "seed = 4\n[zoo]\ningredients = ['{}/*']\n[data]\nlearn = '{learn}'\nselect = '{learn}'\n[soup]\n{soup}\n",
+        zoo.display(),
         learn = learn.display()
     )
 }
@@ -66,6 +72,47 @@ fn check(spec: &str) {
 fn block_methods() {
     check(&vit_spec("method = 'mehl+'\nmodel_batch = 2\ninner_epochs = 3\nouter_epochs = 2\nbatch = 10"));
     check(&vit_spec("method = 'mehl'\nmodel_batch = 1\ninner_epochs = 2\nbatch = 7\ninit = 'greedy'"));
+}
+
+#[test]
+fn a_start_that_leaves_bad_ingredients_out() {
+    let zoo = tempfile::tempdir().unwrap();
+    for k in ["k0", "k1", "k2", "k3"] {
+        std::fs::create_dir(zoo.path().join(k)).unwrap();
+        for file in ["config.json", "model.safetensors"] {
+            std::fs::copy(fixture(&format!("trajectories/zoo/{k}/{file}")), zoo.path().join(k).join(file)).unwrap();
+        }
+    }
+    let file = zoo.path().join("k1/model.safetensors");
+    let mut tensors = Tensor::read_safetensors(&file).unwrap();
+    for (name, tensor) in &mut tensors {
+        if name == "classifier.weight" {
+            *tensor *= -1000.0;
+        }
+    }
+    Tensor::write_safetensors(&tensors, &file).unwrap();
+    let soup = |init| format!("method = 'mehl+'\nmodel_batch = 4\ninner_epochs = 4\nbatch = 10\ninit = '{init}'");
+    check(&vit_spec_of(zoo.path(), &soup("auto")));
+    let found = |init| {
+        let folder = tempfile::tempdir().unwrap();
+        let (completion, recorder) = run(folder.path(), &vit_spec_of(zoo.path(), &soup(init)), Kind::Float).unwrap();
+        let begins = recorder.notes.iter().any(|note| note.contains("Begins from the greedy soup"));
+        (coefficients(&completion).values().to_vec(), begins)
+    };
+    let (auto, greedy, mean) = (found("auto"), found("greedy"), found("batch-mean"));
+    assert!(auto.0 == greedy.0 && auto.0 != mean.0);
+    assert_eq!([auto.1, greedy.1, mean.1], [true, false, false]);
+}
+
+#[test]
+fn a_start_among_good_ingredients_is_their_mean() {
+    let found = |init| {
+        let folder = tempfile::tempdir().unwrap();
+        let soup = format!("method = 'mehl+'\nmodel_batch = 2\ninner_epochs = 2\nbatch = 10\ninit = '{init}'");
+        coefficients(&run(folder.path(), &vit_spec(&soup), Kind::Float).unwrap().0).values().to_vec()
+    };
+    assert_eq!(found("auto"), found("batch-mean"));
+    assert_ne!(found("auto"), found("greedy"));
 }
 
 #[test]

@@ -157,7 +157,7 @@ fn odd_numbers_of_ingredients_a_batch_work_by_every_block_method() {
     for method in ["mehl", "mehl+"] {
         // Larger than K, one, and no divisor of K.
         for b in [9, 1, 3] {
-            for init in ["batch-mean", "uniform", "best", "greedy"] {
+            for init in ["auto", "batch-mean", "uniform", "best", "greedy"] {
                 let soup = format!(
                     "method = '{method}'\nmodel_batch = {b}\ninit = '{init}'\ninner_epochs = 2\nouter_epochs = 2\nbatch = 12\nseed = 3"
                 );
