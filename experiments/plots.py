@@ -11,7 +11,7 @@ import matplotlib.pyplot as plt  # noqa: E402
 COLOURS = {
     "best": "black", "uniform": "tab:gray", "greedy": "tab:green", "learned": "tab:pink", "learned+": "tab:orange",
     "hl": "tab:olive", "hl+": "tab:purple", "mehl": "tab:cyan", "mehl+": "tab:blue",
-    "mehl+, init = auto": "navy", "mehl+, init = best": "tab:red", "mehl+, init = greedy": "tab:brown",
+    "mehl+, init = best": "tab:red", "mehl+, init = greedy": "tab:brown",
 }  # fmt: skip
 NAMES = {"best": "best ingredient"}
 
@@ -107,7 +107,7 @@ def full_gradient(passes, time, of):
 
 def robustness(by, of):
     figure, panels = plt.subplots(2, 2, figsize=(9, 6.4), sharey="row")
-    methods = ["best", "uniform", "greedy", "learned+", "mehl+", "mehl+, init = auto", "mehl+, init = best", "mehl+, init = greedy"]
+    methods = ["best", "uniform", "greedy", "learned+", "mehl+", "mehl+, init = best", "mehl+, init = greedy"]
     for row, (key, unit, scale) in zip(panels, (("loss", "test loss", 1), ("accuracy", "test accuracy, %", 100))):
         for method in methods:
             mine = {(removed, bad): rows for (removed, bad, name), rows in by.items() if name == method}

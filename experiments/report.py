@@ -17,7 +17,7 @@ import plots
 
 ROOT = Path(__file__).resolve().parent.parent
 MB = 1e6
-ORDER = ["best", "uniform", "greedy", "learned", "learned+", "hl", "hl+", "mehl", "mehl+", "mehl+, init = auto", "mehl+, init = best", "mehl+, init = greedy"]
+ORDER = ["best", "uniform", "greedy", "learned", "learned+", "hl", "hl+", "mehl", "mehl+", "mehl+, init = best", "mehl+, init = greedy"]
 
 
 class Values(list):
@@ -195,7 +195,7 @@ def main():
         middle = part(document["rows"], save)
         seeds = sorted({row["seed"] for row in document["rows"]})
         machine = document["conditions"]
-        said = f"Seeds {', '.join(map(str, seeds))}; {machine['cores']} cores of {machine['cpu']}.\n"
+        said = f"Seeds {', '.join(map(str, seeds))}; {machine['cores']} core{'s' * (machine['cores'] > 1)} of {machine['cpu']}.\n"
         begin, end = f"<!-- report.py: {number} begin -->", f"<!-- report.py: {number} end -->"
         pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
         if len(pattern.findall(text)) != 1:

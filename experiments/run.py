@@ -178,7 +178,17 @@ def main():
     for number in arguments.only:
         if number not in known:
             sys.exit(f"--only {number}: expected 1 to {len(known)}")
-        keep(arguments.results / f"{number}.json", known[number](), arguments.seeds)
+        file = arguments.results / f"{number}.json"
+        refuse_to_mix(file, arguments.seeds)
+        keep(file, known[number](), arguments.seeds)
+
+
+def refuse_to_mix(file, seeds):
+    """Seconds and zoos of one machine are not those of another: rows of other seeds stay only if they are of such a machine as this."""
+    kept = json.loads(file.read_text()) if file.exists() else {"rows": []}
+    others = {row["seed"] for row in kept["rows"]} - set(seeds)
+    if others and kept["conditions"] != conditions():
+        sys.exit(f"{file}: seeds {sorted(others)} are of {kept['conditions']}, this is {conditions()}: name all seeds, or keep results elsewhere (--results)")
 
 
 def keep(file, rows, seeds):
@@ -187,7 +197,7 @@ def keep(file, rows, seeds):
     rows = sorted([row for row in others if row["seed"] not in seeds] + rows, key=lambda row: row["seed"])
     file.parent.mkdir(parents=True, exist_ok=True)
     lines = ",\n".join(json.dumps(row) for row in rows)
-    partial = file.with_suffix(".partial")
+    partial = file.with_suffix(f".{os.getpid()}.partial")
     partial.write_text(f'{{"conditions": {json.dumps(conditions())},\n"rows": [\n{lines}\n]}}\n')
     partial.rename(file)
     print(f"{file}: {len(rows)} rows", file=sys.stderr)

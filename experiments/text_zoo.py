@@ -13,6 +13,7 @@ import ast
 import importlib.util
 import json
 import math
+import os
 import random
 import re
 from collections import Counter
@@ -50,7 +51,7 @@ def all_sentences(kept):
     """By package. To parse the packages takes minutes, so what was found is kept beside the zoos."""
     if not kept.exists():
         kept.parent.mkdir(parents=True, exist_ok=True)
-        partial = kept.with_suffix(".partial")
+        partial = kept.with_suffix(f".{os.getpid()}.partial")
         partial.write_text(json.dumps({package: first_sentences(package) for package in PACKAGES}))
         partial.rename(kept)
     return {package: [tuple(words) for words in sentences] for package, sentences in json.loads(kept.read_text()).items()}

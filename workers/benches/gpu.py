@@ -3,7 +3,7 @@
     python workers/benches/gpu.py --program target/release/mehl-soup --out DIR [--lines FILE]
 
 Makes a zoo and images below DIR (18 GB), then runs each step in a process of its own, one after the other. Prints what was found as JSON, and appends it to FILE.
-Needs torch with CUDA, transformers, pillow; the program finds libtorch's CUDA part by LD_LIBRARY_PATH. --k, --samples and --steps make it smaller.
+Needs torch with CUDA, transformers, pillow; a program that was built without CUDA finds libtorch's CUDA part by LD_LIBRARY_PATH. --k, --samples and --steps make it smaller.
 """
 
 import argparse

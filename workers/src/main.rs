@@ -157,7 +157,10 @@ fn pool_engine(spec: &Spec, worker: &WorkerConfig, cache: Option<HashCache>) -> 
     device::limit_threads(threads);
     let settings =
         Settings { device: device::parse(&worker.device)?, kind: dtype::of_parameters(spec), threads, cache };
-    Ok(LocalEngine::new(spec.clone(), settings))
+    let mut spec = spec.clone();
+    // Those of the specification would be counted as slots that share this process's memory.
+    spec.compute.devices = vec![worker.device.clone()];
+    Ok(LocalEngine::new(spec, settings))
 }
 
 /// Makes a zoo; with `--make-zoo` that is all, without it a sweep over it follows.

@@ -23,7 +23,7 @@ const LOOK: Duration = Duration::from_millis(500);
 /// Flags of `submit`.
 #[derive(Debug, Args)]
 pub struct SubmitArgs {
-    /// Specification: TOML, YAML or JSON. Its paths are those that workers see; relative ones begin at its folder
+    /// Specification: TOML, YAML or JSON. Its paths are those that workers see; relative ones begin at its folder, as this machine names it
     spec: PathBuf,
     /// Name of the sweep, instead of the one in the specification
     #[arg(long)]

@@ -10,11 +10,11 @@ use super::canvas::{Canvas, LABEL, draw, held, letters, px, short, shortened, ti
 use super::ink::{Ink, STEPS};
 use super::shares::shares;
 use super::{Part, Plot, PlotError};
-use crate::coefficients::CoefficientsFile;
+use crate::coefficients::{CoefficientsFile, IngredientRef};
 use crate::report::data::{Detail, Report};
 
 const NAMES: i32 = 108;
-/// Rows and columns that are drawn; further ones are summarised.
+/// Rows and columns that are drawn. Further rows are one more, their sum; of too many columns, neighbours are one, their mean.
 const MOST_ROWS: usize = 80;
 const MOST_COLUMNS: usize = 240;
 /// Maps of layer-wise soups.
@@ -68,7 +68,6 @@ pub fn spread(soup: &CoefficientsFile) -> String {
 fn map(soup: &CoefficientsFile) -> Map {
     let (table, about) = (&soup.coefficients, &soup.about);
     let groups = table.groups();
-    // Neighbours share a column where there are too many.
     let of = groups.div_ceil(MOST_COLUMNS);
     let names = bare(&about.groups);
     let columns = names.chunks(of).map(|chunk| match chunk {
@@ -76,20 +75,32 @@ fn map(soup: &CoefficientsFile) -> Map {
         [first, ..] => format!("{first} +{}", chunk.len() - 1),
         [] => String::new(),
     });
-    let mut order: Vec<usize> = (0..table.ingredients()).collect();
-    if order.len() > MOST_ROWS {
-        let size = |k: usize| (0..groups).map(|l| table.get(k, l).abs()).sum::<f64>();
-        order.sort_by(|&a, &b| size(b).total_cmp(&size(a)));
-        order.truncate(MOST_ROWS);
-        order.sort_unstable();
-    }
-    let mean = |k: usize, from: usize| {
-        let to = (from + of).min(groups);
+    tabulate(&about.ingredients, columns.collect(), |k, column| {
+        let (from, to) = (column * of, ((column + 1) * of).min(groups));
         (from..to).map(|l| table.get(k, l)).sum::<f64>() / (to - from) as f64
-    };
-    let values = order.iter().flat_map(|&k| (0..groups).step_by(of).map(move |from| mean(k, from))).collect();
-    let rows = order.iter().map(|&k| about.ingredients[k].name.clone()).collect();
-    Map { rows, columns: columns.collect(), values }
+    })
+}
+
+/// A row for each ingredient, in their order; of too many, those with the largest values of either sign, and the sum of the others as one more, so that columns sum to
+/// what they are the columns of.
+fn tabulate(ingredients: &[IngredientRef], columns: Vec<String>, value: impl Fn(usize, usize) -> f64) -> Map {
+    let across = 0..columns.len();
+    let sizes = (0..ingredients.len()).map(|k| across.clone().map(|column| value(k, column).abs()).sum());
+    let sizes: Vec<f64> = sizes.collect();
+    let mut order: Vec<usize> = (0..ingredients.len()).collect();
+    order.sort_by(|&a, &b| sizes[b].total_cmp(&sizes[a]));
+    let others = order.split_off(order.len().min(MOST_ROWS));
+    order.sort_unstable();
+    let mut rows: Vec<String> = order.iter().map(|&k| ingredients[k].name.clone()).collect();
+    let mut values = Vec::with_capacity((order.len() + 1) * columns.len());
+    for &k in &order {
+        values.extend(across.clone().map(|column| value(k, column)));
+    }
+    if !others.is_empty() {
+        rows.push(format!("{} others", others.len()));
+        values.extend(across.map(|column| others.iter().map(|&k| value(k, column)).sum::<f64>()));
+    }
+    Map { rows, columns, values }
 }
 
 /// One column a task; `None` unless there are two over the same ingredients.
@@ -101,15 +112,7 @@ fn side_by_side(soups: &[(&Detail, &CoefficientsFile)]) -> Option<Map> {
     }
     let columns = same.iter().map(|(detail, _)| detail.task_id.clone()).collect();
     let by_task: Vec<_> = same.iter().map(|(_, soup)| shares(soup)).collect();
-    let mut order: Vec<usize> = (0..names.len()).collect();
-    if order.len() > MOST_ROWS {
-        let size = |k: usize| by_task.iter().map(|shares| shares[k].mean.abs()).sum::<f64>();
-        order.sort_by(|&a, &b| size(b).total_cmp(&size(a)));
-        order.truncate(MOST_ROWS);
-        order.sort_unstable();
-    }
-    let values = order.iter().flat_map(|&k| by_task.iter().map(move |shares| shares[k].mean)).collect();
-    Some(Map { rows: order.iter().map(|&k| names[k].name.clone()).collect(), columns, values })
+    Some(tabulate(names, columns, |k, task| by_task[task][k].mean))
 }
 
 /// Names without a closing `.weight`, and without the components that nearly all of them have, as long as they stay different.
@@ -275,6 +278,31 @@ mod tests {
         let mut values = vec![0.1; 1000];
         values[7] = 50.0;
         assert_eq!(full(&values), 0.1);
+    }
+
+    #[test]
+    fn what_is_left_out_is_summed() {
+        let ingredient =
+            |k: usize| IngredientRef { name: format!("k{k}"), path: format!("/k{k}").into(), hash: String::new() };
+        let ingredients: Vec<IngredientRef> = (0..100).map(ingredient).collect();
+        let value = |k: usize, column: usize| match (k, column) {
+            (3, 0) => -0.5,
+            (4, 0) => 1.402,
+            (_, 0) => 0.001,
+            _ => 0.01,
+        };
+        let columns = vec!["a".to_string(), "b".to_string()];
+        let map = tabulate(&ingredients, columns.clone(), value);
+        assert_eq!((map.rows.len(), map.rows[MOST_ROWS].as_str()), (MOST_ROWS + 1, "20 others"));
+        assert_eq!(
+            (&map.rows[3..5], map.values[3 * 2], map.values[4 * 2]),
+            (["k3", "k4"].map(String::from).as_slice(), -0.5, 1.402)
+        );
+        for column in 0..2 {
+            let sum: f64 = map.values.iter().skip(column).step_by(2).sum();
+            assert!((sum - 1.0).abs() < 1e-12, "{column}: {sum}");
+        }
+        assert_eq!(tabulate(&ingredients[..80], columns, value).rows[79], "k79");
     }
 
     #[test]

@@ -545,3 +545,17 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn specifications_of_the_experiments() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("experiments");
+    let files = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
+    let files: Vec<PathBuf> = files.filter(|file| file.extension().is_some_and(|ending| ending == "toml")).collect();
+    assert!(files.len() >= 8, "{files:?}");
+    for file in files {
+        let spec = parse_spec(&file).unwrap_or_else(|error| panic!("{error}"));
+        // Those of the paper begin where it does.
+        let varies_it = file.ends_with("5-start.toml");
+        assert_eq!(spec.soup.init == Init::BatchMean, !varies_it, "{}", file.display());
+    }
+}

@@ -263,7 +263,7 @@ impl Planner<'_> {
             let mean = if blocks[0].members.len() > 1 { blocks[0].members.len() } else { members };
             let begun_from = match soup.init {
                 Init::Best => 1,
-                // Scored before it is begun from.
+                // Scored before it is begun from. That it is left for the greedy soup is not known before.
                 Init::Auto => 2 * mean,
                 Init::BatchMean => mean,
                 Init::Uniform => members,

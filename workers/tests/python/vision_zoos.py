@@ -13,9 +13,9 @@ Needs the packages of `../fixtures/requirements.txt`.
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 # Threads that wait must not spin: beside other work that costs a factor of seven. Read when torch is loaded.
@@ -50,6 +50,19 @@ class Family:
 
     resized, epochs = False, 20
     spec = ""
+
+    def sweep(self, folder, name, seed, _splits):
+        """Writes the sweep's specification beside the zoo."""
+        data = "\n".join(f'{split} = "../data/{split}"' for split in ("learn", "select", "test"))
+        (folder / "sweep.toml").write_text(
+            f'name = "{name}"\nseed = {seed}\n[zoo]\ningredients = ["zoo/*"]\n[data]\n{data}\n{self.spec}'
+            "[soup]\nbatch = 40\nmodel_batch = 3\ninner_epochs = 3\n"
+            '[search]\ngreedy_baseline = true\n[search.space]\nmethod = ["mehl", "mehl+"]\n'
+        )
+
+    def samples(self, out, _name, split):
+        """Images and labels of a split of the sweep."""
+        return [(path, int(path.parent.name)) for path in sorted((out / "data" / split).rglob("*.png"))]
 
     def make(self):
         raise NotImplementedError
@@ -115,6 +128,9 @@ class ClipTower(nn.Module):
             act_layer=open_clip.transformer.QuickGELU,
         )  # fmt: skip
         self.model.logit_scale = nn.Parameter(torch.tensor(2.6593))
+        # What is left of the text tower: it takes no part.
+        self.model.token_embedding = nn.Embedding(40, 64)
+        self.model.text_projection = nn.Parameter(torch.zeros(64, 64))
         self.classification_head = nn.Linear(64, CLASSES)
         # Features have length 1: without a scale, as that of CLIP's zero-shot heads, the logits could not differ by much.
         nn.init.normal_(self.classification_head.weight, std=1.5)
@@ -124,20 +140,21 @@ class ClipTower(nn.Module):
         return self.classification_head(features / features.norm(dim=-1, keepdim=True))
 
 
-def documented_conversion():
-    """The first Python program of the page on the public ingredients."""
+def documented(begin, end="```"):
+    """What the page on the public ingredients has between two marks."""
     page = Path(__file__).resolve().parents[3] / "docs" / "imagenet.md"
-    return page.read_text().split("```python\n")[1].split("```")[0]
+    return page.read_text().split(f"{begin}\n")[1].split(end)[0]
 
 
 class Clip(Family):
-    """OpenAI CLIP's visual tower with a head, names as in the published fine-tunes: `module.model.visual.*`."""
+    """OpenAI CLIP's visual tower with a head, names as in the published fine-tunes (`module.model.visual.*`), data in folders as ImageNet's; converted, listed and learned as `docs/imagenet.md` says."""
 
     rate = 1e-3
-    spec = f"""[data.image]
-size = {SIDE}
-resize = {SIDE}
-"""
+    # What is smaller here than what the page's specification is for.
+    smaller = {
+        "heads = 12": "heads = 2", "model_batch = 18": "model_batch = 3", "batch = 128": "batch = 40", "inner_epochs = 5": "inner_epochs = 3",
+        'devices = ["cuda"]': 'devices = ["cpu"]', "[soup]": f"[data.image]\nsize = {SIDE}\nresize = {SIDE}\n\n[soup]",
+    }  # fmt: skip
 
     def make(self):
         return ClipTower()
@@ -146,11 +163,34 @@ resize = {SIDE}
         return plain(CLIP_MEAN, CLIP_STD)
 
     def save(self, model, path):
-        """As a pickled state dict, which becomes safetensors the way `docs/imagenet.md` says."""
-        with tempfile.TemporaryDirectory() as folder:
-            state = {f"module.{name}": tensor for name, tensor in model.state_dict().items()}
-            torch.save(state, Path(folder) / f"{Path(path).name}.pt")
-            subprocess.run([sys.executable, "-c", documented_conversion(), folder, str(Path(path).parent)], check=True)
+        """As a pickled state dict with the name of a published one."""
+        pickled = path.parents[1] / "pt"
+        pickled.mkdir(exist_ok=True)
+        state = {f"module.{name}": tensor for name, tensor in model.state_dict().items()}
+        torch.save(state, pickled / f"model_{path.name.removeprefix('k')}.pt")
+
+    def sweep(self, folder, _name, _seed, splits):
+        python = [sys.executable, "-"]
+        subprocess.run([*python, "pt", "zoo"], input=documented("```python"), text=True, cwd=folder, check=True)
+        for part, samples in {"train": splits["learn"] + splits["select"], "val": splits["test"]}.items():
+            for path, label in samples:
+                image = folder / "imagenet" / part / f"n{label:08}" / path.name
+                image.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(path, image)
+        lists = documented("cd imagenet && python - <<'EOF'", "EOF")
+        subprocess.run(python, input=lists, text=True, cwd=folder / "imagenet", check=True)
+        spec = documented("```toml")
+        for published, here in self.smaller.items():
+            assert spec.count(published) == 1, f"docs/imagenet.md has `{published}` {spec.count(published)} times"
+            spec = spec.replace(published, here)
+        (folder / "sweep.toml").write_text(spec)
+
+    def samples(self, out, name, split):
+        data = out / name / "imagenet"
+        if split == "test":
+            return [(path, int(path.parent.name[1:])) for path in sorted((data / "val").rglob("*.png"))]
+        rows = [line.split(",") for line in (data / f"{split}.csv").read_text().split()[1:]]
+        return [(data / path, int(label[1:])) for path, label in rows]
 
     def load(self, folder):
         tensors = load_file(folder / "model.safetensors")
@@ -260,12 +300,7 @@ def make(out):
             rate, smoothing = family.rate * 10 ** draw.uniform(-1.2, 0), draw.choice([0.0, 0.1])
             fit(base, *tune, rate, draw.choice([0.0, 0.1]), smoothing, 4, 100 * seed + k)
             family.save(base, folder / "zoo" / f"k{k}")
-        data = "\n".join(f'{split} = "../data/{split}"' for split in ("learn", "select", "test"))
-        (folder / "sweep.toml").write_text(
-            f'name = "{name}"\nseed = {seed}\n[zoo]\ningredients = ["zoo/*"]\n[data]\n{data}\n{family.spec}'
-            "[soup]\nbatch = 40\nmodel_batch = 3\ninner_epochs = 3\n"
-            '[search]\ngreedy_baseline = true\n[search.space]\nmethod = ["mehl", "mehl+"]\n'
-        )
+        family.sweep(folder, name, seed, splits)
         print(f"{name}: {INGREDIENTS} ingredients in {folder / 'zoo'}")
 
 
@@ -292,8 +327,7 @@ def check(out):
         transform = family.transform(model)
         tolerance, samples_off = (5e-3, 3) if family.resized else (1e-5, 1)
         for split in ("select", "test"):
-            files = sorted((out / "data" / split).rglob("*.png"))
-            samples = [(path, int(path.parent.name)) for path in files]
+            samples = family.samples(out, name, split)
             loss, right = score(model, samples, transform)
             said = winner[split]
             print(
