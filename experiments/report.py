@@ -34,7 +34,7 @@ class Values(list):
 
     def show(self, digits):
         # A loss that is all but 0 in two significant digits.
-        if 0 < abs(self.mean) < 10**-digits:
+        if 0 < abs(self.mean) < 10**-digits and (self.error or 0) < 10**-digits:
             return f"{self.mean:.1e}" + ("" if self.error is None else f" ± {self.error:.0e}")
         error = "" if self.error is None else f" ± {self.error:.{digits}f}"
         return f"{self.mean:.{digits}f}{error}"
