@@ -88,7 +88,7 @@ def memory_and_time(rows, save):
         peak = of(some, "peak_anonymous_bytes")
         lines.append([
             method, k, of(some, "peak_host_bytes", scale=1 / MB).show(0), of(some, "peak_anonymous_bytes", scale=1 / MB).show(0),
-            f"{(peak.mean - of(first, 'peak_anonymous_bytes').mean) / model:.1f}", some[0]["iterations"], of(some, "seconds").show(2),
+            f"{round((peak.mean - of(first, 'peak_anonymous_bytes').mean) / model, 1) + 0:.1f}", some[0]["iterations"], of(some, "seconds").show(2),
             Values(1000 * row["seconds"] / row["iterations"] for row in some).show(0),
         ])  # fmt: skip
     save("1-memory-and-time", plots.memory_and_time(by, of))
