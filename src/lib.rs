@@ -9,6 +9,8 @@
 //! | [`checkpoint`] | a task's saved state |
 //! | [`host`] | memory of this process, and how much it may have |
 //! | [`files`] | writing files and folders so that no reader sees half of one |
+//! | [`operator_file`] | files that the operator names: secrets and authorities |
+//! | [`server_address`] | addresses of servers, with their passwords, read again when a password changes |
 //! | [`untrusted`] | reading files that somebody else made, within limits |
 //! | [`store`] | the truth about sweeps and tasks of a pool: in Redis, or in memory |
 //! | [`queue`] | tickets that tell workers of work: in RabbitMQ, or within one process |
@@ -17,6 +19,7 @@
 //! | [`logging`] | what the programs of a pool say, as text or JSON |
 //! | [`scheduler`] | what keeps a pool going |
 //! | [`client`] | a client of the scheduler's HTTP API |
+//! | [`retry`] | trying again: pauses that grow, and faults that are said once |
 //! | [`runner`] | the engine's boundary, and the sweep on one machine |
 //! | [`report`] | a sweep as a page that people look at, and its plots |
 //! | [`config`] | settings of the programs of a pool, from file, environment and flags |
@@ -36,10 +39,13 @@ pub mod fuzzing;
 pub mod host;
 pub mod logging;
 pub mod metrics;
+pub mod operator_file;
 pub mod queue;
 pub mod report;
+pub mod retry;
 pub mod runner;
 pub mod scheduler;
+pub mod server_address;
 pub mod store;
 pub mod sweep;
 pub mod task;

@@ -41,15 +41,22 @@ pub const LARGEST_COEFFICIENTS: u64 = 256 << 20;
 /// If there is no such file, it is a folder, pipe, socket or device, it is outside of where this process is [confined](confine) to, or the file
 /// system says no.
 pub fn open(path: &Path) -> io::Result<File> {
-    raise_file_limit();
     check_place(path)?;
+    let file = open_regular(path)?;
+    confine::check_file(path, &file)?;
+    Ok(file)
+}
+
+/// Opens a regular file without asking whether this process is confined: for files that the
+/// operator names, never for files that a specification names.
+pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
+    raise_file_limit();
     // Before opening: to open some devices does something.
     check_regular(&path.metadata()?)?;
     // It may have become a pipe since then: this flag opens one without its writer, and means nothing for a file.
     let flags = i32::try_from(OFlags::NONBLOCK.bits()).map_err(io::Error::other)?;
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
     check_regular(&file.metadata()?)?;
-    confine::check_file(path, &file)?;
     Ok(file)
 }
 
@@ -58,7 +65,11 @@ pub fn open(path: &Path) -> io::Result<File> {
 /// # Errors
 /// As [`open`], or if it has more than `limit` bytes, of which then none is kept.
 pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
-    let file = open(path)?;
+    read_whole(open(path)?, limit)
+}
+
+/// The content of an open file, if it has at most `limit` bytes.
+pub(crate) fn read_whole(file: File, limit: u64) -> io::Result<Vec<u8>> {
     let too_large = |found: u64| {
         let what = format!("expected at most {limit} bytes, found {found}");
         Err(io::Error::new(io::ErrorKind::FileTooLarge, what))

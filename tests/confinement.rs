@@ -7,6 +7,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
+use mehl_soup::operator_file::OperatorFile;
 use mehl_soup::untrusted::{self, Confinement};
 use mehl_soup::zoo::Zoo;
 use safetensors::Dtype;
@@ -32,7 +33,15 @@ fn everything_that_is_confined() {
     untrusted::open(&outside.join("file")).unwrap();
     untrusted::check_module(Path::new("m.pt"), "00").unwrap();
 
-    untrusted::confine(Confinement::new(std::slice::from_ref(&inside), ["AB12".to_string()]).unwrap()).unwrap();
+    // The operator's own files: one outside of the roots, one below, as Kubernetes mounts it.
+    let mounted = inside.join("secrets");
+    fs::create_dir_all(mounted.join("..one")).unwrap();
+    fs::write(mounted.join("..one/url"), "redis://u:hunter2@h").unwrap();
+    symlink("..one", mounted.join("..data")).unwrap();
+    symlink("..data/url", mounted.join("url")).unwrap();
+    let secrets = [OperatorFile::new(outside.join("file")), OperatorFile::new(mounted.join("url"))];
+    let confinement = Confinement::new(std::slice::from_ref(&inside), ["AB12".to_string()]).unwrap();
+    untrusted::confine(confinement.hiding(secrets.clone())).unwrap();
     let again = Confinement::new(std::slice::from_ref(&outside), []).unwrap();
     assert!(untrusted::confine(again).is_err(), "once confined, always so");
 
@@ -62,6 +71,29 @@ fn everything_that_is_confined() {
     assert_eq!(opens(&inside.join("nothing")).unwrap_err().0, std::io::ErrorKind::NotFound);
     refused(&outside.join("nothing"));
 
+    // The process reads its operator's files, and a specification cannot name them, by any name.
+    assert_eq!(secrets[0].read(100).unwrap(), b"content");
+    assert_eq!(secrets[1].read(100).unwrap(), b"redis://u:hunter2@h");
+    refused(&outside.join("file"));
+    fs::hard_link(mounted.join("..one/url"), inside.join("innocent.csv")).unwrap();
+    for name in ["secrets/url", "secrets/..data/url", "secrets/..one/url", "innocent.csv"] {
+        let (kind, text) = opens(&inside.join(name)).unwrap_err();
+        assert_eq!(kind, std::io::ErrorKind::PermissionDenied, "{name}: {text}");
+        assert!(text.contains("operator") && !text.contains("hunter2"), "{name}: {text}");
+    }
+    // A rotation replaces the link: the new file is hidden as well.
+    fs::create_dir(mounted.join("..two")).unwrap();
+    fs::write(mounted.join("..two/url"), "redis://u:next@h").unwrap();
+    symlink("..two", mounted.join("..next")).unwrap();
+    fs::rename(mounted.join("..next"), mounted.join("..data")).unwrap();
+    assert_eq!(secrets[1].read(100).unwrap(), b"redis://u:next@h");
+    assert!(opens(&mounted.join("..two/url")).unwrap_err().1.contains("operator"));
+    // Of what a link leads to outside, it is not said whether it exists.
+    symlink(outside.join("absent"), inside.join("dangling")).unwrap();
+    let answer = |name: &str| opens(&inside.join(name)).unwrap_err().1.replace(name, "NAME");
+    assert_eq!(answer("dangling"), answer("out"));
+    refused(Path::new("/proc/self/environ"));
+
     // Patterns of ingredients.
     let resolve = |pattern: &str| Zoo::resolve(&[pattern.to_string()], &inside).map_err(|e| e.to_string());
     let text = |path: &Path| path.to_str().unwrap().to_string();
@@ -77,6 +109,12 @@ fn everything_that_is_confined() {
         assert!(error.contains("input roots"), "{pattern}: {error}");
     }
     assert!(resolve("door/*").unwrap_err().contains("input roots"));
+    // A wildcard that meets the link: what is behind it makes no difference.
+    let error = |pattern: &str| resolve(pattern).unwrap_err().replace(pattern, "PATTERN");
+    for (there, absent) in [("*/k1", "*/k7"), ("d*r/k1", "d*r/k7"), ("*/file", "*/nothing"), ("d?or/*", "d?or/*x")] {
+        assert_eq!(error(there), error(absent), "{there} {absent}");
+        assert!(error(there).contains("input roots"), "{there}: {}", error(there));
+    }
     symlink(outside.join("k1"), inside.join("k2")).unwrap();
     assert!(resolve("k*").unwrap_err().contains("input roots"), "a link among what a pattern matches");
 

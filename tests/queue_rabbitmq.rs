@@ -15,6 +15,7 @@ use lapin::options::{
 };
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, ExchangeKind};
+use mehl_soup::operator_file::OperatorFile;
 use mehl_soup::queue::contract::{LONG, SHORT, drain, next, next_dead, publish, tickets, until_depth};
 use mehl_soup::queue::{
     DeadLetter, Delivery, QueueError, QueueState, RabbitMq, RabbitMqSettings, Subscription, TicketQueue,
@@ -175,7 +176,7 @@ async fn tls_is_spoken_and_strangers_are_refused() {
     let server = tokio::task::spawn_blocking(move || RabbitServer::start_with_tls(&certificate, &key)).await.unwrap();
     let with = |host: &str, ca_file: Option<&std::path::Path>| {
         let settings = rabbit_settings(format!("amqps://guest:guest@{host}:{}/", server.tls_port()));
-        RabbitMq::start(&RabbitMqSettings { ca_file: ca_file.map(Into::into), ..settings }).unwrap()
+        RabbitMq::start(&RabbitMqSettings { ca_file: ca_file.map(OperatorFile::new), ..settings }).unwrap()
     };
     for host in ["localhost", "127.0.0.1"] {
         let queue = with(host, Some(&ca));

@@ -227,7 +227,7 @@ impl Soak {
 
     /// Tasks that have not ended.
     async fn open(&self, store: &Redis) -> Result<usize, StoreError> {
-        let sweeps = store.sweeps().await?;
+        let sweeps = store.sweeps().await?.records;
         Ok(sweeps.iter().map(|sweep| sweep.tasks() - sweep.count(TaskState::Succeeded)).sum())
     }
 
@@ -251,7 +251,7 @@ async fn soak(seconds: u64) {
     let path = folder.path().to_path_buf();
     let mut soak = tokio::task::spawn_blocking(move || Soak::start(7, &path)).await.unwrap();
     // By a way of its own.
-    let direct = RedisSettings { url: soak.redis.url(), ..soak.site.redis.clone() };
+    let direct = RedisSettings { url: soak.redis.url().into(), ..soak.site.redis.clone() };
     let store = Redis::connect(&direct).await.unwrap();
     let began = Instant::now();
     while began.elapsed() < Duration::from_secs(seconds) {

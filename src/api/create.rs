@@ -97,7 +97,7 @@ fn terms(body: &NewSweepBody, attempts: u32) -> Result<Terms, ApiError> {
     if body.max_running == Some(0) {
         return bad("max_running: expected at least 1, found 0; leave it out for any number");
     }
-    Ok(Terms { priority, cap: body.max_running.unwrap_or(default.cap), attempts })
+    Ok(Terms { priority, cap: body.max_running.unwrap_or(default.cap), attempts, ..default })
 }
 
 /// The specification and its tasks. Takes seconds for the largest.

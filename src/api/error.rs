@@ -80,6 +80,7 @@ impl ApiError {
             Self::MediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type"),
             Self::Store(StoreError::Unreachable(_)) => (StatusCode::SERVICE_UNAVAILABLE, "store_unreachable"),
             Self::Store(StoreError::Full(_)) => (StatusCode::SERVICE_UNAVAILABLE, "store_full"),
+            Self::Store(StoreError::Refused(_)) => (StatusCode::SERVICE_UNAVAILABLE, "store_refused"),
             Self::Store(StoreError::Setup(_)) => (StatusCode::SERVICE_UNAVAILABLE, "store_setup"),
             Self::Store(StoreError::Protocol(_)) | Self::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
             Self::Deadline(_) => (StatusCode::GATEWAY_TIMEOUT, "deadline"),
@@ -91,6 +92,9 @@ impl ApiError {
         match self {
             Self::Store(StoreError::Unreachable(_)) => "the store cannot be reached; repeat it later".to_string(),
             Self::Store(StoreError::Full(_)) => "the store is full; repeat it when there is room again".to_string(),
+            Self::Store(StoreError::Refused(_)) => {
+                "the store takes no writes now; the scheduler's log says why; repeat it later".to_string()
+            }
             Self::Store(StoreError::Setup(_)) => {
                 "the store cannot be used as it is set up; the scheduler's log says why".to_string()
             }
@@ -109,7 +113,7 @@ impl ApiError {
     fn retry_after(&self) -> Option<&'static str> {
         match self {
             Self::Store(StoreError::Unreachable(_)) | Self::Deadline(_) => Some("2"),
-            Self::Store(StoreError::Full(_) | StoreError::Setup(_)) => Some("30"),
+            Self::Store(StoreError::Full(_) | StoreError::Refused(_) | StoreError::Setup(_)) => Some("30"),
             _ => None,
         }
     }

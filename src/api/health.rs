@@ -1,6 +1,7 @@
 //! Probes and metrics. They are answered without a token and name no sweep.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::Json;
 use axum::extract::State;
@@ -23,24 +24,38 @@ pub async fn healthz<S: Store, Q: TicketQueue>(State(_): State<Arc<Api<S, Q>>>) 
     OK
 }
 
-/// Tells whether the store answers and the broker takes messages.
+/// Tells whether the store takes writes and the broker allows what is done with it. Both are asked at most once a second.
 #[utoipa::path(
     get, path = "/readyz", tag = "health", security(()),
     responses((status = 200, body = ReadyBody), (status = 503, body = ReadyBody, description = "One of the two is not `ok`"))
 )]
 pub async fn readyz<S: Store, Q: TicketQueue>(State(api): State<Arc<Api<S, Q>>>) -> (StatusCode, Json<ReadyBody>) {
-    let (store, broker) = (store(&api).await, broker(&api));
+    let (store, broker) = probed(&api).await;
     let is_ready = store == OK && broker == OK;
     let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(ReadyBody { store: store.to_string(), broker: broker.to_string() }))
 }
 
+/// Store and broker, in a word each. Asked at most once in a while: anybody may ask for it.
+async fn probed<S: Store, Q: TicketQueue>(api: &Api<S, Q>) -> (&'static str, &'static str) {
+    let mut last = api.probed.lock().await;
+    if let Some((at, words)) = *last
+        && at.elapsed() < api.settings.probe_age
+    {
+        return words;
+    }
+    let words = tokio::join!(store(api), broker(api));
+    *last = Some((Instant::now(), words));
+    words
+}
+
 async fn store<S: Store, Q>(api: &Api<S, Q>) -> &'static str {
-    // Any question will do; this one costs next to nothing, as there is no sweep of this name.
-    let word = match timeout(api.settings.probe_deadline, api.store.sweep("-")).await {
-        Ok(Ok(_)) => OK,
+    // A write: a server whose disk is full still answers questions.
+    let word = match timeout(api.settings.probe_deadline, api.store.probe()).await {
+        Ok(Ok(())) => OK,
         Ok(Err(StoreError::Unreachable(_))) => "unreachable",
         Ok(Err(StoreError::Full(_))) => "full",
+        Ok(Err(StoreError::Refused(_))) => "refuses",
         Ok(Err(StoreError::Setup(_))) => "cannot be used as it is set up",
         Ok(Err(StoreError::Protocol(_))) => "answers in an unexpected way",
         Err(_) => "no answer in time",
@@ -49,14 +64,15 @@ async fn store<S: Store, Q>(api: &Api<S, Q>) -> &'static str {
     word
 }
 
-fn broker<S, Q: TicketQueue>(api: &Api<S, Q>) -> &'static str {
-    let state = api.queue.state();
-    let word = match state.fault {
-        _ if state.is_blocked => "blocked",
-        _ if state.is_connected => OK,
-        Some(QueueError::Setup(_) | QueueError::Foreign(_)) => "cannot be used as it is set up",
-        Some(QueueError::Closed) => "closed",
-        _ => "unreachable",
+async fn broker<S, Q: TicketQueue>(api: &Api<S, Q>) -> &'static str {
+    // That it is connected says nothing of what it allows.
+    let word = match api.queue.probe(api.settings.probe_deadline).await {
+        _ if api.queue.state().is_blocked => "blocked",
+        Ok(()) => OK,
+        Err(QueueError::Refused(_)) => "refuses",
+        Err(QueueError::Setup(_) | QueueError::Foreign(_)) => "cannot be used as it is set up",
+        Err(QueueError::Closed) => "closed",
+        Err(_) => "unreachable",
     };
     api.metrics.broker_connected.set(i64::from(word == OK));
     word
@@ -68,8 +84,7 @@ pub async fn metrics<S: Store, Q: TicketQueue>(
     State(api): State<Arc<Api<S, Q>>>,
 ) -> Result<impl IntoResponse, ApiError> {
     // They tell of the moment in which they are asked for.
-    store(&api).await;
-    broker(&api);
+    probed(&api).await;
     text(&api.registry)
 }
 

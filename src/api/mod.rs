@@ -40,7 +40,7 @@ pub mod types;
 mod waiting;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -86,6 +86,8 @@ pub struct ApiSettings {
     pub creation_deadline: Duration,
     /// Longest time for a probe of store and broker.
     pub probe_deadline: Duration,
+    /// So long the answer of a probe holds.
+    pub probe_age: Duration,
     /// Most tasks of a sweep.
     pub most_tasks: usize,
     /// Attempts without progress after which a task fails, for sweeps that do not say.
@@ -100,6 +102,7 @@ impl Default for ApiSettings {
             deadline: Duration::from_secs(20),
             creation_deadline: Duration::from_secs(120),
             probe_deadline: Duration::from_secs(2),
+            probe_age: Duration::from_secs(1),
             most_tasks: 100_000,
             attempts: Terms::default().attempts,
             largest_body: LARGEST_BODY,
@@ -119,6 +122,8 @@ pub struct Api<S, Q> {
     known: KnownSweeps,
     creations: Semaphore,
     pages: Arc<Semaphore>,
+    /// What store and broker were found to be, and when.
+    probed: tokio::sync::Mutex<Option<(Instant, (&'static str, &'static str))>>,
 }
 
 impl<S: Store, Q: TicketQueue> Api<S, Q> {
@@ -134,7 +139,8 @@ impl<S: Store, Q: TicketQueue> Api<S, Q> {
     ) -> Self {
         let (changed, known) = (Arc::default(), KnownSweeps::default());
         let (creations, pages) = (Semaphore::new(CREATIONS), Arc::new(Semaphore::new(PAGES)));
-        Self { store, queue, token, settings, metrics, registry, changed, known, creations, pages }
+        let probed = Default::default();
+        Self { store, queue, token, settings, metrics, registry, changed, known, creations, pages, probed }
     }
 
     /// Told whenever a request has changed something that the scheduler acts on.

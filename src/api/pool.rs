@@ -22,7 +22,7 @@ const LETTERS: usize = 100;
     responses((status = 200, body = LoadBody), (status = "4XX", body = ErrorBody), (status = "5XX", body = ErrorBody))
 )]
 pub async fn load<S: Store, Q: TicketQueue>(State(api): State<Arc<Api<S, Q>>>) -> Result<Json<LoadBody>, ApiError> {
-    let sweeps = api.store.sweeps().await?;
+    let sweeps = api.store.live().await?.sweeps.records;
     let workers = api.store.workers().await?.len();
     Ok(Json(LoadBody { workers, ..load_of(&sweeps) }))
 }
@@ -38,7 +38,7 @@ fn load_of(sweeps: &[SweepRecord]) -> LoadBody {
                 0 => usize::MAX,
                 cap => cap.saturating_sub(running),
             };
-            load.runnable += sweep.count(TaskState::Queued).min(room);
+            load.runnable += sweep.count(TaskState::Queued).saturating_sub(sweep.delayed).min(room);
         }
     }
     LoadBody { wanted: load.runnable + load.running, ..load }
@@ -94,12 +94,14 @@ mod tests {
             created: 0,
             priority: 0,
             cap,
+            attempts: 3,
             paced: false,
             counts: [(TaskState::Queued, queued), (TaskState::Running, running), (TaskState::Waiting, 1)].into(),
             ready: 0,
+            delayed: 0,
         };
         let sweeps = [
-            sweep(Order::Continue, 0, 7, 1),
+            SweepRecord { delayed: 2, ..sweep(Order::Continue, 0, 9, 1) },
             sweep(Order::Continue, 3, 5, 2),
             sweep(Order::Continue, 2, 5, 2),
             sweep(Order::Pause, 0, 9, 1),

@@ -47,7 +47,7 @@ pub async fn sweeps<S: Store, Q: TicketQueue>(
         return Err(ApiError::BadRequest(format!("limit: expected 1 to {LARGEST_PAGE}, found {limit}")));
     }
     let after = query.after.as_deref().map(cursor).transpose()?;
-    let mut sweeps = api.store.sweeps().await?;
+    let mut sweeps = api.store.sweeps().await?.records;
     sweeps.sort_by(|a, b| (b.created, &b.id).cmp(&(a.created, &a.id)));
     // By place in time, not by sweep: the one that ended the last page may be gone.
     let mut rest =

@@ -4,6 +4,7 @@
 
 mod config;
 mod demo;
+mod doctor;
 pub mod exit;
 pub mod healthcheck;
 mod inspect;
@@ -49,8 +50,8 @@ enum Command {
     Materialize(materialize::MaterializeArgs),
     /// Write what came of a sweep as one HTML page, with plots
     Report(report::ReportArgs),
-    /// Serve a pool of workers: take sweeps over HTTP, hand out their tasks, look after tasks whose workers were lost. Holds nothing itself: end it and
-    /// start it again at any time, or run two
+    /// Serve a pool of workers: take sweeps over HTTP, hand out their tasks, look after tasks whose workers were lost. All state is in Redis: end it
+    /// and start it again at any time, or run two
     Serve(serve::ServeArgs),
     /// Give a sweep to a scheduler, for its pool of workers; prints its id
     Submit(submit::SubmitArgs),
@@ -72,6 +73,8 @@ enum Command {
     Delete(actions::ActionArgs),
     /// Show the configuration of the pool's programs, with where each value came from; secrets are hidden
     Config(config::ShowArgs),
+    /// Compare what Redis keeps about sweeps with their tasks' own states; `--repair` mends what differs. Ends with 1 if something is left
+    Doctor(doctor::DoctorArgs),
     /// Ask the scheduler on this machine whether it lives; ends with 0 if it does. For the health check of a container
     Healthcheck(healthcheck::HealthcheckArgs),
 }
@@ -154,6 +157,7 @@ pub fn main() -> Exit {
         Command::Materialize(args) => materialize::materialize(&args),
         Command::Report(args) => report::report(&args),
         Command::Config(args) => config::show(&args),
+        Command::Doctor(args) => doctor::doctor(&args),
         Command::Healthcheck(args) => healthcheck::scheduler(&args),
     }
 }

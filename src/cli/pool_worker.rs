@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::exit::Exit;
+use super::exit::{Exit, leave};
 use super::service::{Service, ServiceError, connect_queue, connect_store};
 use crate::config::{Config, ConfigArgs, WorkerConfig};
 use crate::logging;
@@ -24,6 +24,8 @@ use crate::zoo::HashCache;
 
 /// Longest wait for the answer of the store, or of an input root, to a probe.
 const PROBE: Duration = Duration::from_secs(2);
+/// Longest wait for the engine's last iteration when the worker ends.
+const LAST_ITERATION: Duration = Duration::from_secs(10);
 
 /// Flags of `mehl-soup-worker serve`.
 #[derive(Debug, Args)]
@@ -61,7 +63,7 @@ pub fn serve_worker<E: SoupEngine + 'static>(
     if let Err(error) = logging::start(config.log_format) {
         return Exit::Usage.say(error);
     }
-    if let Err(error) = restrict(&config.worker) {
+    if let Err(error) = restrict(&config) {
         return Exit::Usage.say(error);
     }
     if let Err(error) = prepare(&config.worker) {
@@ -73,18 +75,17 @@ pub fn serve_worker<E: SoupEngine + 'static>(
         Err(error) => return Exit::Failed.say(error),
     };
     let exit = service.end(run(&config, args.once, engine, service.stop()));
-    if exit != Exit::Done {
-        // An engine that stands still keeps its thread, and with it the process.
-        std::process::exit(i32::from(exit.code()));
-    }
-    exit
+    // An engine that stands still keeps its thread. Exit handlers must not run beside it.
+    leave(exit)
 }
 
-/// From here on, this process reads and runs what its configuration allows only.
-fn restrict(worker: &WorkerConfig) -> Result<(), String> {
+/// From now on, specifications make this process read and run only what its configuration allows.
+fn restrict(config: &Config) -> Result<(), String> {
+    let worker = &config.worker;
     let roots = worker.input_roots().map_err(|error| error.to_string())?;
     let modules = worker.torchscript_allow.iter().map(|hash| hash.to_hex().to_string());
     let confinement = Confinement::new(roots, modules).map_err(|error| error.to_string())?;
+    let confinement = confinement.hiding(config.operator_files.iter().cloned());
     confine(confinement).map_err(|_| "this process is confined already".to_string())
 }
 
@@ -126,6 +127,10 @@ async fn run<E: SoupEngine + 'static>(
     let settings = worker.settings(once);
     let ended = serve(&*store, &*queue, &compute, &settings, &about(&worker), watch, stop).await;
     drop(timeout(Duration::from_secs(2), queue.close()).await);
+    let patience = if matches!(ended, Err(WorkerError::Stalled)) { Duration::ZERO } else { LAST_ITERATION };
+    if !compute.finish(patience) {
+        tracing::warn!("the engine did not stop in time: the process ends without it");
+    }
     match ended {
         Ok(_) => Ok(()),
         Err(error @ WorkerError::Stalled) => Err(ServiceError::internal(error)),
@@ -146,21 +151,20 @@ impl<S: Store + 'static, Q: TicketQueue + 'static> Probed for Probe<S, Q> {
         self.metrics.heartbeat_age()
     }
 
-    /// Whether store and broker answer, which is noted for the metrics, and whether the input roots can be read.
+    /// Whether store and broker do what is asked of them, which is noted for the metrics, and whether the input roots can be read.
     async fn faults(&self) -> Vec<String> {
         self.metrics.refresh();
-        // There is no sweep of this name: the answer costs next to nothing.
-        let stored = timeout(PROBE, self.store.sweep("-")).await.is_ok_and(|answer| answer.is_ok());
-        let state = self.queue.state();
-        let connected = state.is_connected;
-        self.metrics.redis_connected.set(i64::from(stored));
-        self.metrics.broker_connected.set(i64::from(connected && !state.is_blocked));
+        let (stored, queued) = tokio::join!(timeout(PROBE, self.store.probe()), self.queue.probe(PROBE));
         let mut faults = Vec::new();
-        if !stored {
-            faults.push("the store does not answer".to_string());
+        match stored {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => faults.push(error.to_string()),
+            Err(_) => faults.push("the store does not answer".to_string()),
         }
-        if !connected {
-            faults.push("the broker is not connected".to_string());
+        self.metrics.redis_connected.set(i64::from(faults.is_empty()));
+        self.metrics.broker_connected.set(i64::from(queued.is_ok() && !self.queue.state().is_blocked));
+        if let Err(error) = queued {
+            faults.push(error.to_string());
         }
         for root in &self.roots {
             // A network file system that hangs must not hang the runtime.

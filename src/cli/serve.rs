@@ -17,6 +17,7 @@ use crate::logging;
 use crate::metrics::Metrics;
 use crate::queue::{RabbitMq, TicketQueue};
 use crate::scheduler::{PlanSettings, Scheduler, SchedulerSettings, Turn, Watcher};
+use crate::store::StoreError;
 
 /// How long requests on their way have to end.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -99,7 +100,7 @@ async fn schedule(
     drop(take_over.send_replace(router(api)));
     let settings = scheduler_settings(config);
     let scheduler = Scheduler { store: &*store, queue: &*queue, settings: &settings, wake: &wake };
-    scheduler.run(stop, &Counted(metrics)).await.map_err(ServiceError::usage)?;
+    scheduler.run(stop, &Counted(metrics)).await;
     Ok(Some(queue))
 }
 
@@ -125,6 +126,10 @@ struct Counted(Metrics);
 impl Watcher for Counted {
     fn turned(&self, turn: &Turn, _: Duration) {
         self.0.turned(turn);
+    }
+
+    fn faulted(&self, _: &StoreError) {
+        self.0.redis_connected.set(0);
     }
 }
 

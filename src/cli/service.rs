@@ -6,14 +6,15 @@ use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use super::exit::Exit;
+use super::exit::{Exit, leave};
 use crate::config::Config;
 use crate::queue::RabbitMq;
-use crate::store::{Redis, StoreError};
+use crate::retry::{Faults, pauses};
+use crate::store::Redis;
 use crate::untrusted::printable;
 
-/// Waits between two tries to reach a server.
-const PAUSE: Duration = Duration::from_secs(1);
+/// Waits between two tries to reach a server: the first and the longest.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
 
 /// Why a service ended without being asked to.
 #[derive(Debug)]
@@ -61,7 +62,7 @@ impl Service {
         let (asked, stop) = watch::channel(false);
         ctrlc::set_handler(move || {
             if asked.send_replace(true) {
-                std::process::exit(i32::from(Exit::Stopped.code()));
+                leave(Exit::Stopped);
             }
         })
         .map_err(|error| format!("cannot listen for signals: {error}"))?;
@@ -100,25 +101,17 @@ pub(super) async fn connect_store(
     mut stop: watch::Receiver<bool>,
 ) -> Result<Option<Redis>, ServiceError> {
     let settings = config.redis_settings().map_err(ServiceError::usage)?;
-    let mut said = None;
+    let (mut faults, mut delays) = (Faults::default(), pauses(PAUSES.0, PAUSES.1));
     loop {
         match Redis::connect(&settings).await {
             Ok(store) => return Ok(Some(store)),
             Err(error) if !error.is_retryable() => return Err(ServiceError::usage(error)),
-            Err(error) => say_once(&mut said, &error),
+            Err(error) => faults.met(&error, |text| tracing::warn!("{}; trying again", printable(text))),
         }
         tokio::select! {
             _ = stop.wait_for(|stop| *stop) => return Ok(None),
-            () = sleep(PAUSE) => {}
+            () = sleep(delays.next().unwrap_or(PAUSES.1)) => {}
         }
-    }
-}
-
-fn say_once(said: &mut Option<String>, error: &StoreError) {
-    let text = error.to_string();
-    if said.as_ref() != Some(&text) {
-        tracing::warn!("{}; trying again", printable(&text));
-        *said = Some(text);
     }
 }
 

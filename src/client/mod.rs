@@ -1,6 +1,5 @@
 //! A client of the scheduler's HTTP API: one blocking call a request, each with a deadline.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,7 +10,7 @@ use ureq::tls::{PemItem, RootCerts, TlsConfig};
 
 use crate::api::types::{ErrorBody, ErrorDetail};
 use crate::config::Secret;
-use crate::untrusted;
+use crate::operator_file::OperatorFile;
 
 /// Largest answer that is read, in bytes: results of a hundred thousand tasks, or a coefficients file.
 const LARGEST_ANSWER: u64 = 1 << 30;
@@ -32,7 +31,7 @@ pub struct ClientSettings {
     /// Longest wait for an answer.
     pub timeout: Duration,
     /// Authorities to trust for https, in place of the well-known ones.
-    pub ca_file: Option<PathBuf>,
+    pub ca_file: Option<OperatorFile>,
 }
 
 /// Why a request was not done, by what the caller does next. No message holds the token.
@@ -97,8 +96,8 @@ impl Client {
             .max_redirects(0)
             .timeout_global(Some(settings.timeout));
         if let Some(file) = &settings.ca_file {
-            let fault = |what: String| ClientError::Setup(format!("client.ca_file {}: {what}", file.display()));
-            let pem = untrusted::read(file, LARGEST_AUTHORITIES).map_err(|e| fault(e.to_string()))?;
+            let fault = |what: String| ClientError::Setup(format!("client.ca_file {}: {what}", file));
+            let pem = file.read(LARGEST_AUTHORITIES).map_err(|e| fault(e.to_string()))?;
             let mut authorities = Vec::new();
             for item in ureq::tls::parse_pem(&pem) {
                 if let PemItem::Certificate(certificate) = item.map_err(|e| fault(e.to_string()))? {

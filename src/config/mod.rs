@@ -27,7 +27,19 @@ pub use sources::Origin;
 pub use value::{Kind, Value};
 
 use crate::logging::LogFormat;
+use crate::operator_file::OperatorFile;
 use sources::Layers;
+
+/// Keys of all settings that name a file.
+const FILES: [&str; 7] = [
+    "redis.url_file",
+    "redis.ca_file",
+    "amqp.url_file",
+    "amqp.ca_file",
+    "scheduler.token_file",
+    "client.token_file",
+    "client.ca_file",
+];
 
 /// Where Redis is.
 #[derive(Debug, Clone)]
@@ -35,7 +47,7 @@ pub struct RedisConfig {
     /// Address.
     pub url: SecretSource,
     /// Authorities to trust, in place of the well-known ones.
-    pub ca_file: Option<PathBuf>,
+    pub ca_file: Option<OperatorFile>,
     /// Longest wait for an answer.
     pub timeout: Duration,
 }
@@ -46,7 +58,7 @@ pub struct AmqpConfig {
     /// Address.
     pub url: SecretSource,
     /// Authorities to trust, in place of the well-known ones.
-    pub ca_file: Option<PathBuf>,
+    pub ca_file: Option<OperatorFile>,
     /// A connection that is silent for twice this long is given up.
     pub heartbeat: Duration,
     /// Longest wait for an answer.
@@ -112,7 +124,7 @@ pub struct ClientConfig {
     /// Longest wait for an answer.
     pub timeout: Duration,
     /// Authorities to trust for https, in place of the well-known ones.
-    pub ca_file: Option<PathBuf>,
+    pub ca_file: Option<OperatorFile>,
 }
 
 /// The configuration.
@@ -132,6 +144,8 @@ pub struct Config {
     pub worker: WorkerConfig,
     /// `[client]`.
     pub client: ClientConfig,
+    /// Every file that the configuration names or comes from, in no order that matters.
+    pub operator_files: Vec<OperatorFile>,
     /// What `mehl-soup config` shows.
     pub shown: Vec<Shown>,
 }
@@ -188,11 +202,13 @@ impl Config {
         surroundings: &Surroundings,
     ) -> Result<Self, ConfigError> {
         let mut layers = Layers::new();
+        let mut operator_files = Vec::new();
         let named = |(name, value): &(OsString, OsString)| {
             (name == env_names::FILE && !value.is_empty()).then(|| PathBuf::from(value))
         };
         if let Some(file) = args.config.clone().or_else(|| surroundings.environment.iter().find_map(named)) {
-            layers.file(&file);
+            layers.file(&OperatorFile::new(&file), &file);
+            operator_files.push(OperatorFile::new(file));
         }
         layers.environment(surroundings.environment.iter().cloned());
         layers.flags(args.set.iter().map(Assignment::text), flags);
@@ -209,7 +225,8 @@ impl Config {
             layers.make("worker.orphan_seconds", Value::Number(5 * lease));
         }
         let mut reader = Reader { layers };
-        let config = reader.config();
+        let mut config = reader.config();
+        config.operator_files.extend(operator_files);
         reader.check(&config);
         if reader.layers.faults.is_empty() { Ok(config) } else { Err(ConfigError(reader.layers.faults)) }
     }
@@ -261,8 +278,8 @@ impl Reader {
         }
     }
 
-    fn path(&self, key: &str) -> Option<PathBuf> {
-        self.layers.get(key).map(|found| found.value.path())
+    fn file(&self, key: &str) -> Option<OperatorFile> {
+        self.layers.get(key).map(|found| OperatorFile::new(found.value.path()))
     }
 
     fn secret(&self, given: &'static str, file: &'static str) -> Option<SecretSource> {
@@ -271,7 +288,11 @@ impl Reader {
             return Some(SecretSource::Given { key: given, origin: found.origin.clone(), secret });
         }
         let found = self.layers.get(file)?;
-        Some(SecretSource::File { key: file, origin: found.origin.clone(), path: found.value.path() })
+        Some(SecretSource::File {
+            key: file,
+            origin: found.origin.clone(),
+            path: OperatorFile::new(found.value.path()),
+        })
     }
 
     /// One that has a default.
@@ -291,12 +312,12 @@ impl Reader {
             log_format: LogFormat::parse(&self.text("log.format")).unwrap_or(LogFormat::Text),
             redis: RedisConfig {
                 url: self.address("redis.url", "redis.url_file"),
-                ca_file: self.path("redis.ca_file"),
+                ca_file: self.file("redis.ca_file"),
                 timeout: self.seconds("redis.timeout_seconds"),
             },
             amqp: AmqpConfig {
                 url: self.address("amqp.url", "amqp.url_file"),
-                ca_file: self.path("amqp.ca_file"),
+                ca_file: self.file("amqp.ca_file"),
                 heartbeat: self.seconds("amqp.heartbeat_seconds"),
                 timeout: self.seconds("amqp.timeout_seconds"),
             },
@@ -333,8 +354,9 @@ impl Reader {
                 server: self.text("client.server").trim_end_matches('/').to_string(),
                 token: self.secret("client.token", "client.token_file"),
                 timeout: self.seconds("client.timeout_seconds"),
-                ca_file: self.path("client.ca_file"),
+                ca_file: self.file("client.ca_file"),
             },
+            operator_files: FILES.iter().filter_map(|key| self.file(key)).collect(),
             shown: SETTINGS.iter().map(|setting| self.shown(setting)).collect(),
         }
     }

@@ -1,13 +1,13 @@
 //! Values that are never shown.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
 
 use serde::{Serialize, Serializer};
 
 use super::fault::{ConfigError, Fault};
 use super::sources::Origin;
-use crate::untrusted;
+use crate::operator_file::OperatorFile;
+use crate::server_address::ServerAddress;
 
 /// What is shown in place of a secret.
 pub const HIDDEN: &str = "(hidden)";
@@ -73,7 +73,7 @@ pub enum SecretSource {
         /// Where its value came from.
         origin: Origin,
         /// The file.
-        path: PathBuf,
+        path: OperatorFile,
     },
 }
 
@@ -85,7 +85,23 @@ impl SecretSource {
     pub fn read(&self) -> Result<Secret, ConfigError> {
         match self {
             Self::Given { secret, .. } => Ok(secret.clone()),
-            Self::File { path, .. } => read(path).map_err(|why| self.fault(format!("{}: {why}", path.display()))),
+            Self::File { path, .. } => read(path).map_err(|why| self.fault(format!("{path}: {why}"))),
+        }
+    }
+
+    /// The secret as the address of a server. One in a file is read again with each connection.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn address(&self) -> Result<ServerAddress, ConfigError> {
+        let now = self.read()?;
+        match self {
+            Self::Given { .. } => Ok(now.expose().into()),
+            Self::File { .. } => {
+                let source = self.clone();
+                let read = move || source.read().map(|secret| secret.0).map_err(|e| e.to_string());
+                Ok(ServerAddress::renewable(read))
+            }
         }
     }
 
@@ -96,8 +112,8 @@ impl SecretSource {
     }
 }
 
-fn read(path: &Path) -> Result<Secret, String> {
-    let bytes = untrusted::read(path, LARGEST).map_err(|e| e.to_string())?;
+fn read(path: &OperatorFile) -> Result<Secret, String> {
+    let bytes = path.read(LARGEST).map_err(|e| e.to_string())?;
     // The error of the conversion holds the bytes.
     let text = String::from_utf8(bytes).map_err(|_| "is not text".to_string())?;
     match text.trim() {
@@ -125,7 +141,7 @@ mod tests {
         let source = |name: &str| SecretSource::File {
             key: "redis.url_file",
             origin: Origin::Flag,
-            path: folder.path().join(name),
+            path: OperatorFile::new(folder.path().join(name)),
         };
         for (name, content) in [("good", "hunter2\n"), ("empty", " \n"), ("bytes", "hunter2")] {
             std::fs::write(folder.path().join(name), content).unwrap();

@@ -18,7 +18,7 @@ impl Config {
     /// If the file of its address cannot be read.
     pub fn redis_settings(&self) -> Result<RedisSettings, ConfigError> {
         Ok(RedisSettings {
-            url: self.redis.url.read()?.expose().to_string(),
+            url: self.redis.url.address()?,
             ca_file: self.redis.ca_file.clone(),
             installation: self.installation.clone(),
             timeout: self.redis.timeout,
@@ -31,7 +31,7 @@ impl Config {
     /// If the file of its address cannot be read.
     pub fn rabbitmq_settings(&self, connection_name: &str) -> Result<RabbitMqSettings, ConfigError> {
         Ok(RabbitMqSettings {
-            url: self.amqp.url.read()?.expose().to_string(),
+            url: self.amqp.url.address()?,
             ca_file: self.amqp.ca_file.clone(),
             installation: self.installation.clone(),
             connection_name: connection_name.to_string(),

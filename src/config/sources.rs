@@ -12,8 +12,8 @@ use super::env_names;
 use super::fault::Fault;
 use super::settings::{Preset, SETTINGS, Setting, find};
 use super::value::Value;
+use crate::operator_file::OperatorFile;
 use crate::sweep::parse::nearest;
-use crate::untrusted;
 
 /// Largest configuration file, in bytes.
 const LARGEST: u64 = 1 << 20;
@@ -89,9 +89,9 @@ impl Layers {
     }
 
     /// A file: TOML, YAML or JSON, by its name.
-    pub fn file(&mut self, path: &Path) {
+    pub fn file(&mut self, file: &OperatorFile, path: &Path) {
         let origin = Origin::File(path.to_path_buf());
-        match read(path) {
+        match read(file, path) {
             Ok(table) => self.table("", &table, &origin),
             Err(problem) => self.faults.push(Fault { key: String::new(), origin: Some(origin), problem }),
         }
@@ -212,14 +212,14 @@ impl Layers {
 }
 
 /// The messages of parsers may hold a line of the file, and with it a secret: only what is known to hold none is passed on.
-fn read(path: &Path) -> Result<config::Map<String, config::Value>, String> {
+fn read(file: &OperatorFile, path: &Path) -> Result<config::Map<String, config::Value>, String> {
     let (format, name) = match path.extension().and_then(OsStr::to_str) {
         Some("toml") => (FileFormat::Toml, "TOML"),
         Some("yaml" | "yml") => (FileFormat::Yaml, "YAML"),
         Some("json") => (FileFormat::Json, "JSON"),
         _ => return Err("expected a name that ends with .toml, .yaml, .yml or .json".to_string()),
     };
-    let bytes = untrusted::read(path, LARGEST).map_err(|e| e.to_string())?;
+    let bytes = file.read(LARGEST).map_err(|e| e.to_string())?;
     let text = String::from_utf8(bytes).map_err(|_| "is not UTF-8".to_string())?;
     if text.trim().is_empty() {
         return Ok(config::Map::new());

@@ -30,7 +30,7 @@ fn of_file(path: &std::path::Path) -> Result<Config, ConfigError> {
 fn without_anything_there_are_the_defaults() {
     let config = resolve(&[], &[("PATH", "/bin"), ("MEHL_SOUP_SERVICE_PORT", "tcp://10.0.0.1:80")]).unwrap();
     assert_eq!(config.installation, "mehl-soup");
-    assert_eq!(config.redis_settings().unwrap().url, "redis://127.0.0.1:6379/");
+    assert_eq!(config.redis_settings().unwrap().url.read().unwrap(), "redis://127.0.0.1:6379/");
     assert_eq!(config.redis.timeout, Duration::from_secs(2));
     assert_eq!(config.scheduler.listen.to_string(), "127.0.0.1:7070");
     assert_eq!((config.scheduler.max_body_bytes, config.scheduler.max_tasks), (2_162_688, 100_000));
@@ -166,8 +166,8 @@ fn secrets_come_directly_or_by_file_and_are_shown_by_nothing() {
         ("MEHL_SOUP__CLIENT__TOKEN", "hunter2"),
     ];
     let config = resolve(&[], &direct).unwrap();
-    assert_eq!(config.redis_settings().unwrap().url, "redis://me:hunter2@h/");
-    assert_eq!(config.rabbitmq_settings("x").unwrap().url, "amqp://me:hunter2@h/");
+    assert_eq!(config.redis_settings().unwrap().url.read().unwrap(), "redis://me:hunter2@h/");
+    assert_eq!(config.rabbitmq_settings("x").unwrap().url.read().unwrap(), "amqp://me:hunter2@h/");
     assert_eq!(config.scheduler.token().unwrap().unwrap().expose(), "hunter2");
     assert_eq!(config.client.token().unwrap().unwrap().expose(), "hunter2");
     let shown = format!("{config:?} {}", serde_json::to_string(&config.shown).unwrap());

@@ -26,6 +26,7 @@ pub struct Metrics {
     leases_expired: IntCounter,
     dead_letters: IntCounter,
     malformed_letters: IntCounter,
+    aside: IntGauge,
 }
 
 impl Metrics {
@@ -46,9 +47,10 @@ impl Metrics {
             leases_expired: series::LEASES_EXPIRED.counter(registry)?,
             dead_letters: series::DEAD_LETTERS.counter(registry)?,
             malformed_letters: series::MALFORMED_LETTERS.counter(registry)?,
+            aside: series::SWEEPS_SET_ASIDE.count(registry)?,
         };
         series::BUILD_INFO.counts(registry)?.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        metrics.set_tasks(&[]);
+        metrics.set_tasks(&[], &BTreeMap::new());
         metrics.set_tickets(0, 0);
         Ok(metrics)
     }
@@ -59,7 +61,8 @@ impl Metrics {
         self.leases_expired.inc_by(turn.expired.len() as u64);
         self.dead_letters.inc_by(turn.dead.1 as u64);
         self.malformed_letters.inc_by(turn.malformed as u64);
-        self.set_tasks(&turn.sweeps);
+        self.set_tasks(&turn.sweeps, &turn.ended);
+        self.aside.set(whole(turn.aside.len()));
         self.set_tickets(turn.tickets.0, turn.tickets.1);
         self.workers.set(whole(turn.workers));
         self.window.set(whole(turn.window));
@@ -70,10 +73,10 @@ impl Metrics {
         self.tickets.with_label_values(&["broker"]).set(whole(broker));
     }
 
-    /// Counts the tasks of these sweeps, all that there are.
-    pub fn set_tasks(&self, sweeps: &[SweepRecord]) {
+    /// Counts the tasks of these sweeps, and those of the sweeps that have ended.
+    pub fn set_tasks(&self, sweeps: &[SweepRecord], ended: &BTreeMap<TaskState, usize>) {
         let mut counts: BTreeMap<TaskState, usize> = TaskState::ALL.into_iter().map(|state| (state, 0)).collect();
-        for (state, count) in sweeps.iter().flat_map(|sweep| &sweep.counts) {
+        for (state, count) in sweeps.iter().flat_map(|sweep| &sweep.counts).chain(ended) {
             *counts.entry(*state).or_default() += count;
         }
         for (state, count) in counts {

@@ -80,6 +80,7 @@ series! {
     LEASES_EXPIRED = Scheduler "leases_expired_total" [] Counter, "tasks", "Tasks that were taken from a worker whose lease ran out";
     DEAD_LETTERS = Scheduler "dead_letters_total" [] Counter, "messages", "Messages taken from the dead-letter queue";
     MALFORMED_LETTERS = Scheduler "malformed_letters_total" [] Counter, "messages", "Dead letters that are no tickets; GET /v1/dead-letters lists them";
+    SWEEPS_SET_ASIDE = Scheduler "sweeps_set_aside" [] Level, "records", "Sweeps and tasks whose records cannot be read: the scheduler leaves them alone, and its log says why";
     HTTP_REQUESTS = Scheduler "http_requests_total" ["route", "code"] Counter, "requests", "Answers of the HTTP API by route and status code";
     ITERATION_DURATION = Worker "iteration_duration_seconds" ["phase"] PHASE, "seconds", "Time of an iteration by phase: data, mix, forward, backward, project, update, and snapshot where a checkpoint was made; by the host's clock, and on CUDA, for what is queued there, by events that are read one iteration late";
     ITERATIONS = Worker "iterations_total" [] Counter, "iterations", "Optimizer steps of this process";

@@ -215,7 +215,7 @@ fn outcome(ended: &Ended) -> &'static str {
         Ended::LetGo(Onward::Queued(_)) => "released",
         Ended::LetGo(Onward::State(TaskState::Failed)) => "failed",
         Ended::LetGo(Onward::State(state)) => state.as_str(),
-        Ended::Crashed(_) => "crashed",
+        Ended::Crashed => "crashed",
         Ended::Fenced => "fenced",
         Ended::Orphaned => "orphaned",
         Ended::Stalled(_) => "stalled",

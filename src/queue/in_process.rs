@@ -96,6 +96,10 @@ impl TicketQueue for InProcess {
         Ok(dead.map(|dead| InProcessDead { queue: self.clone(), dead, is_settled: false }))
     }
 
+    async fn probe(&self, _: Duration) -> Result<(), QueueError> {
+        if self.state().is_connected { Ok(()) } else { Err(QueueError::Closed) }
+    }
+
     fn state(&self) -> QueueState {
         let is_connected = !self.0.locked().is_closed;
         let fault = (!is_connected).then_some(QueueError::Closed);

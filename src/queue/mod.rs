@@ -49,10 +49,16 @@ pub enum QueueError {
     /// The queue, the channel or the subscription ended under the caller. Repeat it: everything is declared anew.
     #[error("the queue was taken away: {0}")]
     Withdrawn(String),
-    /// Address, certificate, password or rights are wrong. A person has to change them; it is tried again all the while.
+    /// The broker refuses for now: the user, the password, or a permission. Repeat it later: it
+    /// passes once the broker is mended, or the password's file is replaced.
+    #[error("the broker refuses: {0}")]
+    Refused(String),
+    /// Address, certificate or password are wrong, and were never right since this program began. A person has to change them before it is started
+    /// again; it is tried again all the while.
     #[error("the broker cannot be used: {0}")]
     Setup(String),
-    /// An exchange or queue of our name is there, declared in another way. A person has to remove it, or name the installation otherwise.
+    /// An exchange or queue of our name is there, declared in another way, since before this program began. A person has to remove it, or name the
+    /// installation otherwise.
     #[error("the name is taken: {0}")]
     Foreign(String),
     /// [`close`](TicketQueue::close) was called.
@@ -63,7 +69,7 @@ pub enum QueueError {
 impl QueueError {
     /// Whether the same call may succeed later without anybody changing anything.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Unreachable(_) | Self::Blocked(_) | Self::Withdrawn(_))
+        matches!(self, Self::Unreachable(_) | Self::Blocked(_) | Self::Withdrawn(_) | Self::Refused(_))
     }
 }
 
@@ -138,6 +144,11 @@ pub trait TicketQueue: Send + Sync {
         &self,
         patience: Duration,
     ) -> impl Future<Output = Result<Option<Self::DeadLetter>, QueueError>> + Send;
+    /// Asks the broker whether everything that is done with the queue is allowed now.
+    ///
+    /// # Errors
+    /// Why not.
+    fn probe(&self, patience: Duration) -> impl Future<Output = Result<(), QueueError>> + Send;
     /// What is known without asking.
     fn state(&self) -> QueueState;
     /// Ends subscriptions and connections. Whatever is asked afterwards is answered with [`QueueError::Closed`].

@@ -20,6 +20,12 @@ pub trait SoupEngine {
     /// `known` holds what an earlier, interrupted attempt had already found out; entries whose hashes still agree are not scored again.
     fn scores(&mut self, known: Option<Manifest>, host: &mut dyn ScoresHost) -> Result<Manifest, EngineError>;
 
+    /// Whether what this engine has open is still what a task of this manifest computes with: the same contents, in files that did not change since.
+    /// One that does not suit is dropped, and another is made.
+    fn suits(&self, _manifest: &Manifest) -> bool {
+        true
+    }
+
     /// Runs one task to its end, or until the host says stop.
     ///
     /// `resume` continues from a checkpoint; one of another task, zoo or schema is [`EngineError::ForeignCheckpoint`].

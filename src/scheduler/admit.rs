@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
-use crate::store::{NewSweep, NewTask, Stage, Store, StoreError};
+use crate::store::{Backoff, NewSweep, NewTask, Stage, Store, StoreError};
 use crate::sweep::expand::expand;
 use crate::sweep::spec::Spec;
 use crate::task::{Task, TaskKey, is_id};
@@ -31,11 +31,13 @@ pub struct Terms {
     pub cap: u32,
     /// Attempts that may end without progress before a task fails, at least 1.
     pub attempts: u32,
+    /// Wait before the attempt after a crash.
+    pub backoff: Backoff,
 }
 
 impl Default for Terms {
     fn default() -> Self {
-        Self { priority: 0, cap: 0, attempts: 3 }
+        Self { priority: 0, cap: 0, attempts: 3, backoff: Backoff::default() }
     }
 }
 
@@ -92,6 +94,7 @@ pub fn new_sweep(id: String, spec: &Spec, terms: Terms) -> NewSweep {
         // A part of a second is a second: 0 would be no limit.
         max_seconds: spec.search.max_seconds.map_or(0, |seconds| seconds.ceil() as u64),
         paced: spec.search.asha.is_some(),
+        backoff: terms.backoff,
     }
 }
 
@@ -141,7 +144,10 @@ async fn compare(store: &impl Store, id: &str, spec: &Spec, terms: Terms) -> Res
     if record.priority != terms.priority {
         return taken("priority");
     }
-    if record.cap != terms.cap { taken("limit of running tasks") } else { Ok(()) }
+    if record.cap != terms.cap {
+        return taken("limit of running tasks");
+    }
+    if record.attempts != terms.attempts.max(1) { taken("number of attempts") } else { Ok(()) }
 }
 
 async fn is_creating(store: &impl Store, id: &str) -> Result<bool, StoreError> {

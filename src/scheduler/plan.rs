@@ -56,6 +56,8 @@ pub struct Snapshot<'a> {
 pub enum Action {
     /// Idle tasks of this sweep are brought in line with what its owner wants.
     Settle(String),
+    /// Tasks of this sweep that wait after a crash, and whose wait may be over.
+    Due(String),
     /// So many pending tasks of a sweep become runnable.
     Release {
         /// The sweep.
@@ -79,6 +81,18 @@ pub enum Action {
     },
 }
 
+impl Action {
+    /// The sweep that it is about.
+    pub fn sweep(&self) -> &str {
+        let (Self::Settle(sweep)
+        | Self::Due(sweep)
+        | Self::Release { sweep, .. }
+        | Self::Search { sweep, .. }
+        | Self::Choose { sweep, .. }) = self;
+        sweep
+    }
+}
+
 /// What is to be done, in order.
 pub fn plan(settings: &PlanSettings, now: &Snapshot<'_>) -> Vec<Action> {
     let window = settings.window(now.workers);
@@ -86,6 +100,9 @@ pub fn plan(settings: &PlanSettings, now: &Snapshot<'_>) -> Vec<Action> {
     let mut actions = Vec::new();
     for sweep in now.sweeps.iter().filter(|sweep| needs_settling(sweep)) {
         actions.push(Action::Settle(sweep.id.clone()));
+    }
+    for sweep in now.sweeps.iter().filter(|sweep| sweep.delayed > 0) {
+        actions.push(Action::Due(sweep.id.clone()));
     }
     let mut open: Vec<&SweepRecord> = now.sweeps.iter().filter(|sweep| sweep.order == Order::Continue).collect();
     open.sort_by_key(|sweep| (Reverse(rank(sweep, settings.ageing)), sweep.created, &sweep.id));
@@ -129,7 +146,7 @@ fn room_of(sweep: &SweepRecord) -> usize {
     if sweep.cap == 0 {
         return usize::MAX;
     }
-    let on_their_way = sweep.count(TaskState::Queued).saturating_sub(sweep.ready);
+    let on_their_way = sweep.count(TaskState::Queued).saturating_sub(sweep.ready + sweep.delayed);
     (sweep.cap as usize).saturating_sub(sweep.count(TaskState::Running) + on_their_way)
 }
 
@@ -163,9 +180,11 @@ mod tests {
             created: 1_000_000,
             priority: 0,
             cap: 0,
+            attempts: 3,
             paced: false,
             counts: counts.iter().copied().collect(),
             ready,
+            delayed: 0,
         }
     }
 
@@ -238,6 +257,13 @@ mod tests {
         assert_eq!(planned(&capped(6), 0, 1), [choose("a", 2)]);
         assert_eq!(planned(&capped(4), 0, 1), []);
         assert_eq!(planned(&capped(0), 0, 1), [choose("a", 12)]);
+    }
+
+    #[test]
+    fn tasks_that_wait_after_a_crash_take_no_room() {
+        let counts = [(TaskState::Queued, 3), (TaskState::Running, 1)];
+        let delayed = [SweepRecord { cap: 2, delayed: 2, ..sweep("a", &counts, 1) }];
+        assert_eq!(planned(&delayed, 0, 0), [Action::Due("a".into()), choose("a", 1)]);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! Everything here may end anywhere, be repeated, and be done by two schedulers at once: each step is one of the store's own.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
@@ -26,6 +26,8 @@ const DEAD_LETTERS: u32 = 3;
 const DEAD_A_TURN: usize = 64;
 /// Wait after a turn that handed out work: workers may be waiting for more of it. It doubles with each turn that finds none to hand out.
 const EAGER: Duration = Duration::from_millis(5);
+/// A turn that begins so much later than it should follows an outage of the store, or of the schedulers.
+const LATE: Duration = Duration::from_secs(1);
 
 /// How a scheduler works.
 #[derive(Debug, Clone)]
@@ -36,7 +38,7 @@ pub struct SchedulerSettings {
     pub interval: Duration,
     /// Age of a ticket that the broker has, beyond which it is published again if the queue is empty.
     pub republish_after: Duration,
-    /// A sweep that has ended is removed so long after this scheduler has first seen it so; `None` keeps it for ever.
+    /// A sweep is removed so long after its end; `None` keeps it for ever.
     pub retention: Option<Duration>,
 }
 
@@ -60,6 +62,8 @@ pub struct Turn {
     pub settled: usize,
     /// Tasks that became runnable after their sweep's scores.
     pub released: usize,
+    /// Tasks whose wait after a crash was over.
+    pub due: usize,
     /// What searches decided.
     pub searched: Stepped,
     /// Tasks that got a ticket.
@@ -72,8 +76,12 @@ pub struct Turn {
     pub dead: (usize, usize),
     /// Dead letters that are no tickets.
     pub malformed: usize,
-    /// All sweeps, as they were when work was handed out.
+    /// Sweeps that have not ended, as they were when work was handed out.
     pub sweeps: Vec<SweepRecord>,
+    /// Tasks of sweeps that have ended, by state.
+    pub ended: BTreeMap<TaskState, usize>,
+    /// Sweeps and tasks that cannot be read, with what is wrong; they are left alone.
+    pub aside: BTreeMap<String, String>,
     /// Workers that were there then.
     pub workers: usize,
     /// Tickets on their way then: to be published, and published.
@@ -87,12 +95,12 @@ pub struct Turn {
 /// Told of each turn: for metrics.
 pub trait Watcher: Send + Sync {
     /// A turn, and how long it took.
-    fn turned(&self, turn: &Turn, took: Duration);
+    fn turned(&self, _: &Turn, _: Duration) {}
+    /// A turn that the store cut off.
+    fn faulted(&self, _: &StoreError) {}
 }
 
-impl Watcher for () {
-    fn turned(&self, _: &Turn, _: Duration) {}
-}
+impl Watcher for () {}
 
 /// A scheduler.
 pub struct Scheduler<'a, S, Q> {
@@ -107,19 +115,24 @@ pub struct Scheduler<'a, S, Q> {
 }
 
 impl<S: Store, Q: TicketQueue> Scheduler<'_, S, Q> {
-    /// Turns until it is asked to end.
-    ///
-    /// # Errors
-    /// If a person has to change something about the store. Whatever passes is said, and tried again.
-    pub async fn run(&self, mut stop: watch::Receiver<bool>, watcher: &impl Watcher) -> Result<(), StoreError> {
+    /// Turns until it is asked to end. Whatever goes wrong is said once, and tried again.
+    pub async fn run(&self, mut stop: watch::Receiver<bool>, watcher: &impl Watcher) {
         let mut whole: Option<Instant> = None;
         let mut said = None;
         let mut pause = EAGER;
-        let mut ended = HashMap::new();
+        let mut aside = BTreeMap::new();
+        let mut has_adopted = false;
         while !*stop.borrow() {
             let is_whole = whole.is_none_or(|last| last.elapsed() >= self.settings.interval);
             let began = Instant::now();
-            let turn = if is_whole { self.turn().await } else { self.hand_out().await };
+            let turn = match (is_whole, has_adopted) {
+                (true, false) => match self.store.adopt().await {
+                    Ok(_) => self.turn().await,
+                    Err(error) => Err(error),
+                },
+                (true, true) => self.turn().await,
+                (false, _) => self.hand_out().await,
+            };
             if is_whole {
                 whole = Some(began);
             }
@@ -134,16 +147,18 @@ impl<S: Store, Q: TicketQueue> Scheduler<'_, S, Q> {
                         );
                     }
                     watcher.turned(&turn, began.elapsed());
-                    if is_whole {
-                        self.forget(&turn.sweeps, &mut ended).await?;
-                    }
+                    say_aside(&aside, &turn.aside);
+                    aside.clone_from(&turn.aside);
+                    has_adopted |= is_whole;
                     if turn.chosen > 0 {
                         next = EAGER;
                     }
                     turn.fault.map(|fault| fault.to_string())
                 }
-                Err(error) if error.is_retryable() => Some(error.to_string()),
-                Err(error) => return Err(error),
+                Err(error) => {
+                    watcher.faulted(&error);
+                    Some(error.to_string())
+                }
             };
             // A fault that lasts is said once.
             if fault != said
@@ -160,7 +175,6 @@ impl<S: Store, Q: TicketQueue> Scheduler<'_, S, Q> {
                 () = sleep(pause) => {}
             }
         }
-        Ok(())
     }
 
     /// Looks at everything once.
@@ -169,10 +183,13 @@ impl<S: Store, Q: TicketQueue> Scheduler<'_, S, Q> {
     /// If the store does not answer.
     pub async fn turn(&self) -> Result<Turn, StoreError> {
         let mut turn = Turn::default();
+        // Turns that follow each other are at most so far apart, as long as the store takes writes.
+        let gap = self.settings.interval + LATE;
         loop {
-            let expired = self.store.expire(STEP).await?;
-            let is_last = expired.len() < STEP;
-            turn.expired.extend(expired);
+            let expiries = self.store.expire(STEP, gap).await?;
+            let is_last = expiries.expired.len() + expiries.unreadable.len() < STEP;
+            turn.expired.extend(expiries.expired);
+            turn.aside.extend(expiries.unreadable.into_iter().map(|record| (record.id, record.why)));
             if is_last {
                 break;
             }
@@ -180,6 +197,7 @@ impl<S: Store, Q: TicketQueue> Scheduler<'_, S, Q> {
         self.bury(&mut turn).await?;
         self.republish(&mut turn).await?;
         self.carry_out(&mut turn).await?;
+        self.forget(&mut turn).await?;
         Ok(turn)
     }
 
@@ -191,25 +209,25 @@ impl<S: Store, Q: TicketQueue> Scheduler<'_, S, Q> {
     }
 
     async fn carry_out(&self, turn: &mut Turn) -> Result<(), StoreError> {
-        let sweeps = self.store.sweeps().await?;
+        let live = self.store.live().await?;
+        let sweeps = live.sweeps.records;
+        turn.ended = live.ended;
+        turn.aside.extend(live.sweeps.unreadable.into_iter().map(|record| (record.id, record.why)));
+        let ended: Vec<String> = sweeps.iter().filter(|sweep| sweep.is_final()).map(|sweep| sweep.id.clone()).collect();
+        if !ended.is_empty() {
+            self.store.retire(&ended).await?;
+        }
         let workers = self.store.workers().await?.len();
         let on_their_way = self.store.tickets().await?;
         turn.tickets = (on_their_way.outbox.len(), on_their_way.outstanding.len());
         (turn.workers, turn.window) = (workers, self.settings.plan.window(workers));
         let tickets = turn.tickets.0 + turn.tickets.1;
         for action in plan(&self.settings.plan, &Snapshot { sweeps: &sweeps, workers, tickets }) {
-            match action {
-                Action::Settle(sweep) => turn.settled += self.settle(&sweep).await?,
-                Action::Release { sweep, most } => turn.released += self.store.release_pending(&sweep, most).await?,
-                Action::Search { sweep, slots } => {
-                    if let Some(record) = sweeps.iter().find(|record| record.id == sweep) {
-                        turn.searched += step_asha(self.store, record, slots).await?;
-                    }
-                }
-                Action::Choose { sweep, most } => {
-                    let ready = self.store.ready(&sweep, most).await?;
-                    turn.chosen += self.store.choose(&ready).await?;
-                }
+            match self.act(&action, &sweeps, turn).await {
+                Ok(()) => {}
+                // A record of this sweep cannot be read: the others go on.
+                Err(StoreError::Protocol(why)) => drop(turn.aside.insert(action.sweep().to_string(), why)),
+                Err(error) => return Err(error),
             }
         }
         turn.sweeps = sweeps;
@@ -224,6 +242,24 @@ impl<S: Store, Q: TicketQueue> Scheduler<'_, S, Q> {
         Ok(())
     }
 
+    async fn act(&self, action: &Action, sweeps: &[SweepRecord], turn: &mut Turn) -> Result<(), StoreError> {
+        match action {
+            Action::Settle(sweep) => turn.settled += self.settle(sweep).await?,
+            Action::Due(sweep) => turn.due += self.store.due(sweep, STEP).await?,
+            Action::Release { sweep, most } => turn.released += self.store.release_pending(sweep, *most).await?,
+            Action::Search { sweep, slots } => {
+                if let Some(record) = sweeps.iter().find(|record| record.id == *sweep) {
+                    turn.searched += step_asha(self.store, record, *slots).await?;
+                }
+            }
+            Action::Choose { sweep, most } => {
+                let ready = self.store.ready(sweep, *most).await?;
+                turn.chosen += self.store.choose(&ready).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// Whether the broker can be asked. Where it is known to be away, or has let this turn wait already, the turn does not wait for it: what else there is to do is
     /// done meanwhile, and the next turn comes soon.
     fn is_there(&self, turn: &mut Turn) -> bool {
@@ -232,26 +268,23 @@ impl<S: Store, Q: TicketQueue> Scheduler<'_, S, Q> {
         state.is_connected && turn.fault.is_none()
     }
 
-    /// Removes sweeps that ended long enough ago. Since when each is seen to have ended is in `ended`; a scheduler that starts anew begins to count anew.
-    async fn forget(&self, sweeps: &[SweepRecord], ended: &mut HashMap<String, Instant>) -> Result<(), StoreError> {
+    /// Removes sweeps that ended long enough ago.
+    async fn forget(&self, turn: &mut Turn) -> Result<(), StoreError> {
         let Some(retention) = self.settings.retention else { return Ok(()) };
-        let now = Instant::now();
-        ended.retain(|id, _| sweeps.iter().any(|sweep| sweep.id == *id && sweep.is_final()));
-        for sweep in sweeps.iter().filter(|sweep| sweep.is_final()) {
-            if now.duration_since(*ended.entry(sweep.id.clone()).or_insert(now)) < retention {
-                continue;
-            }
-            loop {
-                match self.store.remove(&sweep.id, STEP).await {
-                    Ok(true) => break,
+        for sweep in self.store.ended(retention, STEP).await? {
+            let removed = loop {
+                match self.store.remove(&sweep, STEP).await {
                     Ok(false) => {}
-                    // Retried meanwhile: it lives on.
-                    Err(StoreError::Protocol(_)) => break,
-                    Err(error) if error.is_retryable() => return Ok(()),
-                    Err(error) => return Err(error),
+                    Ok(true) => break Ok(()),
+                    Err(error) => break Err(error),
                 }
+            };
+            match removed {
+                Ok(()) => tracing::info!("sweep {sweep} was removed: it ended {} s ago", retention.as_secs()),
+                // Retried meanwhile, or not to be read.
+                Err(StoreError::Protocol(why)) => drop(turn.aside.insert(sweep, why)),
+                Err(error) => return Err(error),
             }
-            tracing::info!("sweep {} was removed: it ended {} s ago", sweep.id, retention.as_secs());
         }
         Ok(())
     }
@@ -298,13 +331,22 @@ impl<S: Store, Q: TicketQueue> Scheduler<'_, S, Q> {
             let dead = letter.dead();
             match Ticket::from_bytes(&dead.body) {
                 Ok(ticket) => {
-                    if let Some(became) = self.store.dead(&ticket, DEAD_LETTERS).await? {
-                        turn.dead.0 += 1;
-                        let (id, reason) = (&ticket.task_id, &dead.reason);
-                        tracing::warn!(
-                            "the ticket of {id} came back undelivered ({reason}); the task is now {}",
-                            onward(&became)
-                        );
+                    let (id, reason) = (&ticket.task_id, &dead.reason);
+                    match self.store.dead(&ticket, DEAD_LETTERS).await {
+                        Ok(None) => {}
+                        Ok(Some(became)) => {
+                            turn.dead.0 += 1;
+                            tracing::warn!(
+                                "the ticket of {id} came back undelivered ({reason}); the task is now {}",
+                                onward(&became)
+                            );
+                        }
+                        // The task's record cannot be read. Its ticket is worth nothing as long as that is so.
+                        Err(StoreError::Protocol(why)) => drop(turn.aside.insert(id.to_string(), why)),
+                        Err(error) => {
+                            drop(letter.put_back().await);
+                            return Err(error);
+                        }
                     }
                 }
                 Err(error) => {
@@ -323,6 +365,20 @@ impl<S: Store, Q: TicketQueue> Scheduler<'_, S, Q> {
             drop(letter.done().await);
         }
         Ok(())
+    }
+}
+
+/// Says which records were set aside since the last turn, and which can be read again.
+fn say_aside(before: &BTreeMap<String, String>, now: &BTreeMap<String, String>) {
+    for (id, why) in now.iter().filter(|(id, why)| before.get(*id) != Some(why)) {
+        tracing::error!(
+            "{} is set aside, all others go on: {} (`mehl-soup doctor` tells more, and repairs)",
+            printable(id),
+            printable(why)
+        );
+    }
+    for id in before.keys().filter(|id| !now.contains_key(*id)) {
+        tracing::info!("{} is not set aside any more", printable(id));
     }
 }
 
@@ -352,7 +408,7 @@ mod tests {
             }
         };
         tokio::select! {
-            ended = scheduler.run(stop, &()) => panic!("{ended:?}"),
+            () = scheduler.run(stop, &()) => panic!("it has ended"),
             () = looked => true,
             () = sleep(Duration::from_secs(20)) => false,
         }
@@ -367,8 +423,8 @@ mod tests {
         store.request(&admitted.id, Request::Cancel).await.unwrap();
         let is_final = async |store: &Memory| store.sweep(&admitted.id).await.unwrap().unwrap().is_final();
         assert!(turned_until(&store, None, is_final).await, "it is cancelled");
-        assert_eq!(store.sweeps().await.unwrap().len(), 1, "without retention it stays");
-        let is_gone = async |store: &Memory| store.sweeps().await.unwrap().is_empty();
+        assert_eq!(store.sweeps().await.unwrap().records.len(), 1, "without retention it stays");
+        let is_gone = async |store: &Memory| store.sweeps().await.unwrap().records.is_empty();
         assert!(turned_until(&store, Some(Duration::from_millis(10)), is_gone).await, "it is removed");
     }
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 pub use rungs::*;
 
 use super::{
-    ClaimAnswer, Claimant, Claimed, Completed, Held, Hold, LARGEST_LETTER, Letter, Letters, Letting, MOST_LETTERS,
-    NewSweep, NewTask, Onward, Order, Refusal, Request, Store,
+    Backoff, ClaimAnswer, Claimant, Claimed, Completed, Expired, Held, Hold, LARGEST_LETTER, Letter, Letters, Letting,
+    MOST_LETTERS, NewSweep, NewTask, Onward, Order, Refusal, Request, Saved, Store,
 };
 use crate::task::{TaskKey, TaskState, Ticket};
 
@@ -17,7 +17,9 @@ const LONG: Duration = Duration::from_secs(1000);
 
 pub fn sweep(id: &str) -> NewSweep {
     let (name, spec) = ("digits".to_string(), r#"{"a":1}"#.to_string());
-    NewSweep { id: id.to_string(), name, spec, attempts: 2, cap: 0, priority: 0, max_seconds: 0, paced: false }
+    // Without a wait after crashes: it depends on no clock then.
+    let backoff = Backoff { first_ms: 0 };
+    NewSweep { id: id.to_string(), name, spec, attempts: 2, cap: 0, priority: 0, max_seconds: 0, paced: false, backoff }
 }
 
 pub fn task(id: &str, is_scores: bool) -> NewTask {
@@ -34,6 +36,27 @@ pub fn claimant(nonce: &str) -> Claimant {
 
 pub fn completed(result: &str) -> Completed {
     Completed { result: result.to_string(), coefficients: b"coefficients".to_vec() }
+}
+
+/// A checkpoint as it is saved, of a task that has come so far.
+pub fn saved(sequence: u64, checkpoint: &[u8], reached: u64) -> Saved<'_> {
+    Saved { sequence, checkpoint, reached, progress: None }
+}
+
+/// Tasks whose leases have run out, as long as turns follow each other.
+async fn expired<S: Store>(store: &S) -> Vec<Expired> {
+    let expiries = store.expire(10, LONG).await.unwrap();
+    assert_eq!(expiries.unreadable, []);
+    expiries.expired
+}
+
+/// The ticket of a task that crashed, once its wait is over and it was chosen.
+async fn after_wait<S: Store>(store: &S, task: &str) -> Ticket {
+    let key = key(task);
+    assert_eq!(store.due(&key.sweep, 10).await.unwrap(), 1);
+    assert_eq!(store.choose(std::slice::from_ref(&key)).await.unwrap(), 1);
+    let generation = store.task(&key).await.unwrap().unwrap().generation;
+    Ticket::new(key, generation)
 }
 
 /// A sweep `s` with a scores task and tasks `t0`, `t1`, ..., open.
@@ -130,7 +153,9 @@ pub async fn a_task_is_claimed_once_and_completed_once<S: Store>(store: S) {
 pub async fn checkpoints_are_fenced_and_the_newest_wins<S: Store>(store: S) {
     let tickets = scored(&store, &sweep("s"), 1).await;
     let first = claim(&store, &tickets[0], "one").await.hold;
-    let save = async |hold: &Hold, sequence, bytes: &[u8]| store.save(hold, LONG, sequence, bytes, None).await.unwrap();
+    let save = async |hold: &Hold, sequence, bytes: &[u8]| {
+        store.save(hold, LONG, saved(sequence, bytes, sequence)).await.unwrap()
+    };
     assert_eq!(save(&first, 1, b"first\0\xff").await, Held::Yes(Order::Continue));
     assert_eq!(save(&first, 3, b"third").await, Held::Yes(Order::Continue));
     assert_eq!(save(&first, 2, b"late").await, Held::Yes(Order::Continue));
@@ -154,28 +179,96 @@ pub async fn checkpoints_are_fenced_and_the_newest_wins<S: Store>(store: S) {
     assert!(!record.has_checkpoint && record.has_result, "{record:?}");
 }
 
+const CRASHED: Onward = Onward::State(TaskState::Queued);
+
 pub async fn a_lease_that_runs_out_frees_the_task<S: Store>(store: S) {
     let tickets = scored(&store, &sweep("s"), 1).await;
-    assert_eq!(store.expire(10).await.unwrap(), []);
+    assert_eq!(expired(&store).await, []);
     let ClaimAnswer::Claimed(lost) = store.claim(&tickets[0], &claimant("one"), Duration::ZERO).await.unwrap() else {
         panic!()
     };
-    let next = Ticket::new(key("s/t0"), 2);
-    let expired = store.expire(10).await.unwrap();
-    assert_eq!(expired.len(), 1);
-    assert_eq!((&expired[0].key, &expired[0].onward), (&key("s/t0"), &Onward::Queued(next.clone())));
-    assert_eq!(store.expire(10).await.unwrap(), [], "once");
+    assert_eq!(expired(&store).await, [Expired { key: key("s/t0"), onward: CRASHED }]);
+    assert_eq!(expired(&store).await, [], "once");
     assert_eq!(store.renew(&lost.hold, LONG, None).await.unwrap(), Held::Fenced);
     // One attempt without progress of two is used up. With progress in between the count begins anew.
-    let ClaimAnswer::Claimed(again) = store.claim(&next, &claimant("two"), LONG).await.unwrap() else { panic!() };
-    store.save(&again.hold, Duration::ZERO, 1, b"progress", None).await.unwrap();
-    let third = Ticket::new(key("s/t0"), 3);
-    assert_eq!(store.expire(10).await.unwrap()[0].onward, Onward::Queued(third.clone()));
+    let next = after_wait(&store, "s/t0").await;
+    assert_eq!(next, Ticket::new(key("s/t0"), 2));
+    let again = claim(&store, &next, "two").await;
+    store.save(&again.hold, Duration::ZERO, saved(1, b"progress", 1)).await.unwrap();
+    assert_eq!(expired(&store).await[0].onward, CRASHED);
+    let third = after_wait(&store, "s/t0").await;
     store.claim(&third, &claimant("three"), Duration::ZERO).await.unwrap();
-    assert_eq!(store.expire(10).await.unwrap()[0].onward, Onward::State(TaskState::Failed));
+    assert_eq!(expired(&store).await[0].onward, Onward::State(TaskState::Failed));
     let record = store.task(&key("s/t0")).await.unwrap().unwrap();
     assert!(record.cause.unwrap().contains("lease"));
     assert!(!record.has_checkpoint);
+}
+
+pub async fn leases_that_nobody_could_renew_are_prolonged<S: Store>(store: S) {
+    let tickets = scored(&store, &NewSweep { attempts: 1, ..sweep("s") }, 2).await;
+    assert_eq!(expired(&store).await, []);
+    tokio::time::sleep(Duration::from_millis(2)).await;
+    let lease = Duration::from_millis(1);
+    let ClaimAnswer::Claimed(one) = store.claim(&tickets[0], &claimant("one"), lease).await.unwrap() else { panic!() };
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    // No turn was possible for longer than there should be between two: the lease ran out meanwhile.
+    let expiries = store.expire(10, Duration::from_millis(1)).await.unwrap();
+    assert_eq!((expiries.expired, expiries.unreadable), (vec![], vec![]));
+    assert_eq!(store.renew(&one.hold, lease, None).await.unwrap(), Held::Yes(Order::Continue));
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    assert_eq!(expired(&store).await[0].onward, Onward::State(TaskState::Failed), "it is prolonged once");
+}
+
+pub async fn only_what_is_further_than_ever_is_progress<S: Store>(store: S) {
+    let mut ticket = scored(&store, &NewSweep { attempts: 3, ..sweep("s") }, 1).await.remove(0);
+    let crash = Letting::Crashed("killed".to_string());
+    let crashes = async || store.task(&key("s/t0")).await.unwrap().unwrap().crashes;
+    // Every attempt keeps checkpoints: the second comes no further than the first, the third does.
+    for (attempt, reached, expected) in [(1, 5, 1), (2, 5, 2), (3, 6, 1), (4, 4, 2)] {
+        let hold = claim(&store, &ticket, &format!("n{attempt}")).await.hold;
+        store.save(&hold, LONG, saved(2 * attempt - 1, b"begun", 0)).await.unwrap();
+        store.save(&hold, LONG, saved(2 * attempt, b"kept", reached)).await.unwrap();
+        assert_eq!(store.release(&hold, &crash).await.unwrap(), Held::Yes(CRASHED), "attempt {attempt}");
+        assert_eq!(crashes().await, expected, "attempt {attempt}");
+        ticket = after_wait(&store, "s/t0").await;
+    }
+    let hold = claim(&store, &ticket, "last").await.hold;
+    store.save(&hold, LONG, saved(9, b"kept", 6)).await.unwrap();
+    assert_eq!(store.release(&hold, &crash).await.unwrap(), Held::Yes(Onward::State(TaskState::Failed)));
+    // Retried, it begins from nothing, and so does what counts as progress.
+    store.retry("s", 0, 10).await.unwrap();
+    store.choose(&[key("s/t0")]).await.unwrap();
+    let hold = claim(&store, &Ticket::new(key("s/t0"), 6), "retried").await.hold;
+    store.save(&hold, LONG, saved(10, b"kept", 1)).await.unwrap();
+    let record = store.task(&key("s/t0")).await.unwrap().unwrap();
+    assert_eq!((record.reached, record.crashes), (1, 0));
+}
+
+pub async fn a_task_that_crashed_waits_before_its_next_attempt<S: Store>(store: S) {
+    let backoff = Backoff { first_ms: 30_000 };
+    let tickets = scored(&store, &NewSweep { attempts: 9, backoff, ..sweep("s") }, 2).await;
+    let hold = claim(&store, &tickets[0], "one").await.hold;
+    let crash = Letting::Crashed("out of memory".to_string());
+    assert_eq!(store.release(&hold, &crash).await.unwrap(), Held::Yes(CRASHED));
+    assert_eq!(store.release(&hold, &crash).await.unwrap(), Held::Yes(CRASHED), "a repeated release says the same");
+    let record = store.sweep("s").await.unwrap().unwrap();
+    assert_eq!((record.delayed, record.ready, record.count(TaskState::Queued)), (1, 0, 2));
+    assert_eq!(store.tickets().await.unwrap().outbox, tickets[1..], "it has no ticket");
+    assert_eq!(store.due("s", 10).await.unwrap(), 0, "its wait is not over");
+    // Whoever comes by its ticket all the same is told how long it waits.
+    let Refusal::Early(wait) = refusal(&store, &Ticket::new(key("s/t0"), 2), "two").await else { panic!() };
+    assert!((20_000..=30_000).contains(&wait), "{wait}");
+    // What its owner wants reaches it meanwhile.
+    store.request("s", Request::Pause).await.unwrap();
+    assert_eq!(store.settle("s", 0, 10).await.unwrap().changed, 2);
+    assert_eq!(store.sweep("s").await.unwrap().unwrap().delayed, 0);
+    store.request("s", Request::Resume).await.unwrap();
+    store.settle("s", 0, 10).await.unwrap();
+    assert_eq!(store.ready("s", 10).await.unwrap(), [key("s/t0"), key("s/t1")]);
+    for (crashes, expected) in [(1, 30_000), (2, 60_000), (3, 60_000), (100, 60_000)] {
+        assert_eq!(backoff.wait(crashes), expected);
+    }
+    assert_eq!([1, 2, 3, 7].map(|crashes| Backoff::default().wait(crashes)), [1000, 2000, 4000, 60_000]);
 }
 
 pub async fn crashes_are_counted_and_preemptions_are_not<S: Store>(store: S) {
@@ -189,7 +282,8 @@ pub async fn crashes_are_counted_and_preemptions_are_not<S: Store>(store: S) {
     }
     let hold = claim(&store, &ticket, "c1").await.hold;
     let crash = Letting::Crashed("out of memory".to_string());
-    let Held::Yes(Onward::Queued(next)) = store.release(&hold, &crash).await.unwrap() else { panic!() };
+    assert_eq!(store.release(&hold, &crash).await.unwrap(), Held::Yes(CRASHED));
+    let next = after_wait(&store, "s/t0").await;
     let hold = claim(&store, &next, "c2").await.hold;
     assert_eq!(store.release(&hold, &crash).await.unwrap(), Held::Yes(Onward::State(TaskState::Failed)));
     assert_eq!(store.release(&hold, &crash).await.unwrap(), Held::Yes(Onward::State(TaskState::Failed)));
@@ -198,6 +292,77 @@ pub async fn crashes_are_counted_and_preemptions_are_not<S: Store>(store: S) {
     assert_eq!(state(&store, "s/t0").await, TaskState::Queued);
     assert_eq!(store.ready("s", 10).await.unwrap(), [key("s/t0")]);
     assert_eq!(store.retry("s", 0, 10).await.unwrap().changed, 0);
+}
+
+pub async fn a_sweep_that_ends_while_it_is_created_ends_whole<S: Store>(store: S) {
+    store.create_sweep(&sweep("s"), None).await.unwrap();
+    store.add_tasks("s", 0, &[task("scores", true), task("t0", false)]).await.unwrap();
+    store.request("s", Request::Cancel).await.unwrap();
+    assert_eq!(store.settle("s", 0, 10).await.unwrap().changed, 2);
+    // Whoever creates it has not heard of that yet.
+    assert_eq!(store.add_tasks("s", 2, &[task("t1", false)]).await.unwrap(), 1);
+    assert_eq!(store.open_sweep("s").await.unwrap(), None, "its scores task gets no ticket");
+    assert_eq!(store.settle("s", 0, 10).await.unwrap().changed, 1);
+    let record = store.sweep("s").await.unwrap().unwrap();
+    assert_eq!(record.counts, [(TaskState::Cancelled, 3)].into());
+    assert!(record.is_final());
+    assert_eq!(store.tickets().await.unwrap(), super::Tickets::default());
+}
+
+pub async fn sweeps_that_have_ended_are_not_looked_at<S: Store>(store: S) {
+    let live = async || {
+        let live = store.live().await.unwrap();
+        (live.sweeps.records.into_iter().map(|record| record.id).collect::<Vec<_>>(), live.ended)
+    };
+    let tickets = scored(&store, &sweep("s"), 2).await;
+    opened(&store, &sweep("other"), 1).await;
+    assert_eq!(store.retire(&["s".to_string(), "other".to_string()]).await.unwrap(), 0, "neither has ended");
+    for (i, ticket) in tickets.iter().enumerate() {
+        let hold = claim(&store, ticket, &format!("n{i}")).await.hold;
+        match i {
+            0 => drop(store.complete(&hold, &completed("{}")).await.unwrap()),
+            _ => drop(store.release(&hold, &Letting::Hopeless("no".to_string())).await.unwrap()),
+        }
+    }
+    assert_eq!(live().await, (vec!["s".to_string(), "other".to_string()], [].into()));
+    assert_eq!(store.retire(&["s".to_string(), "none".to_string()]).await.unwrap(), 1);
+    assert_eq!(store.retire(&["s".to_string()]).await.unwrap(), 0, "once");
+    let ended = [(TaskState::Succeeded, 2), (TaskState::Failed, 1)];
+    assert_eq!(live().await, (vec!["other".to_string()], ended.into()));
+    assert_eq!(store.adopt().await.unwrap(), 1);
+    assert_eq!(store.ended(Duration::ZERO, 10).await.unwrap(), ["s"]);
+    assert_eq!(store.ended(LONG, 10).await.unwrap(), [""; 0]);
+    assert_eq!(store.sweeps().await.unwrap().records.len(), 2, "it can still be read");
+
+    assert_eq!(store.retry("s", 0, 10).await.unwrap().changed, 1);
+    assert_eq!(live().await, (vec!["s".to_string(), "other".to_string()], [].into()), "it is worked on again");
+    store.request("s", Request::Cancel).await.unwrap();
+    store.settle("s", 0, 10).await.unwrap();
+    assert_eq!(store.retire(&["s".to_string()]).await.unwrap(), 1);
+    assert_eq!(live().await.1, [(TaskState::Succeeded, 2), (TaskState::Cancelled, 1)].into());
+    while !store.remove("s", 2).await.unwrap() {}
+    assert_eq!(live().await, (vec!["other".to_string()], [].into()));
+    assert_eq!(store.ended(Duration::ZERO, 10).await.unwrap(), [""; 0]);
+}
+
+pub async fn a_sweep_can_be_discarded_whatever_it_does<S: Store>(store: S) {
+    let tickets = scored(&store, &sweep("s"), 3).await;
+    let hold = claim(&store, &tickets[0], "one").await.hold;
+    assert_eq!(store.examine("s", false).await.unwrap(), [""; 0]);
+    assert_eq!(store.examine_pool(true).await.unwrap(), [""; 0]);
+    let mut calls = 0;
+    while !store.discard("s", 2).await.unwrap() {
+        calls += 1;
+        assert!(calls < 4);
+    }
+    assert_eq!(store.renew(&hold, LONG, None).await.unwrap(), Held::Fenced);
+    assert_eq!(store.sweep("s").await.unwrap(), None);
+    assert_eq!(store.sweeps().await.unwrap().records, []);
+    assert_eq!(store.tickets().await.unwrap(), super::Tickets::default());
+    assert_eq!(expired(&store).await, []);
+    assert_eq!(store.examine_pool(false).await.unwrap(), [""; 0]);
+    assert_eq!(store.examine("s", false).await.unwrap(), ["there is no such sweep"]);
+    assert!(store.create_sweep(&sweep("s"), None).await.unwrap().is_new, "nothing is left of it");
 }
 
 pub async fn hopeless_tasks_fail_at_once<S: Store>(store: S) {
@@ -233,7 +398,7 @@ pub async fn a_paused_sweep_goes_on_when_it_is_resumed<S: Store>(store: S) {
     let tickets = scored(&store, &sweep("s"), 3).await;
     let running = claim(&store, &tickets[0], "one").await.hold;
     assert!(store.request("s", Request::Pause).await.unwrap());
-    let order = store.save(&running, LONG, 1, b"kept", None).await.unwrap();
+    let order = store.save(&running, LONG, saved(1, b"kept", 1)).await.unwrap();
     assert_eq!(order, Held::Yes(Order::Pause));
     assert_eq!(
         store.release(&running, &Letting::Preempted).await.unwrap(),
@@ -356,7 +521,7 @@ pub async fn a_sweep_is_summed_up_and_removed<S: Store>(store: S) {
     assert!(record.paced);
     let counts: Vec<_> = record.counts.iter().map(|(state, count)| (*state, *count)).collect();
     assert_eq!(counts, [(TaskState::Queued, 2), (TaskState::Running, 1), (TaskState::Succeeded, 1)]);
-    assert_eq!(store.sweeps().await.unwrap(), [record]);
+    assert_eq!(store.sweeps().await.unwrap().records, [record]);
     let documents = store.documents("s").await.unwrap().unwrap();
     assert_eq!(documents, (r#"{"a":1}"#.to_string(), Some(r#"{"manifest":true}"#.to_string())));
     assert_eq!(store.documents("none").await.unwrap(), None);
@@ -375,7 +540,7 @@ pub async fn a_sweep_is_summed_up_and_removed<S: Store>(store: S) {
         calls += 1;
         assert!(calls < 3);
     }
-    assert_eq!(store.sweeps().await.unwrap(), []);
+    assert_eq!(store.sweeps().await.unwrap().records, []);
     assert_eq!(store.task(&key("s/t0")).await.unwrap(), None);
     assert_eq!(store.tickets().await.unwrap(), super::Tickets::default());
 }
@@ -399,6 +564,12 @@ macro_rules! store_contract {
             a_task_is_claimed_once_and_completed_once,
             checkpoints_are_fenced_and_the_newest_wins,
             a_lease_that_runs_out_frees_the_task,
+            leases_that_nobody_could_renew_are_prolonged,
+            only_what_is_further_than_ever_is_progress,
+            a_task_that_crashed_waits_before_its_next_attempt,
+            a_sweep_that_ends_while_it_is_created_ends_whole,
+            sweeps_that_have_ended_are_not_looked_at,
+            a_sweep_can_be_discarded_whatever_it_does,
             crashes_are_counted_and_preemptions_are_not,
             hopeless_tasks_fail_at_once,
             a_cancelled_sweep_computes_nothing_more,

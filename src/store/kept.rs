@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use super::{
-    AtRung, ClaimAnswer, Claimant, Completed, Created, Expired, Held, Hold, Letter, Letters, Letting, Memory, NewSweep,
-    NewTask, Onward, Order, Request, Standing, Store, StoreError, SweepRecord, TaskEvent, TaskRecord, Tickets, Walked,
+    AtRung, ClaimAnswer, Claimant, Completed, Created, Expiries, Findings, Held, Hold, Letter, Letters, Letting, Live,
+    Memory, NewSweep, NewTask, Onward, Order, Request, Saved, Standing, Store, StoreError, SweepRecord, Sweeps,
+    TaskEvent, TaskRecord, Tickets, Walked,
 };
 use crate::sweep::manifest::SplitScore;
 use crate::task::{TaskKey, TaskState, Ticket};
@@ -104,17 +105,10 @@ impl<K: Keeper> Store for Kept<K> {
         Ok(answer)
     }
 
-    async fn save(
-        &self,
-        hold: &Hold,
-        lease: Duration,
-        sequence: u64,
-        checkpoint: &[u8],
-        progress: Option<&str>,
-    ) -> Result<Held<Order>, StoreError> {
-        self.keeper.keep_checkpoint(&hold.key, checkpoint).map_err(full)?;
+    async fn save(&self, hold: &Hold, lease: Duration, saved: Saved<'_>) -> Result<Held<Order>, StoreError> {
+        self.keeper.keep_checkpoint(&hold.key, saved.checkpoint).map_err(full)?;
         // Its bytes are kept already: once is enough.
-        self.memory.save(hold, lease, sequence, b"", progress).await
+        self.memory.save(hold, lease, Saved { checkpoint: b"", ..saved }).await
     }
 
     async fn complete(&self, hold: &Hold, completed: &Completed) -> Result<Held<()>, StoreError> {
@@ -198,7 +192,16 @@ impl<K: Keeper> Store for Kept<K> {
         confirmed(tickets: &[Ticket]) -> usize;
         republish(age: Duration, most: usize) -> usize;
         renew(hold: &Hold, lease: Duration, progress: Option<&str>) -> Held<Order>;
-        expire(most: usize) -> Vec<Expired>;
+        expire(most: usize, gap: Duration) -> Expiries;
+        due(sweep: &str, most: usize) -> usize;
+        live() -> Live;
+        retire(sweeps: &[String]) -> usize;
+        adopt() -> usize;
+        ended(age: Duration, most: usize) -> Vec<String>;
+        probe() -> ();
+        examine(sweep: &str, repair: bool) -> Findings;
+        examine_pool(repair: bool) -> Findings;
+        discard(sweep: &str, most: usize) -> bool;
         request(sweep: &str, request: Request) -> bool;
         settle(sweep: &str, from: usize, most: usize) -> Walked;
         retry(sweep: &str, from: usize, most: usize) -> Walked;
@@ -206,7 +209,7 @@ impl<K: Keeper> Store for Kept<K> {
         task(key: &TaskKey) -> Option<TaskRecord>;
         tasks(sweep: &str, from: usize, most: usize) -> Vec<TaskRecord>;
         sweep(sweep: &str) -> Option<SweepRecord>;
-        sweeps() -> Vec<SweepRecord>;
+        sweeps() -> Sweeps;
         documents(sweep: &str) -> Option<(String, Option<String>)>;
         events(key: &TaskKey) -> Vec<TaskEvent>;
         progress(key: &TaskKey) -> Option<String>;

@@ -29,8 +29,9 @@ pub use letters::{KeptLetter, LARGEST_LETTER, Letter, Letters, MOST_LETTERS};
 pub use memory::Memory;
 pub use redis::{Promise, Redis, RedisSettings};
 pub use types::{
-    AtRung, ClaimAnswer, Claimant, Claimed, Completed, Expired, Held, Hold, Letting, NewSweep, NewTask, Onward, Order,
-    Refusal, Request, Stage, Standing, SweepRecord, TaskEvent, TaskRecord, Tickets,
+    AtRung, Backoff, ClaimAnswer, Claimant, Claimed, Completed, Expired, Expiries, Findings, Held, Hold, Letting, Live,
+    NewSweep, NewTask, Onward, Order, Refusal, Request, Saved, Stage, Standing, SweepRecord, Sweeps, TaskEvent,
+    TaskRecord, Tickets, Unreadable,
 };
 
 use crate::task::{TaskKey, Ticket};
@@ -44,7 +45,12 @@ pub enum StoreError {
     /// It takes no more writes. Repeat it later.
     #[error("the store is full: {0}")]
     Full(String),
-    /// It is set up in a way that loses state, or refuses this user. A person has to change it.
+    /// It refuses for now: its disk is full, or it does not accept this user, password or command.
+    /// Repeat it later: it passes once the server is mended, or the password's file is replaced.
+    #[error("the store refuses: {0}")]
+    Refused(String),
+    /// It was set up in a way that loses state, or the settings cannot be right. A person has to
+    /// change it before this program is started again.
     #[error("the store cannot be used: {0}")]
     Setup(String),
     /// An answer that this program does not understand: another version's, or damaged.
@@ -55,7 +61,7 @@ pub enum StoreError {
 impl StoreError {
     /// Whether the same call may succeed later.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Unreachable(_) | Self::Full(_))
+        matches!(self, Self::Unreachable(_) | Self::Full(_) | Self::Refused(_))
     }
 }
 
@@ -92,10 +98,12 @@ pub trait Store: Send + Sync {
         order: usize,
         tasks: &[NewTask],
     ) -> impl Future<Output = Result<usize, StoreError>> + Send;
-    /// All tasks are there: the scores task gets its ticket. `None` if the sweep was open already.
+    /// All tasks are there: the scores task gets its ticket. `None` if the sweep was open already, or its scores task was cancelled while tasks were added.
     fn open_sweep(&self, sweep: &str) -> impl Future<Output = Result<Option<Ticket>, StoreError>> + Send;
     /// Once the scores task is done: the first `most` pending tasks become runnable. Answers how many.
     fn release_pending(&self, sweep: &str, most: usize) -> impl Future<Output = Result<usize, StoreError>> + Send;
+    /// Runnable tasks whose wait after a crash is over are to be chosen for a ticket, at most `most`. Answers how many.
+    fn due(&self, sweep: &str, most: usize) -> impl Future<Output = Result<usize, StoreError>> + Send;
     /// Runnable tasks of a sweep without a ticket, in order.
     fn ready(&self, sweep: &str, most: usize) -> impl Future<Output = Result<Vec<TaskKey>, StoreError>> + Send;
     /// Gives runnable tasks a ticket in the outbox. Answers how many had none.
@@ -121,14 +129,12 @@ pub trait Store: Send + Sync {
         lease: Duration,
         progress: Option<&str>,
     ) -> impl Future<Output = Result<Held<Order>, StoreError>> + Send;
-    /// Keeps a checkpoint, if `sequence` is above that of the last, and prolongs the hold.
+    /// Keeps a checkpoint, if its sequence is above that of the last, and prolongs the hold.
     fn save(
         &self,
         hold: &Hold,
         lease: Duration,
-        sequence: u64,
-        checkpoint: &[u8],
-        progress: Option<&str>,
+        saved: Saved<'_>,
     ) -> impl Future<Output = Result<Held<Order>, StoreError>> + Send;
     /// Keeps a result, once, and drops the checkpoint.
     fn complete(&self, hold: &Hold, completed: &Completed)
@@ -142,8 +148,9 @@ pub trait Store: Send + Sync {
     fn promote(&self, tasks: &[AtRung]) -> impl Future<Output = Result<usize, StoreError>> + Send;
     /// Tasks that wait at these rungs are given up, under the same conditions; their checkpoints are dropped. Answers how many.
     fn prune(&self, tasks: &[AtRung]) -> impl Future<Output = Result<usize, StoreError>> + Send;
-    /// Takes at most `most` tasks from workers whose lease ran out.
-    fn expire(&self, most: usize) -> impl Future<Output = Result<Vec<Expired>, StoreError>> + Send;
+    /// Takes at most `most` tasks from workers whose lease ran out. Where this was not called for longer than `gap`, workers may have been unable
+    /// to renew as well: leases that ran out meanwhile are prolonged once.
+    fn expire(&self, most: usize, gap: Duration) -> impl Future<Output = Result<Expiries, StoreError>> + Send;
 
     /// Keeps what a sweep's owner wants. Running tasks hear of it at their next write, idle ones by [`settle`](Self::settle). False if there is no
     /// such sweep, or it is cancelled and something else is asked.
@@ -173,7 +180,24 @@ pub trait Store: Send + Sync {
     /// A sweep.
     fn sweep(&self, sweep: &str) -> impl Future<Output = Result<Option<SweepRecord>, StoreError>> + Send;
     /// All sweeps, oldest first.
-    fn sweeps(&self) -> impl Future<Output = Result<Vec<SweepRecord>, StoreError>> + Send;
+    fn sweeps(&self) -> impl Future<Output = Result<Sweeps, StoreError>> + Send;
+    /// Sweeps that are not known to have ended, oldest first: what a scheduler's turn looks at.
+    fn live(&self) -> impl Future<Output = Result<Live, StoreError>> + Send;
+    /// Those of these sweeps whose tasks are all final are not live any more, until tasks of them are retried. Answers how many.
+    fn retire(&self, sweeps: &[String]) -> impl Future<Output = Result<usize, StoreError>> + Send;
+    /// Every sweep that is not known to have ended is live: for those that an earlier version has made. Answers how many there are.
+    fn adopt(&self) -> impl Future<Output = Result<usize, StoreError>> + Send;
+    /// At most `most` sweeps that were retired at least `age` ago.
+    fn ended(&self, age: Duration, most: usize) -> impl Future<Output = Result<Vec<String>, StoreError>> + Send;
+    /// Writes something small: whether the store takes writes now.
+    fn probe(&self) -> impl Future<Output = Result<(), StoreError>> + Send;
+    /// Compares what is kept about a sweep with its tasks' own states, and with `repair` mends what differs, in one step. Holds stay as they are, so
+    /// workers and schedulers may go on meanwhile.
+    fn examine(&self, sweep: &str, repair: bool) -> impl Future<Output = Result<Findings, StoreError>> + Send;
+    /// The same for what is kept about no single sweep: tickets, leases, sums.
+    fn examine_pool(&self, repair: bool) -> impl Future<Output = Result<Findings, StoreError>> + Send;
+    /// Removes a sweep whatever is left of it, at most `most` tasks a call. Holds on its tasks are void then. False as long as there is more to remove.
+    fn discard(&self, sweep: &str, most: usize) -> impl Future<Output = Result<bool, StoreError>> + Send;
     /// A sweep's specification and, once its scores task is done, its manifest, both as JSON.
     fn documents(
         &self,

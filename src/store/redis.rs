@@ -18,14 +18,16 @@ use line::Line;
 use scripts::Scripts;
 
 use super::{
-    AtRung, ClaimAnswer, Claimant, Completed, Created, Expired, Held, Hold, Letter, Letters, Letting, MOST_LETTERS,
-    NewSweep, NewTask, Onward, Order, Request, Standing, Store, StoreError, SweepRecord, TaskEvent, TaskRecord,
-    Tickets, Walked,
+    AtRung, ClaimAnswer, Claimant, Completed, Created, Expiries, Findings, Held, Hold, Letter, Letters, Letting, Live,
+    MOST_LETTERS, NewSweep, NewTask, Onward, Order, Request, Saved, Standing, Store, StoreError, SweepRecord, Sweeps,
+    TaskEvent, TaskRecord, Tickets, Unreadable, Walked,
 };
 use crate::task::{TaskKey, Ticket};
 
 /// Most tasks that one script takes: Lua's stack holds some thousands of values.
 const MOST_TASKS: usize = 500;
+/// Most sweeps that one script looks at.
+const MOST_SWEEPS: usize = 500;
 
 /// Sweeps and tasks in Redis. Clones share a connection, which is made anew whenever it breaks or falls silent.
 #[derive(Clone)]
@@ -117,9 +119,31 @@ impl Redis {
         self.connection.clone().zrange(key, from as isize, last).await.map_err(answers::error)
     }
 
+    /// Tickets of a sorted set. A member that is none can never be published: it is removed, so
+    /// that it is in no ticket's way.
     async fn ticket_set(&self, name: &str, most: usize) -> Result<Vec<Ticket>, StoreError> {
-        let members = self.range(format!("{}{name}", self.prefix), 0, most).await?;
-        members.iter().map(|member| answers::ticket(member)).collect()
+        let key = format!("{}{name}", self.prefix);
+        let mut tickets = Vec::new();
+        for member in self.range(key.clone(), 0, most).await? {
+            match answers::ticket(&member) {
+                Ok(ticket) => tickets.push(ticket),
+                Err(error) => {
+                    tracing::warn!("{name} held something that is no ticket; it was removed: {error}");
+                    let _: i64 = self.connection.clone().zrem(&key, &member).await.map_err(answers::error)?;
+                }
+            }
+        }
+        Ok(tickets)
+    }
+
+    /// Of these sweeps, or of all that are live. Those that are not there are left out.
+    async fn summaries(&self, ids: &[String]) -> Result<Sweeps, StoreError> {
+        let lines: Vec<Vec<String>> = self
+            .call(&self.scripts.sweep, |call| {
+                call.arg(ids);
+            })
+            .await?;
+        Ok(answers::sweeps(&lines))
     }
 }
 
@@ -133,7 +157,7 @@ impl Store for Redis {
             .call(&self.scripts.create_sweep, |call| {
                 call.arg(&sweep.id).arg(request.unwrap_or("")).arg(&sweep.name).arg(&sweep.spec);
                 call.arg(sweep.attempts).arg(sweep.cap).arg(sweep.priority).arg(sweep.max_seconds);
-                call.arg(u8::from(sweep.paced));
+                call.arg(u8::from(sweep.paced)).arg(sweep.backoff.first_ms);
             })
             .await?;
         Ok(Created { id, is_new: word == "new" })
@@ -183,6 +207,13 @@ impl Store for Redis {
             return Ok(0);
         }
         self.call(&self.scripts.release_pending, |call| {
+            call.arg(sweep).arg(most);
+        })
+        .await
+    }
+
+    async fn due(&self, sweep: &str, most: usize) -> Result<usize, StoreError> {
+        self.call(&self.scripts.due, |call| {
             call.arg(sweep).arg(most);
         })
         .await
@@ -242,18 +273,13 @@ impl Store for Redis {
         answers::order(&word)
     }
 
-    async fn save(
-        &self,
-        hold: &Hold,
-        lease: Duration,
-        sequence: u64,
-        checkpoint: &[u8],
-        progress: Option<&str>,
-    ) -> Result<Held<Order>, StoreError> {
+    async fn save(&self, hold: &Hold, lease: Duration, saved: Saved<'_>) -> Result<Held<Order>, StoreError> {
+        let Saved { sequence, checkpoint, reached, progress } = saved;
         let word: String = self
             .call(&self.scripts.save, |call| {
                 call.arg(hold.key.to_string()).arg(hold.epoch).arg(&hold.nonce);
                 call.arg(millis(lease)).arg(sequence).arg(checkpoint).arg(progress.unwrap_or(""));
+                call.arg(reached);
             })
             .await?;
         answers::order(&word)
@@ -308,21 +334,13 @@ impl Store for Redis {
         self.decide(&self.scripts.prune, tasks).await
     }
 
-    async fn expire(&self, most: usize) -> Result<Vec<Expired>, StoreError> {
+    async fn expire(&self, most: usize, gap: Duration) -> Result<Expiries, StoreError> {
         let words: Vec<String> = self
             .call(&self.scripts.expire, |call| {
-                call.arg(most);
+                call.arg(most).arg(millis(gap));
             })
             .await?;
-        words
-            .chunks(3)
-            .map(|words| {
-                let [id, state, generation] = words else { return Err(answers::unexpected("a part of an answer")) };
-                let key = answers::key(id)?;
-                let onward = answers::onward(&key, state, Some(generation))?;
-                Ok(Expired { key, onward })
-            })
-            .collect()
+        answers::expiries(&words)
     }
 
     async fn request(&self, sweep: &str, request: Request) -> Result<bool, StoreError> {
@@ -371,20 +389,83 @@ impl Store for Redis {
     }
 
     async fn sweep(&self, sweep: &str) -> Result<Option<SweepRecord>, StoreError> {
-        let words: Vec<String> = self
-            .call(&self.scripts.sweep, |call| {
-                call.arg(sweep);
-            })
-            .await?;
-        answers::sweep(sweep, &words)
+        let mut found = self.summaries(&[sweep.to_string()]).await?;
+        match found.unreadable.pop() {
+            Some(Unreadable { id, why }) => Err(StoreError::Protocol(format!("the record of sweep {id}: {why}"))),
+            None => Ok(found.records.pop()),
+        }
     }
 
-    async fn sweeps(&self) -> Result<Vec<SweepRecord>, StoreError> {
-        let mut sweeps = Vec::new();
-        for id in self.range(format!("{}sweeps", self.prefix), 0, usize::MAX).await? {
-            sweeps.extend(self.sweep(&id).await?);
+    async fn sweeps(&self) -> Result<Sweeps, StoreError> {
+        let mut sweeps = Sweeps::default();
+        for ids in self.range(format!("{}sweeps", self.prefix), 0, usize::MAX).await?.chunks(MOST_SWEEPS) {
+            let part = self.summaries(ids).await?;
+            sweeps.records.extend(part.records);
+            sweeps.unreadable.extend(part.unreadable);
         }
         Ok(sweeps)
+    }
+
+    async fn live(&self) -> Result<Live, StoreError> {
+        let mut sweeps = self.summaries(&[]).await?;
+        sweeps.records.sort_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id)));
+        let counts: Vec<String> = redis::cmd("HGETALL")
+            .arg(format!("{}ended-counts", self.prefix))
+            .query_async(&mut self.connection.clone())
+            .await
+            .map_err(answers::error)?;
+        Ok(Live { sweeps, ended: answers::counts(&counts)? })
+    }
+
+    async fn retire(&self, sweeps: &[String]) -> Result<usize, StoreError> {
+        let mut retired = 0;
+        for ids in sweeps.chunks(MOST_SWEEPS) {
+            retired += self
+                .call::<usize>(&self.scripts.retire, |call| {
+                    call.arg(ids);
+                })
+                .await?;
+        }
+        Ok(retired)
+    }
+
+    async fn adopt(&self) -> Result<usize, StoreError> {
+        self.call(&self.scripts.adopt, |_| {}).await
+    }
+
+    async fn ended(&self, age: Duration, most: usize) -> Result<Vec<String>, StoreError> {
+        self.call(&self.scripts.ended, |call| {
+            call.arg(millis(age)).arg(most);
+        })
+        .await
+    }
+
+    async fn probe(&self) -> Result<(), StoreError> {
+        // A read is answered by a server that takes no writes, too.
+        self.connection.clone().set(format!("{}probe", self.prefix), "").await.map_err(answers::error)
+    }
+
+    async fn examine(&self, sweep: &str, repair: bool) -> Result<Findings, StoreError> {
+        self.call(&self.scripts.examine, |call| {
+            call.arg(sweep).arg(u8::from(repair));
+        })
+        .await
+    }
+
+    async fn examine_pool(&self, repair: bool) -> Result<Findings, StoreError> {
+        self.call(&self.scripts.examine_pool, |call| {
+            call.arg(u8::from(repair));
+        })
+        .await
+    }
+
+    async fn discard(&self, sweep: &str, most: usize) -> Result<bool, StoreError> {
+        let left: usize = self
+            .call(&self.scripts.discard, |call| {
+                call.arg(sweep).arg(most.max(1));
+            })
+            .await?;
+        Ok(left == 0)
     }
 
     async fn documents(&self, sweep: &str) -> Result<Option<(String, Option<String>)>, StoreError> {

@@ -26,6 +26,34 @@ pub struct NewSweep {
     pub max_seconds: u64,
     /// Whether its pending tasks are begun as a search wants them, and not as soon as there is room.
     pub paced: bool,
+    /// Wait before the attempt after a crash.
+    #[serde(default)]
+    pub backoff: Backoff,
+}
+
+/// Wait before another attempt of a task whose last one crashed, so that a task that crashes
+/// its workers leaves them to others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Backoff {
+    /// Milliseconds after the first crash; each further crash without progress doubles it.
+    pub first_ms: u64,
+}
+
+impl Backoff {
+    /// Longest wait, in milliseconds.
+    pub const LONGEST_MS: u64 = 60_000;
+
+    /// Milliseconds to wait after so many crashes without progress.
+    pub fn wait(self, crashes: u64) -> u64 {
+        let doubled = u32::try_from(crashes.saturating_sub(1)).ok().and_then(|n| 1u64.checked_shl(n));
+        doubled.map_or(Self::LONGEST_MS, |factor| self.first_ms.saturating_mul(factor)).min(Self::LONGEST_MS)
+    }
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self { first_ms: 1000 }
+    }
 }
 
 /// A task as it is created.
@@ -102,6 +130,8 @@ pub enum Refusal {
     Generation(u64),
     /// As many tasks of its sweep run as may; it waits for another ticket.
     Cap,
+    /// Its last attempt crashed: the next one may begin in so many milliseconds, with another ticket.
+    Early(u64),
 }
 
 /// What the sweep's owner wants of a running task.
@@ -129,7 +159,7 @@ pub enum Held<T> {
 pub enum Onward {
     /// It can be worked on again; this ticket says so, and whoever gets the answer publishes it.
     Queued(Ticket),
-    /// It is in this state now.
+    /// It is in this state now. A queued task without a ticket waits because its last attempt crashed.
     State(TaskState),
 }
 
@@ -173,6 +203,59 @@ pub struct Completed {
     pub coefficients: Vec<u8>,
 }
 
+/// A checkpoint as it is saved.
+#[derive(Debug, Clone, Copy)]
+pub struct Saved<'a> {
+    /// Number of the checkpoint: each of a task is larger than the last.
+    pub sequence: u64,
+    /// Its bytes.
+    pub checkpoint: &'a [u8],
+    /// How far the task is: iterations, or for a scores task ingredients that are scored. Crashes
+    /// are counted anew when this is larger than any earlier attempt's.
+    pub reached: u64,
+    /// The last iteration as JSON, for people and plots.
+    pub progress: Option<&'a str>,
+}
+
+/// A record that cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unreadable {
+    /// Sweep or task.
+    pub id: String,
+    /// What is wrong with it.
+    pub why: String,
+}
+
+/// Sweeps, and those among them that cannot be read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sweeps {
+    /// Oldest first.
+    pub records: Vec<SweepRecord>,
+    /// The others stay as they are.
+    pub unreadable: Vec<Unreadable>,
+}
+
+/// Sweeps that are to be looked at, and how many tasks the others have.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Live {
+    /// Sweeps that are not known to have ended.
+    pub sweeps: Sweeps,
+    /// Tasks of all other sweeps, by state.
+    pub ended: BTreeMap<TaskState, usize>,
+}
+
+/// What became of overdue leases.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Expiries {
+    /// Tasks that were taken from their workers.
+    pub expired: Vec<Expired>,
+    /// Tasks whose records cannot be read: they are looked at again in a minute.
+    pub unreadable: Vec<Unreadable>,
+}
+
+/// What is wrong with what is kept of a sweep, one sentence each. Empty if nothing is.
+pub type Findings = Vec<String>;
+
 /// A lease that ran out, and what became of its task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Expired {
@@ -209,6 +292,8 @@ pub struct TaskRecord {
     pub attempts: u64,
     /// Attempts since the last progress that ended without any.
     pub crashes: u64,
+    /// How far any attempt came: iterations, or scored ingredients.
+    pub reached: u64,
     /// Number of the last checkpoint.
     pub sequence: u64,
     /// Scores on select at the rungs that it has reached, the first one first.
@@ -250,12 +335,16 @@ pub struct SweepRecord {
     pub priority: i64,
     /// Tasks that may run at once; 0 for any number.
     pub cap: u32,
+    /// Attempts that may end without progress before a task fails.
+    pub attempts: u32,
     /// Whether its pending tasks are begun as a search wants them.
     pub paced: bool,
     /// Number of tasks by state; states without tasks are left out.
     pub counts: BTreeMap<TaskState, usize>,
     /// Runnable tasks that wait to be chosen for a ticket.
     pub ready: usize,
+    /// Runnable tasks that wait because their last attempt crashed.
+    pub delayed: usize,
 }
 
 impl SweepRecord {

@@ -25,6 +25,7 @@ pub(super) fn resolve(patterns: &[String], base: &Path) -> Result<Vec<PathBuf>, 
             paths.insert(tidy(&plain)?);
             continue;
         }
+        check_links(pattern, &base)?;
         let mut matched = false;
         for entry in entries(pattern, &base)? {
             matched = true;
@@ -47,6 +48,20 @@ pub(super) fn resolve(patterns: &[String], base: &Path) -> Result<Vec<PathBuf>, 
         return Err(ZooError::Empty);
     }
     Ok(paths.into_iter().collect())
+}
+
+/// Refuses a pattern one of whose wildcards leads through a link out of the places where this
+/// process may look. Without this, a pattern that goes on behind the link would be answered
+/// differently for names that exist there and for others.
+fn check_links(pattern: &str, base: &Path) -> Result<(), ZooError> {
+    let is_wild = |part: &str| part.contains(['*', '?', '[']);
+    let ends = pattern.match_indices('/').map(|(at, _)| at).chain([pattern.len()]);
+    for prefix in ends.map(|at| &pattern[..at]).filter(|prefix| is_wild(prefix)) {
+        for entry in entries(prefix, base)? {
+            untrusted::check_place(&entry).map_err(ZooError::io(&entry))?;
+        }
+    }
+    Ok(())
 }
 
 fn entries(pattern: &str, base: &Path) -> Result<Vec<PathBuf>, ZooError> {

@@ -503,7 +503,8 @@ async fn probes_and_metrics() {
     let id = service.submit().await;
     service.call("GET", "/v1/sweeps/none", None).await;
     service.call("GET", "/nothing/of/this", None).await;
-    service.metrics.set_tasks(&service.store.sweeps().await.unwrap());
+    let live = service.store.live().await.unwrap();
+    service.metrics.set_tasks(&live.sweeps.records, &live.ended);
     let answer = service.call("GET", "/metrics", None).await;
     assert!(answer.header("content-type").starts_with("text/plain"), "{answer:?}");
     let text = String::from_utf8(answer.bytes).unwrap();

@@ -100,10 +100,7 @@ async fn a_search_promotes_the_best_and_computes_nothing_twice<S: Store + 'stati
         running.push(tokio::spawn(async move {
             let settings = SchedulerSettings { interval: Duration::from_millis(20), ..SchedulerSettings::default() };
             let wake = Notify::new();
-            Scheduler { store: &*store, queue: &*queue, settings: &settings, wake: &wake }
-                .run(stop, &())
-                .await
-                .unwrap();
+            Scheduler { store: &*store, queue: &*queue, settings: &settings, wake: &wake }.run(stop, &()).await;
         }));
     }
     let ended = async {

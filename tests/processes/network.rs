@@ -42,13 +42,13 @@ fn proxied(url: &str) -> (Proxy, String) {
 
 fn with_redis_at(site: &Site, url: String) -> Site {
     let mut site = site.clone();
-    site.redis.url = url;
+    site.redis.url = url.into();
     site
 }
 
 fn with_rabbit_at(site: &Site, url: String) -> Site {
     let mut site = site.clone();
-    site.rabbit.url = url;
+    site.rabbit.url = url.into();
     site
 }
 

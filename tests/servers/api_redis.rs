@@ -54,7 +54,7 @@ async fn a_creation_that_was_cut_off_goes_on() {
         creation.abort();
         assert!(creation.await.unwrap_err().is_cancelled(), "it was still at it");
     }
-    let half = store.sweeps().await.unwrap().pop().unwrap();
+    let half = store.sweeps().await.unwrap().records.pop().unwrap();
     assert!((1..30_003).contains(&half.tasks()), "{}", half.tasks());
     let admitted = admit(&store, &spec, &tasks, Terms::default(), Some("k")).await.unwrap();
     assert_eq!((admitted.id.as_str(), admitted.is_new), (half.id.as_str(), false));

@@ -13,4 +13,6 @@ mod redis_connections;
 mod redis_durability;
 mod redis_sentinel;
 mod serve_early;
+mod store_creation;
+mod store_damaged;
 mod store_redis;

@@ -10,6 +10,7 @@ use mehl_soup::runner::pool::{
     AttemptSettings, Compute, Ended, PoolResult, Watch, Worker, WorkerError, WorkerSettings,
 };
 use mehl_soup::scheduler::{Scheduler, SchedulerSettings, Terms, new_sweep, new_tasks};
+use mehl_soup::store::contract::saved;
 use mehl_soup::store::{ClaimAnswer, Claimant, Held, Letting, Memory, Onward, Request, Store, TaskRecord};
 use mehl_soup::task::{TaskKey, TaskState};
 use tokio::sync::{Notify, watch};
@@ -225,7 +226,7 @@ async fn faults_end_a_task_or_its_attempt<S: Store + 'static, Q: TicketQueue + '
         let record = pool.record("0001-mehl+").await;
         assert_eq!((record.state, record.crashes), (TaskState::Queued, 1), "{record:?}");
         let ended = pool.ends.0.lock().unwrap().last().cloned();
-        assert!(matches!(ended, Some(Ended::Crashed(_))), "{ended:?}");
+        assert!(matches!(ended, Some(Ended::Crashed)), "{ended:?}");
     }
     pool.knobs.fault.store(3, SeqCst);
     assert_eq!(pool.worker(once()).ended.await.unwrap().unwrap(), 1);
@@ -275,7 +276,10 @@ async fn a_worker_that_lost_its_task_writes_nothing_more<S: Store + 'static, Q: 
     late.attempt.lease = Duration::ZERO;
     late.attempt.checkpoint_interval = Duration::from_secs(100);
     let first = pool.worker(late);
-    pool.until("the task is taken from it", async || !pool.store.expire(10).await.unwrap().is_empty()).await;
+    pool.until("the task is taken from it", async || {
+        !pool.store.expire(10, PATIENCE).await.unwrap().expired.is_empty()
+    })
+    .await;
     let second = pool.worker(settings("second"));
     pool.finish().await;
     let record = pool.record("0001-mehl+").await;
@@ -296,7 +300,7 @@ async fn checkpoints_that_cannot_be_read_are_left_behind<S: Store + 'static, Q: 
     let ticket = mehl_soup::task::Ticket::new(record.key.clone(), record.generation);
     let claimant = Claimant { worker: "another version".into(), nonce: "n".into() };
     let ClaimAnswer::Claimed(claimed) = pool.store.claim(&ticket, &claimant, PATIENCE).await.unwrap() else { panic!() };
-    pool.store.save(&claimed.hold, PATIENCE, 7, b"no checkpoint of ours", None).await.unwrap();
+    pool.store.save(&claimed.hold, PATIENCE, saved(7, b"no checkpoint of ours", 7)).await.unwrap();
     let Held::Yes(Onward::Queued(_)) = pool.store.release(&claimed.hold, &Letting::Preempted).await.unwrap() else {
         panic!()
     };

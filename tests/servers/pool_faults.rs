@@ -103,18 +103,18 @@ impl Pool {
             let (store, queue) = (connect(&redis).await, RabbitMq::start(&rabbit).unwrap());
             let (settings, wake) = (scheduler_settings(), Notify::new());
             let scheduler = Scheduler { store: &store, queue: &queue, settings: &settings, wake: &wake };
-            scheduler.run(stop, &()).await.unwrap();
+            scheduler.run(stop, &()).await;
         });
     }
 
     fn worker(&self, name: &str) -> Running {
-        self.worker_at(name, &self.redis.url, &self.rabbit.url)
+        self.worker_at(name, &self.redis.url.read().unwrap(), &self.rabbit.url.read().unwrap())
     }
 
     fn worker_at(&self, name: &str, redis: &str, rabbit: &str) -> Running {
         let (stop, stopped) = watch::channel(false);
-        let redis = RedisSettings { url: redis.to_string(), ..self.redis.clone() };
-        let rabbit = RabbitMqSettings { url: rabbit.to_string(), ..self.rabbit.clone() };
+        let redis = RedisSettings { url: redis.into(), ..self.redis.clone() };
+        let rabbit = RabbitMqSettings { url: rabbit.into(), ..self.rabbit.clone() };
         let (settings, compute) = (worker_settings(name), Compute::start(stub(&self.knobs)).unwrap());
         let ended = tokio::spawn(async move {
             let (store, queue) = (connect(&redis).await, RabbitMq::start(&rabbit).unwrap());
@@ -332,7 +332,7 @@ async fn a_worker_that_loses_the_broker_finishes_its_task() {
     let pool = Pool::new(&redis, url.clone()).await;
     let proxy = Proxy::start(&format!("127.0.0.1:{port}"));
     pool.schedule();
-    let cut_off = pool.worker_at("cut off", &pool.redis.url, &proxied(&url, &proxy, port));
+    let cut_off = pool.worker_at("cut off", &pool.redis.url.read().unwrap(), &proxied(&url, &proxy, port));
     let store = pool.store().await;
     pool.until_computed(5).await;
     let running = pool.running_at(&store, "cut off").await;
@@ -357,7 +357,7 @@ async fn a_worker_that_loses_redis_gives_its_task_up_and_another_goes_on_with_it
     pool.knobs.millis.store(100, SeqCst);
     let proxy = Proxy::start(&format!("127.0.0.1:{port}"));
     pool.schedule();
-    let lost = pool.worker_at("lost", &proxied(&redis.url(), &proxy, port), &pool.rabbit.url);
+    let lost = pool.worker_at("lost", &proxied(&redis.url(), &proxy, port), &pool.rabbit.url.read().unwrap());
     pool.until_computed(5).await;
     let store = pool.store().await;
     let running = pool.running_at(&store, "lost").await;

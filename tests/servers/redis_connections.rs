@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use crate::support::servers::{RedisServer, certificates, free_port, settings};
 use crate::support::stub_engine::spec;
+use mehl_soup::operator_file::OperatorFile;
 use mehl_soup::scheduler::{Terms, new_sweep, new_tasks};
+use mehl_soup::store::contract::saved;
 use mehl_soup::store::{ClaimAnswer, Claimant, Completed, Held, Redis, RedisSettings, Request, Store, StoreError};
 
 const LEASE: Duration = Duration::from_secs(30);
@@ -19,7 +21,7 @@ async fn a_whole_life(store: &Redis) {
     store.confirmed(std::slice::from_ref(&ticket)).await.unwrap();
     let claimant = Claimant { worker: "w".into(), nonce: "n".into() };
     let ClaimAnswer::Claimed(claimed) = store.claim(&ticket, &claimant, LEASE).await.unwrap() else { panic!() };
-    assert!(matches!(store.save(&claimed.hold, LEASE, 1, b"checkpoint", Some("{}")).await.unwrap(), Held::Yes(_)));
+    assert!(matches!(store.save(&claimed.hold, LEASE, saved(1, b"checkpoint", 1)).await.unwrap(), Held::Yes(_)));
     let completed = Completed { result: "{}".into(), coefficients: vec![1, 2, 3] };
     assert_eq!(store.complete(&claimed.hold, &completed).await.unwrap(), Held::Yes(()));
     assert_eq!(store.result(&claimed.hold.key).await.unwrap(), Some(completed));
@@ -28,13 +30,13 @@ async fn a_whole_life(store: &Redis) {
     assert_eq!(store.release_pending("s", 100).await.unwrap(), 5);
     let ready = store.ready("s", 100).await.unwrap();
     assert_eq!(store.choose(&ready).await.unwrap(), 5);
-    assert!(store.expire(100).await.unwrap().is_empty());
+    assert!(store.expire(100, LEASE).await.unwrap().expired.is_empty());
     assert!(store.request("s", Request::Cancel).await.unwrap());
     store.settle("s", 0, 100).await.unwrap();
     assert!(store.sweep("s").await.unwrap().unwrap().is_final());
     assert!(!store.events(&claimed.hold.key).await.unwrap().is_empty());
     while !store.remove("s", 100).await.unwrap() {}
-    assert!(store.sweeps().await.unwrap().is_empty());
+    assert!(store.sweeps().await.unwrap().records.is_empty());
 }
 
 #[tokio::test]
@@ -58,7 +60,7 @@ async fn over_tls_with_an_authority_of_ones_own() {
         "no",
     ]);
     let with = |ca_file: Option<PathBuf>| RedisSettings {
-        ca_file,
+        ca_file: ca_file.map(OperatorFile::new),
         timeout: Duration::from_secs(2),
         ..settings(format!("rediss://localhost:{port}/"))
     };
@@ -103,5 +105,5 @@ async fn a_primary_without_the_replicas_that_it_wants_is_waited_for() {
     let (spec, _) = spec();
     let error = store.create_sweep(&new_sweep("s".into(), &spec, Terms::default()), None).await.unwrap_err();
     assert!(error.is_retryable() && error.to_string().contains("replicas"), "{error:?}");
-    assert!(store.sweeps().await.unwrap().is_empty());
+    assert!(store.sweeps().await.unwrap().records.is_empty());
 }

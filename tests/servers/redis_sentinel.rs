@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::support::servers::{RedisServer, SentinelServer, certificates, free_port, settings, until};
-use mehl_soup::store::contract::{claimant, completed, sweep, task};
+use mehl_soup::store::contract::{claimant, completed, saved, sweep, task};
 use mehl_soup::store::{ClaimAnswer, Held, Redis, RedisSettings, Store, StoreError};
 
 const LEASE: Duration = Duration::from_secs(1000);
@@ -88,7 +88,7 @@ async fn a_primary_that_dies_is_left_for_the_next() {
     store.add_tasks("s", 0, &[task("scores", true), task("a", false)]).await.unwrap();
     let ticket = store.open_sweep("s").await.unwrap().unwrap();
     let ClaimAnswer::Claimed(claimed) = store.claim(&ticket, &claimant("n"), LEASE).await.unwrap() else { panic!() };
-    store.save(&claimed.hold, LEASE, 1, b"kept", None).await.unwrap();
+    store.save(&claimed.hold, LEASE, saved(1, b"kept", 1)).await.unwrap();
     let before = store.sweep("s").await.unwrap();
     let offset = |port: u16, field: &str| {
         let text: String = redis::from_redis_value(ask(port, None, &["INFO", "replication"]).unwrap()).unwrap();
@@ -188,7 +188,12 @@ async fn over_tls_with_an_authority_of_ones_own() {
     );
     let sentinel = SentinelServer::start(port.parse().unwrap(), &[&lines]);
     let url = format!("rediss+sentinel://localhost:{}/primary/1", sentinel.port());
-    let store = Redis::connect(&RedisSettings { ca_file: Some(ca.into()), ..with(url.clone()) }).await.unwrap();
+    let store = Redis::connect(&RedisSettings {
+        ca_file: Some(mehl_soup::operator_file::OperatorFile::new(ca)),
+        ..with(url.clone())
+    })
+    .await
+    .unwrap();
     store.create_sweep(&sweep("s"), None).await.unwrap();
     assert_eq!(store.sweep("s").await.unwrap().unwrap().name, "digits");
     let strange = Redis::connect(&with(url)).await.err().unwrap();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::support::servers::{RedisServer, new_store, settings};
-use mehl_soup::store::contract::{claimant, completed, key, standing, sweep, task};
+use mehl_soup::store::contract::{claimant, completed, key, saved, standing, sweep, task};
 use mehl_soup::store::{
     AtRung, ClaimAnswer, Held, Hold, Letting, Memory, NewSweep, Onward, Redis, RedisSettings, Request, Store,
     StoreError, TaskRecord, Tickets,
@@ -19,12 +19,13 @@ const TASKS: usize = 4;
 #[derive(Debug, Clone)]
 enum Step {
     ReleasePending(usize),
+    Due,
     Choose(usize),
     Confirm(usize),
     Republish,
     Claim { ticket: usize, nonce: u8, lives: bool },
     Renew { hold: usize, lives: bool },
-    Save { hold: usize, sequence: u64, lives: bool },
+    Save { hold: usize, sequence: u64, reached: u64, lives: bool },
     Complete(usize),
     Release { hold: usize, why: u8 },
     Expire(usize),
@@ -40,14 +41,15 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         2 => (1..4usize).prop_map(Step::ReleasePending),
+        2 => Just(Step::Due),
         3 => (0..5usize).prop_map(Step::Choose),
         2 => (0..40usize).prop_map(Step::Confirm),
         1 => Just(Step::Republish),
         8 => (0..40usize, 0..6u8, prop::bool::weighted(0.7))
             .prop_map(|(ticket, nonce, lives)| Step::Claim { ticket, nonce, lives }),
         2 => (0..40usize, prop::bool::weighted(0.7)).prop_map(|(hold, lives)| Step::Renew { hold, lives }),
-        4 => (0..40usize, 0..5u64, prop::bool::weighted(0.7))
-            .prop_map(|(hold, sequence, lives)| Step::Save { hold, sequence, lives }),
+        4 => (0..40usize, 0..5u64, 0..4u64, prop::bool::weighted(0.7))
+            .prop_map(|(hold, sequence, reached, lives)| Step::Save { hold, sequence, reached, lives }),
         3 => (0..40usize).prop_map(Step::Complete),
         4 => (0..40usize, 0..3u8).prop_map(|(hold, why)| Step::Release { hold, why }),
         3 => (1..4usize).prop_map(Step::Expire),
@@ -85,6 +87,8 @@ fn lease(lives: bool) -> Duration {
 async fn apply<S: Store>(store: &S, step: &Step, seen: &mut Seen) -> String {
     let answer = match step {
         Step::ReleasePending(most) => format!("{:?}", store.release_pending("s", *most).await.unwrap()),
+        // Without a wait (`sweep`), which of several are due first depends on the clock: so all of them.
+        Step::Due => format!("{:?}", store.due("s", 100).await.unwrap()),
         Step::Choose(most) => {
             let ready = store.ready("s", *most).await.unwrap();
             format!("{ready:?} {:?}", store.choose(&ready).await.unwrap())
@@ -108,10 +112,13 @@ async fn apply<S: Store>(store: &S, step: &Step, seen: &mut Seen) -> String {
             Some(hold) => format!("{:?}", store.renew(&hold, lease(*lives), Some("{}")).await.unwrap()),
             None => String::new(),
         },
-        Step::Save { hold, sequence, lives } => match pick(&seen.holds, *hold) {
+        Step::Save { hold, sequence, reached, lives } => match pick(&seen.holds, *hold) {
             Some(hold) => {
                 let bytes = format!("{sequence} of {hold:?}");
-                format!("{:?}", store.save(&hold, lease(*lives), *sequence, bytes.as_bytes(), None).await.unwrap())
+                format!(
+                    "{:?}",
+                    store.save(&hold, lease(*lives), saved(*sequence, bytes.as_bytes(), *reached)).await.unwrap()
+                )
             }
             None => String::new(),
         },
@@ -133,7 +140,8 @@ async fn apply<S: Store>(store: &S, step: &Step, seen: &mut Seen) -> String {
         Step::Expire(most) => {
             // Which of several overdue leases is the oldest depends on the clock: so all of them, whatever is asked, in order of their names.
             let _ = most;
-            let mut expired: Vec<_> = store.expire(100).await.unwrap().into_iter().map(|e| (e.key, e.onward)).collect();
+            let mut expired: Vec<_> =
+                store.expire(100, lease(true)).await.unwrap().expired.into_iter().map(|e| (e.key, e.onward)).collect();
             expired.sort_by(|(a, _), (b, _)| a.cmp(b));
             format!("{expired:?}")
         }
@@ -286,7 +294,10 @@ async fn a_full_server_says_so_and_loses_nothing() {
         sequence += 1;
         assert!(sequence < 100, "the server takes more than its limit");
         // Each in place of the last, so only one that is too large does not fit.
-        match store.save(&claimed.hold, lease(true), sequence, &vec![7; (sequence as usize * 256) << 10], None).await {
+        match store
+            .save(&claimed.hold, lease(true), saved(sequence, &vec![7; (sequence as usize * 256) << 10], sequence))
+            .await
+        {
             Ok(_) => {}
             Err(error) => break error,
         }
@@ -305,7 +316,7 @@ async fn a_server_that_is_killed_goes_on_with_all_that_it_confirmed() {
     let ClaimAnswer::Claimed(claimed) = store.claim(&ticket, &claimant("one"), lease(true)).await.unwrap() else {
         panic!("free");
     };
-    store.save(&claimed.hold, lease(true), 5, b"kept", None).await.unwrap();
+    store.save(&claimed.hold, lease(true), saved(5, b"kept", 5)).await.unwrap();
     let before = dump(&store).await;
     server.kill_and_restart();
     let after = loop {

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use mehl_soup::queue::{Delivery, Depth, Published, QueueError, QueueState, Subscription, TicketQueue};
 use mehl_soup::store::{
-    AtRung, ClaimAnswer, Claimant, Completed, Created, Expired, Held, Hold, Letter, Letters, Letting, NewSweep,
-    NewTask, Onward, Order, Request, Standing, Store, StoreError, SweepRecord, TaskEvent, TaskRecord, Tickets, Walked,
+    AtRung, ClaimAnswer, Claimant, Completed, Created, Expiries, Findings, Held, Hold, Letter, Letters, Letting, Live,
+    NewSweep, NewTask, Onward, Order, Request, Saved, Standing, Store, StoreError, SweepRecord, Sweeps, TaskEvent,
+    TaskRecord, Tickets, Walked,
 };
 use mehl_soup::task::{TaskKey, Ticket, TicketError};
 
@@ -63,13 +64,22 @@ impl<S: Store> Store for Dying<S> {
         republish(age: Duration, most: usize) -> usize;
         claim(ticket: &Ticket, claimant: &Claimant, lease: Duration) -> ClaimAnswer;
         renew(hold: &Hold, lease: Duration, progress: Option<&str>) -> Held<Order>;
-        save(hold: &Hold, lease: Duration, sequence: u64, checkpoint: &[u8], progress: Option<&str>) -> Held<Order>;
+        save(hold: &Hold, lease: Duration, saved: Saved<'_>) -> Held<Order>;
         complete(hold: &Hold, completed: &Completed) -> Held<()>;
         release(hold: &Hold, why: &Letting) -> Held<Onward>;
         wait(hold: &Hold, standing: &Standing) -> Held<Onward>;
         promote(tasks: &[AtRung]) -> usize;
         prune(tasks: &[AtRung]) -> usize;
-        expire(most: usize) -> Vec<Expired>;
+        expire(most: usize, gap: Duration) -> Expiries;
+        due(sweep: &str, most: usize) -> usize;
+        live() -> Live;
+        retire(sweeps: &[String]) -> usize;
+        adopt() -> usize;
+        ended(age: Duration, most: usize) -> Vec<String>;
+        probe() -> ();
+        examine(sweep: &str, repair: bool) -> Findings;
+        examine_pool(repair: bool) -> Findings;
+        discard(sweep: &str, most: usize) -> bool;
         request(sweep: &str, request: Request) -> bool;
         settle(sweep: &str, from: usize, most: usize) -> Walked;
         retry(sweep: &str, from: usize, most: usize) -> Walked;
@@ -77,7 +87,7 @@ impl<S: Store> Store for Dying<S> {
         task(key: &TaskKey) -> Option<TaskRecord>;
         tasks(sweep: &str, from: usize, most: usize) -> Vec<TaskRecord>;
         sweep(sweep: &str) -> Option<SweepRecord>;
-        sweeps() -> Vec<SweepRecord>;
+        sweeps() -> Sweeps;
         documents(sweep: &str) -> Option<(String, Option<String>)>;
         events(key: &TaskKey) -> Vec<TaskEvent>;
         progress(key: &TaskKey) -> Option<String>;
@@ -115,6 +125,10 @@ impl<Q: TicketQueue> TicketQueue for Dying<Q> {
 
     async fn take_dead(&self, patience: Duration) -> Result<Option<Self::DeadLetter>, QueueError> {
         self.inner.take_dead(patience).await
+    }
+
+    async fn probe(&self, patience: Duration) -> Result<(), QueueError> {
+        self.inner.probe(patience).await
     }
 
     fn state(&self) -> QueueState {

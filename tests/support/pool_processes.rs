@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use mehl_soup::queue::TicketQueue;
 use mehl_soup::runner::pool::{AttemptSettings, Compute, Lines, WorkerSettings, serve};
 use mehl_soup::scheduler::{Scheduler, SchedulerSettings, Terms, new_sweep, new_tasks};
+use mehl_soup::store::contract::saved;
 use mehl_soup::store::{ClaimAnswer, Claimant, Completed, Letting, Redis, RedisSettings, Store, TaskRecord};
 use mehl_soup::sweep::manifest::Manifest;
 use mehl_soup::sweep::spec::Family;
@@ -74,7 +75,7 @@ pub async fn work_as_told() {
         let interval = Duration::from_millis(100);
         let settings = SchedulerSettings { interval, republish_after: LEASE / 2, ..SchedulerSettings::default() };
         let wake = Notify::new();
-        Scheduler { store: &store, queue: &queue, settings: &settings, wake: &wake }.run(stop, &()).await.unwrap();
+        Scheduler { store: &store, queue: &queue, settings: &settings, wake: &wake }.run(stop, &()).await;
     } else {
         let knobs: Arc<Knobs> = Arc::default();
         knobs.iterations.store(site.iterations, SeqCst);
@@ -216,7 +217,7 @@ impl Pool {
                 self.store.release(&self.claim(&ticket).await.hold, &why).await.unwrap();
             } else if let Some(checkpoint) = checkpoint {
                 let hold = self.claim(&ticket).await.hold;
-                self.store.save(&hold, PATIENCE, 7, checkpoint, None).await.unwrap();
+                self.store.save(&hold, PATIENCE, saved(7, checkpoint, 7)).await.unwrap();
                 self.store.release(&hold, &Letting::Preempted).await.unwrap();
             }
         }

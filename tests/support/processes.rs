@@ -64,8 +64,9 @@ impl Site {
         let (redis, rabbit) = (&self.redis, &self.rabbit);
         let log = self.log.to_str().unwrap();
         let (iterations, millis) = (self.iterations.to_string(), self.millis.to_string());
+        let (redis_url, rabbit_url) = (redis.url.read().unwrap(), rabbit.url.read().unwrap());
         let values =
-            [&redis.url, &redis.installation, &rabbit.url, &rabbit.installation, log, &iterations, &millis, point];
+            [&redis_url, &redis.installation, &rabbit_url, &rabbit.installation, log, &iterations, &millis, point];
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["--exact", process, "--ignored", "--nocapture", "--test-threads", "1"]);
         command.envs(VARIABLES.iter().zip(values)).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -121,7 +122,7 @@ impl Site {
             ..SchedulerSettings::default()
         };
         let wake = Notify::new();
-        drop(Scheduler { store: &store, queue: &queue, settings: &settings, wake: &wake }.run(stop, &()).await);
+        Scheduler { store: &store, queue: &queue, settings: &settings, wake: &wake }.run(stop, &()).await;
         queue.close().await;
     }
 

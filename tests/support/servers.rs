@@ -167,10 +167,25 @@ pub fn settings(url: String) -> RedisSettings {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let installation = format!("test-{}-{number}", std::process::id());
-    RedisSettings { url, ca_file: None, installation, timeout: Duration::from_secs(10) }
+    RedisSettings { url: url.into(), ca_file: None, installation, timeout: Duration::from_secs(10) }
 }
 
 /// A new, empty store on the shared server.
 pub async fn new_store() -> Redis {
     Redis::connect(&settings(shared_redis())).await.unwrap()
+}
+
+/// The same, with the server's address and the installation's name.
+pub async fn new_store_at() -> (Redis, String, String) {
+    let url = shared_redis();
+    let settings = settings(url.clone());
+    (Redis::connect(&settings).await.unwrap(), url, settings.installation)
+}
+
+/// One command to a server, beside the store: what a person would do by hand.
+pub async fn redis_command<T: redis::FromRedisValue>(url: &str, words: &[&str]) -> T {
+    let mut connection = redis::Client::open(url).unwrap().get_multiplexed_async_connection().await.unwrap();
+    let mut command = redis::cmd(words[0]);
+    command.arg(&words[1..]);
+    command.query_async(&mut connection).await.unwrap()
 }

@@ -19,7 +19,7 @@ pub fn error(error: &Error) -> QueueError {
     match error.kind() {
         ErrorKind::ProtocolError(told) => protocol(told),
         ErrorKind::IOError(error) => connection(error),
-        ErrorKind::AuthProviderError(_) => QueueError::Setup(words(error)),
+        ErrorKind::AuthProviderError(_) => QueueError::Refused(words(error)),
         ErrorKind::InvalidProtocolVersion(_) | ErrorKind::ParsingError(_) => {
             QueueError::Setup(format!("what answers does not speak AMQP 0-9-1: {}", words(error)))
         }
@@ -47,8 +47,10 @@ pub fn declaration(told: &Error) -> QueueError {
 fn protocol(told: &AMQPError) -> QueueError {
     let text = words(told.get_message().as_str());
     match told.kind() {
-        AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED)
-        | AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED | AMQPHardError::NOTIMPLEMENTED) => QueueError::Setup(text),
+        AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) | AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED) => {
+            QueueError::Refused(text)
+        }
+        AMQPErrorKind::Hard(AMQPHardError::NOTIMPLEMENTED) => QueueError::Setup(text),
         AMQPErrorKind::Soft(_) => QueueError::Withdrawn(text),
         AMQPErrorKind::Hard(_) => QueueError::Unreachable(text),
     }

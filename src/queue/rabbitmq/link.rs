@@ -38,7 +38,7 @@ impl Link {
         let name = format!("{} {purpose} {}", settings.connection_name, settings.installation);
         let properties = ConnectionProperties::default().with_connection_name(name.as_str().into());
         // What it must not do: connect again by itself. Its default is not to.
-        let connecting = Connection::connector(settings.uri.clone(), wire::runtime(), connect, properties);
+        let connecting = Connection::connector(settings.uri(), wire::runtime(), connect, properties);
         let connection = timeout_at(deadline, connecting)
             .await
             .map_err(|_| QueueError::Unreachable(format!("no connection within {:?}", settings.timeout)))?

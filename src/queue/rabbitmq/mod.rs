@@ -109,6 +109,17 @@ impl TicketQueue for RabbitMq {
         self.0.desk.take_dead(Instant::now() + patience).await
     }
 
+    async fn probe(&self, patience: Duration) -> Result<(), QueueError> {
+        let deadline = Instant::now() + patience;
+        for connection in self.connections() {
+            let link = connection.link(deadline).await?;
+            // A new channel: brokers remember for an old one what they have allowed.
+            let channel = link.channel(deadline, &self.0.topology).await?;
+            drop(link.answer(deadline, faults::error, channel.close(200, "probed".into())).await);
+        }
+        Ok(())
+    }
+
     fn state(&self) -> QueueState {
         let links = self.connections().map(Supervisor::now);
         let is_blocked = links.iter().flatten().any(|link| link.is_blocked());

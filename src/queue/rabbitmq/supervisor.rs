@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -12,6 +11,7 @@ use super::link::Link;
 use super::settings::Checked;
 use super::topology::Topology;
 use crate::queue::QueueError;
+use crate::retry::pauses;
 
 /// Pauses between attempts: doubled from the first to the last, each with up to as much again.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(3));
@@ -93,9 +93,19 @@ fn lost() -> QueueError {
     QueueError::Unreachable("not connected".to_string())
 }
 
-fn pauses() -> ExponentialBackoff {
-    let (least, most) = PAUSES;
-    ExponentialBuilder::new().with_jitter().with_min_delay(least).with_max_delay(most).without_max_times().build()
+/// What a fault of connecting means. What was right once can become so again while this program
+/// waits. A login that was never right, with a password that cannot be read anew, cannot.
+fn weighed(fault: QueueError, was_up: bool, may_change: bool) -> QueueError {
+    match fault {
+        QueueError::Setup(what) | QueueError::Foreign(what) if was_up => QueueError::Refused(what),
+        QueueError::Refused(what) if !was_up && !may_change && is_login(&what) => QueueError::Setup(what),
+        other => other,
+    }
+}
+
+/// Whether a refusal is one of the user or its password, by the broker's own words.
+fn is_login(what: &str) -> bool {
+    what.contains("Login was refused")
 }
 
 async fn run(settings: Checked, purpose: &'static str, topology: Topology, line: Arc<watch::Sender<Line>>) {
@@ -109,7 +119,9 @@ async fn run(settings: Checked, purpose: &'static str, topology: Topology, line:
             is_open
         })
     };
-    let mut delays = pauses();
+    let fresh = || pauses(PAUSES.0, PAUSES.1);
+    let mut delays = fresh();
+    let mut was_up = false;
     loop {
         let fault = match Link::open(&settings, purpose, &topology).await {
             Ok(link) => {
@@ -117,13 +129,14 @@ async fn run(settings: Checked, purpose: &'static str, topology: Topology, line:
                 if !say(Line::Up(Arc::clone(&link))) {
                     return link.close().await;
                 }
+                was_up = true;
                 link.down().await;
                 if since.elapsed() >= STEADY {
-                    delays = pauses();
+                    delays = fresh();
                 }
                 QueueError::Unreachable("the connection was lost".to_string())
             }
-            Err(fault) => fault,
+            Err(fault) => weighed(fault, was_up, settings.may_change()),
         };
         if !say(Line::Down(Some(fault))) {
             return;

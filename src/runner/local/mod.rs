@@ -221,8 +221,8 @@ async fn compute<E: SoupEngine + 'static>(
     while let Some(joined) = workers.join_next().await {
         worker_ended(joined, &ending);
     }
-    if let Err(error) = scheduler.await.map_err(|e| e.to_string()).and_then(|ended| ended.map_err(|e| e.to_string())) {
-        ending.end(RunError::Internal(error));
+    if let Err(error) = scheduler.await {
+        ending.end(RunError::Internal(error.to_string()));
     }
     match ending.take() {
         Some(fault) => Err(fault),

@@ -10,14 +10,17 @@ use super::compute::{Compute, Job, Output, Work};
 use super::link::{Link, PoolResult};
 use super::watch::Watch;
 use crate::checkpoint::Checkpoint;
+use crate::retry::{Faults, pauses};
 use crate::runner::engine::{EngineError, RungReached};
-use crate::store::{Claimed, Completed, Held, Hold, Letting, Onward, Order, Standing, Store, StoreError};
+use crate::store::{Claimed, Completed, Held, Hold, Letting, Onward, Order, Saved, Standing, Store, StoreError};
 use crate::sweep::results::TaskOutcome;
 use crate::sweep::spec::Spec;
-use crate::task::{Task, Ticket};
+use crate::task::{Task, TaskState};
 
 /// Waits between two tries of a write that the store did not answer.
 const RETRY: Duration = Duration::from_millis(200);
+/// Longest wait between two tries.
+const LONGEST_RETRY: Duration = Duration::from_secs(2);
 
 /// How a worker holds its tasks.
 #[derive(Debug, Clone)]
@@ -39,8 +42,8 @@ pub enum Ended {
     Completed,
     /// The task went on without a result; a ticket in it is to be published.
     LetGo(Onward),
-    /// The engine failed in a way that another attempt may not, and the task is to be tried again; its ticket is to be published.
-    Crashed(Ticket),
+    /// The engine failed in a way that another attempt may not, and the task is to be tried again, later.
+    Crashed,
     /// The task was somebody else's by then: nothing of this attempt was written.
     Fenced,
     /// The store was not there for too long.
@@ -61,6 +64,19 @@ pub struct Attempt<'a, S> {
     pub watch: Arc<dyn Watch>,
     /// True once the worker is asked to end.
     pub stop: watch::Receiver<bool>,
+}
+
+/// When the store was heard of last, and what was said of it since.
+#[derive(Debug)]
+struct Heard {
+    at: Instant,
+    faults: Faults,
+}
+
+impl Heard {
+    fn now() -> Self {
+        Self { at: Instant::now(), faults: Faults::default() }
+    }
 }
 
 /// Why the loop below ended before the engine did.
@@ -128,7 +144,7 @@ impl<S: Store> Attempt<'_, S> {
                     self.let_go(&hold, Letting::Hopeless(error.to_string())).await
                 }
                 Err(error) => match self.let_go(&hold, Letting::Crashed(error.to_string())).await {
-                    Ended::LetGo(Onward::Queued(ticket)) => Ended::Crashed(ticket),
+                    Ended::LetGo(Onward::State(TaskState::Queued)) => Ended::Crashed,
                     ended => ended,
                 },
             };
@@ -143,7 +159,7 @@ impl<S: Store> Attempt<'_, S> {
         mut ended: oneshot::Receiver<Result<Output, EngineError>>,
     ) -> Result<Result<Output, EngineError>, Interruption> {
         let mut renewal = every(self.settings.lease / 3);
-        let mut heard = Instant::now();
+        let mut heard = Heard::now();
         let mut may_stop = true;
         let output = loop {
             tokio::select! {
@@ -163,7 +179,7 @@ impl<S: Store> Attempt<'_, S> {
                     if advanced.elapsed() >= self.settings.stall {
                         return Err(Interruption::Stalled);
                     }
-                    let answer = self.store.renew(hold, self.settings.lease, progress.as_deref()).await;
+                    let answer = self.ask(self.store.renew(hold, self.settings.lease, progress.as_deref())).await;
                     self.hear(answer, link, &mut heard)?;
                     // One that the store did not take when it came: the next may be long in coming.
                     self.save(hold, link, &mut heard).await?;
@@ -172,7 +188,7 @@ impl<S: Store> Attempt<'_, S> {
         };
         while link.take().map(|snapshot| link.put_back(snapshot)).is_some() {
             self.save(hold, link, &mut heard).await?;
-            if heard.elapsed() > RETRY {
+            if heard.at.elapsed() > RETRY {
                 sleep(RETRY).await;
             }
         }
@@ -180,11 +196,17 @@ impl<S: Store> Attempt<'_, S> {
     }
 
     /// Writes the newest checkpoint, if there is one that was not.
-    async fn save(&self, hold: &Hold, link: &Link, heard: &mut Instant) -> Result<(), Interruption> {
+    async fn save(&self, hold: &Hold, link: &Link, heard: &mut Heard) -> Result<(), Interruption> {
         let Some(snapshot) = link.take() else { return Ok(()) };
         let (progress, _) = link.progress();
         let (lease, began) = (self.settings.lease, Instant::now());
-        let answer = self.store.save(hold, lease, snapshot.sequence, &snapshot.bytes, progress.as_deref()).await;
+        let saved = Saved {
+            sequence: snapshot.sequence,
+            checkpoint: &snapshot.bytes,
+            reached: snapshot.reached,
+            progress: progress.as_deref(),
+        };
+        let answer = self.ask(self.store.save(hold, lease, saved)).await;
         match &answer {
             Ok(Held::Yes(_)) => self.watch.saved(snapshot.bytes.len(), began.elapsed()),
             Ok(Held::Fenced) => {}
@@ -200,11 +222,11 @@ impl<S: Store> Attempt<'_, S> {
         &self,
         answer: Result<Held<Order>, StoreError>,
         link: &Link,
-        heard: &mut Instant,
+        heard: &mut Heard,
     ) -> Result<(), Interruption> {
         match answer {
             Ok(Held::Yes(order)) => {
-                *heard = Instant::now();
+                *heard = Heard::now();
                 if order != Order::Continue {
                     link.stop();
                 }
@@ -216,11 +238,13 @@ impl<S: Store> Attempt<'_, S> {
                 Err(Interruption::Fenced)
             }
             Err(error) => {
-                if heard.elapsed() >= self.settings.orphan {
+                // A worker that is to end waits for a lease at most: by then another one has the task.
+                let patience = if *self.stop.borrow() { self.settings.lease } else { self.settings.orphan };
+                if heard.at.elapsed() >= patience.min(self.settings.orphan) {
                     link.stop();
                     return Err(Interruption::Orphaned);
                 }
-                self.watch.say(&error.to_string());
+                heard.faults.met(&error, |fault| self.watch.say(fault));
                 Ok(())
             }
         }
@@ -268,15 +292,41 @@ impl<S: Store> Attempt<'_, S> {
     /// Repeats a write, which is safe, until the store answers; `None` once it is too late to matter.
     async fn insist<T, F: Future<Output = Result<T, StoreError>>>(&self, write: impl Fn() -> F) -> Option<T> {
         let began = Instant::now();
+        let mut is_asked = None;
+        let mut faults = Faults::default();
+        let mut delays = pauses(RETRY, LONGEST_RETRY);
         loop {
-            match write().await {
+            let error = match self.ask(write()).await {
                 Ok(answer) => return Some(answer),
-                Err(error) if began.elapsed() >= self.settings.orphan => {
-                    self.watch.say(&error.to_string());
-                    return None;
-                }
-                Err(_) => sleep(RETRY).await,
+                Err(error) => error,
+            };
+            faults.met(&error, |fault| self.watch.say(fault));
+            if *self.stop.borrow() {
+                is_asked = is_asked.or(Some(Instant::now()));
             }
+            let is_late = is_asked.is_some_and(|asked: Instant| asked.elapsed() >= self.settings.lease);
+            if is_late || began.elapsed() >= self.settings.orphan {
+                return None;
+            }
+            let mut stop = self.stop.clone();
+            tokio::select! {
+                () = sleep(delays.next().unwrap_or(LONGEST_RETRY)) => {}
+                // At once the first time: this may be the last try.
+                () = wanted(&mut stop), if is_asked.is_none() => {}
+            }
+        }
+    }
+
+    /// The store's answer. Once the worker is to end, it is waited for at most as long as a lease.
+    async fn ask<T>(&self, asked: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+        let mut stop = self.stop.clone();
+        let late = async {
+            wanted(&mut stop).await;
+            sleep(self.settings.lease).await;
+        };
+        tokio::select! {
+            answer = asked => answer,
+            () = late => Err(StoreError::Unreachable("no answer before this worker ended".to_string())),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
@@ -70,6 +70,28 @@ pub struct Job {
 #[derive(Debug, Clone)]
 pub struct Compute {
     jobs: mpsc::Sender<Job>,
+    busy: Arc<Busy>,
+}
+
+/// What the thread is at.
+#[derive(Debug, Default)]
+struct Busy {
+    /// Jobs that were handed over and have not ended, oldest first.
+    links: Mutex<Vec<Arc<Link>>>,
+    /// Told when one has ended.
+    ended: Condvar,
+}
+
+impl Busy {
+    fn links(&self) -> MutexGuard<'_, Vec<Arc<Link>>> {
+        // What is behind the lock is whole at any moment.
+        self.links.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn has_ended(&self, link: &Arc<Link>) {
+        self.links().retain(|other| !Arc::ptr_eq(other, link));
+        self.ended.notify_all();
+    }
 }
 
 impl Compute {
@@ -81,13 +103,21 @@ impl Compute {
         make: impl Fn(&Spec) -> Result<E, EngineError> + Send + 'static,
     ) -> std::io::Result<Self> {
         let (jobs, queue) = mpsc::channel::<Job>();
+        let busy = Arc::new(Busy::default());
+        let at = busy.clone();
         std::thread::Builder::new().name("compute".to_string()).spawn(move || {
             // An engine has its sweep's inputs open: the next task of the same sweep finds them so.
             let mut kept: Option<(String, E)> = None;
             while let Ok(job) = queue.recv() {
                 let _within = job.span.clone().entered();
                 let identity = job.spec.identity();
-                let engine = kept.take().filter(|(of, _)| *of == identity).map(|(_, engine)| engine);
+                let suits = |engine: &E| match &job.work {
+                    // Its whole point is to look at the inputs as they are now.
+                    Work::Scores(_) => false,
+                    Work::Task { manifest, .. } => engine.suits(manifest),
+                };
+                let engine =
+                    kept.take().filter(|(of, engine)| *of == identity && suits(engine)).map(|(_, engine)| engine);
                 let ran = catch_unwind(AssertUnwindSafe(|| {
                     let mut engine = match engine {
                         Some(engine) => engine,
@@ -98,7 +128,10 @@ impl Compute {
                 }));
                 let output = match ran {
                     Ok(Ok((engine, output))) => {
-                        kept = Some((identity, engine));
+                        // After an error, what it has open may be what is at fault.
+                        if output.as_ref().err().is_none_or(leaves_engine_whole) {
+                            kept = Some((identity, engine));
+                        }
                         output
                     }
                     Ok(Err(error)) => Err(error),
@@ -107,15 +140,34 @@ impl Compute {
                 };
                 // Nobody listens any more if the attempt was given up: then nobody wants the result either.
                 drop(job.done.send(output));
+                at.has_ended(&job.link);
             }
         })?;
-        Ok(Self { jobs })
+        Ok(Self { jobs, busy })
     }
 
     /// Hands over a job. If the thread is gone, `done` is dropped, which its receiver notices.
     pub fn submit(&self, job: Job) {
-        drop(self.jobs.send(job));
+        self.busy.links().push(job.link.clone());
+        if let Err(mpsc::SendError(job)) = self.jobs.send(job) {
+            self.busy.has_ended(&job.link);
+        }
     }
+
+    /// Asks the thread to end what it is at, and waits for that. Answers whether it did within
+    /// `patience`. A process must not run its exit handlers while the thread computes: libtorch's
+    /// own would take away what it computes with.
+    pub fn finish(&self, patience: Duration) -> bool {
+        let links = self.busy.links();
+        links.iter().for_each(|link| link.stop());
+        let waited = self.busy.ended.wait_timeout_while(links, patience, |links| !links.is_empty());
+        waited.unwrap_or_else(PoisonError::into_inner).0.is_empty()
+    }
+}
+
+/// Whether an engine that ended so can be used again as it is.
+fn leaves_engine_whole(error: &EngineError) -> bool {
+    matches!(error, EngineError::Stopped | EngineError::AtRung(_) | EngineError::ForeignCheckpoint(_))
 }
 
 /// What a panic said, as far as it can be known.
@@ -142,10 +194,10 @@ struct Host<'a> {
 }
 
 impl Host<'_> {
-    fn keep(&mut self, bytes: Vec<u8>) {
+    fn keep(&mut self, bytes: Vec<u8>, reached: u64) {
         self.sequence += 1;
         self.last_save = Instant::now();
-        self.job.link.offer(Snapshot { sequence: self.sequence, bytes });
+        self.job.link.offer(Snapshot { sequence: self.sequence, bytes, reached });
     }
 }
 
@@ -174,7 +226,7 @@ impl TaskHost for Host<'_> {
     }
 
     fn save(&mut self, checkpoint: &Checkpoint) -> Result<(), HostError> {
-        self.keep(checkpoint.to_bytes());
+        self.keep(checkpoint.to_bytes(), checkpoint.totals.effort.iterations);
         Ok(())
     }
 
@@ -189,7 +241,8 @@ impl ScoresHost for Host<'_> {
         self.job.link.advance(None);
         self.job.watch.scored(so_far, done, total);
         let bytes = serde_json::to_vec(so_far).map_err(|e| HostError(format!("the manifest cannot be kept: {e}")))?;
-        self.keep(bytes);
+        let scored = so_far.ingredients.iter().filter(|entry| entry.select.is_some()).count();
+        self.keep(bytes, scored as u64);
         Ok(if self.job.link.is_stopped() { Directive::Stop } else { Directive::Continue })
     }
 

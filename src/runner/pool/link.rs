@@ -46,6 +46,8 @@ pub struct Snapshot {
     pub sequence: u64,
     /// Its bytes.
     pub bytes: Vec<u8>,
+    /// How far the task is with it: iterations, or ingredients that are scored.
+    pub reached: u64,
 }
 
 /// Shared by the two sides.
@@ -189,7 +191,7 @@ mod tests {
     #[test]
     fn the_newest_checkpoint_wins() {
         let link = Link::new();
-        let snapshot = |sequence| Snapshot { sequence, bytes: vec![] };
+        let snapshot = |sequence| Snapshot { sequence, bytes: vec![], reached: 0 };
         link.offer(snapshot(1));
         link.offer(snapshot(2));
         let taken = link.take().unwrap();

@@ -1,5 +1,6 @@
 //! A worker as a service: it says that it is there, works, and ends in order when asked to.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +11,8 @@ use super::compute::Compute;
 use super::watch::Watch;
 use super::worker::{Worker, WorkerError, WorkerSettings};
 use crate::queue::TicketQueue;
-use crate::store::{Store, StoreError};
+use crate::retry::Faults;
+use crate::store::Store;
 
 /// Time between two signs of life.
 const BEAT: Duration = Duration::from_secs(5);
@@ -33,29 +35,22 @@ pub async fn serve<S: Store, Q: TicketQueue>(
     let worker = Worker { store, queue, compute, settings, watch: watch.clone(), stop };
     let ended = tokio::select! {
         ended = worker.serve() => ended,
-        error = beat(store, &settings.name, about, &*watch) => Err(WorkerError::Store(error)),
+        never = beat(store, &settings.name, about, &*watch) => match never {},
     };
     // It is gone now, not in twenty seconds: the window of tickets follows.
     drop(tokio::time::timeout(Duration::from_secs(1), store.beat(&settings.name, Duration::ZERO, about)).await);
     ended
 }
 
-/// Says that this worker is there, until a person has to change something.
-async fn beat(store: &impl Store, name: &str, about: &str, watch: &dyn Watch) -> StoreError {
-    let mut said = None;
+/// Says that this worker is there, for ever.
+async fn beat(store: &impl Store, name: &str, about: &str, watch: &dyn Watch) -> Infallible {
+    let mut faults = Faults::default();
     loop {
         watch.beat();
-        let fault = match store.beat(name, LIFETIME, about).await {
-            Ok(()) => None,
-            Err(error) if error.is_retryable() => Some(error.to_string()),
-            Err(error) => return error,
-        };
-        if fault != said
-            && let Some(fault) = &fault
-        {
-            watch.say(fault);
+        match store.beat(name, LIFETIME, about).await {
+            Ok(()) => faults.none(),
+            Err(error) => faults.met(&error, |fault| watch.say(fault)),
         }
-        said = fault;
         sleep(BEAT).await;
     }
 }

@@ -73,7 +73,7 @@ impl Watch for Lines {
     }
 
     fn not_saved(&self) {
-        tracing::warn!("a checkpoint was not written; it stays in memory and is tried again");
+        tracing::debug!("a checkpoint was not written; it stays in memory and is tried again");
     }
 
     fn checkpoint_refused(&self, key: &TaskKey, why: &str) {
@@ -94,7 +94,7 @@ fn words(ended: &Ended) -> String {
         Ended::Completed => "succeeded".to_string(),
         Ended::LetGo(Onward::Queued(_)) => "given back; it can go on elsewhere".to_string(),
         Ended::LetGo(Onward::State(state)) => state.to_string(),
-        Ended::Crashed(_) => "failed, to be tried again".to_string(),
+        Ended::Crashed => "failed, to be tried again".to_string(),
         Ended::Fenced => "another worker has it: nothing was written".to_string(),
         Ended::Orphaned => "given up: the store was not there for too long".to_string(),
         Ended::Stalled(_) => "no progress".to_string(),

@@ -2,8 +2,9 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use backon::ExponentialBackoff;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tracing::Instrument;
@@ -13,11 +14,16 @@ use super::compute::Compute;
 use super::watch::Watch;
 use crate::logging::task_span;
 use crate::queue::{Delivery, QueueError, Subscription, TicketQueue};
-use crate::store::{ClaimAnswer, Claimant, Claimed, Onward, Store, StoreError};
-use crate::task::Ticket;
+use crate::retry::{Faults, pauses};
+use crate::store::{ClaimAnswer, Claimant, Claimed, Onward, Order, Stage, Store, StoreError, SweepRecord};
+use crate::task::{TaskState, Ticket};
 
 /// Waits before something that did not work is tried again.
 const PAUSE: Duration = Duration::from_millis(300);
+/// Longest wait between two tries.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// With `once`: so long a worker waits for a ticket while there is work. A scheduler looks around once a minute at the least.
+const COLD: Duration = Duration::from_secs(75);
 /// Longest wait for one answer of the broker.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// A task that ends within this costs the broker one acknowledged message. For one that takes longer the subscription is ended, so that no
@@ -41,12 +47,9 @@ pub struct WorkerSettings {
 /// Why a worker ended without being asked to.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkerError {
-    /// A person has to change something about the broker.
+    /// A person has to change something about the broker, which has not been of use yet.
     #[error(transparent)]
     Queue(QueueError),
-    /// A person has to change something about the store.
-    #[error(transparent)]
-    Store(StoreError),
     /// The engine stands still: its thread cannot be ended, so the process must be.
     #[error("the engine makes no progress: its task was given back, and this process cannot go on")]
     Stalled,
@@ -75,9 +78,9 @@ impl<S: Store, Q: TicketQueue> Worker<'_, S, Q> {
     /// If a person has to change something, or the engine stands still.
     pub async fn serve(&self) -> Result<u64, WorkerError> {
         let mut tasks = 0;
-        let mut subscription = None;
+        let mut turns = Turns::default();
         let served = loop {
-            let (claimed, delivery) = match self.take(&mut subscription).await {
+            let (claimed, delivery) = match self.take(&mut turns).await {
                 Ok(Some(taken)) => taken,
                 Ok(None) => break Ok(tasks),
                 Err(error) => break Err(error),
@@ -94,13 +97,11 @@ impl<S: Store, Q: TicketQueue> Worker<'_, S, Q> {
                 stop: self.stop.clone(),
             };
             let ended =
-                settled_in_time(attempt.run(*claimed).instrument(span.clone()), delivery, &mut subscription).await;
+                settled_in_time(attempt.run(*claimed).instrument(span.clone()), delivery, &mut turns.subscription)
+                    .await;
             span.in_scope(|| self.watch.ended(&key, &ended));
             let stalled = matches!(ended, Ended::Stalled(_));
-            if let Ended::LetGo(Onward::Queued(ticket))
-            | Ended::Stalled(Some(Onward::Queued(ticket)))
-            | Ended::Crashed(ticket) = ended
-            {
+            if let Ended::LetGo(Onward::Queued(ticket)) | Ended::Stalled(Some(Onward::Queued(ticket))) = ended {
                 self.publish(&ticket).await;
             }
             if stalled {
@@ -110,7 +111,7 @@ impl<S: Store, Q: TicketQueue> Worker<'_, S, Q> {
                 break Ok(tasks);
             }
         };
-        if let Some(mut subscription) = subscription {
+        if let Some(mut subscription) = turns.subscription {
             drop(subscription.cancel().await);
         }
         served
@@ -118,21 +119,24 @@ impl<S: Store, Q: TicketQueue> Worker<'_, S, Q> {
 
     /// The next task that is ours, and its ticket, from this subscription if there is one; it is left open. `None` if the worker shall end, or, with `once`, if
     /// there is none.
-    async fn take(&self, subscription: &mut Option<Q::Subscription>) -> Result<Option<Taken<Q>>, WorkerError> {
+    async fn take(&self, turns: &mut Turns<Q::Subscription>) -> Result<Option<Taken<Q>>, WorkerError> {
         while !self.is_stopped() {
-            let mut open = match subscription.take() {
+            let mut open = match turns.subscription.take() {
                 Some(open) => open,
                 None => match self.queue.subscribe(PATIENCE).await {
-                    Ok(open) => open,
+                    Ok(open) => {
+                        turns.works();
+                        open
+                    }
                     Err(error) => {
-                        self.bear(error).await?;
+                        self.bear(error, turns).await?;
                         continue;
                     }
                 },
             };
-            match self.listen(&mut open).await? {
+            match self.listen(&mut open, turns).await? {
                 Heard::Task(claimed, delivery) => {
-                    *subscription = Some(open);
+                    turns.subscription = Some(open);
                     return Ok(Some((claimed, delivery)));
                 }
                 Heard::Fault => {}
@@ -145,21 +149,28 @@ impl<S: Store, Q: TicketQueue> Worker<'_, S, Q> {
         Ok(None)
     }
 
-    async fn listen(&self, subscription: &mut Q::Subscription) -> Result<Heard<Q>, WorkerError> {
+    async fn listen(
+        &self,
+        subscription: &mut Q::Subscription,
+        turns: &mut Turns<Q::Subscription>,
+    ) -> Result<Heard<Q>, WorkerError> {
+        let began = Instant::now();
         while !self.is_stopped() {
             let delivery = match subscription.next(self.settings.look).await {
                 Ok(Some(delivery)) => delivery,
                 Ok(None) if self.settings.once => match self.queue.depth(PATIENCE).await {
-                    Ok(depth) if depth.ready == 0 => return Ok(Heard::Nothing),
+                    Ok(depth) if depth.ready == 0 && !(began.elapsed() < COLD && self.comes_soon().await) => {
+                        return Ok(Heard::Nothing);
+                    }
                     Ok(_) => continue,
                     Err(error) => {
-                        self.bear(error).await?;
+                        self.bear(error, turns).await?;
                         continue;
                     }
                 },
                 Ok(None) => continue,
                 Err(error) => {
-                    self.bear(error).await?;
+                    self.bear(error, turns).await?;
                     return Ok(Heard::Fault);
                 }
             };
@@ -171,13 +182,18 @@ impl<S: Store, Q: TicketQueue> Worker<'_, S, Q> {
                     continue;
                 }
             };
-            let Some(answer) = self.claim(&ticket).await? else {
-                drop(delivery.put_back().await);
-                return Ok(Heard::Nothing);
-            };
-            match answer {
-                ClaimAnswer::Claimed(claimed) => return Ok(Heard::Task(claimed, delivery)),
-                ClaimAnswer::Refused(why) => {
+            match self.claim(&ticket).await {
+                None => {
+                    drop(delivery.put_back().await);
+                    return Ok(Heard::Nothing);
+                }
+                // Another worker would read no more of it. The scheduler sets the task aside.
+                Some(Err(error)) => {
+                    self.watch.say(&format!("the task {} cannot be claimed: {error}", ticket.task_id));
+                    drop(delivery.refuse().await);
+                }
+                Some(Ok(ClaimAnswer::Claimed(claimed))) => return Ok(Heard::Task(claimed, delivery)),
+                Some(Ok(ClaimAnswer::Refused(why))) => {
                     self.watch.refused(&ticket, why);
                     drop(delivery.ack().await);
                 }
@@ -187,19 +203,16 @@ impl<S: Store, Q: TicketQueue> Worker<'_, S, Q> {
     }
 
     /// Claims until the store answers; `None` if the worker shall end first. Each try has the same nonce, so that a claim whose answer was lost is not lost.
-    async fn claim(&self, ticket: &Ticket) -> Result<Option<ClaimAnswer>, WorkerError> {
+    async fn claim(&self, ticket: &Ticket) -> Option<Result<ClaimAnswer, StoreError>> {
         let claimant = Claimant { worker: self.settings.name.clone(), nonce: nonce(&self.settings.name) };
+        let (mut faults, mut delays) = (Faults::default(), pauses(PAUSE, LONGEST_PAUSE));
         loop {
             match self.store.claim(ticket, &claimant, self.settings.attempt.lease).await {
-                Ok(answer) => return Ok(Some(answer)),
-                Err(error) if error.is_retryable() => {
-                    self.watch.say(&error.to_string());
-                    if self.is_stopped() {
-                        return Ok(None);
-                    }
-                    sleep(PAUSE).await;
-                }
-                Err(error) => return Err(WorkerError::Store(error)),
+                Err(error) if error.is_retryable() => faults.met(&error, |fault| self.watch.say(fault)),
+                answer => return Some(answer),
+            }
+            if self.pause(delays.next()).await {
+                return None;
             }
         }
     }
@@ -215,18 +228,67 @@ impl<S: Store, Q: TicketQueue> Worker<'_, S, Q> {
         }
     }
 
-    /// Waits after a fault that passes; answers one that does not.
-    async fn bear(&self, error: QueueError) -> Result<(), WorkerError> {
-        if !error.is_retryable() {
+    /// Waits after a fault; answers one that no waiting mends: the broker was never of use, and a person has to change something.
+    async fn bear(&self, error: QueueError, turns: &mut Turns<Q::Subscription>) -> Result<(), WorkerError> {
+        if error == QueueError::Closed || !(turns.has_worked || error.is_retryable()) {
             return Err(WorkerError::Queue(error));
         }
-        self.watch.say(&error.to_string());
-        sleep(PAUSE).await;
+        turns.faults.met(&error, |fault| self.watch.say(fault));
+        let delay = turns.delays.next();
+        self.pause(delay).await;
         Ok(())
+    }
+
+    /// Waits for this long, or until the worker is to end. Answers whether it is.
+    async fn pause(&self, delay: Option<Duration>) -> bool {
+        let mut stop = self.stop.clone();
+        tokio::select! {
+            () = sleep(delay.unwrap_or(LONGEST_PAUSE)) => self.is_stopped(),
+            Ok(_) = stop.wait_for(|stop| *stop) => true,
+        }
+    }
+
+    /// Whether there is work that a ticket is going to come for: the scheduler may not have seen this worker yet.
+    async fn comes_soon(&self) -> bool {
+        let (Ok(live), Ok(tickets)) = (self.store.live().await, self.store.tickets().await) else { return true };
+        if !tickets.outbox.is_empty() {
+            return true;
+        }
+        let is_open = |sweep: &&SweepRecord| sweep.order == Order::Continue;
+        live.sweeps.records.iter().filter(is_open).any(|sweep| {
+            let is_scored = sweep.stage == Stage::Ready;
+            sweep.ready > 0 || sweep.delayed > 0 || is_scored && sweep.count(TaskState::Pending) > 0
+        })
     }
 
     fn is_stopped(&self) -> bool {
         *self.stop.borrow()
+    }
+}
+
+/// What a worker keeps from turn to turn.
+struct Turns<S> {
+    /// Left open after a short task.
+    subscription: Option<S>,
+    /// Whether the broker has ever been of use: then every fault of it can pass.
+    has_worked: bool,
+    faults: Faults,
+    delays: ExponentialBackoff,
+}
+
+impl<S> Turns<S> {
+    /// The broker is of use.
+    fn works(&mut self) {
+        self.has_worked = true;
+        self.faults.none();
+        self.delays = pauses(PAUSE, LONGEST_PAUSE);
+    }
+}
+
+impl<S> Default for Turns<S> {
+    fn default() -> Self {
+        let delays = pauses(PAUSE, LONGEST_PAUSE);
+        Self { subscription: None, has_worked: false, faults: Faults::default(), delays }
     }
 }
 

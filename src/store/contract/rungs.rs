@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{LONG, claim, completed, key, refusal, scored, state, sweep};
+use super::{LONG, after_wait, claim, completed, expired, key, refusal, saved, scored, state, sweep};
 use crate::store::{
     AtRung, ClaimAnswer, Held, Hold, Letting, Onward, Order, Refusal, Request, Standing, Store, Tickets,
 };
@@ -34,12 +34,12 @@ pub async fn a_task_at_a_rung_waits_until_it_is_promoted<S: Store>(store: S) {
     let tickets = scored(&store, &sweep("s"), 2).await;
     let first = claim(&store, &tickets[0], "one").await;
     assert_eq!(first.rungs, 0);
-    store.save(&first.hold, LONG, 1, b"at the rung", None).await.unwrap();
+    store.save(&first.hold, LONG, saved(1, b"at the rung", 1)).await.unwrap();
     assert_eq!(wait(&store, &first.hold, 0, 0.5).await, WAITING);
     assert_eq!(wait(&store, &first.hold, 0, 0.5).await, WAITING, "a repeated wait says the same");
     assert_eq!(losses(&store, "s/t0").await, [0.5]);
     assert_eq!(store.renew(&first.hold, LONG, None).await.unwrap(), Held::Fenced);
-    assert_eq!(store.expire(10).await.unwrap(), [], "nobody holds it");
+    assert_eq!(expired(&store).await, [], "nobody holds it");
     assert_eq!(store.standing(&key("s/t0")).await.unwrap().as_deref(), Some(r#"{"rung":0}"#));
     assert_eq!(store.standing(&key("s/t1")).await.unwrap(), None);
     assert_eq!(refusal(&store, &tickets[0], "two").await, Refusal::State(TaskState::Waiting));
@@ -74,7 +74,7 @@ pub async fn a_task_at_a_rung_waits_until_it_is_promoted<S: Store>(store: S) {
 pub async fn a_pruned_task_has_ended<S: Store>(store: S) {
     let tickets = scored(&store, &sweep("s"), 2).await;
     let hold = claim(&store, &tickets[0], "one").await.hold;
-    store.save(&hold, LONG, 1, b"at the rung", None).await.unwrap();
+    store.save(&hold, LONG, saved(1, b"at the rung", 1)).await.unwrap();
     assert_eq!(store.prune(&[at("s/t0", 0)]).await.unwrap(), 0, "it runs");
     assert_eq!(wait(&store, &hold, 0, 0.5).await, WAITING);
     assert_eq!(store.prune(&[at("s/t0", 1), at("s/t1", 0)]).await.unwrap(), 0, "none waits there");
@@ -135,8 +135,8 @@ pub async fn a_task_that_begins_anew_has_reached_no_rung<S: Store>(store: S) {
     };
     // Its worker is lost: it goes on from its checkpoint, past the rung.
     assert_eq!(claimed.rungs, 1);
-    assert_eq!(store.expire(10).await.unwrap()[0].onward, Onward::Queued(Ticket::new(key("s/t0"), 3)));
-    let hold = claim(&store, &Ticket::new(key("s/t0"), 3), "three").await;
+    assert_eq!(expired(&store).await.len(), 1);
+    let hold = claim(&store, &after_wait(&store, "s/t0").await, "three").await;
     assert_eq!(hold.rungs, 1);
     store.release(&hold.hold, &Letting::Hopeless("loss is NaN".into())).await.unwrap();
     assert_eq!(losses(&store, "s/t0").await, [0.5]);

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::state::{State, millis};
 use crate::store::{
-    ClaimAnswer, Claimant, Claimed, Completed, Expired, Held, Hold, Letting, Onward, Order, Refusal, Stage, StoreError,
+    ClaimAnswer, Claimant, Claimed, Completed, Expired, Expiries, Held, Hold, Letting, Onward, Order, Refusal, Saved,
+    Stage, StoreError,
 };
 use crate::task::{Event, TaskKey, TaskState, Ticket};
 
@@ -27,6 +28,10 @@ impl State {
             }
             if record.generation != ticket.generation {
                 return refused(Refusal::Generation(record.generation));
+            }
+            let wait = self.wait_of(key, now);
+            if wait > 0 {
+                return refused(Refusal::Early(wait));
             }
             self.drop_ticket(key);
             let put_aside = match self.order_of(&key.sweep, now) {
@@ -60,6 +65,7 @@ impl State {
             task.record.epoch += 1;
             task.record.attempts += 1;
             task.nonce = claimant.nonce.clone();
+            task.lease = millis(lease);
         }
         self.leases.insert(key.clone(), now + millis(lease));
         let sweep = &self.sweeps[&key.sweep];
@@ -93,15 +99,18 @@ impl State {
         Ok(Held::Yes(self.order_of(&hold.key.sweep, now)))
     }
 
-    pub(super) fn save(&mut self, hold: &Hold, sequence: u64, checkpoint: &[u8]) {
+    pub(super) fn save(&mut self, hold: &Hold, saved: Saved<'_>) {
         if !self.is_held(hold) {
             return;
         }
-        if let Some(task) = self.tasks.get_mut(&hold.key).filter(|task| sequence > task.record.sequence) {
-            task.checkpoint = Some(checkpoint.to_vec());
+        if let Some(task) = self.tasks.get_mut(&hold.key).filter(|task| saved.sequence > task.record.sequence) {
+            task.checkpoint = Some(saved.checkpoint.to_vec());
             task.record.has_checkpoint = true;
-            task.record.sequence = sequence;
-            task.record.crashes = 0;
+            task.record.sequence = saved.sequence;
+            if saved.reached > task.record.reached {
+                task.record.reached = saved.reached;
+                task.record.crashes = 0;
+            }
         }
     }
 
@@ -132,7 +141,7 @@ impl State {
     pub(super) fn release(&mut self, hold: &Hold, why: &Letting, now: u64) -> Result<Held<Onward>, StoreError> {
         let key = &hold.key;
         if !self.is_held(hold) {
-            return Ok(self.once_more(hold));
+            return Ok(self.once_more(hold, now));
         }
         let became = match why {
             Letting::Crashed(cause) => self.crashed(key, cause.clone(), now),
@@ -143,23 +152,30 @@ impl State {
             Letting::Preempted => {
                 self.leases.remove(key);
                 self.note(key, "released", None, now);
-                self.onward(key, now)
+                self.onward(key, None, now)
             }
         };
         became.map(Held::Yes).ok_or_else(|| StoreError::Protocol("a held task could not be let go of".to_string()))
     }
 
-    pub(super) fn expire(&mut self, most: usize, now: u64) -> Result<Vec<Expired>, StoreError> {
+    pub(super) fn expire(&mut self, most: usize, gap: Duration, now: u64) -> Expiries {
+        let last = std::mem::replace(&mut self.turned, now);
+        let was_away = last > 0 && now - last > millis(gap);
         let mut overdue: Vec<(u64, TaskKey)> =
             self.leases.iter().filter(|(_, until)| **until <= now).map(|(key, &until)| (until, key.clone())).collect();
         overdue.sort();
-        let mut expired = Vec::new();
-        for (_, key) in overdue.into_iter().take(most) {
+        let mut expiries = Expiries::default();
+        for (until, key) in overdue.into_iter().take(most) {
+            if was_away && until > last {
+                let lease = self.tasks[&key].lease;
+                self.leases.insert(key, now + lease);
+                continue;
+            }
             let cause = "lost its worker: the lease ran out".to_string();
             if let Some(onward) = self.crashed(&key, cause, now) {
-                expired.push(Expired { key, onward });
+                expiries.expired.push(Expired { key, onward });
             }
         }
-        Ok(expired)
+        expiries
     }
 }

@@ -16,8 +16,9 @@ use std::time::{Duration, Instant};
 
 use self::state::{State, millis};
 use super::{
-    AtRung, ClaimAnswer, Claimant, Completed, Created, Expired, Held, Hold, Letter, Letters, Letting, NewSweep,
-    NewTask, Onward, Order, Request, Standing, Store, StoreError, SweepRecord, TaskEvent, TaskRecord, Tickets, Walked,
+    AtRung, ClaimAnswer, Claimant, Completed, Created, Expiries, Findings, Held, Hold, Letter, Letters, Letting, Live,
+    NewSweep, NewTask, Onward, Order, Request, Saved, Standing, Store, StoreError, SweepRecord, Sweeps, TaskEvent,
+    TaskRecord, Tickets, Walked,
 };
 use crate::task::{TaskKey, Ticket};
 
@@ -35,6 +36,14 @@ impl Default for Memory {
 }
 
 impl Memory {
+    /// Ends a sweep's time, as if it had passed: for tests.
+    #[cfg(any(test, feature = "test-support"))]
+    pub fn end_time(&self, sweep: &str) {
+        if let Some(sweep) = self.locked().0.sweeps.get_mut(sweep) {
+            sweep.closes = 1;
+        }
+    }
+
     fn locked(&self) -> (MutexGuard<'_, State>, u64) {
         let now = self.began.elapsed().as_millis() as u64 + 1;
         // A panic while it was held left whole maps behind: each step below changes them without a call that can panic.
@@ -95,17 +104,10 @@ impl Store for Memory {
         state.renew(hold, lease, progress, now)
     }
 
-    async fn save(
-        &self,
-        hold: &Hold,
-        lease: Duration,
-        sequence: u64,
-        checkpoint: &[u8],
-        progress: Option<&str>,
-    ) -> Result<Held<Order>, StoreError> {
+    async fn save(&self, hold: &Hold, lease: Duration, saved: Saved<'_>) -> Result<Held<Order>, StoreError> {
         let (mut state, now) = self.locked();
-        let answer = state.renew(hold, lease, progress, now)?;
-        state.save(hold, sequence, checkpoint);
+        let answer = state.renew(hold, lease, saved.progress, now)?;
+        state.save(hold, saved);
         Ok(answer)
     }
 
@@ -134,9 +136,9 @@ impl Store for Memory {
         Ok(state.prune(tasks, now))
     }
 
-    async fn expire(&self, most: usize) -> Result<Vec<Expired>, StoreError> {
+    async fn expire(&self, most: usize, gap: Duration) -> Result<Expiries, StoreError> {
         let (mut state, now) = self.locked();
-        state.expire(most, now)
+        Ok(state.expire(most, gap, now))
     }
 
     async fn request(&self, sweep: &str, request: Request) -> Result<bool, StoreError> {
@@ -173,11 +175,64 @@ impl Store for Memory {
         Ok(state.sweeps.get(sweep).map(|of| state.summary(sweep, of, now)))
     }
 
-    async fn sweeps(&self) -> Result<Vec<SweepRecord>, StoreError> {
+    async fn sweeps(&self) -> Result<Sweeps, StoreError> {
         let (state, now) = self.locked();
-        let mut sweeps: Vec<_> = state.sweeps.iter().map(|(id, of)| state.summary(id, of, now)).collect();
-        sweeps.sort_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id)));
-        Ok(sweeps)
+        let mut records = [state.summaries(false, now), state.summaries(true, now)].concat();
+        records.sort_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id)));
+        Ok(Sweeps { records, unreadable: vec![] })
+    }
+
+    async fn live(&self) -> Result<Live, StoreError> {
+        let (state, now) = self.locked();
+        let mut live = Live::default();
+        live.sweeps.records = state.summaries(false, now);
+        for record in state.summaries(true, now) {
+            for (state, count) in record.counts {
+                *live.ended.entry(state).or_insert(0) += count;
+            }
+        }
+        Ok(live)
+    }
+
+    async fn retire(&self, sweeps: &[String]) -> Result<usize, StoreError> {
+        let (mut state, now) = self.locked();
+        Ok(state.retire(sweeps, now))
+    }
+
+    async fn adopt(&self) -> Result<usize, StoreError> {
+        let (state, _) = self.locked();
+        Ok(state.sweeps.len() - state.ended.len())
+    }
+
+    async fn ended(&self, age: Duration, most: usize) -> Result<Vec<String>, StoreError> {
+        let (state, now) = self.locked();
+        let mut ended: Vec<_> = state.ended.iter().filter(|(_, at)| **at + millis(age) <= now).collect();
+        ended.sort_by_key(|(_, at)| **at);
+        Ok(ended.into_iter().take(most).map(|(id, _)| id.clone()).collect())
+    }
+
+    async fn probe(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    /// Nothing can differ: the sums of a sweep are made from its tasks when they are asked for.
+    async fn examine(&self, sweep: &str, _: bool) -> Result<Findings, StoreError> {
+        let is_there = self.locked().0.sweeps.contains_key(sweep);
+        Ok(if is_there { vec![] } else { vec!["there is no such sweep".to_string()] })
+    }
+
+    async fn examine_pool(&self, _: bool) -> Result<Findings, StoreError> {
+        Ok(vec![])
+    }
+
+    async fn discard(&self, sweep: &str, _: usize) -> Result<bool, StoreError> {
+        self.locked().0.drop_sweep(sweep);
+        Ok(true)
+    }
+
+    async fn due(&self, sweep: &str, most: usize) -> Result<usize, StoreError> {
+        let (mut state, now) = self.locked();
+        Ok(state.due(sweep, most, now))
     }
 
     async fn documents(&self, sweep: &str) -> Result<Option<(String, Option<String>)>, StoreError> {

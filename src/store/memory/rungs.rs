@@ -24,7 +24,7 @@ impl Memory {
 impl State {
     pub(super) fn wait(&mut self, hold: &Hold, standing: &Standing, now: u64) -> Result<Held<Onward>, StoreError> {
         if !self.is_held(hold) {
-            return Ok(self.once_more(hold));
+            return Ok(self.once_more(hold, now));
         }
         let key = &hold.key;
         if let Some(task) = self.tasks.get_mut(key) {
@@ -36,7 +36,7 @@ impl State {
         }
         self.leases.remove(key);
         let became = match self.order_of(&key.sweep, now) {
-            Order::Cancel => self.onward(key, now),
+            Order::Cancel => self.onward(key, None, now),
             // A paused sweep's tasks wait all the same: nobody is promoted as long as it is paused.
             Order::Continue | Order::Pause => {
                 self.note(key, "waiting", self.at_rung(key), now);

@@ -20,6 +20,10 @@ pub(super) struct State {
     /// Until when, and what they said.
     pub(super) workers: BTreeMap<String, (u64, String)>,
     pub(super) letters: Shelf,
+    /// Sweeps that have ended, and when.
+    pub(super) ended: BTreeMap<String, u64>,
+    /// When overdue leases were looked at last.
+    pub(super) turned: u64,
 }
 
 #[derive(Debug)]
@@ -37,6 +41,8 @@ pub(super) struct Sweep {
     pub(super) scores: Option<TaskKey>,
     /// Runnable tasks without a ticket, by place.
     pub(super) ready: BTreeSet<(usize, TaskKey)>,
+    /// Runnable tasks that wait after a crash, and until when.
+    pub(super) delayed: BTreeMap<TaskKey, u64>,
 }
 
 #[derive(Debug)]
@@ -46,6 +52,8 @@ pub(super) struct Task {
     pub(super) order: usize,
     pub(super) record: TaskRecord,
     pub(super) nonce: String,
+    /// Milliseconds of its last lease.
+    pub(super) lease: u64,
     pub(super) checkpoint: Option<Vec<u8>>,
     pub(super) completed: Option<Completed>,
     pub(super) dead: (u64, u32),
@@ -84,9 +92,11 @@ impl State {
             created: sweep.created,
             priority: sweep.new.priority,
             cap: sweep.new.cap,
+            attempts: sweep.new.attempts,
             paced: sweep.new.paced,
             counts,
             ready: sweep.ready.len(),
+            delayed: sweep.delayed.len(),
         }
     }
 
@@ -107,6 +117,7 @@ impl State {
         let order = task.order;
         if let Some(sweep) = self.sweeps.get_mut(&key.sweep) {
             sweep.ready.remove(&(order, key.clone()));
+            sweep.delayed.remove(key);
         }
     }
 
@@ -121,6 +132,21 @@ impl State {
             self.sweeps.get_mut(&key.sweep)?.ready.insert((order, key.clone()));
         }
         Some(Ticket::new(key.clone(), generation))
+    }
+
+    /// Makes a crashed task runnable under a new generation. It gets no ticket before its time.
+    fn delay(&mut self, key: &TaskKey, crashes: u64, now: u64) -> Option<Onward> {
+        let became = self.step(key, Event::Requeue)?;
+        self.tasks.get_mut(key)?.record.generation += 1;
+        let sweep = self.sweeps.get_mut(&key.sweep)?;
+        sweep.delayed.insert(key.clone(), now + sweep.new.backoff.wait(crashes));
+        Some(Onward::State(became))
+    }
+
+    /// Milliseconds until a task's next attempt may begin; 0 for now.
+    pub(super) fn wait_of(&self, key: &TaskKey, now: u64) -> u64 {
+        let until = self.sweeps.get(&key.sweep).and_then(|sweep| sweep.delayed.get(key));
+        until.map_or(0, |until| until.saturating_sub(now))
     }
 
     pub(super) fn order_of(&self, sweep: &str, now: u64) -> Order {
@@ -138,8 +164,9 @@ impl State {
         }
     }
 
-    /// A task leaves its worker without a result: what its sweep's owner wants decides.
-    pub(super) fn onward(&mut self, key: &TaskKey, now: u64) -> Option<Onward> {
+    /// A task leaves its worker without a result: what its sweep's owner wants decides. After
+    /// `crashes` it waits before the next attempt.
+    pub(super) fn onward(&mut self, key: &TaskKey, crashes: Option<u64>, now: u64) -> Option<Onward> {
         match self.order_of(&key.sweep, now) {
             Order::Cancel => {
                 self.drop_checkpoint(key);
@@ -150,7 +177,10 @@ impl State {
                 self.note(key, "paused", None, now);
                 self.step(key, Event::Pause).map(Onward::State)
             }
-            Order::Continue => self.enqueue(key, Event::Requeue, true, now).map(Onward::Queued),
+            Order::Continue => match crashes {
+                Some(crashes) => self.delay(key, crashes, now),
+                None => self.enqueue(key, Event::Requeue, true, now).map(Onward::Queued),
+            },
         }
     }
 
@@ -167,7 +197,8 @@ impl State {
         let attempts = self.sweeps.get(&key.sweep)?.new.attempts;
         let record = &mut self.tasks.get_mut(key)?.record;
         record.crashes += 1;
-        if record.crashes >= u64::from(attempts) { self.fail(key, cause, now) } else { self.onward(key, now) }
+        let crashes = record.crashes;
+        if crashes >= u64::from(attempts) { self.fail(key, cause, now) } else { self.onward(key, Some(crashes), now) }
     }
 
     pub(super) fn is_held(&self, hold: &Hold) -> bool {
@@ -178,13 +209,14 @@ impl State {
 
     /// A worker's try to let go of a task that it does not hold. If the same attempt has let go before, its first answer was lost: what became of the
     /// task is said once more, as long as nobody else has claimed it.
-    pub(super) fn once_more(&self, hold: &Hold) -> Held<Onward> {
+    pub(super) fn once_more(&self, hold: &Hold, now: u64) -> Held<Onward> {
         let Some(task) = self.tasks.get(&hold.key) else { return Held::Fenced };
         let record = &task.record;
         let is_another = record.epoch != hold.epoch || task.nonce != hold.nonce;
         match record.state {
             _ if is_another => Held::Fenced,
             TaskState::Running | TaskState::Succeeded => Held::Fenced,
+            TaskState::Queued if self.wait_of(&hold.key, now) > 0 => Held::Yes(Onward::State(TaskState::Queued)),
             TaskState::Queued => Held::Yes(Onward::Queued(Ticket::new(hold.key.clone(), record.generation))),
             other => Held::Yes(Onward::State(other)),
         }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::state::{State, Sweep, Task, unexpected};
-use crate::store::{Created, NewSweep, NewTask, Order, Request, Stage, StoreError, TaskRecord, Walked};
+use crate::store::{Created, NewSweep, NewTask, Order, Request, Stage, StoreError, SweepRecord, TaskRecord, Walked};
 use crate::task::{Event, TaskKey, TaskState, Ticket};
 
 impl State {
@@ -30,6 +30,7 @@ impl State {
             tasks: BTreeMap::new(),
             scores: None,
             ready: BTreeSet::new(),
+            delayed: BTreeMap::new(),
         };
         self.sweeps.insert(new.id.clone(), sweep);
         if let Some(request) = request {
@@ -56,6 +57,7 @@ impl State {
                 epoch: 0,
                 attempts: 0,
                 crashes: 0,
+                reached: 0,
                 sequence: 0,
                 rungs: vec![],
                 cause: None,
@@ -72,6 +74,7 @@ impl State {
                 order: order + i,
                 record,
                 nonce: String::new(),
+                lease: 0,
                 checkpoint: None,
                 completed: None,
                 dead: (0, 0),
@@ -93,6 +96,9 @@ impl State {
             return Ok(None);
         }
         of.stage = Stage::Scoring;
+        if self.tasks[&scores].record.state != TaskState::Pending {
+            return Ok(None);
+        }
         Ok(self.enqueue(&scores, Event::Enqueue, true, now))
     }
 
@@ -155,14 +161,19 @@ impl State {
                 TaskState::Failed => {
                     task.record.cause = None;
                     task.record.crashes = 0;
+                    task.record.reached = 0;
                     task.forget_rungs();
+                    state.ended.remove(&key.sweep);
+                    let Some(task) = state.tasks.get(key) else { return false };
                     // The scores task is what all others wait for: it does not wait to be chosen.
                     let with_ticket = task.is_scores;
                     state.note(key, "retried", None, now);
                     state.enqueue(key, Event::Enqueue, with_ticket, now).is_some()
                 }
                 TaskState::Cancelled => {
+                    task.record.reached = 0;
                     task.forget_rungs();
+                    state.ended.remove(&key.sweep);
                     state.note(key, "retried", None, now);
                     state.step(key, Event::Restore).is_some()
                 }
@@ -176,9 +187,38 @@ impl State {
         if !self.summary(sweep, of, now).is_final() {
             return unexpected("the sweep has tasks that are not final");
         }
+        self.drop_sweep(sweep);
+        Ok(true)
+    }
+
+    /// Removes all that there is of a sweep.
+    pub(super) fn drop_sweep(&mut self, sweep: &str) {
         self.sweeps.remove(sweep);
+        self.ended.remove(sweep);
         self.requests.retain(|_, id| id != sweep);
         self.tasks.retain(|key, _| key.sweep != sweep);
-        Ok(true)
+        self.leases.retain(|key, _| key.sweep != sweep);
+        self.outbox.retain(|(key, _), _| key.sweep != sweep);
+        self.outstanding.retain(|(key, _), _| key.sweep != sweep);
+    }
+
+    /// Sweeps that have ended, or the others.
+    pub(super) fn summaries(&self, ended: bool, now: u64) -> Vec<SweepRecord> {
+        let some = self.sweeps.iter().filter(|(id, _)| self.ended.contains_key(*id) == ended);
+        let mut sweeps: Vec<_> = some.map(|(id, of)| self.summary(id, of, now)).collect();
+        sweeps.sort_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id)));
+        sweeps
+    }
+
+    pub(super) fn retire(&mut self, sweeps: &[String], now: u64) -> usize {
+        let mut retired = 0;
+        for id in sweeps {
+            let is_final = self.sweeps.get(id).is_some_and(|of| self.summary(id, of, now).is_final());
+            if is_final && !self.ended.contains_key(id) {
+                self.ended.insert(id.clone(), now);
+                retired += 1;
+            }
+        }
+        retired
     }
 }

@@ -8,6 +8,21 @@ use crate::store::{Onward, StoreError, Tickets};
 use crate::task::{TaskKey, TaskState, Ticket};
 
 impl State {
+    pub(super) fn due(&mut self, sweep: &str, most: usize, now: u64) -> usize {
+        let Some(of) = self.sweeps.get_mut(sweep) else { return 0 };
+        let mut due: Vec<_> =
+            of.delayed.iter().filter(|(_, at)| **at <= now).map(|(key, &at)| (at, key.clone())).collect();
+        due.sort();
+        due.truncate(most);
+        for (_, key) in &due {
+            of.delayed.remove(key);
+            if let Some(task) = self.tasks.get(key) {
+                of.ready.insert((task.order, key.clone()));
+            }
+        }
+        due.len()
+    }
+
     pub(super) fn ready(&self, sweep: &str, most: usize) -> Result<Vec<TaskKey>, StoreError> {
         let ready = self.sweeps.get(sweep).into_iter().flat_map(|sweep| &sweep.ready);
         Ok(ready.take(most).map(|(_, key)| key.clone()).collect())

@@ -5,15 +5,15 @@ use redis::{ErrorKind, RedisError, Value};
 use std::collections::BTreeMap;
 
 use crate::store::{
-    ClaimAnswer, Claimed, Held, Hold, KeptLetter, Letters, Onward, Order, Refusal, Stage, StoreError, SweepRecord,
-    TaskRecord,
+    ClaimAnswer, Claimed, Expired, Expiries, Held, Hold, KeptLetter, Letters, Onward, Order, Refusal, Stage,
+    StoreError, SweepRecord, Sweeps, TaskRecord, Unreadable,
 };
 use crate::sweep::manifest::SplitScore;
 use crate::task::{TaskKey, TaskState, Ticket};
 
 /// Fields of a task's hash that [`record`] reads, in this order.
-pub const RECORD_FIELDS: [&str; 8] =
-    ["state", "generation", "epoch", "attempts", "crashes", "sequence", "cause", "rungs"];
+pub const RECORD_FIELDS: [&str; 9] =
+    ["state", "generation", "epoch", "attempts", "crashes", "reached", "sequence", "cause", "rungs"];
 
 pub fn unexpected(what: &str) -> StoreError {
     StoreError::Protocol(format!("found `{}`", what.chars().take(100).collect::<String>()))
@@ -22,22 +22,40 @@ pub fn unexpected(what: &str) -> StoreError {
 /// By what the caller does next.
 pub fn error(error: RedisError) -> StoreError {
     let text = error.to_string();
-    match (error.kind(), error.code()) {
+    match (error.kind(), code(&error, &text)) {
         (_, Some("OOM")) => StoreError::Full(text),
         // The server starts, is a replica after a failover, has lost its own replicas, or runs a script for too long.
         (_, Some("LOADING" | "READONLY" | "MASTERDOWN" | "NOREPLICAS" | "BUSY" | "TRYAGAIN" | "UNKILLABLE")) => {
             StoreError::Unreachable(text)
         }
-        (_, Some("NOAUTH" | "WRONGPASS" | "NOPERM" | "NOSCRIPT" | "MISCONF")) => StoreError::Setup(text),
+        // Its disk is full, a password was rotated, a right was taken away: all of it can be mended while this program waits.
+        (_, Some("NOAUTH" | "WRONGPASS" | "NOPERM" | "NOSCRIPT" | "MISCONF" | "CLUSTERDOWN")) => {
+            StoreError::Refused(text)
+        }
         (
             ErrorKind::AuthenticationFailed | ErrorKind::InvalidClientConfig | ErrorKind::MasterNameNotFoundBySentinel,
             _,
-        ) => StoreError::Setup(text),
+        ) => StoreError::Refused(text),
         _ if error.is_io_error() || error.is_timeout() || error.is_connection_dropped() => {
             StoreError::Unreachable(text)
         }
         _ => StoreError::Protocol(text),
     }
+}
+
+/// The server's word for the error. Redis 6 hides that of a command within a script in the text:
+/// `ERR Error running script (...): @user_script:7: -OOM command not allowed ...`.
+fn code<'a>(error: &'a RedisError, text: &'a str) -> Option<&'a str> {
+    let within_script = text.contains("@user_script").then(|| text.split(": -").nth(1)).flatten();
+    match within_script.and_then(|rest| rest.split_whitespace().next()) {
+        Some(word) if !word.is_empty() && word.bytes().all(|b| b.is_ascii_uppercase()) => Some(word),
+        _ => error.code(),
+    }
+}
+
+/// Whether the server does not accept the user or its password.
+pub fn is_refused_login(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::AuthenticationFailed || matches!(error.code(), Some("NOAUTH" | "WRONGPASS" | "NOPERM"))
 }
 
 pub fn key(id: &str) -> Result<TaskKey, StoreError> {
@@ -71,7 +89,8 @@ fn state(word: &str) -> Result<TaskState, StoreError> {
 pub fn onward(key: &TaskKey, word: &str, generation: Option<&String>) -> Result<Onward, StoreError> {
     match (state(word)?, generation) {
         (TaskState::Queued, Some(generation)) => Ok(Onward::Queued(Ticket::new(key.clone(), number(generation)?))),
-        (TaskState::Queued, None) => Err(unexpected("queued without a generation")),
+        // It waits because its last attempt crashed.
+        (TaskState::Queued, None) => Ok(Onward::State(TaskState::Queued)),
         (other, _) => Ok(Onward::State(other)),
     }
 }
@@ -131,6 +150,7 @@ pub fn claim(key: &TaskKey, nonce: &str, values: Vec<Vec<u8>>) -> Result<ClaimAn
                 b"state" => Refusal::State(state(&detail)?),
                 b"generation" => Refusal::Generation(number(&detail)?),
                 b"cap" => Refusal::Cap,
+                b"early" => Refusal::Early(number(&detail)?),
                 other => return Err(unexpected(&String::from_utf8_lossy(other))),
             }))
         }
@@ -138,10 +158,62 @@ pub fn claim(key: &TaskKey, nonce: &str, values: Vec<Vec<u8>>) -> Result<ClaimAn
     }
 }
 
-/// From name, stage, order, created, priority, cap, ready, paced, and then state and count of its tasks; `None` from nothing.
-pub fn sweep(id: &str, words: &[String]) -> Result<Option<SweepRecord>, StoreError> {
-    let [name, stage, order_word, created, priority, cap, ready, paced, counted @ ..] = words else {
-        return if words.is_empty() { Ok(None) } else { Err(unexpected("a part of a sweep")) };
+/// From task, state or `unreadable`, generation or what is wrong, of each.
+pub fn expiries(words: &[String]) -> Result<Expiries, StoreError> {
+    let mut expiries = Expiries::default();
+    for words in words.chunks(3) {
+        let [id, word, detail] = words else { return Err(unexpected("a part of an answer")) };
+        let read = || -> Result<Expired, StoreError> {
+            let key = key(id)?;
+            let generation = Some(detail).filter(|detail| !detail.is_empty());
+            Ok(Expired { onward: onward(&key, word, generation)?, key })
+        };
+        match (word.as_str(), read()) {
+            ("unreadable", _) => expiries.unreadable.push(Unreadable { id: id.clone(), why: detail.clone() }),
+            (_, Ok(expired)) => expiries.expired.push(expired),
+            (_, Err(error)) => expiries.unreadable.push(Unreadable { id: id.clone(), why: error.to_string() }),
+        }
+    }
+    Ok(expiries)
+}
+
+/// From lines of id, what is wrong with the record or nothing, and then what [`sweep`] reads.
+pub fn sweeps(lines: &[Vec<String>]) -> Sweeps {
+    let mut sweeps = Sweeps::default();
+    for line in lines {
+        let read = match line.as_slice() {
+            [id, fault, words @ ..] if fault.is_empty() => sweep(id, words).map_err(|e| (id, e.to_string())),
+            [id, fault, ..] => Err((id, fault.clone())),
+            // The script answers no such line.
+            _ => continue,
+        };
+        match read {
+            Ok(record) => sweeps.records.push(record),
+            Err((id, why)) => sweeps.unreadable.push(Unreadable { id: id.clone(), why }),
+        }
+    }
+    sweeps
+}
+
+/// From state and count, again and again; states without tasks are left out.
+pub fn counts(words: &[String]) -> Result<BTreeMap<TaskState, usize>, StoreError> {
+    let mut counts = BTreeMap::new();
+    for pair in words.chunks(2) {
+        let [name, count] = pair else { return Err(unexpected("a state without its count")) };
+        let count = number(count).map_err(|_| {
+            StoreError::Protocol(format!("the count of {name} tasks: expected 0 or more, found {count}"))
+        })?;
+        if count > 0 {
+            counts.insert(state(name)?, count as usize);
+        }
+    }
+    Ok(counts)
+}
+
+/// From name, stage, order, created, priority, cap, attempts, ready, delayed, paced, and then state and count of its tasks.
+fn sweep(id: &str, words: &[String]) -> Result<SweepRecord, StoreError> {
+    let [name, stage, order_word, created, priority, cap, attempts, ready, delayed, paced, counted @ ..] = words else {
+        return Err(unexpected("a part of a sweep"));
     };
     let stage = match stage.as_str() {
         "creating" => Stage::Creating,
@@ -150,15 +222,7 @@ pub fn sweep(id: &str, words: &[String]) -> Result<Option<SweepRecord>, StoreErr
         other => return Err(unexpected(other)),
     };
     let Held::Yes(order) = order(order_word)? else { return Err(unexpected(order_word)) };
-    let mut counts = BTreeMap::new();
-    for pair in counted.chunks(2) {
-        let [name, count] = pair else { return Err(unexpected("a state without its count")) };
-        let count = number(count)? as usize;
-        if count > 0 {
-            counts.insert(state(name)?, count);
-        }
-    }
-    Ok(Some(SweepRecord {
+    Ok(SweepRecord {
         id: id.to_string(),
         name: name.clone(),
         stage,
@@ -166,10 +230,12 @@ pub fn sweep(id: &str, words: &[String]) -> Result<Option<SweepRecord>, StoreErr
         created: number(created)?,
         priority: priority.parse().map_err(|_| unexpected(priority))?,
         cap: number(cap)? as u32,
+        attempts: number(attempts)? as u32,
         paced: paced == "1",
-        counts,
+        counts: counts(counted)?,
         ready: number(ready)? as usize,
-    }))
+        delayed: number(delayed)? as usize,
+    })
 }
 
 /// From how many there ever were, and lines of `time letter`, newest first.
@@ -196,7 +262,7 @@ pub fn record(key: &TaskKey, values: &[Value]) -> Result<Option<TaskRecord>, Sto
     let fields: Vec<Option<String>> =
         redis::from_redis_value(fields.clone()).map_err(|e| unexpected(&e.to_string()))?;
     let flag = |value: &Value| redis::from_redis_value::<bool>(value.clone()).map_err(|e| unexpected(&e.to_string()));
-    let [Some(word), generation, epoch, attempts, crashes, sequence, cause, rungs] = fields.as_slice() else {
+    let [Some(word), generation, epoch, attempts, crashes, reached, sequence, cause, rungs] = fields.as_slice() else {
         return Ok(None);
     };
     let count = |field: &Option<String>| number(field.as_deref().unwrap_or("0"));
@@ -207,6 +273,7 @@ pub fn record(key: &TaskKey, values: &[Value]) -> Result<Option<TaskRecord>, Sto
         epoch: count(epoch)?,
         attempts: count(attempts)?,
         crashes: count(crashes)?,
+        reached: count(reached)?,
         sequence: count(sequence)?,
         rungs: rungs.iter().flat_map(|rungs| rungs.lines()).map(score).collect::<Result<_, _>>()?,
         cause: cause.clone(),

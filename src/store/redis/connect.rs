@@ -1,15 +1,17 @@
 //! Connecting, and looking whether a server can be trusted with state.
 
-use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use redis::aio::{ConnectionLike, ConnectionManagerConfig};
-use redis::{Client, InfoDict, RedisResult, TlsCertificates, Value};
+use redis::{Client, ErrorKind, InfoDict, RedisError, RedisResult, TlsCertificates, Value};
 
 use super::answers;
 use super::confirm::Promise;
 use super::line::Line;
 use super::sentinel::Sentinels;
+use crate::operator_file::OperatorFile;
+use crate::server_address::ServerAddress;
 use crate::store::StoreError;
 
 /// Largest file of authorities, in bytes: those of a whole system have a quarter of it.
@@ -20,9 +22,9 @@ const LARGEST_AUTHORITIES: u64 = 1 << 20;
 pub struct RedisSettings {
     /// `redis://[user:password@]host[:port][/database]`, or `rediss://` for TLS; or `redis+sentinel://[user:password@]host[:port],host[:port]/name[/database]`
     /// and `rediss+sentinel://`, with the Sentinels' own user in `?sentinel_user=` and `sentinel_password=`. Holds a secret: never shown.
-    pub url: String,
+    pub url: ServerAddress,
     /// PEM file of the authorities to trust for TLS, in place of the well-known ones. Read once.
-    pub ca_file: Option<PathBuf>,
+    pub ca_file: Option<OperatorFile>,
     /// First part of all keys: installations on one server do not see each other. Letters, digits and `+ - . _`.
     pub installation: String,
     /// Longest time to wait for an answer.
@@ -31,7 +33,18 @@ pub struct RedisSettings {
 
 /// Tells where the server is, whenever a connection is made.
 #[derive(Clone)]
-pub enum Source {
+pub struct Source(Arc<Place>);
+
+struct Place {
+    address: ServerAddress,
+    authorities: Option<Vec<u8>>,
+    answer_within: Duration,
+    /// The address as it was read last, and what it means.
+    known: Mutex<(String, Server)>,
+}
+
+#[derive(Clone)]
+enum Server {
     /// Always there.
     Fixed(Client),
     /// Where Sentinels say.
@@ -39,17 +52,42 @@ pub enum Source {
 }
 
 impl Source {
-    /// The server of this moment.
+    fn new(settings: &RedisSettings, authorities: Option<Vec<u8>>) -> Result<Self, StoreError> {
+        let url = settings.url.read().map_err(StoreError::Setup)?;
+        let server = server(&url, authorities.clone(), settings.timeout)?;
+        Ok(Self(Arc::new(Place {
+            address: settings.url.clone(),
+            authorities,
+            answer_within: settings.timeout,
+            known: Mutex::new((url, server)),
+        })))
+    }
+
+    /// The server of this moment. An address in a file is read again, as its password may be another by now.
     pub async fn client(&self) -> RedisResult<Client> {
-        match self {
-            Self::Fixed(client) => Ok(client.clone()),
-            Self::Told(sentinels) => sentinels.primary().await,
+        match self.server() {
+            Server::Fixed(client) => Ok(client),
+            Server::Told(sentinels) => sentinels.primary().await,
         }
+    }
+
+    /// As the address says now; as it said last if it cannot be read now.
+    fn server(&self) -> Server {
+        let mut known = self.0.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Ok(url) = self.0.address.read()
+            && url != known.0
+        {
+            match server(&url, self.0.authorities.clone(), self.0.answer_within) {
+                Ok(server) => *known = (url, server),
+                Err(error) => tracing::warn!("the new address of Redis is not used: {error}"),
+            }
+        }
+        known.1.clone()
     }
 
     /// Whether another server may take its place.
     pub fn may_move(&self) -> bool {
-        matches!(self, Self::Told(_))
+        matches!(self.0.known.lock().unwrap_or_else(PoisonError::into_inner).1, Server::Told(_))
     }
 }
 
@@ -59,32 +97,45 @@ pub async fn connect(settings: &RedisSettings) -> Result<(Line, Source, Promise)
         return Err(StoreError::Setup("the installation's name: expected letters, digits and `+ - . _`".to_string()));
     }
     let authorities = settings.ca_file.as_ref().map(|file| {
-        let named = |e: std::io::Error| StoreError::Setup(format!("redis.ca_file {}: {e}", file.display()));
-        crate::untrusted::read(file, LARGEST_AUTHORITIES).map_err(named)
+        let named = |e: std::io::Error| StoreError::Setup(format!("redis.ca_file {}: {e}", file));
+        file.read(LARGEST_AUTHORITIES).map_err(named)
     });
-    let source = source(settings, authorities.transpose()?)?;
+    let source = Source::new(settings, authorities.transpose()?)?;
     let config = ConnectionManagerConfig::new()
         .set_response_timeout(Some(settings.timeout))
         .set_connection_timeout(Some(settings.timeout))
         .set_min_delay(Duration::from_millis(50))
         .set_max_delay(Duration::from_secs(2))
         .set_number_of_retries(4);
-    let mut connection = Line::open(source.clone(), config).await.map_err(answers::error)?;
+    let first = |error: RedisError| first_fault(error, settings.url.may_change());
+    let mut connection = Line::open(source.clone(), config).await.map_err(first)?;
     let promise = check(&mut connection, &source).await?;
     Ok((connection, source, promise))
 }
 
-fn source(settings: &RedisSettings, authorities: Option<Vec<u8>>) -> Result<Source, StoreError> {
-    let url = settings.url.as_str();
-    if let Some(sentinels) = Sentinels::new(url, authorities.clone(), settings.timeout)? {
-        return Ok(Source::Told(sentinels));
+/// A fault of the first connection. What only another configuration mends is told at once: a user or password that this program cannot read anew, or a
+/// name that no Sentinel knows.
+fn first_fault(error: RedisError, may_change: bool) -> StoreError {
+    let is_final = match error.kind() {
+        ErrorKind::InvalidClientConfig | ErrorKind::MasterNameNotFoundBySentinel => true,
+        _ => answers::is_refused_login(&error) && !may_change,
+    };
+    match answers::error(error) {
+        StoreError::Refused(what) if is_final => StoreError::Setup(what),
+        other => other,
+    }
+}
+
+fn server(url: &str, authorities: Option<Vec<u8>>, answer_within: Duration) -> Result<Server, StoreError> {
+    if let Some(sentinels) = Sentinels::new(url, authorities.clone(), answer_within)? {
+        return Ok(Server::Told(sentinels));
     }
     let client = match authorities {
         None => Client::open(url),
         authorities => Client::build_with_tls(url, TlsCertificates { client_tls: None, root_cert: authorities }),
     };
     // The client's own message may hold the address, and with it the password.
-    client.map(Source::Fixed).map_err(|e| StoreError::Setup(format!("its address is not valid: {:?}", e.kind())))
+    client.map(Server::Fixed).map_err(|e| StoreError::Setup(format!("its address is not valid: {:?}", e.kind())))
 }
 
 /// Looks whether a server can be trusted with state, and what it promises.

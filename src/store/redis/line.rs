@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use redis::aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig};
 use redis::{Cmd, ErrorKind, Pipeline, RedisError, RedisFuture, RedisResult, Value};
 
+use super::answers::is_refused_login;
 use super::connect::{Source, check};
 use super::sentinel::passing;
 use crate::store::StoreError;
@@ -103,7 +104,11 @@ impl Line {
     /// Looks at an answer of the connection of this number, and leaves the connection if it should not be used again.
     fn look<T>(&self, number: u64, answer: RedisResult<T>) -> RedisResult<T> {
         let may_move = self.shared.source.may_move();
-        if answer.as_ref().is_err_and(|error| error.is_timeout() || (may_move && is_gone(error))) {
+        let is_useless = |error: &RedisError| {
+            // One that refuses the login is made anew, with the password as it is by then.
+            error.is_timeout() || is_refused_login(error) || (may_move && is_gone(error))
+        };
+        if answer.as_ref().is_err_and(is_useless) {
             let mut current = self.shared.current.lock().unwrap_or_else(PoisonError::into_inner);
             if current.number == number {
                 current.is_left = true;

@@ -23,6 +23,7 @@ scripts!(
     add_tasks,
     open_sweep,
     release_pending,
+    due,
     choose,
     confirmed,
     republish,
@@ -44,4 +45,10 @@ scripts!(
     beat,
     workers,
     sweep,
+    retire,
+    adopt,
+    ended,
+    examine,
+    examine_pool,
+    discard,
 );

@@ -8,15 +8,18 @@ local again = found[1] == 'running' and found[3] == nonce
 if not again then
   if found[1] ~= 'queued' then return {'refused', 'state', found[1]} end
   if found[2] ~= generation then return {'refused', 'generation', found[2]} end
+  -- Its last attempt crashed: the next one begins later, whoever asks.
+  local wait = wait_of(id)
+  if wait > 0 then return {'refused', 'early', tostring(wait)} end
   drop_ticket(id, generation)
   local order = order_of(sweep)
   if order == 'cancel' then
-    set_state(id, 'queued', 'cancelled')
+    set_state(id, 'cancelled')
     drop_checkpoint(id)
     event(id, 'cancelled')
     return {'refused', 'state', 'cancelled'}
   elseif order == 'pause' then
-    set_state(id, 'queued', 'paused')
+    set_state(id, 'paused')
     event(id, 'paused')
     return {'refused', 'state', 'paused'}
   end
@@ -25,8 +28,8 @@ if not again then
     redis.call('ZADD', P .. 'ready:' .. sweep, redis.call('HGET', task_key(id), 'order'), id)
     return {'refused', 'cap', ''}
   end
-  set_state(id, 'queued', 'running')
-  redis.call('HSET', task_key(id), 'nonce', nonce, 'worker', worker)
+  set_state(id, 'running')
+  redis.call('HSET', task_key(id), 'nonce', nonce, 'worker', worker, 'lease', lease)
   redis.call('HINCRBY', task_key(id), 'epoch', 1)
   redis.call('HINCRBY', task_key(id), 'attempts', 1)
   redis.call('SADD', P .. 'running:' .. sweep, id)

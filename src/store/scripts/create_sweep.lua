@@ -1,4 +1,4 @@
--- ARGV: sweep, request key or '', name, spec, attempts, cap, priority, max_seconds, '1' if its tasks are begun as a search wants them. Answers {id, 'new' | 'known'}.
+-- ARGV: sweep, request key or '', name, spec, attempts, cap, priority, max_seconds, '1' if its tasks are begun as a search wants them, first wait in ms after a crash. Answers {id, 'new' | 'known'}.
 -- A request key that is known answers with the sweep it made; a sweep that is known is left as it is.
 local sweep, request = ARGV[1], ARGV[2]
 if request ~= '' then
@@ -9,7 +9,8 @@ if redis.call('EXISTS', sweep_key(sweep)) == 1 then return {sweep, 'known'} end
 local max_seconds = tonumber(ARGV[8])
 redis.call('HSET', sweep_key(sweep), 'name', ARGV[3], 'spec', ARGV[4], 'attempts', ARGV[5], 'cap', ARGV[6],
   'priority', ARGV[7], 'created', now, 'closes', max_seconds > 0 and now + max_seconds * 1000 or 0,
-  'cancelled', '0', 'paused', '0', 'stage', 'creating', 'request', request, 'paced', ARGV[9])
+  'cancelled', '0', 'paused', '0', 'stage', 'creating', 'request', request, 'paced', ARGV[9], 'backoff', ARGV[10])
 redis.call('ZADD', P .. 'sweeps', now, sweep)
+redis.call('SADD', P .. 'live', sweep)
 if request ~= '' then redis.call('HSET', P .. 'requests', request, sweep) end
 return {sweep, 'new'}

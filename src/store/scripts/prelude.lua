@@ -15,30 +15,76 @@ local function event(id, what, detail)
   redis.call('LTRIM', P .. 'events:' .. id, -200, -1)
 end
 
-local function set_state(id, from, to)
+-- The state that a task leaves is read, never assumed: so the counts cannot drift from the states.
+local function set_state(id, to)
   local counts = P .. 'counts:' .. sweep_of(id)
+  local from = redis.call('HGET', task_key(id), 'state')
+  if from then redis.call('HINCRBY', counts, from, -1) end
   redis.call('HSET', task_key(id), 'state', to)
-  redis.call('HINCRBY', counts, from, -1)
   redis.call('HINCRBY', counts, to, 1)
 end
+
+-- Calls `act` for one of many records. One that cannot be read must not stop the others: the answer is then nil and what is wrong.
+local function guarded(act, ...)
+  local is_done, answer = pcall(act, ...)
+  if is_done then return answer end
+  return nil, type(answer) == 'table' and (answer.err or answer[1]) or tostring(answer)
+end
+
+-- A sweep whose tasks are all final is not in `live` but in `ended`, with the time of its end. Its counts are part of `ended-counts`.
+local function leave_ended(sweep)
+  if redis.call('ZREM', P .. 'ended', sweep) == 0 then return end
+  local counts = redis.call('HGETALL', P .. 'counts:' .. sweep)
+  for i = 1, #counts, 2 do redis.call('HINCRBY', P .. 'ended-counts', counts[i], -counts[i + 1]) end
+end
+
+-- Tasks of an ended sweep are about to be worked on again.
+local function revive(sweep)
+  leave_ended(sweep)
+  redis.call('SADD', P .. 'live', sweep)
+end
+
+local FINAL = {succeeded = true, failed = true, cancelled = true, pruned = true}
 
 -- The task's ticket, wherever it is, is worth nothing from now on.
 local function drop_ticket(id, generation)
   redis.call('ZREM', P .. 'outbox', member(id, generation))
   redis.call('ZREM', P .. 'outstanding', member(id, generation))
   redis.call('ZREM', P .. 'ready:' .. sweep_of(id), id)
+  redis.call('ZREM', P .. 'delayed:' .. sweep_of(id), id)
 end
 
 -- Makes a task runnable under a new generation: with a ticket in the outbox, or waiting until it is chosen for one.
-local function enqueue(id, from, with_ticket)
+local function enqueue(id, with_ticket)
   local generation = redis.call('HINCRBY', task_key(id), 'generation', 1)
-  set_state(id, from, 'queued')
+  set_state(id, 'queued')
   if with_ticket then
     redis.call('ZADD', P .. 'outbox', now, member(id, generation))
   else
     redis.call('ZADD', P .. 'ready:' .. sweep_of(id), redis.call('HGET', task_key(id), 'order'), id)
   end
   return generation
+end
+
+-- Milliseconds before the next attempt, by the number of crashes without progress: the sweep's own first wait, doubled by each further crash, at most
+-- 60 s. As `Backoff::wait`.
+local function backoff(id, crashes)
+  local first = tonumber(redis.call('HGET', sweep_key(sweep_of(id)), 'backoff') or '1000')
+  return math.min(60000, first * 2 ^ (crashes - 1))
+end
+
+-- Makes a crashed task runnable under a new generation. It gets no ticket before its time.
+local function delay(id, crashes)
+  local generation = redis.call('HINCRBY', task_key(id), 'generation', 1)
+  set_state(id, 'queued')
+  redis.call('ZADD', P .. 'delayed:' .. sweep_of(id), now + backoff(id, crashes), id)
+  return generation
+end
+
+-- Milliseconds until a task's next attempt may begin; 0 for now.
+local function wait_of(id)
+  local at = redis.call('ZSCORE', P .. 'delayed:' .. sweep_of(id), id)
+  return at and math.max(0, at - now) or 0
 end
 
 -- Ends the hold on a task that runs.
@@ -67,20 +113,25 @@ local function order_of(sweep)
   return 'continue'
 end
 
--- A task leaves its worker without a result: what its sweep's owner wants decides. Answers {'queued', generation} or {state}.
-local function onward(id, from)
+-- A task leaves its worker without a result: what its sweep's owner wants decides. After `crashes` it waits before the next attempt, without a ticket.
+-- Answers {'queued', generation} if it has a ticket, else {state}.
+local function onward(id, crashes)
   local order = order_of(sweep_of(id))
   if order == 'cancel' then
-    set_state(id, from, 'cancelled')
+    set_state(id, 'cancelled')
     drop_checkpoint(id)
     event(id, 'cancelled')
     return {'cancelled'}
   elseif order == 'pause' then
-    set_state(id, from, 'paused')
+    set_state(id, 'paused')
     event(id, 'paused')
     return {'paused'}
   end
-  return {'queued', tostring(enqueue(id, from, true))}
+  if crashes then
+    delay(id, crashes)
+    return {'queued'}
+  end
+  return {'queued', tostring(enqueue(id, true))}
 end
 
 -- An attempt ended without a result and without being asked to.
@@ -90,13 +141,13 @@ local function crashed(id, cause)
   event(id, 'crashed', cause)
   local attempts = tonumber(redis.call('HGET', sweep_key(sweep_of(id)), 'attempts'))
   if crashes >= attempts then
-    set_state(id, 'running', 'failed')
+    set_state(id, 'failed')
     redis.call('HSET', task_key(id), 'cause', cause)
     drop_checkpoint(id)
     event(id, 'failed', cause)
     return {'failed'}
   end
-  return onward(id, 'running')
+  return onward(id, crashes)
 end
 
 local function is_held(id, epoch, nonce)
@@ -115,6 +166,7 @@ end
 local function once_more(id, epoch, nonce)
   local found = redis.call('HMGET', task_key(id), 'state', 'epoch', 'nonce', 'generation')
   if found[2] ~= epoch or found[3] ~= nonce or found[1] == 'running' or found[1] == 'succeeded' then return {'fenced'} end
+  if found[1] == 'queued' and wait_of(id) > 0 then return {'queued'} end
   if found[1] == 'queued' then return {'queued', found[4]} end
   return {found[1]}
 end

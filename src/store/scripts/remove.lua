@@ -5,9 +5,9 @@ local counts = redis.call('HGETALL', P .. 'counts:' .. sweep)
 if redis.call('HGET', sweep_key(sweep), 'stage') == 'creating' then return -1 end
 for i = 1, #counts, 2 do
   local state = counts[i]
-  local is_final = state == 'succeeded' or state == 'failed' or state == 'cancelled' or state == 'pruned'
-  if not is_final and tonumber(counts[i + 1]) > 0 then return -1 end
+  if not FINAL[state] and tonumber(counts[i + 1]) > 0 then return -1 end
 end
+leave_ended(sweep)
 for _, id in ipairs(redis.call('ZRANGE', P .. 'tasks:' .. sweep, 0, ARGV[2] - 1)) do
   local state = redis.call('HGET', task_key(id), 'state')
   redis.call('HINCRBY', P .. 'counts:' .. sweep, state, -1)
@@ -20,6 +20,7 @@ if left == 0 then
   local request = redis.call('HGET', sweep_key(sweep), 'request')
   if request and request ~= '' then redis.call('HDEL', P .. 'requests', request) end
   redis.call('ZREM', P .. 'sweeps', sweep)
-  redis.call('DEL', sweep_key(sweep), P .. 'counts:' .. sweep, P .. 'pending:' .. sweep, P .. 'ready:' .. sweep, P .. 'running:' .. sweep)
+  redis.call('SREM', P .. 'live', sweep)
+  redis.call('DEL', sweep_key(sweep), P .. 'counts:' .. sweep, P .. 'pending:' .. sweep, P .. 'ready:' .. sweep, P .. 'delayed:' .. sweep, P .. 'running:' .. sweep)
 end
 return left

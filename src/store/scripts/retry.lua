@@ -7,15 +7,18 @@ if order_of(sweep) ~= 'cancel' then
   for _, id in ipairs(ids) do
     local found = redis.call('HMGET', task_key(id), 'state', 'scores', 'order')
     if found[1] == 'failed' then
-      redis.call('HDEL', task_key(id), 'cause')
+      revive(sweep)
+      redis.call('HDEL', task_key(id), 'cause', 'reached')
       forget_rungs(id)
       redis.call('HSET', task_key(id), 'crashes', 0)
       -- The scores task is what all others wait for: it does not wait to be chosen.
-      enqueue(id, 'failed', found[2] == '1')
+      enqueue(id, found[2] == '1')
       event(id, 'retried')
       changed = changed + 1
     elseif found[1] == 'cancelled' then
-      set_state(id, 'cancelled', 'pending')
+      revive(sweep)
+      redis.call('HDEL', task_key(id), 'reached')
+      set_state(id, 'pending')
       forget_rungs(id)
       if found[2] ~= '1' then redis.call('ZADD', P .. 'pending:' .. sweep, found[3], id) end
       event(id, 'retried')

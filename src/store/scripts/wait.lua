@@ -10,7 +10,7 @@ if #rungs == rung then
 end
 redis.call('HSET', task_key(id), 'standing', ARGV[6])
 let_go(id)
-if order_of(sweep_of(id)) == 'cancel' then return onward(id, 'running') end
-set_state(id, 'running', 'waiting')
+if order_of(sweep_of(id)) == 'cancel' then return onward(id) end
+set_state(id, 'waiting')
 event(id, 'waiting', at_rung(rungs))
 return {'waiting'}

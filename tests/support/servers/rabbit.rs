@@ -202,7 +202,7 @@ pub fn rabbit_settings(url: String) -> RabbitMqSettings {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     RabbitMqSettings {
-        url,
+        url: url.into(),
         ca_file: None,
         installation: format!("test-{}-{number}", std::process::id()),
         connection_name: "test".to_string(),

@@ -202,6 +202,12 @@ fn identity(task: &Task, manifest: &Manifest, kind: Kind) -> String {
 }
 
 impl SoupEngine for LocalEngine {
+    fn suits(&self, manifest: &Manifest) -> bool {
+        self.inputs.as_ref().is_none_or(|inputs| {
+            inputs.manifest().inputs_hash() == manifest.inputs_hash() && inputs.zoo.check_unchanged().is_ok()
+        })
+    }
+
     fn scores(&mut self, known: Option<Manifest>, host: &mut dyn ScoresHost) -> Result<Manifest, EngineError> {
         let score_batch = self.spec.compute.score_batch;
         let inputs = self.open(&mut |message| host.note(message))?;

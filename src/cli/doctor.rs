@@ -1,0 +1,145 @@
+//! `mehl-soup doctor`: compares what the store keeps about sweeps with their tasks' own states.
+
+use std::time::Duration;
+
+use clap::Args;
+use serde::Serialize;
+use tokio::time::timeout;
+
+use super::Format;
+use super::exit::{Exit, say};
+use crate::config::{Config, ConfigArgs};
+use crate::store::{Redis, Store, StoreError};
+use crate::task::is_id;
+use crate::untrusted::printable;
+
+/// Longest time for everything: the largest sweeps take a second each.
+const PATIENCE: Duration = Duration::from_secs(600);
+/// Tasks that are removed in one step.
+const STEP: usize = 500;
+
+/// Flags of `doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// Sweeps to examine; without any, all of them, and what belongs to no single sweep
+    #[arg(value_parser = sweep)]
+    sweeps: Vec<String>,
+    /// Mend what is found. Tasks keep their states and their workers; a task whose own record is damaged fails. Schedulers and workers may go on
+    /// meanwhile
+    #[arg(long)]
+    repair: bool,
+    /// Remove this sweep, with its results, whatever is left of it. For one that cannot be repaired; may be repeated
+    #[arg(long, value_name = "SWEEP", value_parser = sweep, conflicts_with_all = ["sweeps", "repair"])]
+    remove: Vec<String>,
+    /// How findings are printed
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+fn sweep(text: &str) -> Result<String, String> {
+    if is_id(text) { Ok(text.to_string()) } else { Err("expected the id of a sweep".to_string()) }
+}
+
+/// What was found about one sweep, or about the pool.
+#[derive(Debug, Serialize)]
+struct Examined {
+    /// The sweep; none for the pool as a whole.
+    sweep: Option<String>,
+    findings: Vec<String>,
+    /// What is left after repair; as `findings` without it.
+    left: Vec<String>,
+}
+
+pub(super) fn doctor(args: &DoctorArgs) -> Exit {
+    let config = match Config::load(&args.config, &[]) {
+        Ok(config) => config,
+        Err(error) => return Exit::Usage.say(error),
+    };
+    let settings = match config.redis_settings() {
+        Ok(settings) => settings,
+        Err(error) => return Exit::Usage.say(error),
+    };
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return Exit::Failed.say(format!("no threads: {error}")),
+    };
+    let work = async {
+        let store = Redis::connect(&settings).await?;
+        if args.remove.is_empty() { examine(&store, args).await } else { remove(&store, &args.remove).await }
+    };
+    match runtime.block_on(async { timeout(PATIENCE, work).await }) {
+        Ok(Ok(exit)) => exit,
+        Ok(Err(error @ StoreError::Setup(_))) => Exit::Usage.say(error),
+        Ok(Err(error)) => Exit::Failed.say(error),
+        Err(_) => Exit::Failed.say(format!("not done within {} s", PATIENCE.as_secs())),
+    }
+}
+
+async fn remove(store: &impl Store, sweeps: &[String]) -> Result<Exit, StoreError> {
+    for sweep in sweeps {
+        while !store.discard(sweep, STEP).await? {}
+        eprintln!("sweep {sweep} was removed");
+    }
+    // The sums over ended sweeps may have held a part of it.
+    store.examine_pool(true).await?;
+    Ok(Exit::Done)
+}
+
+async fn examine(store: &impl Store, args: &DoctorArgs) -> Result<Exit, StoreError> {
+    let mut sweeps: Vec<String> = args.sweeps.clone();
+    if sweeps.is_empty() {
+        let all = store.sweeps().await?;
+        sweeps.extend(all.unreadable.into_iter().map(|record| record.id));
+        sweeps.extend(all.records.into_iter().map(|record| record.id));
+    }
+    let mut examined = Vec::new();
+    for sweep in sweeps {
+        let findings = store.examine(&sweep, args.repair).await?;
+        let is_repaired = args.repair && !findings.is_empty();
+        let left = if is_repaired { store.examine(&sweep, false).await? } else { findings.clone() };
+        examined.push(Examined { sweep: Some(sweep), findings, left });
+    }
+    if args.sweeps.is_empty() || args.repair {
+        let findings = store.examine_pool(args.repair).await?;
+        let left = if args.repair { vec![] } else { findings.clone() };
+        examined.push(Examined { sweep: None, findings, left });
+    }
+    print(&examined, args.format);
+    let (found, left) =
+        examined.iter().fold((0, 0), |(found, left), one| (found + one.findings.len(), left + one.left.len()));
+    eprintln!("{}", verdict(found, left, args.repair));
+    Ok(if left == 0 { Exit::Done } else { Exit::Failed })
+}
+
+fn print(examined: &[Examined], format: Format) {
+    if format == Format::Json {
+        // Plain data serializes.
+        say(&serde_json::to_string_pretty(examined).unwrap_or_default());
+        return;
+    }
+    let mut text = String::new();
+    for one in examined {
+        let of = one.sweep.as_deref().map_or("pool".to_string(), |sweep| format!("sweep {sweep}"));
+        for finding in &one.findings {
+            text.push_str(&format!("{of}: {finding}\n"));
+        }
+    }
+    if !text.is_empty() {
+        say(&printable(&text));
+    }
+}
+
+fn verdict(found: usize, left: usize, repair: bool) -> String {
+    match (found, left) {
+        (0, _) => "nothing is wrong".to_string(),
+        (found, 0) => format!("{found} findings, all repaired"),
+        (_, left) if repair => {
+            format!(
+                "{left} findings are left that cannot be repaired; `--remove SWEEP` removes a sweep with its results"
+            )
+        }
+        (_, left) => format!("{left} findings; `--repair` mends what can be mended"),
+    }
+}
