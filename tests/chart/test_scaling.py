@@ -19,13 +19,13 @@ def test_a_scaled_object_owns_the_number_of_workers(rendered):
     assert helm.container(helm.worker(objects))["args"] == ["serve"]
 
 
-def test_a_scaled_job_takes_one_task_and_is_not_repeated(rendered):
+def test_a_job_of_a_scaled_job_takes_one_task(rendered):
     objects = rendered["scaledjob"]
     spec = helm.find(objects, "ScaledJob", "-worker")["spec"]
     assert spec["rollout"] == {"strategy": "gradual"}
     assert "scalingStrategy" not in spec
     target = spec["jobTargetRef"]
-    assert (target["backoffLimit"], target["parallelism"], target["completions"]) == (0, 1, 1)
+    assert (target["parallelism"], target["completions"]) == (1, 1)
     assert target["template"]["spec"]["restartPolicy"] == "Never"
     assert helm.container(helm.worker(objects))["args"] == ["serve", "--once"]
     kinds = [(one["kind"], one["metadata"]["name"]) for one in objects]
