@@ -2,6 +2,7 @@
 
 import copy
 
+import kubernetes_validate
 import pytest
 
 import helm
@@ -27,6 +28,8 @@ def test_what_is_added_reaches_the_pod_of_its_part_only(name, part):
     assert pod["volumes"][-1:] == EXTRA["extraVolumes"]
     assert helm.container(pod)["volumeMounts"][-1:] == EXTRA["extraVolumeMounts"]
     assert helm.container(pod)["env"][-2:] == EXTRA["extraEnv"]
+    for one in helm.plain(objects):
+        kubernetes_validate.validate(one, "1.37", strict=True)
     (other,) = set(PODS) - {part}
     assert PODS[other](objects) == PODS[other](helm.render(CI[name]))
 

@@ -159,7 +159,7 @@ def test_notes_name_secrets_roots_and_what_is_not_for_production(minimal):
     said = helm.notes(minimal)
     if said is None:
         pytest.skip("helm tells its notes to clusters only")
-    for words in ["redis, key url", "rabbitmq, key url", "/data/zoo", "reason=FailedMount", "noeviction"]:
+    for words in ["redis, key url", "rabbitmq, key url", "/data/zoo", "reason=FailedMount", "noeviction", "--timeout 300s"]:
         assert words in said
     assert "NOT FOR PRODUCTION" not in said
     assert "NOT FOR PRODUCTION" in helm.notes(helm.ci_values()["quickstart"])
