@@ -70,3 +70,10 @@ def test_another_password_starts_both_servers_and_their_clients_anew():
 
     assert changed(rendered("aPassword1234"), rendered("aPassword1234")) == set()
     assert changed(rendered("aPassword1234"), rendered("bPassword1234")) == {"rabbitmq", "valkey", "scheduler", "worker"}
+
+
+@pytest.mark.parametrize("name", CI)
+def test_no_pod_template_names_a_version(rendered, name):
+    for where, template in helm.pods(rendered[name]).items():
+        if not where.startswith("Pod/"):
+            assert not {"helm.sh/chart", "app.kubernetes.io/version"} & set(template["metadata"]["labels"]), where
