@@ -4,7 +4,7 @@
 
 # Pinned to a day's build; give digests where they are to be pinned further.
 ARG RUST_IMAGE=docker.io/library/rust:1.89.0-slim-bookworm
-ARG DEBIAN_IMAGE=docker.io/library/debian:bookworm-20250929-slim
+ARG DEBIAN_IMAGE=docker.io/library/debian:bookworm-20261005-slim
 
 FROM ${RUST_IMAGE} AS chef
 RUN cargo install cargo-chef --locked --version 0.1.72

@@ -5,7 +5,7 @@
 
 # Pinned to a day's build; give digests where they are to be pinned further.
 ARG RUST_IMAGE=docker.io/library/rust:1.89.0-slim-bookworm
-ARG DEBIAN_IMAGE=docker.io/library/debian:bookworm-20250929-slim
+ARG DEBIAN_IMAGE=docker.io/library/debian:bookworm-20261005-slim
 
 # libtorch comes out of PyTorch's wheel. `cuda` installs what the wheel asks for; `cpu` only the two packages without which its libtorch_cpu.so does
 # not load (scripts/setup.sh says more).

@@ -102,6 +102,22 @@ def worker(objects):
     return found[0]["spec"]
 
 
+def scheduler(objects):
+    """The specification of the scheduler's pod."""
+    return find(objects, "Deployment", "-scheduler")["spec"]["template"]["spec"]
+
+
+def environment(objects, pod):
+    """Variables of a pod's one container by name, those of its ConfigMaps among them; None for a value that Kubernetes fills in."""
+    maps = {one["metadata"]["name"]: one["data"] for one in objects if one["kind"] == "ConfigMap"}
+    found = {}
+    for source in container(pod).get("envFrom", []):
+        found.update(maps[source["configMapRef"]["name"]])
+    for variable in container(pod).get("env", []):
+        found[variable["name"]] = variable.get("value")
+    return found
+
+
 def container(pod):
     """The one container of a pod's specification."""
     assert len(pod["containers"]) == 1

@@ -34,13 +34,9 @@ def known():
 
 
 def variables(objects):
-    """All variables that pods of these objects have."""
-    maps = {one["metadata"]["name"]: one["data"] for one in objects if one["kind"] == "ConfigMap"}
+    """Names of all variables that pods of these objects have."""
     for template in helm.pods(objects).values():
-        for one in template["spec"]["containers"]:
-            yield from (variable["name"] for variable in one.get("env", []))
-            for source in one.get("envFrom", []):
-                yield from maps[source["configMapRef"]["name"]]
+        yield from helm.environment(objects, template["spec"])
 
 
 def test_no_variable_is_unknown(rendered):
@@ -70,16 +66,36 @@ def test_every_setting_can_be_given_or_it_is_said_why_not():
     assert missing == set(NOT_GIVEN)
 
 
-def test_large_numbers_are_written_as_such():
-    values = helm.ci_values()["minimal"]
-    values["settings"] = {"scheduler": {"retention_seconds": 316224000}}
-    assert helm.find(helm.render(values), "ConfigMap", "-settings")["data"]["MEHL_SOUP__SCHEDULER__RETENTION_SECONDS"] == "316224000"
+def test_large_numbers_are_written_as_such(minimal):
+    minimal["settings"] = {"scheduler": {"retention_seconds": 316224000}, "worker": {"stall_seconds": 2592000}}
+    minimal["worker"]["podSecurityContext"] = {"runAsUser": 1000660000, "supplementalGroups": [1000660000]}
+    minimal["worker"]["supplementalGroups"] = [1000660001]
+    objects = helm.render(minimal)
+    assert helm.environment(objects, helm.scheduler(objects))["MEHL_SOUP__SCHEDULER__RETENTION_SECONDS"] == "316224000"
+    assert helm.environment(objects, helm.worker(objects))["MEHL_SOUP__WORKER__STALL_SECONDS"] == "2592000"
+    context = helm.worker(objects)["securityContext"]
+    assert (context["runAsUser"], context["supplementalGroups"]) == (1000660000, [1000660001])
 
 
-def test_words_are_written_as_they_are():
-    values = helm.ci_values()["minimal"]
-    values["settings"] = {"log": {"format": "json"}}
-    assert helm.find(helm.render(values), "ConfigMap", "-settings")["data"]["MEHL_SOUP__LOG__FORMAT"] == "json"
+def test_words_are_written_as_they_are(minimal):
+    minimal["settings"] = {"log": {"format": "json"}}
+    assert helm.find(helm.render(minimal), "ConfigMap", "-settings")["data"]["MEHL_SOUP__LOG__FORMAT"] == "json"
+
+
+def test_what_is_logged_is_chosen_for_scheduler_and_workers(minimal):
+    minimal["rustLog"] = "mehl_soup=debug,lapin=warn"
+    objects = helm.render(minimal)
+    for pod in (helm.scheduler(objects), helm.worker(objects)):
+        assert helm.environment(objects, pod)["RUST_LOG"] == minimal["rustLog"]
+
+
+def test_settings_of_a_part_reach_that_part_only(minimal):
+    minimal["settings"] = {"scheduler": {"attempts": 7}, "worker": {"lease_seconds": 31}, "redis": {"timeout_seconds": 9}}
+    objects = helm.render(minimal)
+    scheduler, worker = (helm.environment(objects, pod) for pod in (helm.scheduler(objects), helm.worker(objects)))
+    assert scheduler["MEHL_SOUP__SCHEDULER__ATTEMPTS"] == "7" and worker["MEHL_SOUP__WORKER__LEASE_SECONDS"] == "31"
+    assert "MEHL_SOUP__SCHEDULER__ATTEMPTS" not in worker and "MEHL_SOUP__WORKER__LEASE_SECONDS" not in scheduler
+    assert scheduler["MEHL_SOUP__REDIS__TIMEOUT_SECONDS"] == worker["MEHL_SOUP__REDIS__TIMEOUT_SECONDS"] == "9"
 
 
 def test_installations_do_not_meet(rendered):

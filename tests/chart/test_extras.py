@@ -66,7 +66,7 @@ def test_helm_test_submits_one_task_and_waits(rendered):
     objects = rendered["minimal"]
     pod = helm.find(objects, "Pod", "-test")
     assert pod["metadata"]["annotations"]["helm.sh/hook"] == "test"
-    assert helm.container(pod["spec"])["args"][-1] == "--wait" and pod["spec"]["activeDeadlineSeconds"] == 600
+    assert helm.container(pod["spec"])["args"][-1] == "--wait" and pod["spec"]["activeDeadlineSeconds"] == 240
     spec = helm.find(objects, "ConfigMap", "-test")["data"]["test.toml"]
     assert "[search]" not in spec and "/usr/share/mehl-soup/demo/zoo/*" in spec
     assert all(one["kind"] != "Pod" for one in rendered["restricted"])
@@ -75,12 +75,12 @@ def test_helm_test_submits_one_task_and_waits(rendered):
 def test_quickstart_serves_what_its_secret_says(rendered):
     objects = rendered["quickstart"]
     secret = helm.find(objects, "Secret", "-quickstart")["stringData"]
-    for name, scheme, port in [("valkey", "redis", 6379), ("rabbitmq", "amqp", 5672)]:
+    for name, scheme, port, file in [("valkey", "redis", 6379, "valkey.conf"), ("rabbitmq", "amqp", 5672, "rabbitmq.json")]:
         service = helm.find(objects, "Service", f"-{name}")
         assert service["spec"]["ports"][0]["port"] == port
         address = f"@{service['metadata']['name']}.{helm.NAMESPACE}.svc:{port}/"
         assert secret[f"{scheme}-url"].startswith(f"{scheme}://") and secret[f"{scheme}-url"].endswith(address)
-        assert secret["password"] in secret[f"{scheme}-url"] and secret["password"] in secret[f"{name}.conf"]
+        assert secret["password"] in secret[f"{scheme}-url"] and secret["password"] in secret[file]
     for line in ("appendonly yes", "maxmemory-policy noeviction"):
         assert line in secret["valkey.conf"].splitlines()
 

@@ -90,6 +90,19 @@ def test_versions_of_images_are_those_of_the_chart():
         assert f"VERSION={version}" in instructions(name, "ARG")
 
 
+def test_compose_keeps_the_data_of_each_series_of_rabbitmq_apart():
+    series = re.search(r":(\d+\.\d+)\.\d+$", SERVICES["rabbitmq"]["image"])[1]
+    assert SERVICES["rabbitmq"]["volumes"] == [f"rabbitmq-{series}:/var/lib/rabbitmq"]
+
+
+def test_images_of_servers_are_of_series_that_are_supported():
+    """The oldest series of each that its project supported when docs/kubernetes.md says that the images were chosen."""
+    supported = {"rabbitmq": (4, 3), "redis": (9, 0), "prometheus": (3, 13), "grafana": (13, 2)}
+    for name, oldest in supported.items():
+        major, minor, _ = re.search(r":v?(\d+)\.(\d+)\.(\d+)$", SERVICES[name]["image"]).groups()
+        assert (int(major), int(minor)) >= oldest, SERVICES[name]["image"]
+
+
 def test_compose_gives_known_variables_only():
     for name in ("scheduler", "worker", "client"):
         for variable in SERVICES[name]["environment"]:

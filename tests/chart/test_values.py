@@ -11,7 +11,7 @@ import helm
 SCHEMA = json.loads((helm.CHART / "values.schema.json").read_text())
 VALUES = yaml.safe_load((helm.CHART / "values.yaml").read_text())
 # Keys whose own keys are the user's, though values.yaml gives some.
-FREE = {"resources", "labels"}
+FREE = {"resources", "labels", "podSecurityContext", "securityContext"}
 
 
 def resolve(schema):
@@ -114,6 +114,13 @@ REFUSED = [
     ("amqp.existingSecret", "", "amqp.existingSecret is empty"),
     ("quickstart.enabled", True, "are both set"),
     ("autoscaling.minReplicas", 9, "is above autoscaling.maxReplicas"),
+    ("autoscaling", {"kind": "scaledJob", "minReplicas": 1}, "KEDA would start Jobs without end"),
+    ("worker.extraEnv", [{"name": "MEHL_SOUP__WORKER__DEVICE", "value": "cpu"}], "worker.extraEnv has MEHL_SOUP__WORKER__DEVICE"),
+    ("worker.extraEnv", [{"name": "MEHL_SOUP__INSTALLATION", "value": "x"}], "worker.extraEnv has MEHL_SOUP__INSTALLATION"),
+    ("worker.extraEnv", [{"name": "A", "value": "x"}] * 2, "worker.extraEnv has A"),
+    ("scheduler.extraEnv", [{"name": "A", "val": "x"}], "'val' not allowed"),
+    ("scheduler.extraEnv", [{"name": "A", "value": 1}], "got number, want string"),
+    ("quickstart.password", "short", "/quickstart/password"),
     ("settings.worker.orphan_seconds", 29, "is below the lease (30)"),
     ("sweeps", [{"name": "a", "spec": "x"}] * 2, "two are called a"),
 ]
@@ -152,7 +159,7 @@ def test_notes_name_secrets_roots_and_what_is_not_for_production(minimal):
     said = helm.notes(minimal)
     if said is None:
         pytest.skip("helm tells its notes to clusters only")
-    for words in ["redis, key url", "rabbitmq, key url", "/data/zoo", "reason=FailedMount", "noeviction"]:
+    for words in ["redis, key url", "rabbitmq, key url", "/data/zoo", "reason=FailedMount", "noeviction", "--timeout 300s"]:
         assert words in said
     assert "NOT FOR PRODUCTION" not in said
     assert "NOT FOR PRODUCTION" in helm.notes(helm.ci_values()["quickstart"])

@@ -23,22 +23,19 @@ def test_a_worker_asks_for_its_one_device(rendered, name, resource, count):
 
 def test_a_worker_has_as_many_threads_as_cores_were_asked_for(minimal):
     def threads(values):
-        objects = helm.render(values)
-        variables = {one["name"]: one for one in helm.container(helm.worker(objects))["env"]}
-        return variables.get("MEHL_SOUP__WORKER__THREADS"), helm.find(objects, "ConfigMap", "-settings")["data"]
+        (found,) = [one for one in helm.container(helm.worker(helm.render(values)))["env"] if one["name"] == "MEHL_SOUP__WORKER__THREADS"]
+        return found
 
-    own, _ = threads(minimal)
-    assert own["valueFrom"]["resourceFieldRef"] == {"containerName": "worker", "resource": "requests.cpu", "divisor": "1"}
+    assert threads(minimal)["valueFrom"]["resourceFieldRef"] == {"containerName": "worker", "resource": "requests.cpu", "divisor": "1"}
     minimal["settings"] = {"worker": {"threads": 0}}
-    own, settings = threads(minimal)
-    assert own is None and settings["MEHL_SOUP__WORKER__THREADS"] == "0"
+    assert threads(minimal)["value"] == "0"
 
 
 def test_where_a_worker_runs(rendered):
     pod = helm.worker(rendered["gpu"])
     assert pod["runtimeClassName"] == "nvidia"
     assert pod["nodeSelector"] == {"nvidia.com/gpu.product": "NVIDIA-A100-SXM4-80GB"}
-    assert pod["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
+    assert pod["tolerations"][0] == {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
     assert pod["priorityClassName"] == "batch"
     assert pod["securityContext"]["supplementalGroups"] == [2000]
     assert pod["imagePullSecrets"] == [{"name": "registry"}]

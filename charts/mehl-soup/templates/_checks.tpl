@@ -42,6 +42,9 @@
 {{- if gt (int $v.autoscaling.minReplicas) (int $v.autoscaling.maxReplicas) -}}
 {{- fail (printf "autoscaling.minReplicas (%d) is above autoscaling.maxReplicas (%d)" (int $v.autoscaling.minReplicas) (int $v.autoscaling.maxReplicas)) -}}
 {{- end -}}
+{{- if and (eq $v.autoscaling.kind "scaledJob") (gt (int $v.autoscaling.minReplicas) 0) -}}
+{{- fail (printf "autoscaling.minReplicas is %d with autoscaling.kind scaledJob: a worker of a Job ends when there is no task, so KEDA would start Jobs without end. Use 0, or kind scaledObject for workers that stay" (int $v.autoscaling.minReplicas)) -}}
+{{- end -}}
 {{- $lease := int (default 30 $v.settings.worker.lease_seconds) -}}
 {{- with $v.settings.worker.orphan_seconds -}}
 {{- if lt (int .) $lease -}}

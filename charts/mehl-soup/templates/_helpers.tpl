@@ -26,18 +26,24 @@ app.kubernetes.io/instance: {{ .root.Release.Name }}
 app.kubernetes.io/component: {{ .part }}
 {{- end -}}
 
-{{- define "mehl-soup.labels" -}}
-{{ include "mehl-soup.selector" . }}
-app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .root.Release.Service }}
-app.kubernetes.io/part-of: mehl-soup
-helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
-{{- with .root.Values.commonLabels }}
-{{ toYaml . }}
-{{- end }}
+{{/* Labels of a pod: dict "root" $ "part" "worker" "extra" .Values.worker.podLabels. No version is among them, as a label that changes starts pods anew.
+The part's own labels win over those of the values, as selectors need them. */}}
+{{- define "mehl-soup.podLabels" -}}
+{{- $own := include "mehl-soup.selector" . | fromYaml -}}
+{{- $_ := set $own "app.kubernetes.io/managed-by" .root.Release.Service -}}
+{{- $_ := set $own "app.kubernetes.io/part-of" "mehl-soup" -}}
+{{- toYaml (merge $own (deepCopy (default dict .extra)) (deepCopy .root.Values.commonLabels)) -}}
 {{- end -}}
 
-{{/* metadata of an object: dict "root" $ "part" "worker" "name" "x". */}}
+{{/* Labels of an object: those of a pod, and the versions. */}}
+{{- define "mehl-soup.labels" -}}
+{{- $versions := dict "app.kubernetes.io/version" .root.Chart.AppVersion -}}
+{{- $chart := printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" -}}
+{{- $_ := set $versions "helm.sh/chart" $chart -}}
+{{- toYaml (merge $versions (include "mehl-soup.podLabels" . | fromYaml)) -}}
+{{- end -}}
+
+{{/* metadata of an object: dict "root" $ "part" "worker" "name" "x", and where there are more labels, "extra" .Values.worker.labels */}}
 {{- define "mehl-soup.metadata" -}}
 name: {{ .name }}
 namespace: {{ .root.Release.Namespace }}

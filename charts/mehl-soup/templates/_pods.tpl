@@ -1,20 +1,18 @@
 {{/* What all pods of the chart share. Users, groups and paths are those of the images (docker/). */}}
 
+{{/* The pod's security context: .Values.worker or .Values.scheduler */}}
 {{- define "mehl-soup.podSecurity" -}}
-runAsNonRoot: true
-runAsUser: 10001
-runAsGroup: 10001
-fsGroup: 10001
-fsGroupChangePolicy: OnRootMismatch
-seccompProfile:
-  type: RuntimeDefault
+{{- $context := deepCopy .podSecurityContext -}}
+{{- with .supplementalGroups -}}
+{{- $_ := set $context "supplementalGroups" . -}}
+{{- end -}}
+{{- toYaml $context -}}
 {{- end -}}
 
-{{- define "mehl-soup.containerSecurity" -}}
-allowPrivilegeEscalation: false
-readOnlyRootFilesystem: true
-capabilities:
-  drop: [ALL]
+{{/* Mode of the files of Secrets: .Values.worker or .Values.scheduler. They belong to root, and to fsGroup where the pod has one.
+Without it the process is neither owner nor group. The volume is in memory and is mounted into this pod only. */}}
+{{- define "mehl-soup.secretMode" -}}
+{{- ternary "0440" "0444" (hasKey .podSecurityContext "fsGroup") -}}
 {{- end -}}
 
 {{/* The beginning of a pod's specification. Names of services in the environment would be taken for settings, so they stay out. */}}
@@ -30,16 +28,14 @@ imagePullSecrets:
 {{- end }}
 {{- end -}}
 
-{{/* Where pods run: dict "root" $ "part" "worker" "values" .Values.worker */}}
+{{/* Where pods run: dict "root" $ "part" "worker" "values" .Values.worker "tolerations" (list ...) for those that the chart adds */}}
 {{- define "mehl-soup.placement" -}}
 {{- with .values.nodeSelector }}
 nodeSelector:
   {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- with .values.tolerations }}
 tolerations:
-  {{- toYaml . | nindent 2 }}
-{{- end }}
+  {{- include "mehl-soup.tolerations" . | nindent 2 }}
 {{- with .values.affinity }}
 affinity:
   {{- toYaml . | nindent 2 }}
@@ -53,57 +49,125 @@ priorityClassName: {{ . }}
 {{- end }}
 {{- end -}}
 
-{{/* Annotations that change with what a pod reads when it starts, so that it is started anew. */}}
+{{/* Tolerations of the values and of the chart. A pod on a node that Kubernetes has lost is evicted after lostNodeSeconds, in place of the
+300 s of Kubernetes: nothing replaces it before that. A toleration of the values for the same taint replaces the chart's. */}}
+{{- define "mehl-soup.tolerations" -}}
+{{- $all := concat .values.tolerations (default list .tolerations) -}}
+{{- range $taint := list "node.kubernetes.io/unreachable" "node.kubernetes.io/not-ready" -}}
+{{- $given := false -}}
+{{- range $.values.tolerations -}}
+{{- if and (has (default "" .key) (list $taint "")) (has (default "" .effect) (list "NoExecute" "")) -}}
+{{- $given = true -}}
+{{- end -}}
+{{- end -}}
+{{- if not $given -}}
+{{- $all = append $all (dict "key" $taint "operator" "Exists" "effect" "NoExecute" "tolerationSeconds" (int $.values.lostNodeSeconds)) -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml $all -}}
+{{- end -}}
+
+{{/* Annotations that change with what a pod reads when it starts, so that it is started anew. What concerns one part only is in its own
+environment, and starts the other parts not. */}}
 {{- define "mehl-soup.checksums" -}}
-checksum/settings: {{ include (print $.Template.BasePath "/config/settings.yaml") . | sha256sum }}
+checksum/settings: {{ include "mehl-soup.sharedSettings" . | sha256sum }}
 {{- if .Values.quickstart.enabled }}
-checksum/quickstart: {{ .Values.quickstart.password | sha256sum }}
+checksum/quickstart: {{ include "mehl-soup.quickstartMark" . }}
 {{- end }}
 {{- end -}}
 
-{{/* Addresses of the servers, as files. A Secret or key that is missing keeps the pod from starting, and an event of the pod names it. */}}
+{{/* Settings that the scheduler and the workers share, as variables. */}}
+{{- define "mehl-soup.sharedSettings" -}}
+MEHL_SOUP__INSTALLATION: {{ include "mehl-soup.installation" . | quote }}
+MEHL_SOUP__REDIS__URL_FILE: /etc/mehl-soup/servers/redis-url
+MEHL_SOUP__AMQP__URL_FILE: /etc/mehl-soup/servers/amqp-url
+{{- if .Values.redis.caSecret }}
+MEHL_SOUP__REDIS__CA_FILE: /etc/mehl-soup/servers/redis-ca.pem
+{{- end }}
+{{- if .Values.amqp.caSecret }}
+MEHL_SOUP__AMQP__CA_FILE: /etc/mehl-soup/servers/amqp-ca.pem
+{{- end }}
+{{- range $section := list "log" "redis" "amqp" }}
+{{- range $key, $value := index $.Values.settings $section }}
+MEHL_SOUP__{{ upper $section }}__{{ upper $key }}: {{ include "mehl-soup.settingValue" $value }}
+{{- end }}
+{{- end }}
+{{- with .Values.rustLog }}
+RUST_LOG: {{ . | quote }}
+{{- end }}
+{{- end -}}
+
+{{- define "mehl-soup.settingValue" -}}
+{{ ternary . (int64 .) (kindIs "string" .) | quote }}
+{{- end -}}
+
+{{/* Variables of one part, those of the values last: dict "root" $ "part" "worker" "own" (YAML of the chart's own list). */}}
+{{- define "mehl-soup.environment" -}}
+{{- $values := index .root.Values .part -}}
+{{- $taken := keys (include "mehl-soup.sharedSettings" .root | fromYaml) -}}
+{{- range .own | fromYamlArray -}}
+{{- $taken = append $taken .name -}}
+{{- end -}}
+{{ .own }}
+{{- range $key, $value := index .root.Values.settings .part }}
+- name: MEHL_SOUP__{{ upper $.part }}__{{ upper $key }}
+  value: {{ include "mehl-soup.settingValue" $value }}
+{{- $taken = append $taken (printf "MEHL_SOUP__%s__%s" (upper $.part) (upper $key)) -}}
+{{- end }}
+{{- range $values.extraEnv }}
+{{- if has .name $taken }}
+{{- fail (printf "%s.extraEnv has %s, which the chart sets: use the value for it (settings, rustLog, or one of %s)" $.part .name $.part) }}
+{{- end }}
+{{- $taken = append $taken .name }}
+- {{ toYaml . | nindent 2 | trim }}
+{{- end }}
+{{- end -}}
+
+{{/* Addresses of the servers, as files: dict "root" $ "values" .Values.worker. A Secret or key that is missing keeps the pod from starting, and an event of the pod names it. */}}
 {{- define "mehl-soup.serverVolumes" -}}
+{{- $v := .root.Values }}
 - name: servers
   projected:
-    defaultMode: 0440
+    defaultMode: {{ include "mehl-soup.secretMode" .values }}
     sources:
-      {{- if .Values.quickstart.enabled }}
+      {{- if $v.quickstart.enabled }}
       - secret:
-          name: {{ include "mehl-soup.quickstartSecret" . }}
+          name: {{ include "mehl-soup.quickstartSecret" .root }}
           items:
             - {key: redis-url, path: redis-url}
             - {key: amqp-url, path: amqp-url}
       {{- else }}
       - secret:
-          name: {{ .Values.redis.existingSecret }}
+          name: {{ $v.redis.existingSecret }}
           items:
-            - {key: {{ .Values.redis.urlKey | quote }}, path: redis-url}
+            - {key: {{ $v.redis.urlKey | quote }}, path: redis-url}
       - secret:
-          name: {{ .Values.amqp.existingSecret }}
+          name: {{ $v.amqp.existingSecret }}
           items:
-            - {key: {{ .Values.amqp.urlKey | quote }}, path: amqp-url}
+            - {key: {{ $v.amqp.urlKey | quote }}, path: amqp-url}
       {{- end }}
-      {{- with .Values.redis.caSecret }}
+      {{- with $v.redis.caSecret }}
       - secret:
           name: {{ . }}
           items:
-            - {key: {{ $.Values.redis.caKey | quote }}, path: redis-ca.pem}
+            - {key: {{ $v.redis.caKey | quote }}, path: redis-ca.pem}
       {{- end }}
-      {{- with .Values.amqp.caSecret }}
+      {{- with $v.amqp.caSecret }}
       - secret:
           name: {{ . }}
           items:
-            - {key: {{ $.Values.amqp.caKey | quote }}, path: amqp-ca.pem}
+            - {key: {{ $v.amqp.caKey | quote }}, path: amqp-ca.pem}
       {{- end }}
 {{- end -}}
 
 {{- define "mehl-soup.tokenVolume" -}}
+{{- $v := .root.Values }}
 - name: token
   secret:
-    secretName: {{ include "mehl-soup.tokenSecret" . }}
-    defaultMode: 0440
+    secretName: {{ include "mehl-soup.tokenSecret" .root }}
+    defaultMode: {{ include "mehl-soup.secretMode" .values }}
     items:
-      - {key: {{ .Values.token.key | quote }}, path: token}
+      - {key: {{ $v.token.key | quote }}, path: token}
 {{- end -}}
 
 {{/* A pod that gives a sweep to the scheduler: dict "root" $ "arguments" (list ...) "volume" "name of a ConfigMap" "restart" "Never" */}}
@@ -111,7 +175,7 @@ checksum/quickstart: {{ .Values.quickstart.password | sha256sum }}
 {{- include "mehl-soup.podStart" .root }}
 restartPolicy: {{ .restart }}
 securityContext:
-  {{- include "mehl-soup.podSecurity" .root | nindent 2 }}
+  {{- include "mehl-soup.podSecurity" .root.Values.scheduler | nindent 2 }}
 containers:
   - name: submit
     image: {{ include "mehl-soup.schedulerImage" .root }}
@@ -124,10 +188,10 @@ containers:
       - name: MEHL_SOUP__CLIENT__TOKEN_FILE
         value: /etc/mehl-soup/token/token
     resources:
-      requests: {cpu: 50m, memory: 64Mi}
+      requests: {cpu: 50m, memory: 64Mi, ephemeral-storage: 16Mi}
       limits: {cpu: 500m, memory: 256Mi}
     securityContext:
-      {{- include "mehl-soup.containerSecurity" .root | nindent 6 }}
+      {{- toYaml .root.Values.scheduler.securityContext | nindent 6 }}
     volumeMounts:
       - {name: token, mountPath: /etc/mehl-soup/token, readOnly: true}
       - {name: sweeps, mountPath: /etc/mehl-soup/sweeps, readOnly: true}
@@ -140,7 +204,7 @@ tolerations:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 volumes:
-  {{- include "mehl-soup.tokenVolume" .root | nindent 2 }}
+  {{- include "mehl-soup.tokenVolume" (dict "root" .root "values" .root.Values.scheduler) | nindent 2 }}
   - name: sweeps
     configMap:
       name: {{ .volume }}

@@ -4,10 +4,7 @@
 {{- $values := $.Values.worker -}}
 metadata:
   labels:
-    {{- include "mehl-soup.labels" (dict "root" $ "part" "worker") | nindent 4 }}
-    {{- with $values.podLabels }}
-    {{- toYaml . | nindent 4 }}
-    {{- end }}
+    {{- include "mehl-soup.podLabels" (dict "root" $ "part" "worker" "extra" $values.podLabels) | nindent 4 }}
   annotations:
     {{- include "mehl-soup.checksums" $ | nindent 4 }}
     {{- with $values.podAnnotations }}
@@ -24,13 +21,11 @@ spec:
   # On SIGTERM a worker keeps a checkpoint, gives its task back and ends with 0, within seconds.
   terminationGracePeriodSeconds: {{ int $values.terminationGracePeriodSeconds }}
   securityContext:
-    {{- include "mehl-soup.podSecurity" $ | nindent 4 }}
-    {{- with $values.supplementalGroups }}
-    supplementalGroups:
-      {{- range . }}
-      - {{ int64 . }}
-      {{- end }}
-    {{- end }}
+    {{- include "mehl-soup.podSecurity" $values | nindent 4 }}
+  {{- with $values.initContainers }}
+  initContainers:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
   containers:
     - name: worker
       image: {{ include "mehl-soup.workerImage" $ }}
@@ -40,24 +35,7 @@ spec:
         - configMapRef:
             name: {{ include "mehl-soup.fullname" $ }}-settings
       env:
-        - name: MEHL_SOUP__WORKER__DEVICE
-          value: {{ include "mehl-soup.device" $ | quote }}
-        - name: MEHL_SOUP__WORKER__INPUT_ROOTS
-          value: {{ include "mehl-soup.inputRoots" $ | quote }}
-        {{- with $values.torchscriptAllow }}
-        - name: MEHL_SOUP__WORKER__TORCHSCRIPT_ALLOW
-          value: {{ join "," . | quote }}
-        {{- end }}
-        {{- if not (hasKey $.Values.settings.worker "threads") }}
-        # As many as cores were asked for: without a limit it would take those of the whole node.
-        - name: MEHL_SOUP__WORKER__THREADS
-          valueFrom:
-            resourceFieldRef: {containerName: worker, resource: requests.cpu, divisor: "1"}
-        {{- end }}
-        - name: MEHL_SOUP__WORKER__LISTEN
-          value: "0.0.0.0:9464"
-        - name: MEHL_SOUP_CACHE_DIR
-          value: /var/cache/mehl-soup
+        {{- include "mehl-soup.environment" (dict "root" $ "part" "worker" "own" (include "mehl-soup.workerEnv" $)) | trim | nindent 8 }}
       ports:
         - {name: metrics, containerPort: 9464, protocol: TCP}
       # It answers once it has loaded its device, which CUDA takes its time for, and has reached Redis. A device that cannot be used ends it.
@@ -80,7 +58,7 @@ spec:
       resources:
         {{- include "mehl-soup.workerResources" $ | nindent 8 }}
       securityContext:
-        {{- include "mehl-soup.containerSecurity" $ | nindent 8 }}
+        {{- toYaml $values.securityContext | nindent 8 }}
       volumeMounts:
         - {name: servers, mountPath: /etc/mehl-soup/servers, readOnly: true}
         - {name: cache, mountPath: /var/cache/mehl-soup}
@@ -94,9 +72,12 @@ spec:
           subPath: {{ . | quote }}
           {{- end }}
         {{- end }}
-  {{- include "mehl-soup.placement" (dict "root" $ "part" "worker" "values" $values) | nindent 2 }}
+        {{- with $values.extraVolumeMounts }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
+  {{- include "mehl-soup.placement" (dict "root" $ "part" "worker" "values" $values "tolerations" (ternary $values.gpu.tolerations list (gt (int $values.gpu.count) 0))) | nindent 2 }}
   volumes:
-    {{- include "mehl-soup.serverVolumes" $ | nindent 4 }}
+    {{- include "mehl-soup.serverVolumes" (dict "root" $ "values" $values) | nindent 4 }}
     - name: cache
       {{- if $values.cache.volume }}
       {{- toYaml $values.cache.volume | nindent 6 }}
@@ -111,6 +92,31 @@ spec:
     - name: input-{{ .name }}
       {{- toYaml .volume | nindent 6 }}
     {{- end }}
+    {{- with $values.extraVolumes }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+{{- end -}}
+
+{{- define "mehl-soup.workerEnv" -}}
+- name: MEHL_SOUP__WORKER__DEVICE
+  value: {{ include "mehl-soup.device" . | quote }}
+- name: MEHL_SOUP__WORKER__INPUT_ROOTS
+  value: {{ include "mehl-soup.inputRoots" . | quote }}
+{{- with .Values.worker.torchscriptAllow }}
+- name: MEHL_SOUP__WORKER__TORCHSCRIPT_ALLOW
+  value: {{ join "," . | quote }}
+{{- end }}
+{{- if not (hasKey .Values.settings.worker "threads") }}
+# As many as cores were asked for: without a limit it would take those of the whole node.
+- name: MEHL_SOUP__WORKER__THREADS
+  valueFrom:
+    resourceFieldRef: {containerName: worker, resource: requests.cpu, divisor: "1"}
+{{- end }}
+# Every address of the pod, of IPv6 and IPv4.
+- name: MEHL_SOUP__WORKER__LISTEN
+  value: "[::]:9464"
+- name: MEHL_SOUP_CACHE_DIR
+  value: /var/cache/mehl-soup
 {{- end -}}
 
 {{/* The zoo of digits in the worker's image is for `helm test`. */}}
