@@ -20,8 +20,8 @@ from stages import HeavyStage, Stage
 # Seconds from SIGTERM to SIGKILL.
 GRACE = 30
 
-# What `make` hands down to the programs that it starts. A stage is the same whoever starts it: flags
-# such as --ignore-errors must not reach its own `make`.
+# What `make` hands down to the programs that it starts. A stage is the same whoever starts it:
+# flags such as --ignore-errors must not reach its own `make`.
 OF_OUTER_MAKE = ("MAKEFLAGS", "MFLAGS", "GNUMAKEFLAGS", "MAKEOVERRIDES", "MAKELEVEL")
 
 
