@@ -21,7 +21,7 @@ MADE := $(VISION)/made
 # One profile for all of it: torch-sys takes minutes to compile, and its result is shared only within a profile.
 CARGO_ALL := --workspace --release
 
-.PHONY: help setup setup-servers build demo pool test chart soak fuzz lint deny bench bench-pool experiments check-python check-zoos clean
+.PHONY: help setup setup-servers build demo pool test chart soak fuzz lint deny bench bench-pool experiments check-python check-zoos record ci-status clean
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -44,6 +44,7 @@ pool: build setup-servers ## a pool on this machine: RabbitMQ, Redis, scheduler,
 test: setup setup-servers ## every test
 	cargo test $(CARGO_ALL)
 	@scripts/chart.sh
+	@scripts/check-ci.sh
 
 chart: setup-servers ## the tests of the Helm chart, the Dockerfiles and the compose file alone
 	@scripts/chart.sh
@@ -89,9 +90,9 @@ check-python: ## after `make demo`: do best models score in transformers, timm, 
 	done; \
 	"$$python" workers/tests/python/vision_zoos.py check $(VISION)
 
-check-zoos: build ## after `make check-python`: do the zoos of `demo --make-zoo` on its images score in transformers, timm and torchvision what results.json says?
-	@[[ -d $(VISION)/data/tune ]] || { echo "$(VISION)/data/tune: not found; run make check-python first" >&2; exit 1; }
+check-zoos: build ## do zoos of `demo --make-zoo` score in transformers, timm and torchvision what results.json says?
 	python="$$(scripts/setup-python-check.sh)"; \
+	rm -rf $(MADE) && "$$python" workers/tests/python/vision_zoos.py images $(VISION); \
 	for family in vit timm-vit resnet; do \
 		$(RELEASE)/mehl-soup demo --make-zoo $(MADE)/$$family --family $$family --images $(VISION)/data/tune \
 			--ingredients 3 --epochs 4..8; \
@@ -99,6 +100,12 @@ check-zoos: build ## after `make check-python`: do the zoos of `demo --make-zoo`
 		$(RELEASE)/mehl-soup run $(MADE)/$$family/sweep.toml --out $(MADE)/$$family/run; \
 	done; \
 	"$$python" workers/tests/python/made_zoos.py $(MADE)
+
+record: ## run the heavy stages of CI that STAGE names, and write the records of those that pass (docs/ci.md)
+	@python3 -B scripts/ci record $(or $(STAGE),$(error name a stage, as in `make record STAGE=fuzz`; `make ci-status` lists them))
+
+ci-status: ## which heavy stages of CI have a record of the inputs as they are now?
+	@python3 -B scripts/ci status
 
 clean: ## remove the build folder, with libtorch and the demo's results in it
 	cargo clean

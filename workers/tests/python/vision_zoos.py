@@ -1,6 +1,7 @@
 """Zoos of real fine-tunes, one per vision family, and the check that their soups are at home in the libraries they came from.
 
-    vision_zoos.py make OUT     images of digits as PNG, and a zoo with its sweep.toml for each family
+    vision_zoos.py images OUT   images of digits as PNG
+    vision_zoos.py make OUT     the images, and a zoo with its sweep.toml for each family
     vision_zoos.py check OUT    after `mehl-soup run OUT/FAMILY/sweep.toml --out OUT/FAMILY/run` for each: loads the winner in
                                 its library, reads the same PNG files with that library's transform, and compares scores
 
@@ -345,13 +346,13 @@ def check(out):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["make", "check"])
+    parser.add_argument("what", choices=["images", "make", "check"])
     parser.add_argument("out", type=Path, help="folder of the images, zoos and runs")
     arguments = parser.parse_args()
     torch.set_num_threads(2)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    {"make": make, "check": check}[arguments.what](arguments.out.resolve())
+    {"images": write_images, "make": make, "check": check}[arguments.what](arguments.out.resolve())
 
 
 if __name__ == "__main__":
