@@ -49,8 +49,9 @@ test: setup setup-servers ## every test
 chart: setup-servers ## the tests of the Helm chart, the Dockerfiles and the compose file alone
 	@scripts/chart.sh
 
-soak: setup-servers ## a pool of processes for SOAK_SECONDS (600) with a fault every few seconds; prints a report
-	cargo test --release -p mehl-soup --test soak -- --ignored --exact for_long --nocapture
+soak: build setup-servers ## a pool of processes, some with the real engine, for SOAK_SECONDS (600) with a fault every few seconds; prints a report
+	MEHL_SOUP_SOAK_PROGRAMS=$(abspath $(RELEASE)) \
+		cargo test --release -p mehl-soup --test soak -- --ignored --exact for_long --nocapture
 
 fuzz: ## each fuzz target for FUZZ_SECONDS (60), or property tests over the same corpora where no fuzzer can be built
 	@scripts/fuzz.sh

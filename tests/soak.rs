@@ -1,9 +1,14 @@
 //! A pool for a while, with a fault every few seconds: workers killed with -9, asked to end, stopped and let go on; the scheduler killed; Redis killed; the broker
 //! stopped, or wiped; the way to either cut, slow, deaf or forgotten. At the end every task has ended once with the right coefficients, and no connection is left over.
 //!
+//! In `make soak`, programs with the real engine have a part of the pool (`soak/real.rs`), and more can fail: Redis's disk is full, everything in it is
+//! deleted, passwords are rotated, permissions are revoked, clients go away within a request.
+//!
 //! `make soak` runs it for `SOAK_SECONDS` (600) and prints its report; an ordinary test runs it for some seconds.
 #![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
 
+#[path = "soak/real.rs"]
+mod real;
 mod support;
 
 use std::collections::BTreeMap;
@@ -19,7 +24,8 @@ use serde_json::json;
 use support::dying::Fuse;
 use support::processes::Site;
 use support::proxy::{Fate, Proxy, Way};
-use support::servers::{RabbitServer, RedisServer, rabbit_settings, settings};
+use real::Real;
+use support::servers::{RabbitServer, RedisServer, rabbit_settings, settings, until};
 use support::stub_engine::{expected, spec};
 use tokio::sync::watch;
 
@@ -30,6 +36,10 @@ const ITERATIONS: u64 = 60;
 const BUSY: usize = 40;
 /// How long the network is bad.
 const BAD: Duration = Duration::from_secs(3);
+/// How long Redis's disk is full: longer than a lease.
+const FULL: Duration = Duration::from_secs(5);
+/// Sweeps of the real programs that are to be unfinished at any time.
+const REAL_BUSY: usize = 2;
 /// Parts of the time for each of which the largest process is told.
 const PARTS: usize = 10;
 /// Longest wait for the end once nothing fails any more.
@@ -82,6 +92,9 @@ struct Soak {
     random: ChaCha8Rng,
     faults: BTreeMap<&'static str, u32>,
     sweeps: Vec<String>,
+    /// Sweeps so far, those too that are not there any more.
+    submitted: usize,
+    real: Option<Real>,
     /// Bytes of the largest process, in each part of the time.
     largest: Vec<u64>,
 }
@@ -97,7 +110,7 @@ impl Drop for Soak {
 
 impl Soak {
     fn start(seed: u64, folder: &std::path::Path) -> Self {
-        let (redis, rabbit) = (RedisServer::start(&[]), RabbitServer::start(""));
+        let (redis, rabbit) = (RedisServer::start_on_small_disk(), RabbitServer::start(""));
         let ways = [redis.port(), rabbit.port()].map(|port| Proxy::start(&format!("127.0.0.1:{port}")));
         let [to_redis, to_rabbit] = [ways[0].port(), ways[1].port()];
         let site = Site {
@@ -110,8 +123,9 @@ impl Soak {
         let workers = (0..WORKERS).map(|i| site.spawn("worker_process", &format!("w{i}"))).collect();
         let scheduler = site.spawn("scheduler_process", "scheduler");
         let random = ChaCha8Rng::seed_from_u64(seed);
-        let (faults, sweeps, largest) = (BTreeMap::new(), vec![], vec![]);
-        Self { site, redis, rabbit, ways, workers, scheduler, random, faults, sweeps, largest }
+        let real = Real::start(folder, [to_redis, to_rabbit], &redis, &rabbit);
+        let (faults, sweeps, largest, submitted) = (BTreeMap::new(), vec![], vec![], 0);
+        Self { site, redis, rabbit, ways, workers, scheduler, random, faults, sweeps, submitted, real, largest }
     }
 
     fn below(&mut self, n: u64) -> u64 {
@@ -121,7 +135,8 @@ impl Soak {
     /// Something fails. Blocking: not on the runtime's threads that others need.
     fn fault(&mut self) {
         let i = self.below(WORKERS as u64) as usize;
-        let name = match self.below(22) {
+        let kinds = if self.real.is_some() { 34 } else { 24 };
+        let name = match self.below(kinds) {
             0..5 => {
                 signal(&self.workers[i], "-KILL");
                 "a worker killed"
@@ -146,16 +161,76 @@ impl Soak {
             }
             15 => {
                 self.rabbit.stop();
-                if self.below(2) == 0 {
+                let is_wiped = self.below(2) == 0;
+                if is_wiped {
                     self.rabbit.wipe();
                 }
                 self.rabbit.start_again();
+                if let (true, Some(real)) = (is_wiped, &self.real) {
+                    real.after_wipe(&self.rabbit);
+                }
                 "the broker stopped, every second time wiped"
             }
-            _ => self.bad_network(),
+            16..22 => self.bad_network(),
+            22 => {
+                if !self.redis.fill_disk() {
+                    return;
+                }
+                std::thread::sleep(FULL);
+                self.redis.free_disk();
+                "Redis's disk full for 5 s"
+            }
+            23 => {
+                self.redis.command(&["FLUSHALL"]);
+                // What was there is nobody's to finish.
+                self.sweeps.clear();
+                if let Some(real) = &mut self.real {
+                    real.sweeps.clear();
+                }
+                "everything in Redis deleted"
+            }
+            kind => self.real_fault(kind),
         };
         *self.faults.entry(name).or_default() += 1;
         self.mend();
+    }
+
+    /// Something fails that only real programs meet.
+    fn real_fault(&mut self, kind: u64) -> &'static str {
+        let (which, coin) = (self.below(2) as usize, self.below(2) == 0);
+        let Some(real) = &mut self.real else { return "nothing" };
+        match kind {
+            24..26 => {
+                real.signal(which, "-KILL");
+                "a worker with the real engine killed"
+            }
+            26 => {
+                real.signal(which, "-TERM");
+                "a worker with the real engine asked to end"
+            }
+            27 => {
+                real.signal(which, "-STOP");
+                std::thread::sleep(BAD);
+                real.signal(which, "-CONT");
+                "a worker with the real engine stopped for 3 s"
+            }
+            28 => {
+                real.signal(usize::MAX, "-KILL");
+                "a scheduler with the HTTP API killed"
+            }
+            29..31 => {
+                real.rotate(which, &self.redis, &self.rabbit);
+                ["password of Redis rotated", "password of the broker rotated"][which]
+            }
+            31 => {
+                real.revoke(&self.rabbit);
+                "permissions on the broker revoked for 2 s"
+            }
+            _ => {
+                real.lose_client(coin);
+                "a client that goes away within its request"
+            }
+        }
     }
 
     /// Something is wrong with the way of all processes to one of the servers.
@@ -202,6 +277,9 @@ impl Soak {
         if self.scheduler.try_wait().unwrap().is_some() {
             self.scheduler = self.site.spawn("scheduler_process", "scheduler");
         }
+        if let Some(real) = &mut self.real {
+            real.mend();
+        }
     }
 
     /// Notes how large the processes are in this part of the time.
@@ -215,7 +293,8 @@ impl Soak {
     }
 
     async fn submit(&mut self, store: &Redis) -> Result<(), StoreError> {
-        let id = format!("s{}", self.sweeps.len());
+        let id = format!("s{}", self.submitted);
+        self.submitted += 1;
         let (spec, _) = spec();
         // Attempts that advance count anew; so many in a row without any are more than the faults here can make.
         store.create_sweep(&new_sweep(id.clone(), &spec, Terms { attempts: 50, ..Terms::default() }), None).await?;
@@ -225,10 +304,18 @@ impl Soak {
         Ok(())
     }
 
-    /// Tasks that have not ended.
+    /// Tasks that have not succeeded.
     async fn open(&self, store: &Redis) -> Result<usize, StoreError> {
-        let sweeps = store.sweeps().await?.records;
-        Ok(sweeps.iter().map(|sweep| sweep.tasks() - sweep.count(TaskState::Succeeded)).sum())
+        let sweeps = store.sweeps().await?;
+        assert_eq!(sweeps.unreadable, []);
+        Ok(sweeps.records.iter().map(|sweep| sweep.tasks() - sweep.count(TaskState::Succeeded)).sum())
+    }
+
+    /// Sweeps of the real programs that have not ended. One whose creation was cut off ends once its client has come again.
+    async fn open_real(&self, store: &Redis) -> Result<usize, StoreError> {
+        let sweeps = store.sweeps().await?;
+        assert_eq!(sweeps.unreadable, []);
+        Ok(sweeps.records.iter().filter(|sweep| !sweep.is_final()).count())
     }
 
     /// To Redis, by the processes.
@@ -236,8 +323,8 @@ impl Soak {
         let client = redis::Client::open(self.redis.url()).unwrap();
         let mut connection = client.get_multiplexed_async_connection().await.unwrap();
         let clients: String = redis::cmd("CLIENT").arg("LIST").query_async(&mut connection).await.unwrap();
-        // The test's own two.
-        clients.lines().count() - 2
+        // The test's own three.
+        clients.lines().count() - 3
     }
 
     fn connections(&self) -> usize {
@@ -253,6 +340,7 @@ async fn soak(seconds: u64) {
     // By a way of its own.
     let direct = RedisSettings { url: soak.redis.url().into(), ..soak.site.redis.clone() };
     let store = Redis::connect(&direct).await.unwrap();
+    let real_store = Redis::connect(&RedisSettings { installation: real::NAME.to_string(), ..direct }).await.unwrap();
     let began = Instant::now();
     while began.elapsed() < Duration::from_secs(seconds) {
         // Redis may be away: then at the next turn.
@@ -260,6 +348,14 @@ async fn soak(seconds: u64) {
             if soak.submit(&store).await.is_err() {
                 break;
             }
+        }
+        if soak.real.is_some() && matches!(soak.open_real(&real_store).await, Ok(open) if open < REAL_BUSY) {
+            soak = tokio::task::spawn_blocking(move || {
+                drop(soak.real.as_mut().map(Real::submit));
+                soak
+            })
+            .await
+            .unwrap();
         }
         tokio::time::sleep(Duration::from_millis(500 + soak.below(2000))).await;
         let part = (PARTS as f64 * began.elapsed().as_secs_f64() / seconds.max(1) as f64) as usize;
@@ -272,11 +368,20 @@ async fn soak(seconds: u64) {
         .unwrap();
     }
     let calm = Instant::now();
+    // A client that went away comes again with its key.
+    soak = tokio::task::spawn_blocking(move || {
+        if let Some(real) = &mut soak.real {
+            until("a last sweep is taken", || real.submit());
+        }
+        soak
+    })
+    .await
+    .unwrap();
     loop {
         soak.mend();
-        match soak.open(&store).await {
-            Ok(0) => break,
-            open => assert!(calm.elapsed() < PATIENCE, "{open:?} tasks have not ended; faults: {:?}", soak.faults),
+        match (soak.open(&store).await, soak.open_real(&real_store).await) {
+            (Ok(0), Ok(0)) => break,
+            open => assert!(calm.elapsed() < PATIENCE, "{open:?} have not ended; faults: {:?}", soak.faults),
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
@@ -296,9 +401,18 @@ async fn soak(seconds: u64) {
             }
         }
     }
+    let real = check_real(&soak, &real_store).await;
+    for store in [&store, &real_store] {
+        assert_eq!(store.examine_pool(false).await.unwrap(), Vec::<String>::new());
+        for sweep in store.sweeps().await.unwrap().records {
+            assert_eq!(store.examine(&sweep.id, false).await.unwrap(), Vec::<String>::new());
+        }
+    }
     let tickets = store.tickets().await.unwrap();
     assert!(tickets.outbox.is_empty() && tickets.outstanding.is_empty(), "{tickets:?}");
     // One connection a process to Redis, and two to the broker. Those of processes that were killed go when the servers notice.
+    // The real programs have ended by then.
+    soak.real = None;
     let wanted = 2 * (WORKERS + 1);
     let waiting = Instant::now();
     let connections = loop {
@@ -318,6 +432,7 @@ async fn soak(seconds: u64) {
         "seconds_until_the_last_task_once_calm": calm.elapsed().as_secs(),
         "sweeps": soak.sweeps.len(),
         "soup_tasks": tasks,
+        "soup_tasks_of_the_real_engine_with_right_coefficients_and_cancelled": real,
         "claims": claims,
         "leases_lost_and_other_crashes": crashes,
         "faults": soak.faults,
@@ -325,6 +440,31 @@ async fn soak(seconds: u64) {
         "largest_resident_bytes_of_a_process_in_each_part_of_the_time": soak.largest,
     });
     println!("{}", serde_json::to_string_pretty(&report).unwrap());
+}
+
+/// That every task of the real programs has ended once, with the coefficients of an undisturbed run. Only a sweep whose time was over has tasks that
+/// were cancelled. Answers how many succeeded, and how many were cancelled.
+async fn check_real(soak: &Soak, store: &Redis) -> (usize, usize) {
+    let Some(real) = &soak.real else { return (0, 0) };
+    let (mut succeeded, mut cancelled) = (0, 0);
+    for (sweep, is_limited) in &real.sweeps {
+        for record in store.tasks(sweep, 0, 100).await.unwrap() {
+            let events = store.events(&record.key).await.unwrap();
+            let completions = events.iter().filter(|event| event.what == "succeeded").count();
+            if record.state == TaskState::Cancelled && *is_limited {
+                assert_eq!(completions, 0, "{events:?}");
+                cancelled += 1;
+                continue;
+            }
+            assert_eq!((record.state, completions), (TaskState::Succeeded, 1), "{record:?} {events:?}");
+            if !record.key.is_scores() {
+                let completed = store.result(&record.key).await.unwrap().unwrap();
+                assert!(completed.coefficients == real.reference[&record.key.task], "{}: other coefficients", record.key);
+                succeeded += 1;
+            }
+        }
+    }
+    (succeeded, cancelled)
 }
 
 #[tokio::test(flavor = "multi_thread")]

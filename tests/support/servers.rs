@@ -42,6 +42,29 @@ pub struct RedisServer {
     port: u16,
     folder: TempDir,
     arguments: Vec<String>,
+    /// A file system of its own, which can be filled.
+    disk: Option<SmallDisk>,
+}
+
+/// A file system in memory, mounted over a folder.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// `None` where this user may not mount.
+    fn mount(folder: &Path) -> Option<Self> {
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=256m", "none"]).arg(folder).status();
+        mounted.is_ok_and(|status| status.success()).then(|| Self(folder.to_path_buf()))
+    }
+
+    fn filler(&self) -> PathBuf {
+        self.0.join("filler")
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        drop(Command::new("umount").arg("--lazy").arg(&self.0).status());
+    }
 }
 
 impl RedisServer {
@@ -51,7 +74,41 @@ impl RedisServer {
         let port = free_port();
         let arguments: Vec<String> = arguments.iter().map(|a| a.to_string()).collect();
         let child = Self::spawn(port, &folder, &arguments);
-        Self { child, port, folder, arguments }
+        Self { child, port, folder, arguments, disk: None }
+    }
+
+    /// The same with a disk of its own, where this user may mount one. Its append-only file is
+    /// written as `everysec` does, as a server that writes always ends when its disk is full.
+    pub fn start_on_small_disk() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let port = free_port();
+        let disk = SmallDisk::mount(folder.path());
+        let arguments = ["--appendfsync", "everysec", "--auto-aof-rewrite-min-size", "16mb"].map(String::from).to_vec();
+        let child = Self::spawn(port, &folder, &arguments);
+        Self { child, port, folder, arguments, disk }
+    }
+
+    /// Fills the disk: nothing more can be written. False without a disk of its own.
+    pub fn fill_disk(&self) -> bool {
+        let Some(disk) = &self.disk else { return false };
+        let mut filler = std::fs::File::create(disk.filler()).unwrap();
+        let block = vec![0; 1 << 20];
+        while std::io::Write::write_all(&mut filler, &block).is_ok() {}
+        true
+    }
+
+    /// There is room again.
+    pub fn free_disk(&self) {
+        if let Some(disk) = &self.disk {
+            std::fs::remove_file(disk.filler()).unwrap();
+        }
+    }
+
+    /// One command, by the server's own tool.
+    pub fn command(&self, words: &[&str]) -> String {
+        let port = self.port.to_string();
+        let output = Command::new("redis-cli").args(["-p", &port]).args(words).output().expect("redis-cli");
+        String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
     fn spawn(port: u16, folder: &TempDir, arguments: &[String]) -> Child {
