@@ -120,11 +120,14 @@ impl Known {
     }
 }
 
+/// Where a sweep is, or will be once it was read.
+type Cell = Arc<OnceCell<Arc<Known>>>;
+
 /// The sweeps that were asked for last.
 #[derive(Debug)]
 pub struct KnownSweeps {
     /// The latest first.
-    sweeps: Mutex<VecDeque<(String, Arc<OnceCell<Arc<Known>>>)>>,
+    sweeps: Mutex<VecDeque<(String, Cell)>>,
     budget: usize,
 }
 
@@ -162,8 +165,8 @@ impl KnownSweeps {
         }
     }
 
-    /// Where a sweep is, or will be once it was read.
-    fn cell(&self, id: &str) -> Arc<OnceCell<Arc<Known>>> {
+    /// The place of a sweep, which becomes the first.
+    fn cell(&self, id: &str) -> Cell {
         let mut sweeps = locked(&self.sweeps);
         let place = sweeps.iter().position(|(known, _)| known == id);
         let found = place.and_then(|place| sweeps.remove(place)).unwrap_or_else(|| (id.to_string(), Arc::default()));

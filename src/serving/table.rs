@@ -316,7 +316,7 @@ mod tests {
     fn who_has_waited_longest_without_a_request_goes_first() {
         let (table, begun) = (Arc::new(Table::new(LIMITS)), Instant::now());
         let at = |seconds| begun + Duration::from_secs(seconds);
-        let mut admit = |address: &str, seconds| table.admit(ip(address), at(seconds));
+        let admit = |address: &str, seconds| table.admit(ip(address), at(seconds));
         let first = admit("10.0.0.1", 0).0.unwrap();
         let second = admit("10.0.0.2", 1).0.unwrap();
         let third = admit("10.0.0.3", 2).0.unwrap();

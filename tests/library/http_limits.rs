@@ -3,6 +3,8 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -33,22 +35,30 @@ const WIDE: Limits = Limits { connections: 1000, per_client: 1000, head: LONG, b
 /// A server of this test's own. It ends with the value.
 struct Server {
     address: SocketAddr,
+    /// Requests for what is answered late.
+    slow: Arc<AtomicUsize>,
     stop: Option<oneshot::Sender<()>>,
     serving: Option<tokio::task::JoinHandle<std::io::Result<()>>>,
 }
 
 impl Server {
     async fn start(limits: Limits) -> Self {
+        let slow = Arc::new(AtomicUsize::new(0));
+        let waiting = slow.clone();
+        let wait = move || {
+            waiting.fetch_add(1, Ordering::SeqCst);
+            tokio::time::sleep(LONG)
+        };
         let large = get(|| async { vec![b'x'; 64 << 20] });
         let hear = post(|body: axum::body::Bytes| async move { body.len().to_string() });
         let router = Router::new().route("/healthz", get(|| async { "ok" })).route("/large", large);
-        let router = router.route("/hear", hear).route("/slow", get(|| tokio::time::sleep(LONG)));
+        let router = router.route("/hear", hear).route("/slow", get(wait));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let until = async { drop(stopped.await) };
         let serving = tokio::spawn(serve_within(limits, listener, router, until, Duration::from_secs(1)));
-        Self { address, stop: Some(stop), serving: Some(serving) }
+        Self { address, slow, stop: Some(stop), serving: Some(serving) }
     }
 
     /// A connection over which this was sent.
@@ -95,6 +105,20 @@ fn is_closed(stream: &mut TcpStream) -> bool {
     let read = stream.read(&mut [0; 1024]);
     stream.set_nonblocking(false).unwrap();
     !matches!(read, Err(error) if error.kind() == ErrorKind::WouldBlock)
+}
+
+/// How many connections are open.
+fn open(streams: &mut [TcpStream]) -> usize {
+    streams.iter_mut().map(is_closed).filter(|closed| !closed).count()
+}
+
+/// Waits until `done`, looking again and again.
+fn until(mut done: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !done() {
+        assert!(began.elapsed() < PATIENCE);
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 /// Sends a byte now and then until the connection is closed.
@@ -157,11 +181,7 @@ async fn whoever_holds_connections_open_loses_the_oldest_and_keeps_nobody_out() 
     for _ in 0..20 {
         assert_eq!(server.health().await, 200);
     }
-    let began = Instant::now();
-    while held.iter_mut().filter(|stream| !is_closed(stream)).count() > 20 {
-        assert!(began.elapsed() < PATIENCE);
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    until(|| open(&mut held) <= 20);
     assert!(is_closed(&mut held[0]) && !is_closed(&mut held[49]), "the oldest first");
 }
 
@@ -169,15 +189,12 @@ async fn whoever_holds_connections_open_loses_the_oldest_and_keeps_nobody_out() 
 async fn a_client_with_too_many_connections_keeps_no_other_out() {
     let server = Server::start(Limits { connections: 20, per_client: 5, ..WIDE }).await;
     // Whole requests that take long: none of them is closed for another.
-    let mut held: Vec<TcpStream> = (0..30).map(|_| server.send_from_another(SLOW)).collect();
+    let mut held: Vec<TcpStream> = (0..5).map(|_| server.send_from_another(SLOW)).collect();
+    until(|| server.slow.load(Ordering::SeqCst) == 5);
+    let mut refused: Vec<TcpStream> = (0..30).map(|_| server.send_from_another(SLOW)).collect();
     assert_eq!(server.health().await, 200);
-    let began = Instant::now();
-    while held.iter_mut().filter(|stream| !is_closed(stream)).count() > 5 {
-        assert!(began.elapsed() < PATIENCE);
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    assert_eq!(held.iter_mut().map(|stream| is_closed(stream)).filter(|closed| !closed).count(), 5);
-    assert!(!is_closed(&mut held[0]));
+    until(|| open(&mut refused) == 0);
+    assert_eq!((open(&mut held), server.slow.load(Ordering::SeqCst)), (5, 5));
 }
 
 #[tokio::test(flavor = "multi_thread")]
