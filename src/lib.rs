@@ -15,6 +15,7 @@
 //! | [`store`] | the truth about sweeps and tasks of a pool: in Redis, or in memory |
 //! | [`queue`] | tickets that tell workers of work: in RabbitMQ, or within one process |
 //! | [`api`] | the scheduler's HTTP API |
+//! | [`serving`] | listening, and HTTP connections within limits |
 //! | [`metrics`] | what is measured |
 //! | [`logging`] | what the programs of a pool say, as text or JSON |
 //! | [`scheduler`] | what keeps a pool going |
@@ -46,6 +47,7 @@ pub mod retry;
 pub mod runner;
 pub mod scheduler;
 pub mod server_address;
+pub mod serving;
 pub mod store;
 pub mod sweep;
 pub mod task;

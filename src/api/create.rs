@@ -13,8 +13,9 @@ use super::error::ApiError;
 use super::extract::Body;
 use super::types::{CreatedBody, ErrorBody, NewSweepBody};
 use crate::queue::TicketQueue;
-use crate::scheduler::{Terms, admit, new_tasks};
+use crate::scheduler::{Terms, admit, scores_task, soup_task};
 use crate::store::{NewTask, Store};
+use crate::sweep::expand::Expansion;
 use crate::sweep::parse::parse_spec_text;
 use crate::sweep::spec::Spec;
 use crate::untrusted::LARGEST_SPEC;
@@ -31,11 +32,14 @@ const LONGEST_TEXT: usize = 200;
 /// Creates a sweep.
 #[utoipa::path(
     post, path = "/v1/sweeps", tag = "sweeps", request_body = NewSweepBody,
-    params(("Idempotency-Key" = Option<String>, Header, description = "The client's own key, as the field `key`")),
+    params((
+        "Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 200, pattern = "^[!-~]+$",
+        description = "The client's own key, as the field `key`. A request with both, and with different keys, is refused with 400",
+    )),
     responses(
         (status = 201, body = CreatedBody, description = "Created; `Location` is its address"),
         (status = 200, body = CreatedBody, description = "The key is known: this is the sweep that it made, complete now if it was not"),
-        (status = 400, body = ErrorBody, description = "Bad request, or a specification with these faults"),
+        (status = 400, body = ErrorBody, description = "Bad request, such as one whose header `Idempotency-Key` and field `key` differ, or a specification with these faults"),
         (status = 409, body = ErrorBody, description = "The key is known with another specification"),
         (status = 413, body = ErrorBody, description = "Too large"),
         (status = "4XX", body = ErrorBody), (status = "5XX", body = ErrorBody),
@@ -117,11 +121,13 @@ fn read(body: &NewSweepBody, most: usize) -> Result<(Spec, Vec<NewTask>), ApiErr
     if !(1..=LONGEST_TEXT).contains(&spec.name.len()) || spec.name.chars().any(char::is_control) {
         return bad(format!("name: expected 1 to {LONGEST_TEXT} bytes of text without control characters"));
     }
-    let tasks = new_tasks(&spec);
-    // The scores task is not counted: nobody asked for it.
-    if tasks.len() - 1 > most {
-        return bad(format!("expected a sweep of at most {most} tasks, found one of {}", tasks.len() - 1));
+    let expansion = Expansion::new(spec.clone());
+    // Scores task and baselines are not counted: the search did not ask for them.
+    let asked = expansion.len() - expansion.baselines();
+    if asked > most {
+        return bad(format!("expected a search of at most {most} tasks besides the baselines, found one of {asked}"));
     }
+    let tasks = std::iter::once(scores_task()).chain(expansion.iter().map(|task| soup_task(&task))).collect();
     Ok((spec, tasks))
 }
 

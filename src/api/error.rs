@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::types::{ErrorBody, ErrorDetail, FaultBody};
 use crate::scheduler::AdmitError;
+use crate::serving::SlowBody;
 use crate::store::StoreError;
 use crate::sweep::parse::SpecError;
 
@@ -45,6 +46,12 @@ pub enum ApiError {
     /// Its body is not JSON by its header.
     #[error("expected a body of content-type application/json")]
     MediaType,
+    /// Its body did not come in time.
+    #[error(transparent)]
+    SlowBody(#[from] SlowBody),
+    /// It was refused before a handler saw it, with this status.
+    #[error("{}", if .1.is_empty() { "the request cannot be read" } else { .1 })]
+    Refused(StatusCode, String),
     /// The store did not do it.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -78,6 +85,8 @@ impl ApiError {
             Self::Conflict(_) => (StatusCode::CONFLICT, "conflict"),
             Self::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
             Self::MediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type"),
+            Self::SlowBody(_) => (StatusCode::REQUEST_TIMEOUT, "request_timeout"),
+            Self::Refused(status, _) => (*status, if status.is_client_error() { "bad_request" } else { "internal" }),
             Self::Store(StoreError::Unreachable(_)) => (StatusCode::SERVICE_UNAVAILABLE, "store_unreachable"),
             Self::Store(StoreError::Full(_)) => (StatusCode::SERVICE_UNAVAILABLE, "store_full"),
             Self::Store(StoreError::Refused(_)) => (StatusCode::SERVICE_UNAVAILABLE, "store_refused"),

@@ -1,7 +1,7 @@
 //! Bodies and queries of requests, with faults as [`ApiError`]s.
 
 use axum::Json;
-use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{FromRequest, FromRequestParts, Query, Request};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 
 use super::error::ApiError;
 use super::guard::LARGER;
+use crate::serving::SlowBody;
 
 /// A body of JSON.
 pub struct Body<T>(pub T);
@@ -17,15 +18,22 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        match Json::<T>::from_request(request, state).await {
-            Ok(Json(body)) => Ok(Self(body)),
-            Err(JsonRejection::MissingJsonContentType(_)) => Err(ApiError::MediaType),
-            Err(fault) if fault.status() == StatusCode::PAYLOAD_TOO_LARGE => {
-                Err(ApiError::TooLarge(LARGER.to_string()))
-            }
-            Err(fault) => Err(ApiError::BadRequest(cut(fault.body_text()))),
-        }
+        let fault = match Json::<T>::from_request(request, state).await {
+            Ok(Json(body)) => return Ok(Self(body)),
+            Err(fault) => fault,
+        };
+        Err(match (slow(&fault), fault.status()) {
+            (Some(slow), _) => ApiError::SlowBody(slow),
+            (None, StatusCode::UNSUPPORTED_MEDIA_TYPE) => ApiError::MediaType,
+            (None, StatusCode::PAYLOAD_TOO_LARGE) => ApiError::TooLarge(LARGER.to_string()),
+            (None, _) => ApiError::BadRequest(cut(fault.body_text())),
+        })
     }
+}
+
+/// Whether a body was refused because it took too long.
+fn slow(fault: &(dyn std::error::Error + 'static)) -> Option<SlowBody> {
+    std::iter::successors(Some(fault), |fault| fault.source()).find_map(|fault| fault.downcast_ref().copied())
 }
 
 /// The query of an address.

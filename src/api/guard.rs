@@ -22,6 +22,12 @@ pub const OPEN: [&str; 4] = ["/healthz", "/readyz", "/metrics", "/v1/openapi.jso
 /// Begins the addresses of pages: what is below them is only read, by people with a browser.
 const PAGES: &str = "/sweeps/";
 
+/// Addresses whose answers take as long as the creation of a sweep: all of its tasks are read.
+const LARGE: [&str; 2] = ["/v1/sweeps/{id}/results", "/sweeps/{id}"];
+
+/// Longest message of axum's that is passed on, in bytes.
+const LONGEST_MESSAGE: usize = 4096;
+
 /// Times the largest body that a larger one is listened to.
 const HEARD: u64 = 16;
 
@@ -145,8 +151,11 @@ pub async fn watch<S: Store, Q: TicketQueue>(
 ) -> Response {
     // Only addresses that there are: others could be any number.
     let route = request.extensions().get::<MatchedPath>().map_or("other".to_string(), |path| path.as_str().to_string());
-    let is_creation = request.method() == Method::POST && route == "/v1/sweeps";
-    let deadline: Duration = if is_creation { api.settings.creation_deadline } else { api.settings.deadline };
+    let is_large = match *request.method() {
+        Method::POST => route == "/v1/sweeps",
+        _ => LARGE.contains(&route.as_str()),
+    };
+    let deadline: Duration = if is_large { api.settings.creation_deadline } else { api.settings.deadline };
     let span = tracing::error_span!("request", method = %request.method(), route);
     let response = match tokio::time::timeout(deadline, next.run(request).instrument(span)).await {
         Ok(response) => response,
@@ -154,6 +163,20 @@ pub async fn watch<S: Store, Q: TicketQueue>(
     };
     api.metrics.http_requests.with_label_values(&[route.as_str(), response.status().as_str()]).inc();
     response
+}
+
+/// Makes faults of what axum refuses itself: requests whose address or body it cannot read. Its own
+/// answers are plain text.
+pub async fn in_json(request: Request, next: Next) -> Response {
+    let response = next.run(request).await;
+    let status = response.status();
+    let is_fault = status.is_client_error() || status.is_server_error();
+    let kind = response.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    if !is_fault || kind.is_some_and(|kind| kind.starts_with("application/json")) {
+        return response;
+    }
+    let message = axum::body::to_bytes(response.into_body(), LONGEST_MESSAGE).await.unwrap_or_default();
+    ApiError::Refused(status, String::from_utf8_lossy(&message).into_owned()).into_response()
 }
 
 /// Answers change all the time, and are for whoever asked: nobody on the way keeps them.

@@ -15,8 +15,8 @@
 //! | `pool` | load, workers and strange messages |
 //! | `health` | probes and metrics |
 //! | `known` | tasks of sweeps, and results, which do not change any more |
+//! | `snapshot` | results at a moment, for those who read them |
 //! | `openapi` | the document |
-//! | `serve` | listening |
 //! | `waiting` | what is answered before Redis is reached |
 //!
 //! Nothing is held here: a second server beside this one does no harm. Handlers that change something tell [`Api::changed`], so that the scheduler need not
@@ -33,7 +33,7 @@ mod openapi;
 mod page;
 mod pool;
 mod results;
-mod serve;
+mod snapshot;
 mod sweeps;
 mod tasks;
 pub mod types;
@@ -65,9 +65,9 @@ use crate::scheduler::Terms;
 use crate::store::Store;
 use crate::untrusted::LARGEST_SPEC;
 
+pub use crate::serving::serve;
 pub use guard::Token;
 pub use openapi::openapi;
-pub use serve::serve;
 pub use waiting::{handed_over, waiting};
 
 /// Largest body of a request: a specification as JSON text, whose escapes may double it, and the fields beside it.
@@ -80,9 +80,9 @@ const PAGES: usize = 2;
 /// How requests are served.
 #[derive(Debug, Clone)]
 pub struct ApiSettings {
-    /// Longest time for a request.
+    /// Longest time until a request is answered.
     pub deadline: Duration,
-    /// Longest time for the creation of a sweep.
+    /// The same for the creation of a sweep, and for all of its results.
     pub creation_deadline: Duration,
     /// Longest time for a probe of store and broker.
     pub probe_deadline: Duration,
@@ -194,6 +194,7 @@ pub fn router<S: Store + 'static, Q: TicketQueue + 'static>(api: Arc<Api<S, Q>>)
         .fallback(|| async { ApiError::NotFound("no such address; /v1/openapi.json lists all".to_string()) })
         .layer(DefaultBodyLimit::max(api.settings.largest_body))
         // The last is the outermost.
+        .layer(from_fn(guard::in_json))
         .layer(from_fn_with_state(api.clone(), guard::hear_out))
         .layer(from_fn_with_state(api.clone(), guard::check_token))
         .layer(from_fn_with_state(api.clone(), guard::watch))

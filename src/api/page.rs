@@ -9,7 +9,7 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::Api;
 use super::error::ApiError;
-use super::results::{SoFar, result, so_far};
+use super::results::{result, so_far};
 use super::types::ErrorBody;
 use crate::queue::TicketQueue;
 use crate::report::{Detail, POLICY, Report, chosen, render};
@@ -35,15 +35,18 @@ pub async fn page<S: Store, Q: TicketQueue>(
 ) -> Result<impl IntoResponse, ApiError> {
     let permit = api.pages.clone().acquire_owned().await;
     let permit = permit.map_err(|e| ApiError::Internal(format!("no page can be made: {e}")))?;
-    let SoFar { results, known, manifest } = so_far(&api, &id).await?;
+    let snapshot = so_far(&api, &id).await?;
+    let fault = |e: &dyn std::fmt::Display| ApiError::Internal(format!("the page of {id} was not made: {e}"));
+    let all = snapshot.clone();
+    let results = tokio::task::spawn_blocking(move || all.results()).await.map_err(|e| fault(&e))?;
     let details = stream::iter(chosen(&results)).map(|task| detail(&*api.store, &id, task)).buffered(AT_ONCE);
     let details = details.try_collect().await?;
     let made = tokio::task::spawn_blocking(move || {
         // Until it is made, whoever asked for it may be gone.
         let _permit = permit;
-        render(&Report::new(results, Some(known.spec.clone()), manifest, details))
+        let (spec, manifest) = (snapshot.spec().clone(), snapshot.manifest().cloned());
+        render(&Report::new(results, Some(spec), manifest, details))
     });
-    let fault = |e: &dyn std::fmt::Display| ApiError::Internal(format!("the page of {id} was not made: {e}"));
     let page = made.await.map_err(|e| fault(&e))?.map_err(|e| fault(&e))?;
     let policy = format!("{POLICY}; frame-ancestors 'none'");
     let headers = [

@@ -61,7 +61,9 @@ pub async fn sweeps<S: Store, Q: TicketQueue>(
 }
 
 fn cursor(text: &str) -> Result<(u64, &str), ApiError> {
-    let parts = text.split_once('.').and_then(|(created, id)| Some((created.parse().ok()?, id)));
+    let is_number = |text: &str| (1..=19).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
+    let parts = text.split_once('.').filter(|(created, id)| is_number(created) && is_id(id));
+    let parts = parts.and_then(|(created, id)| Some((created.parse().ok()?, id)));
     parts.ok_or_else(|| ApiError::BadRequest("after: expected `next` of an earlier page".to_string()))
 }
 

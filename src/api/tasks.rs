@@ -99,6 +99,7 @@ pub async fn task<S: Store, Q: TicketQueue>(
     let known = api.known.find_or_read(&*api.store, &id).await?.ok_or_else(|| ApiError::no_sweep(&id))?;
     let spanned = known.task(&task);
     let hyperparameters = spanned
+        .as_ref()
         .map(|task| serde_json::to_value(Hyperparameters { soup: task.soup.clone(), top: task.top }))
         .transpose()
         .map_err(|e| ApiError::Internal(e.to_string()))?;
@@ -107,7 +108,7 @@ pub async fn task<S: Store, Q: TicketQueue>(
         // A worker of another version may say what this one does not understand: it is for people.
         progress: progress.and_then(|text| serde_json::from_str(&text).ok()),
         hyperparameters,
-        searched: spanned.map(|task| task.overrides.clone()).unwrap_or_default(),
+        searched: spanned.map(|task| task.overrides).unwrap_or_default(),
     }))
 }
 

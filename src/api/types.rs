@@ -37,9 +37,10 @@ pub struct NewSweepBody {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, maximum = 100)]
     pub attempts: Option<u32>,
-    /// The client's own key: the same again gives the same sweep, and completes its creation if that was cut off. Also as header `Idempotency-Key`.
+    /// The client's own key: the same again gives the same sweep, and completes its creation if that was cut off. Also as header `Idempotency-Key`; if
+    /// both are given and differ, the request is refused with 400.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(min_length = 1, max_length = 200)]
+    #[schema(min_length = 1, max_length = 200, pattern = "^[!-~]+$")]
     pub key: Option<String>,
 }
 
@@ -172,7 +173,8 @@ pub struct SweepPage {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct SweepsQuery {
-    /// `next` of the page before.
+    /// `next` of the page before: its last sweep, by the time of its creation and its id.
+    #[param(pattern = r"^[0-9]{1,19}\.[A-Za-z0-9+_-][A-Za-z0-9.+_-]{0,99}$")]
     pub after: Option<String>,
     /// Most sweeps of the page, 1 to 500; 50 if left out.
     #[param(minimum = 1, maximum = 500)]
@@ -236,6 +238,7 @@ pub struct TasksQuery {
     #[param(minimum = 1, maximum = 1000)]
     pub limit: Option<usize>,
     /// Only tasks in this state.
+    #[param(inline, value_type = Option<TaskState>)]
     pub state: Option<String>,
 }
 

@@ -25,6 +25,7 @@ pub fn waiting(registry: Registry) -> Router {
         .route("/healthz", get(|| async { OK }))
         .route("/readyz", get(ready))
         .route("/metrics", get(async move || text(&registry)))
+        .method_not_allowed_fallback(|| async { ApiError::Method })
         .fallback(|| async { ApiError::Store(StoreError::Unreachable("not reached yet".to_string())) })
         .layer(from_fn(guard::no_store))
 }

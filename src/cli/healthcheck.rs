@@ -40,11 +40,11 @@ fn check(args: &HealthcheckArgs, listens: impl Fn(&Config) -> Result<SocketAddr,
         Err(error) => return Exit::Usage.say(error),
     };
     let address = match listens(&config) {
-        Ok(address) => reachable(address),
+        Ok(address) => address,
         Err(error) => return Exit::Usage.say(error),
     };
     let path = if args.ready { "/readyz" } else { "/healthz" };
-    match ask(address, path) {
+    match ask_any(&reachable(address), path) {
         Ok((true, answer)) => {
             say(&answer);
             Exit::Done
@@ -54,14 +54,27 @@ fn check(args: &HealthcheckArgs, listens: impl Fn(&Config) -> Result<SocketAddr,
     }
 }
 
-/// Where this machine reaches what listens on `address`, which may be all addresses.
-fn reachable(address: SocketAddr) -> SocketAddr {
-    let ip = match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
+/// Where this machine reaches what listens on `address`, which may be all addresses. All of IPv6 is
+/// all of IPv4 where there is no IPv6.
+fn reachable(address: SocketAddr) -> Vec<SocketAddr> {
+    let ips = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => vec![Ipv4Addr::LOCALHOST.into()],
+        IpAddr::V6(ip) if ip.is_unspecified() => vec![Ipv6Addr::LOCALHOST.into(), Ipv4Addr::LOCALHOST.into()],
+        ip => vec![ip],
     };
-    SocketAddr::new(ip, address.port())
+    ips.into_iter().map(|ip| SocketAddr::new(ip, address.port())).collect()
+}
+
+/// Asks the first of these addresses where somebody listens.
+fn ask_any(addresses: &[SocketAddr], path: &str) -> Result<(bool, String), ureq::Error> {
+    let mut answer = Err(ureq::Error::HostNotFound);
+    for address in addresses {
+        answer = ask(*address, path);
+        if !matches!(answer, Err(ureq::Error::Io(_) | ureq::Error::ConnectionFailed)) {
+            break;
+        }
+    }
+    answer
 }
 
 /// Whether the answer is a good one, and what it says.
@@ -124,8 +137,20 @@ mod tests {
 
     #[test]
     fn all_addresses_are_reached_by_loopback() {
-        for (listens, asked) in [("0.0.0.0:1", "127.0.0.1:1"), ("[::]:2", "[::1]:2"), ("10.0.0.1:3", "10.0.0.1:3")] {
-            assert_eq!(reachable(listens.parse().unwrap()), asked.parse().unwrap());
+        for (listens, asked) in
+            [("0.0.0.0:1", "127.0.0.1:1"), ("[::]:2", "[::1]:2 127.0.0.1:2"), ("10.0.0.1:3", "10.0.0.1:3")]
+        {
+            let asked: Vec<SocketAddr> = asked.split(' ').map(|address| address.parse().unwrap()).collect();
+            assert_eq!(reachable(listens.parse().unwrap()), asked);
         }
+    }
+
+    #[test]
+    fn where_ipv6_does_not_answer_ipv4_is_asked() {
+        let (address, asked) = server("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
+        // On this port nobody listens for IPv6, or there is none.
+        let addresses = reachable(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), address.port()));
+        assert_eq!(ask_any(&addresses, "/healthz").unwrap(), (true, "ok".to_string()));
+        asked.join().unwrap();
     }
 }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -17,6 +16,7 @@ use crate::metrics::{Probed, WorkerMetrics, serve_metrics};
 use crate::queue::TicketQueue;
 use crate::runner::engine::{EngineError, SoupEngine};
 use crate::runner::pool::{Compute, Lines, Watch, WorkerError, serve};
+use crate::serving::bind;
 use crate::store::{Promise, Store};
 use crate::sweep::spec::Spec;
 use crate::untrusted::{Confinement, confine};
@@ -109,8 +109,7 @@ async fn run<E: SoupEngine + 'static>(
     let counted = metrics.clone();
     store.tell_confirmations(move |is_confirmed| counted.on_disk(is_confirmed));
     if let Some(address) = worker.listen {
-        let listener = TcpListener::bind(address)
-            .await
+        let listener = bind(address)
             .map_err(|error| ServiceError::usage(format!("cannot listen on {address} (worker.listen): {error}")))?;
         let roots = worker.input_roots().map_err(ServiceError::usage)?.to_vec();
         let (store, queue, metrics) = (store.clone(), queue.clone(), metrics.clone());

@@ -6,7 +6,6 @@ use std::time::Duration;
 use axum::Router;
 use clap::Args;
 use prometheus::Registry;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use super::exit::Exit;
@@ -17,6 +16,7 @@ use crate::logging;
 use crate::metrics::Metrics;
 use crate::queue::{RabbitMq, TicketQueue};
 use crate::scheduler::{PlanSettings, Scheduler, SchedulerSettings, Turn, Watcher};
+use crate::serving::bind;
 use crate::store::StoreError;
 
 /// How long requests on their way have to end.
@@ -59,8 +59,7 @@ async fn run(config: &Config, stop: watch::Receiver<bool>) -> Result<(), Service
         Some(secret) => Some(Token::new(secret.expose()).ok_or_else(|| ServiceError::usage(NO_TOKEN))?),
         None => None,
     };
-    let listener = TcpListener::bind(config.scheduler.listen)
-        .await
+    let listener = bind(config.scheduler.listen)
         .map_err(|error| ServiceError::usage(format!("cannot listen on {}: {error}", config.scheduler.listen)))?;
     let address = listener.local_addr().unwrap_or(config.scheduler.listen);
     tracing::info!("listening on http://{address}");

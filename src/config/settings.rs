@@ -94,7 +94,12 @@ pub const SETTINGS: &[Setting] = &[
         Is("2162688"),
         "largest body of a request. A specification is at most 1 MiB, whose escapes may double it",
     ),
-    setting("scheduler.max_tasks", Kind::Count(1, 10_000_000), Is("100000"), "most tasks of one sweep"),
+    setting(
+        "scheduler.max_tasks",
+        Kind::Count(1, 10_000_000),
+        Is("100000"),
+        "most tasks of one sweep, besides its baselines",
+    ),
     setting(
         "scheduler.interval_seconds",
         Kind::Seconds(1, 60),

@@ -12,6 +12,7 @@ use axum::routing::get;
 use prometheus::{Encoder, Registry, TextEncoder};
 use tokio::net::TcpListener;
 
+use crate::serving::serve;
 use crate::untrusted::printable;
 
 /// Age of a heartbeat from which on a worker counts as hung. It beats every five seconds; one beat can take as long as Redis lets it wait.
@@ -30,7 +31,7 @@ pub trait Probed: Send + Sync + 'static {
 /// # Errors
 /// If the listener fails.
 pub async fn serve_metrics(listener: TcpListener, registry: Registry, worker: impl Probed) -> io::Result<()> {
-    axum::serve(listener, router(registry, Arc::new(worker))).await
+    serve(listener, router(registry, Arc::new(worker)), std::future::pending(), Duration::ZERO).await
 }
 
 fn router<P: Probed>(registry: Registry, worker: Arc<P>) -> Router {

@@ -14,75 +14,181 @@ use crate::task::{Origin, Task};
 /// without gaps: `0001-mehl+`.
 ///
 /// # Panics
-/// If the specification does not come from [`parse_spec`](super::parse::parse_spec), or from what that returned, and an override in it is not valid.
+/// As [`Expansion::new`].
 pub fn expand(spec: &Spec) -> Vec<Task> {
-    let mut drawn: Vec<Draft> =
-        spec.search.points.iter().map(|overrides| Draft::new(spec, overrides.clone(), Origin::Point)).collect();
-    let (space, method) = (&spec.search.space, spec.soup.method);
-    let search = |overrides| Draft::new(spec, overrides, Origin::Search);
-    match spec.search.strategy {
-        Strategy::Random | Strategy::Asha if !space.is_empty() => {
-            drawn.extend((0..spec.search.tasks as u64).map(|i| search(space::sample(space, method, spec.seed, i))));
-        }
-        // An empty space has one combination: no override at all.
-        Strategy::Random | Strategy::Asha | Strategy::Grid => drawn.extend(space::grid(space, method).map(search)),
-    }
-
-    let mut baselines = vec![Draft::baseline(spec, MethodName::Best), Draft::baseline(spec, MethodName::Uniform)];
-    let greedy = Draft::baseline(spec, MethodName::Greedy);
-    let greedy_is_drawn = drawn.iter().any(|draft| draft.computes() == greedy.computes());
-    if spec.search.greedy_baseline || greedy_is_drawn {
-        baselines.push(greedy);
-    }
-
-    let mut seen = HashSet::new();
-    let mut tasks = Vec::new();
-    let mut number = 0;
-    for draft in baselines.into_iter().chain(drawn) {
-        if !seen.insert(draft.computes()) {
-            continue;
-        }
-        let id = match draft.origin {
-            Origin::Baseline => draft.soup.method.to_string(),
-            Origin::Point | Origin::Search => {
-                number += 1;
-                format!("{number:04}-{}", draft.soup.method)
-            }
-        };
-        tasks.push(Task { id, soup: draft.soup, top: draft.top, origin: draft.origin, overrides: draft.overrides });
-    }
-    tasks
+    Expansion::new(spec.clone()).iter().collect()
 }
 
-/// A task without its id.
+/// The tasks of a sweep, as [`expand`] lists them, in about a hundred bytes each. A [`Task`] takes
+/// ten times as much, and is made when it is asked for.
+#[derive(Debug, Clone)]
+pub struct Expansion {
+    spec: Spec,
+    drafts: Vec<Draft>,
+    baselines: usize,
+}
+
+impl Expansion {
+    /// Spans the tasks of a specification. Takes seconds for a hundred thousand.
+    ///
+    /// # Panics
+    /// If the specification does not come from [`parse_spec`](super::parse::parse_spec), or from
+    /// what that returned, and an override in it is not valid.
+    pub fn new(spec: Spec) -> Self {
+        let points = (0..spec.search.points.len()).map(Source::Point);
+        let searched = (0..searched(&spec)).map(Source::Search);
+        let drawn: Vec<(Draft, Key)> = points.chain(searched).map(|source| Draft::new(&spec, source)).collect();
+
+        let baseline = |method| Draft::new(&spec, Source::Baseline(method));
+        let mut baselines = vec![baseline(MethodName::Best), baseline(MethodName::Uniform)];
+        let greedy = baseline(MethodName::Greedy);
+        if spec.search.greedy_baseline || drawn.iter().any(|(_, key)| *key == greedy.1) {
+            baselines.push(greedy);
+        }
+
+        let count = baselines.len();
+        let mut seen = HashSet::with_capacity(count + drawn.len());
+        let all = baselines.into_iter().chain(drawn);
+        let mut drafts: Vec<Draft> = all.filter(|(_, key)| seen.insert(*key)).map(|(draft, _)| draft).collect();
+        drafts.shrink_to_fit();
+        Self { spec, drafts, baselines: count }
+    }
+
+    /// The specification.
+    pub fn spec(&self) -> &Spec {
+        &self.spec
+    }
+
+    /// Number of tasks, baselines included.
+    pub fn len(&self) -> usize {
+        self.drafts.len()
+    }
+
+    /// Whether there is no task. There always is one: the baselines.
+    pub fn is_empty(&self) -> bool {
+        self.drafts.is_empty()
+    }
+
+    /// Number of baselines. They are the first tasks.
+    pub fn baselines(&self) -> usize {
+        self.baselines
+    }
+
+    /// The tasks in order.
+    pub fn iter(&self) -> impl Iterator<Item = Task> + '_ {
+        (0..self.len()).filter_map(|place| self.task(place))
+    }
+
+    /// The task at a place, from 0.
+    pub fn task(&self, place: usize) -> Option<Task> {
+        let Draft { source, soup } = self.drafts.get(place)?;
+        let overrides = source.overrides(&self.spec);
+        Some(Task {
+            id: self.id(place)?,
+            soup: soup.clone(),
+            top: top(&self.spec, &overrides),
+            origin: source.origin(),
+            // What tells a baseline from the rest is its method, which nobody searched.
+            overrides: if matches!(source, Source::Baseline(_)) { Overrides::new() } else { overrides },
+        })
+    }
+
+    /// The place of the task of this id, from 0.
+    pub fn place_of(&self, id: &str) -> Option<usize> {
+        let place = match id.split_once('-').and_then(|(number, _)| number.parse::<usize>().ok()) {
+            Some(number) => self.baselines.checked_add(number)?.checked_sub(1)?,
+            None => (0..self.baselines).find(|&place| self.id(place).as_deref() == Some(id))?,
+        };
+        // The method is a part of the id, and a number can be written in other ways.
+        (self.id(place)? == id).then_some(place)
+    }
+
+    /// Bytes of memory that the tasks take.
+    pub fn bytes(&self) -> usize {
+        self.drafts.capacity() * size_of::<Draft>()
+    }
+
+    fn id(&self, place: usize) -> Option<String> {
+        let method = self.drafts.get(place)?.soup.method;
+        Some(match (place + 1).checked_sub(self.baselines) {
+            None | Some(0) => method.to_string(),
+            Some(number) => format!("{number:04}-{method}"),
+        })
+    }
+}
+
+/// Number of tasks that the search draws.
+fn searched(spec: &Spec) -> usize {
+    if is_sampled(spec) {
+        return spec.search.tasks;
+    }
+    // An empty space has one combination: no override at all.
+    usize::try_from(space::grid_size(&spec.search.space, spec.soup.method)).unwrap_or(usize::MAX)
+}
+
+/// Whether tasks are drawn at random. Nothing can be drawn from an empty space.
+fn is_sampled(spec: &Spec) -> bool {
+    matches!(spec.search.strategy, Strategy::Random | Strategy::Asha) && !spec.search.space.is_empty()
+}
+
+/// Number of ingredients of a task with these overrides.
+fn top(spec: &Spec, overrides: &Overrides) -> Option<usize> {
+    overrides.get(TOP).and_then(serde_json::Value::as_u64).map(|top| top as usize).or(spec.zoo.top)
+}
+
+/// Hash of what a task computes: equal for two tasks that give the same soup by the same steps.
+type Key = [u8; 32];
+
+/// A task without what its specification tells.
+#[derive(Debug, Clone)]
 struct Draft {
+    source: Source,
     soup: SoupSpec,
-    top: Option<usize>,
-    origin: Origin,
-    overrides: Overrides,
 }
 
 impl Draft {
-    fn new(spec: &Spec, overrides: Overrides, origin: Origin) -> Self {
+    fn new(spec: &Spec, source: Source) -> (Self, Key) {
+        let overrides = source.overrides(spec);
         let soup = resolve_soup(&spec.soup_given, &overrides, spec.seed)
             .expect("overrides of a specification were validated when it was read");
-        let top = overrides.get(TOP).and_then(serde_json::Value::as_u64).map(|top| top as usize).or(spec.zoo.top);
-        Self { soup, top, origin, overrides }
-    }
-
-    fn baseline(spec: &Spec, method: MethodName) -> Self {
-        let method = Overrides::from([("method".to_string(), method.as_str().into())]);
-        Self { overrides: Overrides::new(), ..Self::new(spec, method, Origin::Baseline) }
-    }
-
-    /// What the task computes, as a text: equal for two tasks that give the same soup by the same steps.
-    fn computes(&self) -> String {
-        let soup = &self.soup;
-        if soup.method.learns() {
-            format!("{:?} {soup:?}", self.top)
+        let top = top(spec, &overrides);
+        let computes = if soup.method.learns() {
+            format!("{top:?} {soup:?}")
         } else {
             // These have no hyperparameters.
-            format!("{:?} {}", self.top, soup.method)
+            format!("{top:?} {}", soup.method)
+        };
+        (Self { source, soup }, *blake3::hash(computes.as_bytes()).as_bytes())
+    }
+}
+
+/// Where a task's overrides are found.
+#[derive(Debug, Clone, Copy)]
+enum Source {
+    /// A baseline: the method is all that it overrides.
+    Baseline(MethodName),
+    /// One of `search.points`.
+    Point(usize),
+    /// A combination of the grid, or a sample.
+    Search(usize),
+}
+
+impl Source {
+    fn origin(self) -> Origin {
+        match self {
+            Self::Baseline(_) => Origin::Baseline,
+            Self::Point(_) => Origin::Point,
+            Self::Search(_) => Origin::Search,
+        }
+    }
+
+    fn overrides(self, spec: &Spec) -> Overrides {
+        let (space, method) = (&spec.search.space, spec.soup.method);
+        match self {
+            Self::Baseline(method) => Overrides::from([("method".to_string(), method.as_str().into())]),
+            Self::Point(index) => spec.search.points.get(index).cloned().unwrap_or_default(),
+            Self::Search(index) if is_sampled(spec) => space::sample(space, method, spec.seed, index as u64),
+            Self::Search(index) => space::combination(space, method, index as u128).unwrap_or_default(),
         }
     }
 }
@@ -174,6 +280,29 @@ mod tests {
         assert_eq!(with(4, 1).len(), 6);
         assert_eq!(with(4, 1), with(9, 1)[..6]);
         assert_ne!(with(4, 1)[2].overrides, with(4, 2)[2].overrides);
+    }
+
+    #[test]
+    fn a_task_is_found_by_its_id_and_by_no_other_spelling_of_it() {
+        let expansion = Expansion::new(spec(
+            "[search]\ngreedy_baseline = true\npoints = [{ method = 'hl' }]\n[search.space]\nbatch = [1, 2]",
+        ));
+        assert_eq!((expansion.len(), expansion.baselines()), (6, 3));
+        for (place, task) in expansion.iter().enumerate() {
+            assert_eq!(expansion.place_of(&task.id), Some(place), "{}", task.id);
+        }
+        for other in ["", "hl", "scores", "1-hl", "00001-hl", "0001-mehl+", "0000-hl", "0004-mehl+", "-1-hl"] {
+            assert_eq!(expansion.place_of(other), None, "{other}");
+        }
+        assert_eq!(expansion.task(6), None);
+    }
+
+    /// A scheduler keeps the tasks of many large sweeps in memory.
+    #[test]
+    fn a_task_takes_about_a_hundred_bytes() {
+        let expansion = Expansion::new(spec("[search.space]\nseed = { int = [1, 1000] }"));
+        assert_eq!(expansion.len(), 1002);
+        assert!(expansion.bytes() <= 1002 * 136, "{} bytes", expansion.bytes());
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub mod image_spec;
 pub mod manifest;
 pub mod parse;
 pub mod results;
+pub mod rows;
 mod space;
 pub mod spec;
 pub mod table;

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::manifest::{Manifest, SplitScore};
+use super::rows::{Rows, by_select};
 use super::spec::{ComputeDtype, MethodName, Metric, Overrides, SoupSpec, Spec};
 use crate::runner::engine::{Completion, Effort, RungReached, Scores};
 use crate::task::{Origin, Task, TaskState};
@@ -133,8 +134,13 @@ pub struct Baselines<T> {
 }
 
 impl<T> Baselines<T> {
+    /// What `about` knows of each.
+    pub fn of(about: impl Fn(MethodName) -> Option<T>) -> Self {
+        Self { best: about(MethodName::Best), uniform: about(MethodName::Uniform), greedy: about(MethodName::Greedy) }
+    }
+
     /// The same baselines with something else about each.
-    fn map<U>(&self, about: impl Fn(&T) -> U) -> Baselines<U> {
+    pub(super) fn map<U>(&self, about: impl Fn(&T) -> U) -> Baselines<U> {
         Baselines {
             best: self.best.as_ref().map(&about),
             uniform: self.uniform.as_ref().map(&about),
@@ -218,45 +224,40 @@ impl SweepResults {
 
     /// The results of `tasks` (all of the sweep, in the order of [`expand`](super::expand::expand)). `outcomes` is by task id; a task without one has not begun.
     pub fn build(spec: &Spec, manifest: &Manifest, tasks: &[Task], outcomes: &BTreeMap<String, TaskOutcome>) -> Self {
-        let metric = spec.data.metric;
-        let baseline = |method: MethodName| {
+        let baselines = Baselines::of(|method| {
             let task = tasks.iter().find(|task| task.origin == Origin::Baseline && task.soup.method == method)?;
             let scores = outcomes.get(&task.id)?.scores.clone()?;
             Some(BaselineResult { task_id: task.id.clone(), scores })
-        };
-        let baselines = Baselines {
-            best: baseline(MethodName::Best),
-            uniform: baseline(MethodName::Uniform),
-            greedy: baseline(MethodName::Greedy),
-        };
-        let ingredients: Vec<_> = manifest
-            .ingredients
-            .iter()
-            .map(|entry| IngredientResult { name: entry.name.clone(), hash: entry.hash.clone(), select: entry.select })
-            .collect();
-        // The baseline's own score if there is one: it went the same way as the other soups' scores.
-        let to_beat = baselines.best.as_ref().map(|best| best.scores.select);
-        let to_beat = to_beat.or(best_of(&ingredients, metric).and_then(|ingredient| ingredient.select));
-
-        let selects = baselines.map(|baseline| baseline.scores.select);
+        });
+        let mut results = Self::head(spec, manifest, baselines);
+        let rows = Rows::new(&results);
         let queued = TaskOutcome::queued();
-        let mut rows: Vec<Row> = tasks
-            .iter()
-            .map(|task| row(task, outcomes.get(&task.id).unwrap_or(&queued), selects, to_beat, metric))
-            .collect();
-        // Stable: equal scores stay in the order of the tasks, so the best ingredient comes before a soup that only equals it.
-        rows.sort_by(|a, b| rank(a).cmp(&rank(b)).then_with(|| compare(a, b, metric)));
+        let row = |task: &Task| rows.row(task.clone(), outcomes.get(&task.id).unwrap_or(&queued));
+        results.tasks = tasks.iter().map(row).collect();
+        results.tasks.sort_by(|a, b| rows.compare((a.state, a.select.as_ref()), (b.state, b.select.as_ref())));
+        results
+    }
+
+    /// The results of a sweep without its rows, which [`Rows`] makes.
+    pub fn head(spec: &Spec, manifest: &Manifest, baselines: Baselines<BaselineResult>) -> Self {
+        let ingredients = manifest.ingredients.iter();
         Self {
             version: Self::VERSION,
             name: spec.name.clone(),
             generated_by: concat!("mehl-soup ", env!("CARGO_PKG_VERSION")).into(),
             spec_identity: spec.identity(),
             inputs_hash: manifest.inputs_hash(),
-            metric,
+            metric: spec.data.metric,
             notes: manifest.notes.clone(),
-            ingredients,
+            ingredients: ingredients
+                .map(|entry| IngredientResult {
+                    name: entry.name.clone(),
+                    hash: entry.hash.clone(),
+                    select: entry.select,
+                })
+                .collect(),
             baselines,
-            tasks: rows,
+            tasks: vec![],
         }
     }
 
@@ -273,71 +274,17 @@ pub fn winner(results: &SweepResults) -> Option<&Row> {
     let best_ingredient = succeeded().find(|row| row.origin == Origin::Baseline && row.method == MethodName::Best);
     let mut winner = best_ingredient.or_else(|| succeeded().next())?;
     for row in succeeded() {
-        if compare(row, winner, results.metric) == Ordering::Less {
+        if by_select(results.metric, row.select.as_ref(), winner.select.as_ref()) == Ordering::Less {
             winner = row;
         }
     }
     Some(winner)
 }
 
-fn best_of(ingredients: &[IngredientResult], metric: Metric) -> Option<&IngredientResult> {
+pub(super) fn best_of(ingredients: &[IngredientResult], metric: Metric) -> Option<&IngredientResult> {
     let scored = ingredients.iter().filter_map(|ingredient| Some((ingredient, ingredient.select?)));
     // `min_by` keeps the first of equals.
     scored.min_by(|(_, a), (_, b)| metric.compare(a, b)).map(|(ingredient, _)| ingredient)
-}
-
-/// Succeeded rows before unfinished ones, failed ones last.
-fn rank(row: &Row) -> u8 {
-    match row.state {
-        TaskState::Succeeded => 0,
-        TaskState::Running | TaskState::Queued | TaskState::Pending | TaskState::Waiting | TaskState::Paused => 1,
-        TaskState::Pruned | TaskState::Cancelled => 2,
-        TaskState::Failed => 3,
-    }
-}
-
-fn compare(a: &Row, b: &Row, metric: Metric) -> Ordering {
-    match (&a.select, &b.select) {
-        (Some(a), Some(b)) => metric.compare(a, b),
-        (a, b) => a.is_none().cmp(&b.is_none()),
-    }
-}
-
-fn row(
-    task: &Task,
-    outcome: &TaskOutcome,
-    baselines: Baselines<SplitScore>,
-    to_beat: Option<SplitScore>,
-    metric: Metric,
-) -> Row {
-    let select = outcome.scores.as_ref().map(|scores| scores.select);
-    let effort = outcome.effort;
-    Row {
-        task_id: task.id.clone(),
-        method: task.soup.method,
-        origin: task.origin,
-        hyperparameters: Hyperparameters { soup: task.soup.clone(), top: task.top },
-        searched: task.overrides.clone(),
-        learn: outcome.scores.as_ref().map(|scores| scores.learn),
-        // A task that was stopped at a rung shows its score there; it is no finished soup, so it is compared with nothing.
-        select: select.or(outcome.at_rung),
-        test: outcome.scores.as_ref().and_then(|scores| scores.test),
-        baselines,
-        iterations: effort.iterations,
-        seconds: effort.seconds,
-        samples_per_second: (effort.iteration_seconds > 0.0).then(|| effort.samples as f64 / effort.iteration_seconds),
-        peak_device_bytes: effort.peak_device_bytes,
-        peak_host_bytes: effort.peak_host_bytes,
-        model_batch: outcome.model_batch,
-        dtype: outcome.dtype,
-        state: outcome.state,
-        cause: outcome.cause.clone(),
-        exact: outcome.exact,
-        better_than_best_ingredient: select
-            .zip(to_beat)
-            .map(|(select, to_beat)| metric.compare(&select, &to_beat) == Ordering::Less),
-        attempts: outcome.attempts,
-    }
 }
 
 #[cfg(test)]
@@ -454,13 +401,9 @@ pub(super) mod tests {
         let text = "zoo.ingredients = 'z'\ndata.learn = 'l'";
         let spec = parse_spec_text(text, Format::Toml, Path::new("/base")).unwrap();
         let task = expand(&spec).pop().unwrap();
-        let found = row(
-            &task,
-            &pruned,
-            Baselines { best: None, uniform: None, greedy: None },
-            Some(score(0.5, 0.8)),
-            Metric::Loss,
-        );
+        let mut head = SweepResults { tasks: vec![], ..results.clone() };
+        head.baselines = Baselines { best: None, uniform: None, greedy: None };
+        let found = Rows::new(&head).row(task, &pruned);
         assert_eq!((found.state, found.select, found.iterations), (TaskState::Pruned, Some(score(0.3, 0.9)), 7));
         assert_eq!((found.better_than_best_ingredient, found.test, found.cause.as_deref()), (None, None, None));
         results.tasks.push(found);

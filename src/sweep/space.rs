@@ -19,10 +19,17 @@ pub(super) fn grid_size(space: &Space, method: MethodName) -> u128 {
     blocks(space, method).iter().fold(0, |sum: u128, block| sum.saturating_add(block.size()))
 }
 
-/// Every combination, lexicographic in the order of the space: its last field changes fastest. Where fields depend on the method, the method
-/// comes first of all, and each has the combinations of its own fields.
-pub(super) fn grid(space: &Space, method: MethodName) -> impl Iterator<Item = Overrides> + '_ {
-    blocks(space, method).into_iter().flat_map(|block| (0..block.size()).map(move |index| block.combination(index)))
+/// Combination `index` of all, lexicographic in the order of the space: its last field changes fastest. Where fields depend on the method, the method
+/// comes first of all, and each has the combinations of its own fields. `None` beyond the last.
+pub(super) fn combination(space: &Space, method: MethodName, mut index: u128) -> Option<Overrides> {
+    for block in blocks(space, method) {
+        let size = block.size();
+        if index < size {
+            return Some(block.combination(index));
+        }
+        index -= size;
+    }
+    None
 }
 
 /// Combinations of some fields.
@@ -193,6 +200,11 @@ mod tests {
     use serde_json::json;
 
     const BASE: MethodName = MethodName::MehlPlus;
+
+    /// Every combination.
+    fn grid(space: &Space, method: MethodName) -> impl Iterator<Item = Overrides> + '_ {
+        (0..).map_while(move |index| combination(space, method, index))
+    }
 
     fn example() -> Vec<(String, Distribution)> {
         vec![

@@ -1,9 +1,10 @@
 //! States of a task, and which event leads from which to which.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// State of a task.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum TaskState {
     /// Its sweep's scores task is not done yet.

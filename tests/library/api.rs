@@ -218,15 +218,6 @@ async fn faults_of_a_specification_come_all_at_once_with_their_places() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_limit_of_tasks_is_named() {
-    let settings = ApiSettings { most_tasks: 4, ..ApiSettings::default() };
-    let service = Service::start(Memory::default(), InProcess::default(), None, settings).await;
-    let answer = service.call("POST", "/v1/sweeps", Some(body())).await;
-    assert_eq!(answer.status, 400);
-    assert_eq!(answer.json()["error"]["message"], "expected a sweep of at most 4 tasks, found one of 5");
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn bad_requests_are_told_apart() {
     let service = Service::in_memory().await;
     let id = service.submit().await;

@@ -6,6 +6,8 @@
 mod support;
 
 mod api;
+mod api_faults;
+mod api_results;
 mod asha;
 mod fuzz_corpus;
 mod hostile_changes;
@@ -13,6 +15,7 @@ mod hostile_documents;
 mod hostile_folders;
 mod hostile_headers;
 mod hostile_ingredients;
+mod http_limits;
 mod inspect;
 mod materialize;
 mod read_speed;

@@ -5,6 +5,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod api_memory;
 mod api_redis;
 mod cli_pool;
 mod pool;

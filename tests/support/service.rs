@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
-use mehl_soup::api::{Api, ApiSettings, Token, router, serve};
+use mehl_soup::api::{Api, ApiSettings, Token, router};
 use mehl_soup::metrics::Metrics;
 use mehl_soup::queue::{InProcess, TicketQueue};
 use mehl_soup::runner::pool::{AttemptSettings, Compute, Lines, Worker, WorkerSettings};
 use mehl_soup::scheduler::{Scheduler, SchedulerSettings};
+use mehl_soup::serving::{Limits, serve_within};
 use mehl_soup::store::{Memory, Store};
 use serde_json::Value;
 use tokio::net::TcpListener;
@@ -93,6 +94,11 @@ impl Service<Memory, InProcess> {
 
 impl<S: Store + 'static, Q: TicketQueue + 'static> Service<S, Q> {
     pub async fn start(store: S, queue: Q, token: Option<&str>, settings: ApiSettings) -> Self {
+        Self::start_within(Limits::default(), store, queue, token, settings).await
+    }
+
+    /// With these limits of connections.
+    pub async fn start_within(limits: Limits, store: S, queue: Q, token: Option<&str>, settings: ApiSettings) -> Self {
         let (store, queue) = (Arc::new(store), Arc::new(queue));
         let registry = prometheus::Registry::new();
         let metrics = Metrics::new(&registry).unwrap();
@@ -102,7 +108,7 @@ impl<S: Store + 'static, Q: TicketQueue + 'static> Service<S, Q> {
         let server = format!("http://{}", listener.local_addr().unwrap());
         let (stop, mut stopped) = watch::channel(false);
         let until = async move { drop(stopped.wait_for(|stop| *stop).await) };
-        tokio::spawn(serve(listener, router(api.clone()), until, Duration::from_secs(1)));
+        tokio::spawn(serve_within(limits, listener, router(api.clone()), until, Duration::from_secs(1)));
         let token = token.map(str::to_string);
         let service = Self { store, queue, knobs: Arc::default(), metrics, server, token, stop };
         service.knobs.iterations.store(10, SeqCst);

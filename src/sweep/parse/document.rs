@@ -8,6 +8,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::fault::{Faults, Place, Problem};
+use super::json;
 use super::node::{Entry, Node, Value};
 use crate::untrusted::LARGEST_SPEC;
 
@@ -47,19 +48,29 @@ pub(super) fn read(text: &str, format: Format, faults: &Faults) -> Option<Node> 
     match format {
         Format::Toml => read_toml(text, faults),
         Format::Yaml => read_yaml(text, faults),
-        Format::Json => {
-            // JSON is YAML to the reader that knows places, but YAML is not JSON.
-            if let Err(error) = serde_json::from_str::<serde::de::IgnoredAny>(text) {
-                let place = Place { line: error.line().max(1), column: error.column().max(1) };
-                faults.add(
-                    Some(place),
-                    "",
-                    Problem::Syntax(format!("not JSON: {}", without_place(&error.to_string()))),
-                );
-                return None;
-            }
-            read_yaml(text, faults)
-        }
+        Format::Json => read_json(text, faults),
+    }
+}
+
+fn read_json(text: &str, faults: &Faults) -> Option<Node> {
+    let refuse = |place, what: &str, error: &serde_json::Error| {
+        let why = format!("{what}: {}", without_place(&error.to_string()));
+        faults.add(Some(place), "", Problem::Syntax(why));
+        None
+    };
+    let place_of = |error: &serde_json::Error| Place { line: error.line().max(1), column: error.column().max(1) };
+    // JSON is YAML to the reader that knows places, but YAML is not JSON.
+    if let Err(error) = serde_json::from_str::<serde::de::IgnoredAny>(text) {
+        return refuse(place_of(&error), "not JSON", &error);
+    }
+    let not_yaml = Faults::default();
+    if let Some(node) = read_yaml(text, &not_yaml) {
+        return Some(node);
+    }
+    // Faults of a tree without places are told without them.
+    match json::read(text, DEEPEST) {
+        Ok(node) => Some(node),
+        Err(error) => refuse(place_of(&error), "cannot use this JSON", &error),
     }
 }
 
@@ -304,6 +315,23 @@ mod tests {
         assert!(refusal("a: 1\n---\nb: 2", Format::Yaml).contains("one YAML document"));
         assert!(refusal("{\"a\": 1,}", Format::Json).starts_with("x:1:9: not JSON"));
         assert!(refusal("a: 1", Format::Json).contains("not JSON"));
+        let twice = refusal("{\"a\": 1,\n \"a\": 2}", Format::Json);
+        assert_eq!(twice, "x:2:4: cannot use this JSON: the key `a` is given twice");
+    }
+
+    /// What JSON has and YAML has not. Programs write it: Python does by default.
+    #[test]
+    fn json_that_is_no_yaml_is_read() {
+        let mut found = Vec::new();
+        let text = r#"{"a": "\ud83d\ude00", "b": [1, 0.5, true, null, {"c": "d"}], "e": 18446744073709551615}"#;
+        outline(&tree(text, Format::Json), &mut found);
+        let found: Vec<&str> = found.iter().map(|line| line.trim()).collect();
+        let expected = ["a", "`😀`", "b", "1", "0.5", "true", "null", "c", "`d`", "e", "a whole number beyond 64 bits"];
+        assert_eq!(found, expected);
+        let deep =
+            |depth: usize| format!("{{\"a\": \"\\ud83d\\ude00\", \"b\": {}{}}}", "[".repeat(depth), "]".repeat(depth));
+        tree(&deep(63), Format::Json);
+        assert!(refusal(&deep(64), Format::Json).contains("deep"));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! | module | does |
 //! |---|---|
-//! | `document` | text to a tree with places |
+//! | `document`, `json` | text to a tree with places; JSON that YAML lacks, to one without |
 //! | `section` | takes keys out of a table, collects faults |
 //! | `inputs`, `image`, `soup`, `search`, `compute` | one part of the specification each |
 //! | `distribution` | the values of one searched field |
@@ -14,6 +14,7 @@ mod document;
 mod fault;
 mod image;
 mod inputs;
+mod json;
 mod node;
 mod search;
 mod section;
