@@ -20,11 +20,11 @@ use mehl_soup::store::{Redis, RedisSettings, Store, StoreError};
 use mehl_soup::task::TaskState;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
+use real::Real;
 use serde_json::json;
 use support::dying::Fuse;
 use support::processes::Site;
 use support::proxy::{Fate, Proxy, Way};
-use real::Real;
 use support::servers::{RabbitServer, RedisServer, rabbit_settings, settings, until};
 use support::stub_engine::{expected, spec};
 use tokio::sync::watch;
@@ -459,7 +459,11 @@ async fn check_real(soak: &Soak, store: &Redis) -> (usize, usize) {
             assert_eq!((record.state, completions), (TaskState::Succeeded, 1), "{record:?} {events:?}");
             if !record.key.is_scores() {
                 let completed = store.result(&record.key).await.unwrap().unwrap();
-                assert!(completed.coefficients == real.reference[&record.key.task], "{}: other coefficients", record.key);
+                assert!(
+                    completed.coefficients == real.reference[&record.key.task],
+                    "{}: other coefficients",
+                    record.key
+                );
                 succeeded += 1;
             }
         }

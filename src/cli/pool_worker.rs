@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tokio::time::timeout;
 
 use super::exit::{Exit, leave};
@@ -24,6 +24,8 @@ use crate::zoo::HashCache;
 
 /// Longest wait for the answer of the store, or of an input root, to a probe.
 const PROBE: Duration = Duration::from_secs(2);
+/// So long the answer of a probe holds.
+const PROBE_AGE: Duration = Duration::from_secs(1);
 /// Longest wait for the engine's last iteration when the worker ends.
 const LAST_ITERATION: Duration = Duration::from_secs(10);
 
@@ -113,7 +115,7 @@ async fn run<E: SoupEngine + 'static>(
             .map_err(|error| ServiceError::usage(format!("cannot listen on {address} (worker.listen): {error}")))?;
         let roots = worker.input_roots().map_err(ServiceError::usage)?.to_vec();
         let (store, queue, metrics) = (store.clone(), queue.clone(), metrics.clone());
-        tokio::spawn(serve_metrics(listener, registry, Probe { store, queue, metrics, roots }));
+        tokio::spawn(serve_metrics(listener, registry, Probe { store, queue, metrics, roots, last: Mutex::default() }));
     }
     let hashes = HashCache::from_environment();
     let compute = {
@@ -143,6 +145,8 @@ struct Probe<S, Q> {
     queue: Arc<Q>,
     metrics: Arc<WorkerMetrics>,
     roots: Vec<PathBuf>,
+    /// What was found, and when: anybody may ask.
+    last: Mutex<Option<(Instant, Vec<String>)>>,
 }
 
 impl<S: Store + 'static, Q: TicketQueue + 'static> Probed for Probe<S, Q> {
@@ -150,9 +154,24 @@ impl<S: Store + 'static, Q: TicketQueue + 'static> Probed for Probe<S, Q> {
         self.metrics.heartbeat_age()
     }
 
-    /// Whether store and broker do what is asked of them, which is noted for the metrics, and whether the input roots can be read.
+    /// What [`look`](Self::look) finds, at most once in a while.
     async fn faults(&self) -> Vec<String> {
         self.metrics.refresh();
+        let mut last = self.last.lock().await;
+        if let Some((at, faults)) = &*last
+            && at.elapsed() < PROBE_AGE
+        {
+            return faults.clone();
+        }
+        let faults = self.look().await;
+        *last = Some((Instant::now(), faults.clone()));
+        faults
+    }
+}
+
+impl<S: Store, Q: TicketQueue> Probe<S, Q> {
+    /// Whether store and broker do what is asked of them, which is noted for the metrics, and whether the input roots can be read.
+    async fn look(&self) -> Vec<String> {
         let (stored, queued) = tokio::join!(timeout(PROBE, self.store.probe()), self.queue.probe(PROBE));
         let mut faults = Vec::new();
         match stored {
@@ -209,12 +228,15 @@ mod tests {
             queue: Arc::new(InProcess::default()),
             metrics: Arc::new(WorkerMetrics::new(&prometheus::Registry::new()).unwrap()),
             roots: vec![folder.path().to_path_buf(), gone.clone()],
+            last: Mutex::default(),
         };
-        let faults = probe.faults().await;
+        let faults = probe.look().await;
         assert_eq!(faults.len(), 1, "{faults:?}");
         assert!(faults[0].starts_with(&format!("input root {}: No such file", gone.display())), "{faults:?}");
         std::fs::create_dir(&gone).unwrap();
         assert_eq!(probe.faults().await, Vec::<String>::new());
+        std::fs::remove_dir(&gone).unwrap();
+        assert_eq!(probe.faults().await, Vec::<String>::new(), "not asked again so soon");
         assert!(probe.heartbeat_age() < Duration::from_secs(60));
     }
 }

@@ -4,6 +4,7 @@ mod answers;
 mod confirm;
 mod connect;
 mod line;
+mod lists;
 mod scripts;
 mod sentinel;
 
@@ -74,76 +75,6 @@ impl Redis {
         invocation.key(&self.prefix);
         fill(&mut invocation);
         invocation.invoke_async(&mut self.connection.clone()).await.map_err(answers::error)
-    }
-
-    async fn walk(&self, script: &Script, sweep: &str, from: usize, most: usize) -> Result<Walked, StoreError> {
-        let (changed, next): (usize, i64) = self
-            .call(script, |call| {
-                call.arg(sweep).arg(from).arg(most.max(1));
-            })
-            .await?;
-        Ok(Walked { changed, next: usize::try_from(next).ok() })
-    }
-
-    async fn decide(&self, script: &Script, tasks: &[AtRung]) -> Result<usize, StoreError> {
-        self.call(script, |call| {
-            for AtRung { key, rung } in tasks {
-                call.arg(key.to_string()).arg(rung);
-            }
-        })
-        .await
-    }
-
-    async fn records(&self, keys: &[TaskKey]) -> Result<Vec<Option<TaskRecord>>, StoreError> {
-        if keys.is_empty() {
-            // The client takes no pipeline of nothing.
-            return Ok(vec![]);
-        }
-        let mut pipe = redis::pipe();
-        for key in keys {
-            let id = key.to_string();
-            pipe.cmd("HMGET").arg(self.key("task", &id)).arg(&answers::RECORD_FIELDS);
-            pipe.exists(self.key("checkpoint", &id)).exists(self.key("result", &id));
-        }
-        let values: Vec<redis::Value> = pipe.query_async(&mut self.connection.clone()).await.map_err(answers::error)?;
-        keys.iter().zip(values.chunks(3)).map(|(key, values)| answers::record(key, values)).collect()
-    }
-
-    /// Members of a sorted set, from place `from` on.
-    async fn range(&self, key: String, from: usize, most: usize) -> Result<Vec<String>, StoreError> {
-        if most == 0 {
-            // Redis takes the end before the beginning for "up to the last".
-            return Ok(vec![]);
-        }
-        let last = isize::try_from(from.saturating_add(most) - 1).unwrap_or(isize::MAX);
-        self.connection.clone().zrange(key, from as isize, last).await.map_err(answers::error)
-    }
-
-    /// Tickets of a sorted set. A member that is none can never be published: it is removed, so
-    /// that it is in no ticket's way.
-    async fn ticket_set(&self, name: &str, most: usize) -> Result<Vec<Ticket>, StoreError> {
-        let key = format!("{}{name}", self.prefix);
-        let mut tickets = Vec::new();
-        for member in self.range(key.clone(), 0, most).await? {
-            match answers::ticket(&member) {
-                Ok(ticket) => tickets.push(ticket),
-                Err(error) => {
-                    tracing::warn!("{name} held something that is no ticket; it was removed: {error}");
-                    let _: i64 = self.connection.clone().zrem(&key, &member).await.map_err(answers::error)?;
-                }
-            }
-        }
-        Ok(tickets)
-    }
-
-    /// Of these sweeps, or of all that are live. Those that are not there are left out.
-    async fn summaries(&self, ids: &[String]) -> Result<Sweeps, StoreError> {
-        let lines: Vec<Vec<String>> = self
-            .call(&self.scripts.sweep, |call| {
-                call.arg(ids);
-            })
-            .await?;
-        Ok(answers::sweeps(&lines))
     }
 }
 

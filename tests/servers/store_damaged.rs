@@ -83,7 +83,7 @@ async fn damaged_sweeps_are_set_aside_and_can_be_repaired() {
         (&["SET", "@pending:a", "text"], true),
         // Here the sweep's own record can be read, so nobody is in the way.
         (&["HSET", "@task:a/t0", "state", "resting"], false),
-        (&["HSET", "@task:a/t0", "generation", "one"], false),
+        (&["HSET", "@task:a/t0", "generation", "one"], true),
         (&["DEL", "@task:a/t0"], false),
         (&["HSET", "@task:a/t0", "state", "running"], false),
         (&["ZREM", "@pending:a", "a/t0"], false),

@@ -105,19 +105,7 @@ impl Real {
         let scheduler = scheduler(&programs, &folder, port);
         let workers = (0..WORKERS).map(|i| worker(&programs, &folder, i)).collect();
         let (sweeps, passwords, submitted) = (vec![], 0, 0);
-        Some(Self {
-            folder,
-            programs,
-            port,
-            ways,
-            scheduler,
-            workers,
-            passwords,
-            client,
-            sweeps,
-            submitted,
-            reference,
-        })
+        Some(Self { folder, programs, port, ways, scheduler, workers, passwords, client, sweeps, submitted, reference })
     }
 
     /// Starts anew what was made to end.

@@ -23,7 +23,8 @@ local function mend(field, value, instead)
 end
 for field, instead in pairs(NUMBERS) do
   local value = redis.call('HGET', sweep_key(sweep), field)
-  if not value or not string.match(value, '^%-?%d+$') then mend(field, value, instead) end
+  local shape = field == 'priority' and '^%-?%d+$' or '^%d+$'
+  if not value or not string.match(value, shape) then mend(field, value, instead) end
 end
 for field, words in pairs(WORDS) do
   local value, is_known = redis.call('HGET', sweep_key(sweep), field), false
