@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::exit::{Exit, run_error, say};
+use super::exit::{Exit, leave, run_error, say};
 use super::{Format, RunArgs, worker};
 use crate::runner::engine::{EngineError, SoupEngine};
 use crate::runner::local::{Surroundings, run_sweep};
@@ -47,7 +47,7 @@ pub fn run_to_the_end<E: SoupEngine + 'static>(args: &RunArgs, engine: EngineFac
     let handler = ctrlc::set_handler(move || {
         if asked.send_replace(true) {
             // Asked twice: the last checkpoint is on disk, and nothing half-written has its final name.
-            std::process::exit(i32::from(Exit::Stopped.code()));
+            leave(Exit::Stopped);
         }
         eprintln!("stopping at the next iteration, with a checkpoint; once more to stop at once");
     });
