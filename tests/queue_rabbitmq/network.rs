@@ -28,7 +28,7 @@ async fn a_publisher_that_is_cut_off_says_what_was_not_confirmed() {
     publish_until_confirmed(&queue, &all[1..], BACK).await;
 
     let direct =
-        RabbitMq::start(&RabbitMqSettings { url: shared().await, ..same_installation(&queue, &proxy) }).unwrap();
+        RabbitMq::start(&RabbitMqSettings { url: shared().await.into(), ..same_installation(&queue, &proxy) }).unwrap();
     let seen = consume_until_seen(&direct, &all, BACK).await;
     let left = direct.depth(LONG).await.unwrap().ready;
     eprintln!("{} tickets, {} deliveries and {left} left: the rest are duplicates", all.len(), seen.len());

@@ -63,10 +63,10 @@ struct Served {
 }
 
 /// The sweep's time is over from now on.
-async fn end_time_of_redis(served: &Served) {
+fn end_time_of_redis(served: &Served) {
     let key = format!("{}sweep:s", served.prefix);
-    if redis_command::<i64>(&served.url, &["EXISTS", &key]).await == 1 {
-        let _: i64 = redis_command(&served.url, &["HSET", &key, "closes", "1"]).await;
+    if redis_command(&served.url, &["EXISTS", &key]) == "1" {
+        redis_command(&served.url, &["HSET", &key, "closes", "1"]);
     }
 }
 
@@ -162,7 +162,7 @@ proptest! {
             let (mut seen, mut seen_by_model, mut claims, mut claims_of_model) = (vec![], vec![], 0, 0);
             for (i, &step) in steps.iter().enumerate() {
                 if matches!(step, Step::TimeIsOver) {
-                    end_time_of_redis(&served).await;
+                    end_time_of_redis(&served);
                     model.end_time("s");
                 }
                 let answer = apply(lua, step, &mut seen, &mut claims).await;

@@ -45,10 +45,10 @@ impl Patient {
     }
 
     /// A command on the server; `@` stands for the installation's prefix.
-    async fn by_hand(&self, words: &[&str]) {
+    fn by_hand(&self, words: &[&str]) {
         let words: Vec<String> = words.iter().map(|word| word.replace('@', &self.prefix)).collect();
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        let _: redis::Value = redis_command(&self.url, &words).await;
+        redis_command(&self.url, &words);
     }
 
     /// One turn of a scheduler. Answers the ids that it set aside.
@@ -97,9 +97,9 @@ async fn damaged_sweeps_are_set_aside_and_can_be_repaired() {
         // `SET` of a key of another type needs the key gone.
         let patient = Patient::new().await;
         if damage[0] == "SET" {
-            patient.by_hand(&["DEL", damage[1]]).await;
+            patient.by_hand(&["DEL", damage[1]]);
         }
-        patient.by_hand(damage).await;
+        patient.by_hand(damage);
         let before = patient.findings(false).await;
         let aside = patient.turn().await;
         assert_eq!(aside.contains(&"a".to_string()), *is_aside, "{damage:?}: {aside:?}");
@@ -134,7 +134,7 @@ async fn finish(patient: &Patient) {
                         patient.store.complete(&hold, &completed).await.unwrap();
                     }
                     // Nobody works on it: its lease runs out.
-                    TaskState::Running => patient.by_hand(&["ZADD", "@leases", "1", &record.key.to_string()]).await,
+                    TaskState::Running => patient.by_hand(&["ZADD", "@leases", "1", &record.key.to_string()]),
                     _ => {}
                 }
                 patient.store.due(sweep, 10).await.unwrap();
@@ -151,9 +151,9 @@ async fn what_cannot_be_repaired_can_be_removed() {
     for damage in [&["HDEL", "@sweep:a", "spec"][..], &["DEL", "@task:a/scores"], &["SET", "@sweep:a", "text"]] {
         let patient = Patient::new().await;
         if damage[0] == "SET" {
-            patient.by_hand(&["DEL", damage[1]]).await;
+            patient.by_hand(&["DEL", damage[1]]);
         }
-        patient.by_hand(damage).await;
+        patient.by_hand(damage);
         patient.findings(true).await;
         let left = patient.findings(false).await;
         assert!(left.iter().any(|finding| finding.contains("only removing the sweep helps")), "{damage:?}: {left:?}");
@@ -173,8 +173,8 @@ async fn a_worker_goes_on_beside_the_doctor() {
     patient.turn().await;
     let ticket = Ticket::new(key("a/t0"), 1);
     let hold = patient.claim(&ticket).await.hold;
-    patient.by_hand(&["HSET", "@counts:a", "running", "-4"]).await;
-    patient.by_hand(&["ZREM", "@leases", "a/t0"]).await;
+    patient.by_hand(&["HSET", "@counts:a", "running", "-4"]);
+    patient.by_hand(&["ZREM", "@leases", "a/t0"]);
     assert!(patient.findings(true).await.len() >= 2);
     assert!(matches!(patient.store.renew(&hold, LONG, None).await.unwrap(), mehl_soup::store::Held::Yes(_)));
     let completed = mehl_soup::store::contract::completed("{}");
@@ -191,9 +191,9 @@ async fn a_damaged_task_is_in_nobodys_way() {
         let ticket = Ticket::new(key(id), 1);
         patient.store.claim(&ticket, &claimant(id), Duration::ZERO).await.unwrap();
     }
-    patient.by_hand(&["DEL", "@task:a/t0"]).await;
-    patient.by_hand(&["SET", "@task:a/t0", "text"]).await;
-    patient.by_hand(&["ZADD", "@leases", "1", "a/t0"]).await;
+    patient.by_hand(&["DEL", "@task:a/t0"]);
+    patient.by_hand(&["SET", "@task:a/t0", "text"]);
+    patient.by_hand(&["ZADD", "@leases", "1", "a/t0"]);
     let expiries = patient.store.expire(100, LONG).await.unwrap();
     let ids = |key: &mehl_soup::task::TaskKey| key.to_string();
     assert_eq!(expiries.expired.iter().map(|e| ids(&e.key)).collect::<Vec<_>>(), ["b/t0"]);
