@@ -372,8 +372,9 @@ impl Store for Redis {
     }
 
     async fn probe(&self) -> Result<(), StoreError> {
-        // A read is answered by a server that takes no writes, too.
-        self.connection.clone().set(format!("{}probe", self.prefix), "").await.map_err(answers::error)
+        // A server that takes no writes still answers reads, and one that allows plain commands may
+        // refuse scripts.
+        self.call::<String>(&self.scripts.probe, |_| {}).await.map(drop)
     }
 
     async fn examine(&self, sweep: &str, repair: bool) -> Result<Findings, StoreError> {

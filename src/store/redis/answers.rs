@@ -46,6 +46,10 @@ pub fn error(error: RedisError) -> StoreError {
 /// The server's word for the error. Redis 6 hides that of a command within a script in the text:
 /// `ERR Error running script (...): @user_script:7: -OOM command not allowed ...`.
 fn code<'a>(error: &'a RedisError, text: &'a str) -> Option<&'a str> {
+    // Redis 7.0 and 7.2 say so without a code of its own where a script may not run a command.
+    if text.contains("can't run this command") || text.contains("ACL failure in script") {
+        return Some("NOPERM");
+    }
     let within_script = text.contains("@user_script").then(|| text.split(": -").nth(1)).flatten();
     match within_script.and_then(|rest| rest.split_whitespace().next()) {
         Some(word) if !word.is_empty() && word.bytes().all(|b| b.is_ascii_uppercase()) => Some(word),

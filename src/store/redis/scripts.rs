@@ -47,6 +47,7 @@ scripts!(
     sweep,
     retire,
     adopt,
+    probe,
     ended,
     examine,
     examine_pool,

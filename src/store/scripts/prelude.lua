@@ -25,17 +25,23 @@ local function set_state(id, to)
 end
 
 -- Calls `act` for one of many records. One that cannot be read must not stop the others: the answer is then nil and what is wrong.
+-- A fault of the server is none of a record: it ends the script, as without this.
 local function guarded(act, ...)
   local is_done, answer = pcall(act, ...)
   if is_done then return answer end
-  return nil, type(answer) == 'table' and (answer.err or answer[1]) or tostring(answer)
+  local fault = type(answer) == 'table' and (answer.err or answer[1]) or tostring(answer)
+  for _, sign in ipairs({"can't run this command", 'ACL failure', 'NOPERM', 'OOM ', 'MISCONF', 'READONLY', 'NOREPLICAS'}) do
+    if string.find(fault, sign, 1, true) then error(answer, 0) end
+  end
+  return nil, fault
 end
 
 -- A sweep whose tasks are all final is not in `live` but in `ended`, with the time of its end. Its counts are part of `ended-counts`.
 local function leave_ended(sweep)
   if redis.call('ZREM', P .. 'ended', sweep) == 0 then return end
   local counts = redis.call('HGETALL', P .. 'counts:' .. sweep)
-  for i = 1, #counts, 2 do redis.call('HINCRBY', P .. 'ended-counts', counts[i], -counts[i + 1]) end
+  -- 0 minus: the negative of 0 would be "-0", which is no integer to the server.
+  for i = 1, #counts, 2 do redis.call('HINCRBY', P .. 'ended-counts', counts[i], 0 - counts[i + 1]) end
 end
 
 -- Tasks of an ended sweep are about to be worked on again.
