@@ -55,6 +55,8 @@ def redis(machine, folder, lines, authority=None):
 
 # Users of RabbitMQ, by installation: each may do what docs/kubernetes.md says that an installation's user needs.
 USERS = {"soups.soup-mehl-soup": "chart", "team-a": "team-a", "mehl-soup": "soup"}
+# Administrators with their passwords: as the image of RabbitMQ makes one for the compose file, and as a new RabbitMQ has it.
+HAS_EVERYTHING = {"mehl-soup": "mehl-soup", "guest": "guest"}
 VHOSTS = [f"pool-{number}" for number in range(40)]
 
 
@@ -72,9 +74,8 @@ def _definitions():
         rules = rabbitmq_rules(installation)
         for vhost in ["/", *VHOSTS]:
             permissions.append({"user": name, "vhost": vhost, "configure": rules, "write": rules, "read": rules})
-    # As RABBITMQ_DEFAULT_USER of the compose file has it made, and as a new RabbitMQ has it.
-    for name in ("mehl-soup", "guest"):
-        users.append({"name": name, "password": name, "tags": "administrator"})
+    for name, password in HAS_EVERYTHING.items():
+        users.append({"name": name, "password": password, "tags": "administrator"})
         permissions.append({"user": name, "vhost": "/", **everything})
     return json.dumps({"vhosts": [{"name": name} for name in ["/", *VHOSTS]], "users": users, "permissions": permissions})
 

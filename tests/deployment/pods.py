@@ -120,9 +120,11 @@ class Cluster:
                 folder.mkdir(parents=True)
                 folder.chmod(0o777)
                 return folder, None
-            case {"hostPath": {"type": "DirectoryOrCreate"}}:
-                # It was not there: the kubelet makes it, and it is root's.
+            case {"hostPath": {"type": kind}}:
                 folder.mkdir(parents=True, mode=0o755)
+                # The kubelet makes one that is not there, and it is root's. Others are made as docs/kubernetes.md says.
+                if kind == "Directory" and self.machine.own_user:
+                    os.chown(folder, 10001, 10001)
                 return folder, None
             case {"persistentVolumeClaim": {"claimName": name}} | {"nfs": {"path": name}}:
                 return self._content(name, pod["securityContext"].get("supplementalGroups")), None

@@ -75,7 +75,8 @@ class Pool:
             return found if len(found) == len(names) else None
 
         for one in until(f"end of sweeps {names}", ended, processes, SWEEP):
-            assert one["outcome"] == "done" and set(one["counts"]) <= {"succeeded", "pruned"}, one
+            logs = "\n".join(process.said() for process in processes)
+            assert one["outcome"] == "done" and set(one["counts"]) <= {"succeeded", "pruned"}, f"{one}\n{logs}"
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import shutil
 import struct
 import subprocess
@@ -31,7 +32,8 @@ def make(programs, folder):
 
 def _made(programs, target, *flags):
     command = [programs / "mehl-soup", "demo", "--make-zoo", target, "--ingredients", str(INGREDIENTS), "--epochs", "1..1", "--base-epochs", "2", *flags]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT)
+    # Several threads gain nothing on models this small.
+    done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=LIMIT)
     assert done.returncode == 0, done.stderr
     shutil.rmtree(target / "base")
 
