@@ -8,8 +8,11 @@
 - The zoo is small: four ingredients of one epoch (zoo.py), in place of the demo's 28.
 - Each chart gets one sweep more, over the volume that its values mount, unless the values have sweeps (`mounted_sweep`).
   `helm test` takes the zoo of the image.
+- Threads that wait do not spin (`SHARED_CORES`): workers, servers and other tests share the cores.
 - tini, and without root much more: machine.py.
 """
+
+SHARED_CORES = {"OMP_WAIT_POLICY": "passive"}
 
 
 def device(text):

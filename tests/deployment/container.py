@@ -2,14 +2,15 @@
 
 import contextlib
 import os
-import re
 import json
+import re
 import signal
 import subprocess
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import adapt
 import helm
 
 PATIENCE = 60
@@ -81,6 +82,7 @@ class Process:
 
     def __init__(self, machine, container, folder):
         folder.mkdir(parents=True)
+        container.environment = {**adapt.SHARED_CORES, **container.environment}
         self.name, self.log, self.output = container.name, folder / "log", folder / "output"
         command, environment, inside = machine.command(container, folder)
         with self.log.open("wb") as log, self.output.open("wb") as output:

@@ -8,6 +8,7 @@ import struct
 import subprocess
 import zlib
 
+import adapt
 import helm
 
 INGREDIENTS, SAMPLES, IMAGES = 4, 64, 12
@@ -32,8 +33,7 @@ def make(programs, folder):
 
 def _made(programs, target, *flags):
     command = [programs / "mehl-soup", "demo", "--make-zoo", target, "--ingredients", str(INGREDIENTS), "--epochs", "1..1", "--base-epochs", "2", *flags]
-    # Several threads gain nothing on models this small.
-    done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=LIMIT)
+    done = subprocess.run(command, env={**os.environ, **adapt.SHARED_CORES}, capture_output=True, text=True, timeout=LIMIT)
     assert done.returncode == 0, done.stderr
     shutil.rmtree(target / "base")
 
