@@ -1,6 +1,7 @@
 """What the tests share: where containers run, the programs, the zoo, a broker, an authority."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from container import Image
 
 # Before anything else: it changes the network of this process.
 MACHINE = machines.machine()
+# Asked to end, the tests end what they have started.
+signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
