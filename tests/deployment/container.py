@@ -1,8 +1,8 @@
 """A container, what its image brings along, and its process."""
 
 import contextlib
-import os
 import json
+import os
 import re
 import signal
 import subprocess
@@ -13,7 +13,8 @@ from pathlib import Path
 import adapt
 import helm
 
-PATIENCE = 60
+# Longest time of one step, on a machine that others keep busy.
+PATIENCE = 120
 
 
 @dataclass

@@ -8,7 +8,7 @@ import urllib.request
 from container import PATIENCE, Process, until
 
 # Longest time of a small sweep.
-SWEEP = 90
+SWEEP = 180
 
 
 class Pool:

@@ -34,6 +34,7 @@ ELSEWHERE = {
 }
 CONFIGURATION = snippets.block("docs/pool.md", "# pool.toml")
 TWO_MACHINES = snippets.block("docs/pool.md", "export MEHL_SOUP_CONFIG")
+DOCTOR = snippets.block("docs/pool.md", "mehl-soup doctor ")
 CLIENT = snippets.block("README.md", "export MEHL_SOUP_SERVER")
 BY_HAND = snippets.block("README.md", "mehl-soup serve ")
 OWN_SWEEP = snippets.block("README.md", 'ingredients = ["zoo/*"]')
@@ -144,12 +145,16 @@ def test_two_machines_work_as_the_page_says(machine, folder, images, zoos, broke
         assert pool.ask(7070, "/v1/workers")[0] == 401
         pool.run(other.container(submit, "submit"), beside=processes)
         pool.all_succeed(["digits"], processes, TOKEN)
-        asked_of_it(pool, head, processes, TOKEN)
+        identity = asked_of_it(pool, head, processes, TOKEN)
+        for number, command in enumerate(snippets.commands(DOCTOR)[1]):
+            words = [identity if word == "SWEEP" else word for word in command.words]
+            pool.run(head.container(words, f"doctor-{number}"), beside=processes)
+        assert pool.sweeps(TOKEN) == []
         end(processes)
 
 
 def asked_of_it(pool, host, processes, token=None, place=None, name="digits"):
-    """The README's commands about a sweep that is done."""
+    """The README's commands about a sweep that is done; its id."""
     (identity,) = [one["id"] for one in pool.sweeps(token) if one["name"] == name]
     where = {"folder": place} if place else {}
     said = {}
@@ -159,7 +164,7 @@ def asked_of_it(pool, host, processes, token=None, place=None, name="digits"):
         if words[:2] != ["mehl-soup", "submit"]:
             said[words[1]] = pool.run(host.container(words, f"{words[1]}-{number}", **where), beside=processes)
     assert name in said["status"] and "mehl" in said["results"] and "scores" in said["logs"]
-    return said
+    return identity
 
 
 def complete(snippet):

@@ -12,7 +12,7 @@ import adapt
 import helm
 
 INGREDIENTS, SAMPLES, IMAGES = 4, 64, 12
-LIMIT = 120
+LIMIT = 300
 
 
 def make(programs, folder):
