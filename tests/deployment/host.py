@@ -39,12 +39,12 @@ class Host:
             os.chown(file, 0, self.image.group)
         file.chmod(0o640)
 
-    def container(self, words, name=None, folder=HOME, **variables):
+    def container(self, words, name=None, folder=HOME):
         """A command, typed on the machine."""
         return Container(
             name=name or self.name,
             command=[adapt.device(word) for word in words],
-            environment={"PATH": self.image.environment["PATH"], "HOME": HOME, **self.variables, **variables},
+            environment={"PATH": self.image.environment["PATH"], "HOME": HOME, **self.machine.defaults, **self.variables},
             mounts=[*self.image.mounts, *self.mounts],
             hosts=self.hosts,
             user=self.image.user,

@@ -55,6 +55,8 @@ class Namespaces:
     """Containers with a root of their own; see the top of this file."""
 
     own_user = True
+    # Variables for addresses that nobody names.
+    defaults, default_servers = {}, {}
 
     def address(self, host, port):
         """Where a server that is named so is reached, and where it has to listen."""
@@ -107,6 +109,13 @@ class Paths:
     """Containers with the paths of this machine; see the top of this file."""
 
     own_user = False
+    # The ports that the programs take where nothing else is said may not be free: they are replaced as well.
+    defaults = {
+        "MEHL_SOUP__SCHEDULER__LISTEN": f"{LOOPBACK}:7070",
+        "MEHL_SOUP__WORKER__LISTEN": f"{LOOPBACK}:9464",
+        "MEHL_SOUP_SERVER": f"http://{LOOPBACK}:7070",
+    }
+    default_servers = {"MEHL_SOUP__REDIS__URL": f"redis://{LOOPBACK}:6379/", "MEHL_SOUP__AMQP__URL": f"amqp://{LOOPBACK}:5672/"}
 
     def __init__(self):
         self.ports = {}

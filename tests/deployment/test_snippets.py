@@ -181,8 +181,6 @@ def complete(snippet):
 
 def test_the_readme_s_pool_computes_every_specification_of_the_docs(machine, folder, images, zoos, broker):
     """Servers and programs with all their defaults, as in the README: its own specification over images, the others over the demo."""
-    if not machine.own_user:
-        pytest.skip("default ports are the machine's own: needs namespaces")
     data = folder / "data"
     shutil.copytree(zoos[1], data / "own")
     shutil.copytree(zoos[0], data / "docs")
@@ -192,7 +190,8 @@ def test_the_readme_s_pool_computes_every_specification_of_the_docs(machine, fol
     for name, one in others.items():
         (data / "docs" / f"{name}.toml").write_text(complete(one))
     host = Host("machine", machine, folder, images, {}, [Mount(data, "/data", False)])
-    host.variables = {name: value.replace("PORT", "7070") for name, value in snippets.commands(CLIENT)[0].items()}
+    exported = {name: value.replace("PORT", "7070") for name, value in snippets.commands(CLIENT)[0].items()}
+    host.variables = {**machine.default_servers, **exported}
     serve, work, config = (one.words for one in snippets.commands(BY_HAND)[1])
     _, (submit, *_) = snippets.commands(CLIENT)
     with brokers.redis(machine, folder / "redis", []), Pool(machine, folder) as pool:
