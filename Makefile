@@ -21,7 +21,7 @@ MADE := $(VISION)/made
 # One profile for all of it: torch-sys takes minutes to compile, and its result is shared only within a profile.
 CARGO_ALL := --workspace --release
 
-.PHONY: help setup setup-servers build demo pool test chart faults soak fuzz lint deny bench bench-pool experiments check-python check-zoos record ci-status clean
+.PHONY: help setup setup-servers build demo pool test chart deployment faults soak fuzz lint deny bench bench-pool experiments check-python check-zoos record ci-status clean
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -44,11 +44,15 @@ pool: build setup-servers ## a pool on this machine: RabbitMQ, Redis, scheduler,
 test: setup setup-servers ## every test
 	cargo test $(CARGO_ALL)
 	@scripts/chart.sh
+	@scripts/deployment.sh
 	@scripts/faults.sh
 	@scripts/check-ci.sh
 
 chart: setup-servers ## the tests of the Helm chart, the Dockerfiles and the compose file alone
 	@scripts/chart.sh
+
+deployment: build setup-servers ## start what the chart renders and what compose files and docs say, with the real programs and servers
+	@scripts/deployment.sh
 
 faults: build setup-servers ## the fault suite alone: pools of the real programs, and servers, workers and inputs that fail
 	@scripts/faults.sh

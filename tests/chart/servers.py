@@ -15,6 +15,7 @@ import helm
 # Debian's script that does not insist on a user of its own.
 RABBITMQ = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 PATIENCE = 120
+LOOPBACK = "127.0.0.1"
 
 
 def _free_port():
@@ -39,7 +40,7 @@ def _mounted(objects, server, root):
 
 
 @contextlib.contextmanager
-def _running(command, environment, is_up):
+def running(command, environment, is_up):
     """A process, once it is up, with those that it starts; they are ended at the end of the block, in order if they will."""
     process = subprocess.Popen(
         command, env={**os.environ, **environment}, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
@@ -63,11 +64,11 @@ def _running(command, environment, is_up):
         process.wait()
 
 
-def _answer(port, data, at_least):
+def answer(port, data, at_least, host=LOOPBACK):
     """The first bytes of a server's answer; fewer than asked for if it closes, none if it cannot be reached."""
     found = b""
     try:
-        with socket.create_connection(("127.0.0.1", port), 5) as stream:
+        with socket.create_connection((host, port), 5) as stream:
             stream.settimeout(15)
             stream.sendall(data)
             while len(found) < at_least and (more := stream.recv(4096)):
@@ -78,38 +79,38 @@ def _answer(port, data, at_least):
 
 
 @contextlib.contextmanager
-def valkey(objects, root):
+def valkey(objects, root, host=LOOPBACK, port=None):
     """Redis with the chart's valkey.conf; `root` keeps its data. Gives a function that runs lines of commands, after a password."""
     program = shutil.which("redis-server")
     assert program, "redis-server: not found; make setup-servers installs it"
     config = _mounted(objects, "valkey", root)["valkey.conf"]
     (root / "data").mkdir(exist_ok=True)
     config.write_text(config.read_text().replace("dir /data", f"dir {root / 'data'}"))
-    port = _free_port()
+    port = port or _free_port()
 
     def ask(password, *lines):
         text = "".join(f"{line}\r\n" for line in (f"AUTH {password}", *lines, "QUIT"))
-        return _answer(port, text.encode(), 1 << 20).decode().splitlines()
+        return answer(port, text.encode(), 1 << 20, host).decode().splitlines()
 
-    flags = ["--port", str(port), "--bind", "127.0.0.1"]
-    with _running([program, str(config), *flags], {}, lambda: _answer(port, b"PING\r\nQUIT\r\n", 1)):
+    flags = ["--port", str(port), "--bind", host]
+    with running([program, str(config), *flags], {}, lambda: answer(port, b"PING\r\nQUIT\r\n", 1, host)):
         yield ask
 
 
 @contextlib.contextmanager
-def rabbitmq(objects, root):
-    """RabbitMQ with the chart's files; `root` keeps its data. Gives a function that tells whether a password is taken."""
+def rabbitmq_node(root, config, host, port):
+    """RabbitMQ with a file of configuration; `root` keeps its data."""
     assert RABBITMQ.exists(), f"{RABBITMQ}: not found; make setup-servers installs it"
-    config = _mounted(objects, "rabbitmq", root)["rabbitmq.conf"]
-    port, mapper, distribution = _free_port(), _free_port(), _free_port()
+    mapper, distribution = _free_port(), _free_port()
     for name in ("data", "log"):
         (root / name).mkdir(exist_ok=True)
     environment = {
         "HOME": str(root),
         "ERL_EPMD_PORT": str(mapper),
-        "ERL_EPMD_ADDRESS": "127.0.0.1",
+        "ERL_EPMD_ADDRESS": LOOPBACK,
+        # The same at each start, else a node does not find its data. Each has a port mapper of its own.
         "RABBITMQ_NODENAME": "chart@localhost",
-        "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+        "RABBITMQ_NODE_IP_ADDRESS": host,
         "RABBITMQ_NODE_PORT": str(port),
         "RABBITMQ_DIST_PORT": str(distribution),
         "RABBITMQ_MNESIA_BASE": str(root / "data"),
@@ -120,6 +121,18 @@ def rabbitmq(objects, root):
         "RABBITMQ_CONF_ENV_FILE": str(root / "none"),
         "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none",
     }
+    with (
+        running([shutil.which("epmd"), "-address", LOOPBACK, "-port", str(mapper)], {}, lambda: _reached(mapper)),
+        running([str(RABBITMQ)], environment, lambda: answer(port, b"AMQP\0\0\x09\x01", 1, host)),
+    ):
+        yield
+
+
+@contextlib.contextmanager
+def rabbitmq(objects, root, host=LOOPBACK, port=None):
+    """RabbitMQ with the chart's files; `root` keeps its data. Gives a function that tells whether a password is taken."""
+    config = _mounted(objects, "rabbitmq", root)["rabbitmq.conf"]
+    port = port or _free_port()
 
     def frame(kind, payload):
         return bytes([kind]) + b"\0\0" + len(payload).to_bytes(4, "big") + payload + b"\xce"
@@ -130,7 +143,7 @@ def rabbitmq(objects, root):
         return frame(1, b"\0\x0a\0\x0b" + arguments)
 
     def takes(user, password):
-        with socket.create_connection(("127.0.0.1", port), 5) as stream:
+        with socket.create_connection((host, port), 5) as stream:
             stream.settimeout(30)
 
             def method():
@@ -150,10 +163,7 @@ def rabbitmq(objects, root):
             except ConnectionResetError:
                 return False
 
-    with (
-        _running([shutil.which("epmd"), "-address", "127.0.0.1", "-port", str(mapper)], {}, lambda: _reached(mapper)),
-        _running([str(RABBITMQ)], environment, lambda: _answer(port, b"AMQP\0\0\x09\x01", 1)),
-    ):
+    with rabbitmq_node(root, config, host, port):
         yield takes
 
 
