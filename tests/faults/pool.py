@@ -26,7 +26,7 @@ class Pool:
             "MEHL_SOUP__AMQP__URL": amqp or ground.rabbit.url(),
             **(environment or {}),
         }
-        # An empty text takes a variable away.
+        # None takes a variable away.
         self.environment = {k: v for k, v in self.environment.items() if v is not None}
         self.schedulers, self.workers = [], []
 
@@ -69,6 +69,11 @@ class Pool:
             return http("GET", f"{program.server}/readyz", seconds=10)
         except OSError as error:
             return None, repr(error)
+
+    def until_not_ready(self, program, series):
+        """Waits until a program says by its readiness, and by a metric, that a server refuses."""
+        said = lambda: self.readiness(program)[0] == 503 and self.metric(program, series) == 0
+        until(f"{program.name} is not ready", said, seconds=60)
 
     def metric(self, program, name):
         """Value of a series without labels, or with them as they are written."""
@@ -140,13 +145,11 @@ class Pool:
         """Waits until a worker has told of iterations of a task."""
 
         def is_computing():
-            is_running = self.task(sweep, task)["state"] == "running"
-            return is_running and self.holder(sweep, task) == worker.name and self.has_told(sweep, task)
+            if self.task(sweep, task)["state"] != "running":
+                return False
+            return self.holder(sweep, task) == worker.name and self.iterations(sweep, task) > 0
 
         until(f"{worker.name} computes {task}", is_computing)
-
-    def has_told(self, sweep, task):
-        return self.iterations(sweep, task) > 0
 
     def assert_same(self, sweep, reference):
         """Every task succeeded once, with the coefficients of an undisturbed run."""

@@ -51,7 +51,8 @@ class Redis:
         command = ["redis-cli", "-p", str(self.port)]
         if self.password:
             command += ["-a", self.password, "--no-auth-warning"]
-        run = subprocess.run([*command, *map(str, words)], capture_output=True, text=True, timeout=60)
+        command += map(str, words)
+        run = subprocess.run(command, capture_output=True, text=True, timeout=60)
         return run.stdout.strip()
 
     def stop(self):
@@ -161,3 +162,13 @@ def definitions(users):
         "vhosts": [{"name": "/"}],
         "permissions": [{"user": name, "vhost": "/", **everything} for name in users],
     }
+
+
+def write_secret(folder, name, text, version):
+    """As Kubernetes does: the name is a link into a folder that is replaced as a whole."""
+    (folder / version).mkdir(parents=True)
+    (folder / version / name).write_text(f"{text}\n")
+    (folder / "..new").symlink_to(version)
+    os.replace(folder / "..new", folder / "..data")
+    if not (folder / name).is_symlink():
+        (folder / name).symlink_to(f"..data/{name}")

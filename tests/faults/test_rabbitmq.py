@@ -1,8 +1,8 @@
 """A RabbitMQ that refuses for a while. Nothing ends, and what is running goes on."""
 
 from processes import holds, until
+from servers import write_secret
 from specs import long, short
-from test_redis import until_not_ready, write_secret
 
 TASK = "0001-mehl+"
 
@@ -35,7 +35,7 @@ def test_permissions_are_revoked(ground, new_pool):
     # Work that needs the broker meanwhile.
     ground.rabbit.ctl("clear_permissions", "revoked")
     for program in programs:
-        until_not_ready(pool, program, "mehl_soup_broker_connected")
+        pool.until_not_ready(program, "mehl_soup_broker_connected")
     waiting = pool.submit(short(ground.demo))
     holds("all programs live", lambda: all(one.is_alive() for one in programs), 8)
     for program in programs:
@@ -58,7 +58,7 @@ def test_the_password_is_rotated(ground, new_pool, tmp_path):
     rabbit.ctl("change_password", "rotated", "second")
     rabbit.ctl("close_all_user_connections", "rotated", "the password has changed")
     for program in programs:
-        until_not_ready(pool, program, "mehl_soup_broker_connected")
+        pool.until_not_ready(program, "mehl_soup_broker_connected")
     holds("all programs live", lambda: all(one.is_alive() for one in programs), 2)
     write_secret(secrets, "amqp-url", rabbit.url("rotated", "second"), "second")
     assert_goes_on(pool, sweep)

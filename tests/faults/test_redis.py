@@ -2,7 +2,6 @@
 ends, nothing fails, the programs say so, and all goes on afterwards, with one attempt too."""
 
 import contextlib
-import os
 import resource
 import signal
 import subprocess
@@ -11,7 +10,7 @@ import pytest
 
 from pool import LEASE
 from processes import holds, until
-from servers import Redis
+from servers import Redis, write_secret
 from specs import long, short
 
 TASK = "0001-mehl+"
@@ -29,17 +28,11 @@ def busy_pool(new_pool, redis, *settings, **options):
     return pool, sweep
 
 
-def until_not_ready(pool, program, series):
-    """Waits until a program says by its readiness, and by a metric, that a server refuses."""
-    said = lambda: pool.readiness(program)[0] == 503 and pool.metric(program, series) == 0
-    until(f"{program.name} is not ready", said, seconds=60)
-
-
 def assert_waited_out(pool, sweep, seconds=OUTAGE):
     """During an outage: everybody lives, and says that it is not ready."""
     programs = [*pool.schedulers, *pool.workers]
     for program in programs:
-        until_not_ready(pool, program, "mehl_soup_redis_connected")
+        pool.until_not_ready(program, "mehl_soup_redis_connected")
     holds("all programs live", lambda: all(one.is_alive() for one in programs), seconds)
     for program in programs:
         assert pool.readiness(program)[0] == 503, pool.readiness(program)
@@ -124,16 +117,6 @@ def test_redis_has_another_password(new_pool, redis, tmp_path):
     assert_waited_out(pool, sweep, seconds=1)
     write_secret(secrets, "redis-url", f"redis://:second@127.0.0.1:{redis.port}/", "second")
     assert_goes_on(pool, sweep)
-
-
-def write_secret(folder, name, text, version):
-    """As Kubernetes does: the name is a link into a folder that is replaced as a whole."""
-    (folder / version).mkdir(parents=True)
-    (folder / version / name).write_text(f"{text}\n")
-    (folder / "..new").symlink_to(version)
-    os.replace(folder / "..new", folder / "..data")
-    if not (folder / name).is_symlink():
-        (folder / name).symlink_to(f"..data/{name}")
 
 
 @pytest.mark.parametrize("right", ["evalsha", "@write", "@all"])
