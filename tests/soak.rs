@@ -351,7 +351,7 @@ async fn soak(seconds: u64) {
         }
         if soak.real.is_some() && matches!(soak.open_real(&real_store).await, Ok(open) if open < REAL_BUSY) {
             soak = tokio::task::spawn_blocking(move || {
-                drop(soak.real.as_mut().map(Real::submit));
+                soak.real.as_mut().is_some_and(Real::submit);
                 soak
             })
             .await

@@ -9,12 +9,14 @@ use tokio::time::timeout;
 use super::Format;
 use super::exit::{Exit, say};
 use crate::config::{Config, ConfigArgs};
-use crate::store::{Redis, Store, StoreError};
+use crate::store::{Redis, RedisSettings, Store, StoreError};
 use crate::task::is_id;
 use crate::untrusted::printable;
 
 /// Longest time for everything: the largest sweeps take a second each.
 const PATIENCE: Duration = Duration::from_secs(600);
+/// Longest wait for one answer.
+const STEP_PATIENCE: Duration = Duration::from_secs(120);
 /// Tasks that are removed in one step.
 const STEP: usize = 500;
 
@@ -24,7 +26,7 @@ pub struct DoctorArgs {
     /// Sweeps to examine; without any, all of them, and what belongs to no single sweep
     #[arg(value_parser = sweep)]
     sweeps: Vec<String>,
-    /// Mend what is found. Tasks keep their states and their workers; a task whose own record is damaged fails. Schedulers and workers may go on
+    /// Mend what is found. Redis answers nobody else while one sweep is examined. Tasks keep their states and their workers; a task whose own record is damaged fails. Schedulers and workers may go on
     /// meanwhile
     #[arg(long)]
     repair: bool,
@@ -58,7 +60,8 @@ pub(super) fn doctor(args: &DoctorArgs) -> Exit {
         Err(error) => return Exit::Usage.say(error),
     };
     let settings = match config.redis_settings() {
-        Ok(settings) => settings,
+        // A large sweep is examined in one step, which may take longer than any other answer.
+        Ok(settings) => RedisSettings { timeout: settings.timeout.max(STEP_PATIENCE), ..settings },
         Err(error) => return Exit::Usage.say(error),
     };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {

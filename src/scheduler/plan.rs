@@ -28,9 +28,9 @@ impl PlanSettings {
         }
     }
 
-    /// Most tickets that may be on their way to so many workers.
+    /// Most tickets that may be on their way to so many workers. At least one: without a task that can be taken, an autoscaler would start no worker.
     pub fn window(&self, workers: usize) -> usize {
-        self.window_per_worker.saturating_mul(workers).saturating_add(self.window_extra)
+        self.window_per_worker.saturating_mul(workers).saturating_add(self.window_extra).max(1)
     }
 }
 

@@ -15,7 +15,9 @@ use super::watch::Watch;
 use crate::logging::task_span;
 use crate::queue::{Delivery, QueueError, Subscription, TicketQueue};
 use crate::retry::{Faults, pauses};
-use crate::store::{ClaimAnswer, Claimant, Claimed, Onward, Order, Stage, Store, StoreError, SweepRecord};
+use crate::store::{
+    ClaimAnswer, Claimant, Claimed, Held, Hold, Letting, Onward, Order, Stage, Store, StoreError, SweepRecord,
+};
 use crate::task::{TaskState, Ticket};
 
 /// Waits before something that did not work is tried again.
@@ -86,7 +88,7 @@ impl<S: Store, Q: TicketQueue> Worker<'_, S, Q> {
                 Err(error) => break Err(error),
             };
             tasks += 1;
-            let key = claimed.hold.key.clone();
+            let (key, hold) = (claimed.hold.key.clone(), claimed.hold.clone());
             let span = task_span(&key, claimed.attempts);
             span.in_scope(|| self.watch.claimed(&claimed));
             let attempt = Attempt {
@@ -101,6 +103,9 @@ impl<S: Store, Q: TicketQueue> Worker<'_, S, Q> {
                     .await;
             span.in_scope(|| self.watch.ended(&key, &ended));
             let stalled = matches!(ended, Ended::Stalled(_));
+            if ended == Ended::Orphaned {
+                self.give_back(&hold).await;
+            }
             if let Ended::LetGo(Onward::Queued(ticket)) | Ended::Stalled(Some(Onward::Queued(ticket))) = ended {
                 self.publish(&ticket).await;
             }
@@ -187,10 +192,11 @@ impl<S: Store, Q: TicketQueue> Worker<'_, S, Q> {
                     drop(delivery.put_back().await);
                     return Ok(Heard::Nothing);
                 }
-                // Another worker would read no more of it. The scheduler sets the task aside.
+                // Another worker would read no more of it. The ticket is not at fault, so it is no dead letter: the scheduler publishes it again after a
+                // while, and sets a sweep aside whose record is damaged.
                 Some(Err(error)) => {
                     self.watch.say(&format!("the task {} cannot be claimed: {error}", ticket.task_id));
-                    drop(delivery.refuse().await);
+                    drop(delivery.ack().await);
                 }
                 Some(Ok(ClaimAnswer::Claimed(claimed))) => return Ok(Heard::Task(claimed, delivery)),
                 Some(Ok(ClaimAnswer::Refused(why))) => {
@@ -225,6 +231,22 @@ impl<S: Store, Q: TicketQueue> Worker<'_, S, Q> {
         }
         if let Err(error) = self.store.confirmed(&published.confirmed).await {
             self.watch.say(&error.to_string());
+        }
+    }
+
+    /// Gives a task back that was given up because the store was not there: without it, nothing else can be done either. Where another worker has the task by
+    /// then, this writes nothing.
+    async fn give_back(&self, hold: &Hold) {
+        let (mut faults, mut delays) = (Faults::default(), pauses(PAUSE, LONGEST_PAUSE));
+        loop {
+            match self.store.release(hold, &Letting::Preempted).await {
+                Ok(Held::Yes(Onward::Queued(ticket))) => return self.publish(&ticket).await,
+                Err(error) if error.is_retryable() => faults.met(&error, |fault| self.watch.say(fault)),
+                _ => return,
+            }
+            if self.pause(delays.next()).await {
+                return;
+            }
         }
     }
 
