@@ -81,7 +81,7 @@ async fn many_readers_of_a_large_sweep_take_little_memory() {
     let settings = settings(redis.url());
     let mut command = Command::new(env!("CARGO_BIN_EXE_mehl-soup"));
     command.args(["serve", "--listen", &address]).env_clear().env("MEHL_SOUP__REDIS__URL", redis.url());
-    command.env("MEHL_SOUP__REDIS__INSTALLATION", &settings.installation);
+    command.env("MEHL_SOUP__INSTALLATION", &settings.installation);
     // No broker is needed to read.
     command.env("MEHL_SOUP__AMQP__URL", format!("amqp://127.0.0.1:{}/", free_port()));
     let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
