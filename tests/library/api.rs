@@ -484,7 +484,9 @@ async fn lists_come_in_pages() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn probes_and_metrics() {
-    let service = Service::in_memory().await;
+    // Each probe asks store and broker anew.
+    let settings = ApiSettings { probe_age: Duration::ZERO, ..ApiSettings::default() };
+    let service = Service::start(Memory::default(), InProcess::default(), None, settings).await;
     service.store.beat("w1", Duration::from_secs(60), r#"{"device":"cuda:0"}"#).await.unwrap();
     service.store.beat("w2", Duration::from_secs(60), "no JSON").await.unwrap();
     let workers = json!([{"name": "w1", "about": {"device": "cuda:0"}}, {"name": "w2", "about": "no JSON"}]);

@@ -36,7 +36,7 @@ impl Format {
 }
 
 /// Deepest nesting of lists and tables. Trees are walked and dropped by recursion, so hostile depth would overflow the stack.
-const DEEPEST: usize = 64;
+pub(super) const DEEPEST: usize = 64;
 
 /// Reads a text; `None` if it cannot be, with the reasons added to `faults`.
 pub(super) fn read(text: &str, format: Format, faults: &Faults) -> Option<Node> {
@@ -68,7 +68,7 @@ fn read_json(text: &str, faults: &Faults) -> Option<Node> {
         return Some(node);
     }
     // Faults of a tree without places are told without them.
-    match json::read(text, DEEPEST) {
+    match json::read(text) {
         Ok(node) => Some(node),
         Err(error) => refuse(place_of(&error), "cannot use this JSON", &error),
     }
@@ -316,7 +316,7 @@ mod tests {
         assert!(refusal("{\"a\": 1,}", Format::Json).starts_with("x:1:9: not JSON"));
         assert!(refusal("a: 1", Format::Json).contains("not JSON"));
         let twice = refusal("{\"a\": 1,\n \"a\": 2}", Format::Json);
-        assert_eq!(twice, "x:2:4: cannot use this JSON: the key `a` is given twice");
+        assert_eq!(twice, "x:2:4: cannot use this JSON: duplicate key `a`");
     }
 
     /// What JSON has and YAML has not. Programs write it: Python does by default.

@@ -6,15 +6,16 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
+use super::document::DEEPEST;
 use super::node::{Entry, Node, Value};
 
-/// Reads a text of JSON whose lists and tables are nested at most `deepest` deep.
+/// Reads a text of JSON.
 ///
 /// # Errors
-/// If it is not JSON, has a key twice in a table, or is nested deeper.
-pub(super) fn read(text: &str, deepest: usize) -> serde_json::Result<Node> {
+/// If it is not JSON, has a key twice in a table, or is nested more than [`DEEPEST`] deep.
+pub(super) fn read(text: &str) -> serde_json::Result<Node> {
     let mut reader = serde_json::Deserializer::from_str(text);
-    let node = Tree { left: deepest }.deserialize(&mut reader)?;
+    let node = Tree { left: DEEPEST }.deserialize(&mut reader)?;
     reader.end()?;
     Ok(node)
 }
@@ -27,8 +28,8 @@ struct Tree {
 
 impl Tree {
     fn inner<E: Error>(self) -> Result<Self, E> {
-        let left = self.left.checked_sub(1).ok_or_else(|| E::custom("lists and tables are nested too deep"))?;
-        Ok(Self { left })
+        let deeper = || E::custom(format!("lists and tables are nested more than {DEEPEST} deep"));
+        Ok(Self { left: self.left.checked_sub(1).ok_or_else(deeper)? })
     }
 }
 
@@ -84,7 +85,7 @@ impl<'de> Visitor<'de> for Tree {
         let (inner, mut entries, mut keys) = (self.inner()?, Vec::new(), HashSet::new());
         while let Some(key) = table.next_key::<String>()? {
             if !keys.insert(key.clone()) {
-                return Err(A::Error::custom(format!("the key `{}` is given twice", key.escape_debug())));
+                return Err(A::Error::custom(format!("duplicate key `{}`", key.escape_debug())));
             }
             let node = table.next_value_seed(inner)?;
             entries.push(Entry { key, place: None, node });
