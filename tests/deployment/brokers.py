@@ -19,15 +19,35 @@ class Authority:
 
     def __init__(self, folder, names):
         folder.mkdir()
-        (folder / "extensions").write_text("subjectAltName=IP:127.0.0.1," + ",".join(f"DNS:{name}" for name in names) + "\nbasicConstraints=CA:FALSE\n")
+        (folder / "extensions").write_text(
+            "subjectAltName=IP:127.0.0.1,"
+            + ",".join(f"DNS:{name}" for name in names)
+            + "\nbasicConstraints=CA:FALSE\n"
+        )
         new_key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
         for command in (
-            ["req", "-x509", *new_key, "-keyout", "ca.key", "-out", "ca.pem", "-days", "2", "-subj", "/CN=authority"],
+            [
+                "req",
+                "-x509",
+                *new_key,
+                "-keyout",
+                "ca.key",
+                "-out",
+                "ca.pem",
+                "-days",
+                "2",
+                "-subj",
+                "/CN=authority",
+            ],
             ["req", *new_key, "-keyout", "key.pem", "-out", "request.pem", "-subj", "/CN=server"],
             "x509 -req -in request.pem -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile extensions -out certificate.pem".split(),
         ):
             subprocess.run(["openssl", *command], cwd=folder, check=True, capture_output=True)
-        self.ca, self.certificate, self.key = folder / "ca.pem", folder / "certificate.pem", folder / "key.pem"
+        self.ca, self.certificate, self.key = (
+            folder / "ca.pem",
+            folder / "certificate.pem",
+            folder / "key.pem",
+        )
 
 
 def redis_rules(installation):
@@ -44,12 +64,20 @@ def redis(machine, folder, lines, authority=None):
     config = [f"dir {folder}", f"bind {host}", f"port {port}", 'save ""', *lines]
     if authority:
         _, tls = machine.address("127.0.0.1", 6380)
-        config += [f"tls-port {tls}", f"tls-cert-file {authority.certificate}", f"tls-key-file {authority.key}"]
+        config += [
+            f"tls-port {tls}",
+            f"tls-cert-file {authority.certificate}",
+            f"tls-key-file {authority.key}",
+        ]
         config += [f"tls-ca-cert-file {authority.ca}", "tls-auth-clients no"]
     (folder / "redis.conf").write_text("\n".join(config) + "\n")
     program = shutil.which("redis-server")
     assert program, "redis-server: not found; make setup-servers installs it"
-    with servers.running([program, str(folder / "redis.conf")], {}, lambda: servers.answer(port, b"PING\r\nQUIT\r\n", 1, host)):
+    with servers.running(
+        [program, str(folder / "redis.conf")],
+        {},
+        lambda: servers.answer(port, b"PING\r\nQUIT\r\n", 1, host),
+    ):
         yield
 
 
@@ -73,11 +101,19 @@ def _definitions():
     for installation, name in USERS.items():
         rules = rabbitmq_rules(installation)
         for vhost in ["/", *VHOSTS]:
-            permissions.append({"user": name, "vhost": vhost, "configure": rules, "write": rules, "read": rules})
+            permissions.append(
+                {"user": name, "vhost": vhost, "configure": rules, "write": rules, "read": rules}
+            )
     for name, password in HAS_EVERYTHING.items():
         users.append({"name": name, "password": password, "tags": "administrator"})
         permissions.append({"user": name, "vhost": "/", **everything})
-    return json.dumps({"vhosts": [{"name": name} for name in ["/", *VHOSTS]], "users": users, "permissions": permissions})
+    return json.dumps(
+        {
+            "vhosts": [{"name": name} for name in ["/", *VHOSTS]],
+            "users": users,
+            "permissions": permissions,
+        }
+    )
 
 
 @contextlib.contextmanager

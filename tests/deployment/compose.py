@@ -26,8 +26,15 @@ def merged(*names):
 
 def _over(below, above):
     if isinstance(below, dict) and isinstance(above, dict):
-        return {key: _over(below[key], above[key]) if key in below and key in above else {**below, **above}[key] for key in {**below, **above}}
-    assert not (isinstance(below, list) and isinstance(above, list)), "the test does not merge lists"
+        return {
+            key: _over(below[key], above[key])
+            if key in below and key in above
+            else {**below, **above}[key]
+            for key in {**below, **above}
+        }
+    assert not (isinstance(below, list) and isinstance(above, list)), (
+        "the test does not merge lists"
+    )
     return above
 
 
@@ -37,7 +44,14 @@ class Project:
     `data` is the folder that a user names by MEHL_SOUP_DATA, in place of the empty one of the repository."""
 
     def __init__(self, file, machine, folder, images, data):
-        self.file, self.services, self.machine, self.folder, self.images, self.data = file, file["services"], machine, folder, images, data
+        self.file, self.services, self.machine, self.folder, self.images, self.data = (
+            file,
+            file["services"],
+            machine,
+            folder,
+            images,
+            data,
+        )
         # A network of this machine: names of services are its addresses.
         self.hosts = dict.fromkeys(self.services, "127.0.0.1")
 
@@ -45,7 +59,12 @@ class Project:
         """Lines of configuration of the service redis: its flags."""
         program, *flags = self.services["redis"]["command"]
         assert program == "valkey-server"
-        return " ".join(shlex.quote(flag) for flag in flags).replace(" --", "\n--").replace("--", "").splitlines()
+        return (
+            " ".join(shlex.quote(flag) for flag in flags)
+            .replace(" --", "\n--")
+            .replace("--", "")
+            .splitlines()
+        )
 
     def user_of_rabbitmq(self):
         """Name and password of the user that the image makes."""
@@ -108,5 +127,3 @@ class Project:
                     made.chmod(mode)
                     os.chown(made, owner, owner)
         return made
-
-

@@ -24,7 +24,9 @@ class Host:
 
     def put(self, name, text):
         """A file in the folder to work in."""
-        (self.home / name).write_text(self.machine.text(adapt.device(text), self.mounts, self.hosts))
+        (self.home / name).write_text(
+            self.machine.text(adapt.device(text), self.mounts, self.hosts)
+        )
 
     def give(self, path, text):
         """A file with a secret, anywhere: only root and the programs' group can read it."""
@@ -44,7 +46,12 @@ class Host:
         return Container(
             name=name or self.name,
             command=[adapt.device(word) for word in words],
-            environment={"PATH": self.image.environment["PATH"], "HOME": HOME, **self.machine.defaults, **self.variables},
+            environment={
+                "PATH": self.image.environment["PATH"],
+                "HOME": HOME,
+                **self.machine.defaults,
+                **self.variables,
+            },
             mounts=[*self.image.mounts, *self.mounts],
             hosts=self.hosts,
             user=self.image.user,
@@ -61,7 +68,9 @@ def files_of(text):
     for section, values in tomllib.loads(text).items():
         for key, value in values.items() if isinstance(values, dict) else ():
             if key.endswith("_file"):
-                comment = re.search(rf'^{key} = "{re.escape(value)}"\s+# (.*)$', _section(text, section), re.M)
+                comment = re.search(
+                    rf'^{key} = "{re.escape(value)}"\s+# (.*)$', _section(text, section), re.M
+                )
                 found[f"{section}.{key}"] = (value, comment and comment[1])
     return found
 

@@ -21,13 +21,18 @@ class Cluster:
         self.objects, self.machine, self.folder, self.images = objects, machine, folder, images
         self.contents = contents
         self.hosts = {**hosts, **_services(objects)}
-        self.secrets = {name: {key: text.encode() for key, text in data.items()} for name, data in secrets.items()}
+        self.secrets = {
+            name: {key: text.encode() for key, text in data.items()}
+            for name, data in secrets.items()
+        }
         self.maps = {}
         for one in objects:
             name = one["metadata"]["name"]
             if one["kind"] == "Secret":
                 data = {key: base64.b64decode(text) for key, text in one.get("data", {}).items()}
-                self.secrets[name] = data | {key: text.encode() for key, text in one.get("stringData", {}).items()}
+                self.secrets[name] = data | {
+                    key: text.encode() for key, text in one.get("stringData", {}).items()
+                }
             elif one["kind"] == "ConfigMap":
                 self.maps[name] = {key: text.encode() for key, text in one["data"].items()}
 
@@ -44,8 +49,13 @@ class Cluster:
             groups.append(context["fsGroup"])
         return Container(
             name=name,
-            command=one.get("command", image.entrypoint) + one.get("args", [] if "command" in one else image.command),
-            environment={**image.environment, **_given_by_kubernetes(name), **self._environment(one)},
+            command=one.get("command", image.entrypoint)
+            + one.get("args", [] if "command" in one else image.command),
+            environment={
+                **image.environment,
+                **_given_by_kubernetes(name),
+                **self._environment(one),
+            },
             mounts=[*image.mounts, *mounts],
             hosts=self.hosts,
             user=context.get("runAsUser", image.user),
@@ -61,16 +71,29 @@ class Cluster:
         found = {}
         for source in one.get("envFrom", []):
             assert set(source) == {"configMapRef"}, source
-            found.update({key: text.decode() for key, text in self.maps[source["configMapRef"]["name"]].items()})
+            found.update(
+                {
+                    key: text.decode()
+                    for key, text in self.maps[source["configMapRef"]["name"]].items()
+                }
+            )
         for variable in one.get("env", []):
             source = variable.get("valueFrom", {"value": variable.get("value")})
             match source:
                 case {"value": str(value)}:
                     found[variable["name"]] = value
-                case {"resourceFieldRef": {"resource": resource, "divisor": divisor, "containerName": container}}:
+                case {
+                    "resourceFieldRef": {
+                        "resource": resource,
+                        "divisor": divisor,
+                        "containerName": container,
+                    }
+                }:
                     kind, key = resource.split(".", 1)
                     assert container == one["name"]
-                    found[variable["name"]] = str(math.ceil(quantity(one["resources"][kind][key]) / quantity(divisor)))
+                    found[variable["name"]] = str(
+                        math.ceil(quantity(one["resources"][kind][key]) / quantity(divisor))
+                    )
                 case _:
                     raise AssertionError(f"the test does not know a variable's source {source}")
         return found
@@ -85,12 +108,24 @@ class Cluster:
         for mount in one["volumeMounts"]:
             volume = volumes[mount["name"]]
             folder, keys = self._volume(volume, pod, self.folder / "volumes" / name / mount["name"])
-            found.append(Mount(folder / mount.get("subPath", ""), places[mount["name"]], mount.get("readOnly", False)))
+            found.append(
+                Mount(
+                    folder / mount.get("subPath", ""),
+                    places[mount["name"]],
+                    mount.get("readOnly", False),
+                )
+            )
             texts += [(folder, keys)] if keys else []
         # Once all places are known, since a file may name any of them.
         image = self.images[re.search(r"mehl-soup-(scheduler|worker)[:@]", one["image"])[1]]
         for folder, keys in texts:
-            _write(folder, keys, lambda text: self.machine.text(text, [*image.mounts, *found, *self._elsewhere()], self.hosts))
+            _write(
+                folder,
+                keys,
+                lambda text: self.machine.text(
+                    text, [*image.mounts, *found, *self._elsewhere()], self.hosts
+                ),
+            )
         return found
 
     def _elsewhere(self):
@@ -99,16 +134,23 @@ class Cluster:
         for mount in helm.container(pod)["volumeMounts"]:
             if mount["name"].startswith("input-"):
                 (volume,) = [one for one in pod["volumes"] if one["name"] == mount["name"]]
-                yield Mount(self._volume(volume, pod, None)[0] / mount.get("subPath", ""), mount["mountPath"])
+                yield Mount(
+                    self._volume(volume, pod, None)[0] / mount.get("subPath", ""),
+                    mount["mountPath"],
+                )
         yield from self.images["worker"].mounts
 
     def _volume(self, volume, pod, folder):
         """The folder of a volume, and for Secrets and ConfigMaps its files: content and mode by path."""
         match {key: value for key, value in volume.items() if key != "name"}:
             case {"secret": source}:
-                return folder, _items(self.secrets[source["secretName"]], source, source.get("defaultMode", 0o644))
+                return folder, _items(
+                    self.secrets[source["secretName"]], source, source.get("defaultMode", 0o644)
+                )
             case {"configMap": source}:
-                return folder, _items(self.maps[source["name"]], source, source.get("defaultMode", 0o644))
+                return folder, _items(
+                    self.maps[source["name"]], source, source.get("defaultMode", 0o644)
+                )
             case {"projected": projected}:
                 files = {}
                 for source in projected["sources"]:
@@ -175,7 +217,12 @@ def _services(objects):
         if one["kind"] == "Service":
             name, space = one["metadata"]["name"], one["metadata"]["namespace"]
             address = "127.0.0.2" if "rabbitmq" in name or "valkey" in name else "127.0.0.1"
-            names.update({name + end: address for end in ("", f".{space}", f".{space}.svc", f".{space}.svc.cluster.local")})
+            names.update(
+                {
+                    name + end: address
+                    for end in ("", f".{space}", f".{space}.svc", f".{space}.svc.cluster.local")
+                }
+            )
     return names
 
 

@@ -8,7 +8,7 @@ import urllib.request
 from container import PATIENCE, Process, until
 
 # Longest time of a small sweep.
-SWEEP = 180
+SWEEP = 300
 
 
 class Pool:
@@ -25,14 +25,20 @@ class Pool:
             one.kill()
 
     def start(self, container):
-        process = Process(self.machine, container, self.folder / "containers" / f"{len(self.processes)}-{container.name}")
+        process = Process(
+            self.machine,
+            container,
+            self.folder / "containers" / f"{len(self.processes)}-{container.name}",
+        )
         self.processes.append(process)
         return process
 
     def run(self, container, seconds=SWEEP, beside=()):
         """Starts a container that ends, and gives what it wrote to stdout. Those beside it must live as long."""
         process = self.start(container)
-        until(f"end of {container.name}", lambda: process.process.poll() is not None, beside, seconds)
+        until(
+            f"end of {container.name}", lambda: process.process.poll() is not None, beside, seconds
+        )
         return process.ends_well()
 
     def ask(self, port, path, token=None):
@@ -76,7 +82,9 @@ class Pool:
 
         for one in until(f"end of sweeps {names}", ended, processes, SWEEP):
             logs = "\n".join(process.said() for process in processes)
-            assert one["outcome"] == "done" and set(one["counts"]) <= {"succeeded", "pruned"}, f"{one}\n{logs}"
+            assert one["outcome"] == "done" and set(one["counts"]) <= {"succeeded", "pruned"}, (
+                f"{one}\n{logs}"
+            )
 
 
 @contextlib.contextmanager

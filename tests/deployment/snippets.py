@@ -33,7 +33,9 @@ def _read():
     for page in PAGES:
         text = (helm.ROOT / page).read_text()
         for found in re.finditer(r"^( *)```(\w*)\n(.*?)^\1```$", text, re.M | re.S):
-            yield Snippet(page, text[: found.start()].count("\n") + 1, found[2], textwrap.dedent(found[3]))
+            yield Snippet(
+                page, text[: found.start()].count("\n") + 1, found[2], textwrap.dedent(found[3])
+            )
 
 
 ALL = list(_read())
@@ -43,7 +45,11 @@ USED = set()
 
 def block(page, start):
     """The one snippet of a page that has a line which begins so."""
-    found = [one for one in ALL if one.page == page and re.search(rf"^{re.escape(start)}", one.text, re.M)]
+    found = [
+        one
+        for one in ALL
+        if one.page == page and re.search(rf"^{re.escape(start)}", one.text, re.M)
+    ]
     assert len(found) == 1, f"{page}: {len(found)} snippets have a line that begins with {start}"
     USED.add(found[0])
     return found[0]
@@ -55,8 +61,16 @@ def kind(snippet):
     Fails on TOML and YAML that is none of them."""
     match snippet.language:
         case "toml" | "yaml":
-            keys = set(tomllib.loads(snippet.text) if snippet.language == "toml" else yaml.safe_load(snippet.text))
-            kinds = {"configuration": CONFIGURATION, "specification": SPECIFICATION, "values": VALUES}
+            keys = set(
+                tomllib.loads(snippet.text)
+                if snippet.language == "toml"
+                else yaml.safe_load(snippet.text)
+            )
+            kinds = {
+                "configuration": CONFIGURATION,
+                "specification": SPECIFICATION,
+                "values": VALUES,
+            }
             if snippet.language == "yaml":
                 # Nearly all keys of a configuration are values of the chart too. On the pages, it is TOML.
                 del kinds["configuration"]
