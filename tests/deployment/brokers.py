@@ -1,4 +1,5 @@
-"""Redis and RabbitMQ of this machine, as the deployments of others have them: with users that may do what the docs name, and with TLS."""
+"""Redis and RabbitMQ of this machine, as the deployments of others have them: with users that may
+do what the docs name, and with TLS."""
 
 import contextlib
 import json
@@ -40,7 +41,13 @@ class Authority:
                 "/CN=authority",
             ],
             ["req", *new_key, "-keyout", "key.pem", "-out", "request.pem", "-subj", "/CN=server"],
-            "x509 -req -in request.pem -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile extensions -out certificate.pem".split(),
+            [
+                *"x509 -req -in request.pem -CA ca.pem -CAkey ca.key -CAcreateserial -days 2".split(),
+                "-extfile",
+                "extensions",
+                "-out",
+                "certificate.pem",
+            ],
         ):
             subprocess.run(["openssl", *command], cwd=folder, check=True, capture_output=True)
         self.ca, self.certificate, self.key = (
@@ -58,7 +65,8 @@ def redis_rules(installation):
 
 @contextlib.contextmanager
 def redis(machine, folder, lines, authority=None):
-    """Redis with lines of configuration, on the default port; with an authority on 6380 too, over TLS."""
+    """Redis with lines of configuration, on the default port; with an authority on 6380 too, over
+    TLS."""
     folder.mkdir()
     host, port = machine.address("127.0.0.1", 6379)
     config = [f"dir {folder}", f"bind {host}", f"port {port}", 'save ""', *lines]
@@ -81,9 +89,11 @@ def redis(machine, folder, lines, authority=None):
         yield
 
 
-# Users of RabbitMQ, by installation: each may do what docs/kubernetes.md says that an installation's user needs.
+# Users of RabbitMQ, by installation: each may do what docs/kubernetes.md says that an
+# installation's user needs.
 USERS = {"soups.soup-mehl-soup": "chart", "team-a": "team-a", "mehl-soup": "soup"}
-# Administrators with their passwords: as the image of RabbitMQ makes one for the compose file, and as a new RabbitMQ has it.
+# Administrators with their passwords: as the image of RabbitMQ makes one for the compose file, and
+# as a new RabbitMQ has it.
 HAS_EVERYTHING = {"mehl-soup": "mehl-soup", "guest": "guest"}
 VHOSTS = [f"pool-{number}" for number in range(40)]
 
@@ -126,7 +136,9 @@ def rabbitmq(machine, folder, authority):
     (folder / "rabbitmq.conf").write_text(
         f"load_definitions = {folder / 'definitions.json'}\n"
         "disk_free_limit.absolute = 1MB\nloopback_users = none\n"
-        f"listeners.ssl.1 = {tls[0]}:{tls[1]}\nssl_options.certfile = {authority.certificate}\nssl_options.keyfile = {authority.key}\n"
+        f"listeners.ssl.1 = {tls[0]}:{tls[1]}\n"
+        f"ssl_options.certfile = {authority.certificate}\n"
+        f"ssl_options.keyfile = {authority.key}\n"
     )
     with servers.rabbitmq_node(folder, folder / "rabbitmq.conf", host, port):
         yield

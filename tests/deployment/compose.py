@@ -5,18 +5,17 @@ import re
 import shlex
 import shutil
 
-import yaml
-
 import adapt
-import brokers
 import helm
+import yaml
 from container import Container, Mount
 
 DOCKER = helm.ROOT / "docker"
 
 
 def merged(*names):
-    """Compose files laid over each other, as by `docker compose -f A -f B`, with the variables of nobody's environment."""
+    """Compose files laid over each other, as by `docker compose -f A -f B`, with the variables of
+    nobody's environment."""
     found = {}
     for name in names:
         text = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", (DOCKER / name).read_text())
@@ -41,7 +40,8 @@ def _over(below, above):
 class Project:
     """The services of a compose file.
 
-    `data` is the folder that a user names by MEHL_SOUP_DATA, in place of the empty one of the repository."""
+    `data` is the folder that a user names by MEHL_SOUP_DATA, in place of the empty one of the
+    repository."""
 
     def __init__(self, file, machine, folder, images, data):
         self.file, self.services, self.machine, self.folder, self.images, self.data = (
@@ -72,7 +72,8 @@ class Project:
         return environment["RABBITMQ_DEFAULT_USER"], environment["RABBITMQ_DEFAULT_PASS"]
 
     def container(self, name, arguments=None, command=None):
-        """The container of a service; `arguments` as of `docker compose run`, `command` as of `docker compose exec`."""
+        """The container of a service; `arguments` as of `docker compose run`, `command` as of
+        `docker compose exec`."""
         one = self.services[name]
         image = self.images[re.search(r"mehl-soup-(scheduler|worker):", one["image"])[1]]
         assert one["cap_drop"] == ["ALL"] and one["security_opt"] == ["no-new-privileges:true"]

@@ -12,8 +12,9 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "cha
 import brokers
 import helm
 import machine as machines
-import zoo
 from container import Image
+
+import zoo
 
 # Before anything else: it changes the network of this process.
 MACHINE = machines.machine()
@@ -39,7 +40,7 @@ def programs():
     ).resolve()
     for name in ("mehl-soup", "mehl-soup-worker"):
         assert (folder / name).exists(), (
-            f"{folder / name}: not found; run make build, or name a folder by MEHL_SOUP_TEST_PROGRAMS"
+            f"{folder / name}: not found; run make build, or set MEHL_SOUP_TEST_PROGRAMS"
         )
     return folder
 

@@ -82,7 +82,7 @@ class Image:
                     )
                 else:
                     assert source == "/opt/demo", (
-                        f"docker/{name}.Dockerfile copies {source}: the test does not know what it holds"
+                        f"docker/{name}.Dockerfile copies {source}, which no test knows"
                     )
                     self.mounts.append(Mount(demo, target))
 
@@ -135,7 +135,8 @@ class Process:
         assert code is None, f"{self.name} ended with {code}\n{self.said()}"
 
     def is_asked_to_end(self, seconds):
-        """SIGTERM, as an engine sends it, and the good end that the program owes within the grace period."""
+        """SIGTERM, as an engine sends it, and the good end that the program owes within the grace
+        period."""
         self.lives()
         self.process.send_signal(signal.SIGTERM)
         self.ends_well(seconds)

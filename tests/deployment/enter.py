@@ -1,6 +1,8 @@
-"""Becomes a container's process: `python enter.py FILE`, where FILE is the JSON that machine.Namespaces writes.
+"""Becomes a container's process: `python enter.py FILE`, where FILE is the JSON that
+machine.Namespaces writes.
 
-The process gets a mount namespace and a root folder of its own, the container's user and groups, and dies with the tests."""
+The process gets a mount namespace and a root folder of its own, the container's user and groups,
+and dies with the tests."""
 
 import ctypes
 import json
@@ -35,7 +37,8 @@ def mount(source, target, kind, flags):
 
 
 def bind(source, target, read_only):
-    """Shows a file or folder of this machine in the container's root, with all that is mounted below it."""
+    """Shows a file or folder of this machine in the container's root, with all that is mounted
+    below it."""
     target.parent.mkdir(parents=True, exist_ok=True)
     if os.path.isdir(source):
         target.mkdir(exist_ok=True)

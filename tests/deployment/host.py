@@ -1,4 +1,5 @@
-"""A machine of somebody who follows the docs by hand: programs on the path, a folder to work in, files where a configuration names them."""
+"""A machine of somebody who follows the docs by hand: programs on the path, a folder to work in,
+files where a configuration names them."""
 
 import os
 import re
@@ -11,7 +12,8 @@ HOME = "/home/soup"
 
 
 class Host:
-    """`name` is the machine's; `hosts` are the names that it knows, `mounts` its folders with data."""
+    """`name` is the machine's; `hosts` are the names that it knows, `mounts` its folders with
+    data."""
 
     def __init__(self, name, machine, folder, images, hosts, mounts):
         self.name, self.machine, self.hosts, self.image = name, machine, hosts, images["worker"]
@@ -63,7 +65,8 @@ class Host:
 
 
 def files_of(text):
-    """Paths of the files that a configuration names, by key such as `redis.url_file`, each with the comment behind it."""
+    """Paths of the files that a configuration names, by key such as `redis.url_file`, each with the
+    comment behind it."""
     found = {}
     for section, values in tomllib.loads(text).items():
         for key, value in values.items() if isinstance(values, dict) else ():

@@ -1,4 +1,5 @@
-"""The chart, rendered, and every part of it started: scheduler, workers, Jobs that submit, and the test pod."""
+"""The chart, rendered, and every part of it started: scheduler, workers, Jobs that submit, and the
+test pod."""
 
 import contextlib
 import json
@@ -52,7 +53,8 @@ def secrets(values, vhost, authority):
 class Installation:
     """What `helm install` makes of values, as processes.
 
-    `redis_lines` is the configuration of Redis; without it, as docs/pool.md says that the installation's user needs."""
+    `redis_lines` is the configuration of Redis; without it, as docs/pool.md says that the
+    installation's user needs."""
 
     def __init__(self, values, machine, folder, images, zoos, broker, authority, redis_lines=None):
         self.values, self.machine, self.folder, self.authority = (
@@ -81,7 +83,8 @@ class Installation:
 
     @contextlib.contextmanager
     def servers(self):
-        """Redis and RabbitMQ of the quickstart with the chart's files, else a Redis of the tests' own (RabbitMQ is there)."""
+        """Redis and RabbitMQ of the quickstart with the chart's files, else a Redis of the tests'
+        own (RabbitMQ is there)."""
         if self.values.get("quickstart", {}).get("enabled"):
             (self.folder / "rabbitmq").mkdir()
             (self.folder / "valkey").mkdir()
@@ -97,7 +100,8 @@ class Installation:
                 yield
 
     def run(self, also=lambda pool, processes: None):
-        """Starts everything, waits until every sweep is done, and asks everything to end. `also` is called in between."""
+        """Starts everything, waits until every sweep is done, and asks everything to end. `also` is
+        called in between."""
         with self.servers(), Pool(self.machine, self.folder) as pool:
             scheduler = pool.start(self._container("Deployment", "-scheduler"))
             processes = [scheduler]
@@ -149,7 +153,8 @@ class Installation:
         self._service(kind, end, ports)
 
     def _service(self, kind, end, ports):
-        """Services lead to the port of the container, which is where the clients look in this network without proxies."""
+        """Services lead to the port of the container, which is where the clients look in this
+        network without proxies."""
         for service in (
             one
             for one in self.objects
@@ -174,7 +179,8 @@ class Installation:
         return pool.start(self.cluster.container(self.pods[name]["spec"], name.split("/")[1]))
 
     def _scale(self, pool):
-        """What KEDA does with a ScaledJob: it reads the load where the trigger says, and starts Jobs. Here one at a time."""
+        """What KEDA does with a ScaledJob: it reads the load where the trigger says, and starts
+        Jobs. Here one at a time."""
         if not self._once():
             return
         name = f"{helm.FULLNAME}-worker"

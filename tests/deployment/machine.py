@@ -2,13 +2,14 @@
 
 Two kinds, of which `machine()` takes the first that is possible:
 
-- `Namespaces`, as root: each container has a mount namespace with a root of its own (see enter.py), and all tests
-  share a network namespace, so that every port is free and every address is the one that chart, compose file and docs
-  name. What is not as on a node: the containers share one network and the machine's process ids, libraries of the
-  machine stand in for those of the image, and `env` for tini where tini is not installed.
-- `Paths`, for everyone else, or with MEHL_SOUP_DEPLOYMENT=paths: no root of its own. Paths that the container mounts,
-  and addresses, are replaced in its command, its environment and its files; see `Paths.text`. The user is the one who
-  runs the tests.
+- `Namespaces`, as root: each container has a mount namespace with a root of its own (see enter.py),
+  and all tests share a network namespace, so that every port is free and every address is the one
+  that chart, compose file and docs name. What is not as on a node: the containers share one network
+  and the machine's process ids, libraries of the machine stand in for those of the image, and `env`
+  for tini where tini is not installed.
+- `Paths`, for everyone else, or with MEHL_SOUP_DEPLOYMENT=paths: no root of its own. Paths that the
+  container mounts, and addresses, are replaced in its command, its environment and its files; see
+  `Paths.text`. The user is the one who runs the tests.
 """
 
 import ctypes
@@ -52,7 +53,8 @@ def machine():
 
 
 def _libraries(program):
-    """Folders of the libraries that a program loads from elsewhere than the system's folders: libtorch's."""
+    """Folders of the libraries that a program loads from elsewhere than the system's folders:
+    libtorch's."""
     listed = subprocess.run(["ldd", program], capture_output=True, text=True, check=True).stdout
     found = {os.path.normpath(os.path.dirname(path)) for path in re.findall(r"=> (/\S+)", listed)}
     return sorted(one for one in found if not one.startswith(("/lib", "/usr/lib")))
@@ -139,7 +141,8 @@ class Paths:
     """Containers with the paths of this machine; see the top of this file."""
 
     own_user = False
-    # The ports that the programs take where nothing else is said may not be free: they are replaced as well.
+    # The ports that the programs take where nothing else is said may not be free: they are replaced
+    # as well.
     defaults = {
         "MEHL_SOUP__SCHEDULER__LISTEN": f"{LOOPBACK}:7070",
         "MEHL_SOUP__WORKER__LISTEN": f"{LOOPBACK}:9464",

@@ -1,4 +1,5 @@
-"""Pods as the kubelet makes containers of them: variables, and volumes with the files, links and modes that Kubernetes gives them."""
+"""Pods as the kubelet makes containers of them: variables, and volumes with the files, links and
+modes that Kubernetes gives them."""
 
 import base64
 import math
@@ -7,15 +8,17 @@ import re
 import shutil
 
 import helm
-from container import Container, Image, Mount
+from container import Container, Mount
 
-# As Kubernetes names the folder that holds the files of a Secret or ConfigMap; the name tells the time of the update.
+# As Kubernetes names the folder that holds the files of a Secret or ConfigMap; the name tells the
+# time of the update.
 UPDATE = "..2026_11_29_00_00_00.123456789"
 SUFFIXES = {"": 1, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
 
 
 class Cluster:
-    """What is there besides the chart's objects: Secrets of others, and contents of volumes by claim name or path of a file server."""
+    """What is there besides the chart's objects: Secrets of others, and contents of volumes by
+    claim name or path of a file server."""
 
     def __init__(self, objects, secrets, contents, hosts, machine, folder, images):
         self.objects, self.machine, self.folder, self.images = objects, machine, folder, images
@@ -99,7 +102,8 @@ class Cluster:
         return found
 
     def _mounts(self, pod, one, name):
-        """The volumes of a pod, laid out below a folder of their own, as its container mounts them."""
+        """The volumes of a pod, laid out below a folder of their own, as its container mounts
+        them."""
         volumes = {volume["name"]: volume for volume in pod["volumes"]}
         used = [mount["name"] for mount in one["volumeMounts"]]
         assert set(used) == set(volumes), f"{name}: volumes and mounts differ"
@@ -141,7 +145,8 @@ class Cluster:
         yield from self.images["worker"].mounts
 
     def _volume(self, volume, pod, folder):
-        """The folder of a volume, and for Secrets and ConfigMaps its files: content and mode by path."""
+        """The folder of a volume, and for Secrets and ConfigMaps its files: content and mode by
+        path."""
         match {key: value for key, value in volume.items() if key != "name"}:
             case {"secret": source}:
                 return folder, _items(
@@ -164,7 +169,8 @@ class Cluster:
                 return folder, None
             case {"hostPath": {"type": kind}}:
                 folder.mkdir(parents=True, mode=0o755)
-                # The kubelet makes one that is not there, and it is root's. Others are made as docs/kubernetes.md says.
+                # The kubelet makes one that is not there, and it is root's. Others are made as
+                # docs/kubernetes.md says.
                 if kind == "Directory" and self.machine.own_user:
                     os.chown(folder, 10001, 10001)
                 return folder, None
@@ -199,7 +205,8 @@ def _items(data, source, mode):
 
 
 def _write(folder, files, text):
-    """Files as the kubelet writes them: links to a link to the folder of the update. They are root's."""
+    """Files as the kubelet writes them: links to a link to the folder of the update. They are
+    root's."""
     update = folder / UPDATE
     update.mkdir(parents=True)
     folder.chmod(0o1777)
@@ -211,7 +218,8 @@ def _write(folder, files, text):
 
 
 def _services(objects):
-    """Names of Services in the cluster's DNS. Its address is this machine's: there is no proxy, so ports have to be equal."""
+    """Names of Services in the cluster's DNS. Its address is this machine's: there is no proxy, so
+    ports have to be equal."""
     names = {}
     for one in objects:
         if one["kind"] == "Service":

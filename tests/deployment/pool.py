@@ -34,7 +34,8 @@ class Pool:
         return process
 
     def run(self, container, seconds=SWEEP, beside=()):
-        """Starts a container that ends, and gives what it wrote to stdout. Those beside it must live as long."""
+        """Starts a container that ends, and gives what it wrote to stdout. Those beside it must
+        live as long."""
         process = self.start(container)
         until(
             f"end of {container.name}", lambda: process.process.poll() is not None, beside, seconds
@@ -72,7 +73,8 @@ class Pool:
         return json.loads(body)["sweeps"]
 
     def all_succeed(self, names, processes, token=None, work=lambda: None):
-        """Waits until the sweeps of these names have ended, and demands that each of their tasks has succeeded or was pruned by
+        """Waits until the sweeps of these names have ended, and demands that each of their tasks
+        has succeeded or was pruned by
         a search. `work` is called again and again meanwhile."""
 
         def ended():

@@ -6,9 +6,8 @@ import textwrap
 import tomllib
 from dataclasses import dataclass
 
-import yaml
-
 import helm
+import yaml
 
 PAGES = ["README.md", *sorted(f"docs/{file.name}" for file in (helm.ROOT / "docs").glob("*.md"))]
 CONFIGURATION = {"installation", "log", "redis", "amqp", "scheduler", "worker", "client"}
@@ -56,7 +55,8 @@ def block(page, start):
 
 
 def kind(snippet):
-    """`configuration`, `specification`, `values`, `commands` of the programs or variables for them, or None for what concerns neither.
+    """`configuration`, `specification`, `values`, `commands` of the programs or variables for them,
+    or None for what concerns neither.
 
     Fails on TOML and YAML that is none of them."""
     match snippet.language:
@@ -72,7 +72,8 @@ def kind(snippet):
                 "values": VALUES,
             }
             if snippet.language == "yaml":
-                # Nearly all keys of a configuration are values of the chart too. On the pages, it is TOML.
+                # Nearly all keys of a configuration are values of the chart too. On the pages, it
+                # is TOML.
                 del kinds["configuration"]
             for name, known in kinds.items():
                 if keys <= known:

@@ -1,8 +1,8 @@
-"""From the chart to the process: each of the chart's ci values is rendered, and what is rendered is started."""
-
-import pytest
+"""From the chart to the process: each of the chart's ci values is rendered, and what is rendered is
+started."""
 
 import helm
+import pytest
 from installation import Installation
 
 CI = helm.ci_values()

@@ -1,13 +1,13 @@
-"""docker/compose.yaml and compose.gpu.yaml: the services are started as they say, and the commands of docs/kubernetes.md are run."""
+"""docker/compose.yaml and compose.gpu.yaml: the services are started as they say, and the commands
+of docs/kubernetes.md are run."""
 
 import re
 import shlex
 
-import pytest
-
 import brokers
 import compose
 import helm
+import pytest
 from pool import Pool
 
 GUIDE = (helm.ROOT / "docs" / "kubernetes.md").read_text()

@@ -6,21 +6,20 @@ import re
 import shutil
 import tomllib
 
-import pytest
-import yaml
-
 import brokers
 import helm
+import pytest
 import snippets
+import yaml
 from container import Mount, until
 from host import Host, files_of
 from installation import SERVERS, Installation
 from pool import Pool
 
 TOKEN = "a-token-of-the-tests"
-RABBITMQ = f"amqp://soup:{brokers.PASSWORD}@{SERVERS}:5672/"
 
-# Snippets that other tests use, or that show something that the programs do not read. Page and beginning of a line, and why.
+# Snippets that other tests use, or that show something that the programs do not read. Page and
+# beginning of a line, and why.
 ELSEWHERE = {
     ("README.md", "export PATH="): "finds the programs; the tests have them on the path",
     ("README.md", "mehl-soup demo --make-zoo"): "workers/tests/programs/make_zoo.rs",
@@ -77,12 +76,22 @@ def test_every_snippet_is_used_or_it_is_said_why_not():
 
 
 def sweep(roots, name="digits"):
-    """A small sweep; with one root it has the demo's folders, with two it is the first's zoo and the second's data."""
+    """A small sweep; with one root it has the demo's folders, with two it is the first's zoo and
+    the second's data."""
     zoo, data = (roots[0], roots[1]) if len(roots) == 2 else (f"{roots[0]}/zoo", f"{roots[0]}/data")
     files = "\n".join(
         f'{part} = "{data}/{part}.safetensors"' for part in ("learn", "select", "test")
     )
-    return f'name = "{name}"\n[zoo]\ningredients = ["{zoo}/*"]\n[data]\n{files}\n[soup]\nmethod = "mehl"\ninner_epochs = 1\nbatch = 32\n'
+    return f"""name = "{name}"
+[zoo]
+ingredients = ["{zoo}/*"]
+[data]
+{files}
+[soup]
+method = "mehl"
+inner_epochs = 1
+batch = 32
+"""
 
 
 @pytest.mark.parametrize("snippet", rest("configuration"), ids=str)
@@ -100,9 +109,15 @@ def test_a_configuration_runs_a_pool_on_one_machine(
     secure = {part: "ca_file" in settings.get(part, {}) for part in ("redis", "amqp")}
     installation = settings.get("installation", "mehl-soup")
     vhost = next(broker)
+    redis = f"redis://soup:{brokers.PASSWORD}@{SERVERS}:6379"
+    if secure["redis"]:
+        redis = redis.replace("redis:", "rediss:").replace("6379", "6380")
+    amqp = f"amqp://{brokers.USERS[installation]}:{brokers.PASSWORD}@{SERVERS}:5672"
+    if secure["amqp"]:
+        amqp = amqp.replace("amqp:", "amqps:").replace("5672", "5671")
     contents = {
-        "redis.url_file": f"redis{'s' * secure['redis']}://soup:{brokers.PASSWORD}@{SERVERS}:{6380 if secure['redis'] else 6379}/",
-        "amqp.url_file": f"amqp{'s' * secure['amqp']}://{brokers.USERS[installation]}:{brokers.PASSWORD}@{SERVERS}:{5671 if secure['amqp'] else 5672}/{vhost}",
+        "redis.url_file": f"{redis}/",
+        "amqp.url_file": f"{amqp}/{vhost}",
         **dict.fromkeys(("redis.ca_file", "amqp.ca_file"), authority.ca.read_text()),
         **dict.fromkeys(("scheduler.token_file", "client.token_file"), TOKEN),
     }
@@ -156,7 +171,8 @@ def end(processes):
 
 
 def test_two_machines_work_as_the_page_says(machine, folder, images, zoos, broker):
-    """docs/pool.md, "On two machines", to its end, with the commands of the README for what came of it."""
+    """docs/pool.md, "On two machines", to its end, with the commands of the README for what came of
+    it."""
     variables, commands = snippets.commands(TWO_MACHINES)
     serve, work, submit = (one.words for one in commands)
     assert (serve[:2], work[:2], submit[:2]) == (
@@ -224,7 +240,8 @@ def asked_of_it(pool, host, processes, token=None, place=None, name="digits"):
 
 
 def complete(snippet):
-    """A specification that has zoo and data, those of the demo where the snippet leaves them out, and then short epochs."""
+    """A specification that has zoo and data, those of the demo where the snippet leaves them out,
+    and then short epochs."""
     given = tomllib.loads(snippet.text)
     if "zoo" in given:
         return snippet.text
@@ -241,7 +258,8 @@ def complete(snippet):
 def test_the_readme_s_pool_computes_every_specification_of_the_docs(
     machine, folder, images, zoos, broker
 ):
-    """Servers and programs with all their defaults, as in the README: its own specification over images, the others over the demo."""
+    """Servers and programs with all their defaults, as in the README: its own specification over
+    images, the others over the demo."""
     data = folder / "data"
     shutil.copytree(zoos[1], data / "own")
     shutil.copytree(zoos[0], data / "docs")
@@ -282,7 +300,8 @@ def merged(parts):
 def test_the_guide_s_values_work_with_its_servers_and_its_client(
     machine, folder, images, zoos, broker, authority
 ):
-    """docs/kubernetes.md: Valkey with its lines of configuration and its user, all values that fit together, and a client over a
+    """docs/kubernetes.md: Valkey with its lines of configuration and its user, all values that fit
+    together, and a client over a
     forwarded port."""
     parts = [
         values

@@ -16,7 +16,8 @@ LIMIT = 300
 
 
 def make(programs, folder):
-    """`demo`: what the worker's image has in /usr/share/mehl-soup/demo. `images`: a zoo and image folders in the same shape.
+    """`demo`: what the worker's image has in /usr/share/mehl-soup/demo. `images`: a zoo and image
+    folders in the same shape.
     `volume`: what the claim `zoo` holds in the values of the chart's ci folder."""
     demo, images, volume = folder / "demo", folder / "images", folder / "volume"
     _made(programs, demo)
