@@ -1,13 +1,15 @@
 """The one place that says where a test departs from what is rendered or written.
 
-- There is no GPU: `cuda:0` becomes `cpu`, in variables, commands and files (`device`). Nothing else of a GPU reaches a
-  process: requests, runtime class and tolerations are read by the scheduler of Kubernetes.
-- One pod of each part: pods share one network here, so a second one would find its port taken. `replicas` is not read.
-- Servers are Redis and RabbitMQ of this machine, in place of the images (tests/chart/servers.py for the quickstart's).
-  Those of TLS values speak TLS, with an authority of the tests' own.
+- There is no GPU: `cuda:0` becomes `cpu`, in variables, commands and files (`device`). Nothing else
+  of a GPU reaches a process: requests, runtime class and tolerations are read by the scheduler of
+  Kubernetes.
+- One pod of each part: pods share one network here, so a second one would find its port taken.
+  `replicas` is not read.
+- Servers are Redis and RabbitMQ of this machine, in place of the images (tests/chart/servers.py for
+  the quickstart's). Those of TLS values speak TLS, with an authority of the tests' own.
 - The zoo is small: four ingredients of one epoch (zoo.py), in place of the demo's 28.
-- Each chart gets one sweep more, over the volume that its values mount, unless the values have sweeps (`mounted_sweep`).
-  `helm test` takes the zoo of the image.
+- Each chart gets one sweep more, over the volume that its values mount, unless the values have
+  sweeps (`mounted_sweep`). `helm test` takes the zoo of the image.
 - Threads that wait do not spin (`SHARED_CORES`): workers, servers and other tests share the cores.
 - tini, and without root much more: machine.py.
 """
@@ -21,7 +23,8 @@ def device(text):
 
 
 def mounted_sweep(values):
-    """Values with a sweep over the first input. Its volume has the folders `zoo` and `data` of the demo."""
+    """Values with a sweep over the first input. Its volume has the folders `zoo` and `data` of the
+    demo."""
     if values.get("sweeps"):
         return values
     place = values["worker"]["inputs"][0]["mountPath"]

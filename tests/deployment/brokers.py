@@ -1,4 +1,5 @@
-"""Redis and RabbitMQ of this machine, as the deployments of others have them: with users that may do what the docs name, and with TLS."""
+"""Redis and RabbitMQ of this machine, as the deployments of others have them: with users that may
+do what the docs name, and with TLS."""
 
 import contextlib
 import json
@@ -19,15 +20,41 @@ class Authority:
 
     def __init__(self, folder, names):
         folder.mkdir()
-        (folder / "extensions").write_text("subjectAltName=IP:127.0.0.1," + ",".join(f"DNS:{name}" for name in names) + "\nbasicConstraints=CA:FALSE\n")
+        (folder / "extensions").write_text(
+            "subjectAltName=IP:127.0.0.1,"
+            + ",".join(f"DNS:{name}" for name in names)
+            + "\nbasicConstraints=CA:FALSE\n"
+        )
         new_key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
         for command in (
-            ["req", "-x509", *new_key, "-keyout", "ca.key", "-out", "ca.pem", "-days", "2", "-subj", "/CN=authority"],
+            [
+                "req",
+                "-x509",
+                *new_key,
+                "-keyout",
+                "ca.key",
+                "-out",
+                "ca.pem",
+                "-days",
+                "2",
+                "-subj",
+                "/CN=authority",
+            ],
             ["req", *new_key, "-keyout", "key.pem", "-out", "request.pem", "-subj", "/CN=server"],
-            "x509 -req -in request.pem -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile extensions -out certificate.pem".split(),
+            [
+                *"x509 -req -in request.pem -CA ca.pem -CAkey ca.key -CAcreateserial -days 2".split(),
+                "-extfile",
+                "extensions",
+                "-out",
+                "certificate.pem",
+            ],
         ):
             subprocess.run(["openssl", *command], cwd=folder, check=True, capture_output=True)
-        self.ca, self.certificate, self.key = folder / "ca.pem", folder / "certificate.pem", folder / "key.pem"
+        self.ca, self.certificate, self.key = (
+            folder / "ca.pem",
+            folder / "certificate.pem",
+            folder / "key.pem",
+        )
 
 
 def redis_rules(installation):
@@ -38,24 +65,35 @@ def redis_rules(installation):
 
 @contextlib.contextmanager
 def redis(machine, folder, lines, authority=None):
-    """Redis with lines of configuration, on the default port; with an authority on 6380 too, over TLS."""
+    """Redis with lines of configuration, on the default port; with an authority on 6380 too, over
+    TLS."""
     folder.mkdir()
     host, port = machine.address("127.0.0.1", 6379)
     config = [f"dir {folder}", f"bind {host}", f"port {port}", 'save ""', *lines]
     if authority:
         _, tls = machine.address("127.0.0.1", 6380)
-        config += [f"tls-port {tls}", f"tls-cert-file {authority.certificate}", f"tls-key-file {authority.key}"]
+        config += [
+            f"tls-port {tls}",
+            f"tls-cert-file {authority.certificate}",
+            f"tls-key-file {authority.key}",
+        ]
         config += [f"tls-ca-cert-file {authority.ca}", "tls-auth-clients no"]
     (folder / "redis.conf").write_text("\n".join(config) + "\n")
     program = shutil.which("redis-server")
     assert program, "redis-server: not found; make setup-servers installs it"
-    with servers.running([program, str(folder / "redis.conf")], {}, lambda: servers.answer(port, b"PING\r\nQUIT\r\n", 1, host)):
+    with servers.running(
+        [program, str(folder / "redis.conf")],
+        {},
+        lambda: servers.answer(port, b"PING\r\nQUIT\r\n", 1, host),
+    ):
         yield
 
 
-# Users of RabbitMQ, by installation: each may do what docs/kubernetes.md says that an installation's user needs.
+# Users of RabbitMQ, by installation: each may do what docs/kubernetes.md says that an
+# installation's user needs.
 USERS = {"soups.soup-mehl-soup": "chart", "team-a": "team-a", "mehl-soup": "soup"}
-# Administrators with their passwords: as the image of RabbitMQ makes one for the compose file, and as a new RabbitMQ has it.
+# Administrators with their passwords: as the image of RabbitMQ makes one for the compose file, and
+# as a new RabbitMQ has it.
 HAS_EVERYTHING = {"mehl-soup": "mehl-soup", "guest": "guest"}
 VHOSTS = [f"pool-{number}" for number in range(40)]
 
@@ -73,11 +111,19 @@ def _definitions():
     for installation, name in USERS.items():
         rules = rabbitmq_rules(installation)
         for vhost in ["/", *VHOSTS]:
-            permissions.append({"user": name, "vhost": vhost, "configure": rules, "write": rules, "read": rules})
+            permissions.append(
+                {"user": name, "vhost": vhost, "configure": rules, "write": rules, "read": rules}
+            )
     for name, password in HAS_EVERYTHING.items():
         users.append({"name": name, "password": password, "tags": "administrator"})
         permissions.append({"user": name, "vhost": "/", **everything})
-    return json.dumps({"vhosts": [{"name": name} for name in ["/", *VHOSTS]], "users": users, "permissions": permissions})
+    return json.dumps(
+        {
+            "vhosts": [{"name": name} for name in ["/", *VHOSTS]],
+            "users": users,
+            "permissions": permissions,
+        }
+    )
 
 
 @contextlib.contextmanager
@@ -90,7 +136,9 @@ def rabbitmq(machine, folder, authority):
     (folder / "rabbitmq.conf").write_text(
         f"load_definitions = {folder / 'definitions.json'}\n"
         "disk_free_limit.absolute = 1MB\nloopback_users = none\n"
-        f"listeners.ssl.1 = {tls[0]}:{tls[1]}\nssl_options.certfile = {authority.certificate}\nssl_options.keyfile = {authority.key}\n"
+        f"listeners.ssl.1 = {tls[0]}:{tls[1]}\n"
+        f"ssl_options.certfile = {authority.certificate}\n"
+        f"ssl_options.keyfile = {authority.key}\n"
     )
     with servers.rabbitmq_node(folder, folder / "rabbitmq.conf", host, port):
         yield

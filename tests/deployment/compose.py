@@ -5,18 +5,17 @@ import re
 import shlex
 import shutil
 
-import yaml
-
 import adapt
-import brokers
 import helm
+import yaml
 from container import Container, Mount
 
 DOCKER = helm.ROOT / "docker"
 
 
 def merged(*names):
-    """Compose files laid over each other, as by `docker compose -f A -f B`, with the variables of nobody's environment."""
+    """Compose files laid over each other, as by `docker compose -f A -f B`, with the variables of
+    nobody's environment."""
     found = {}
     for name in names:
         text = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", (DOCKER / name).read_text())
@@ -26,18 +25,33 @@ def merged(*names):
 
 def _over(below, above):
     if isinstance(below, dict) and isinstance(above, dict):
-        return {key: _over(below[key], above[key]) if key in below and key in above else {**below, **above}[key] for key in {**below, **above}}
-    assert not (isinstance(below, list) and isinstance(above, list)), "the test does not merge lists"
+        return {
+            key: _over(below[key], above[key])
+            if key in below and key in above
+            else {**below, **above}[key]
+            for key in {**below, **above}
+        }
+    assert not (isinstance(below, list) and isinstance(above, list)), (
+        "the test does not merge lists"
+    )
     return above
 
 
 class Project:
     """The services of a compose file.
 
-    `data` is the folder that a user names by MEHL_SOUP_DATA, in place of the empty one of the repository."""
+    `data` is the folder that a user names by MEHL_SOUP_DATA, in place of the empty one of the
+    repository."""
 
     def __init__(self, file, machine, folder, images, data):
-        self.file, self.services, self.machine, self.folder, self.images, self.data = file, file["services"], machine, folder, images, data
+        self.file, self.services, self.machine, self.folder, self.images, self.data = (
+            file,
+            file["services"],
+            machine,
+            folder,
+            images,
+            data,
+        )
         # A network of this machine: names of services are its addresses.
         self.hosts = dict.fromkeys(self.services, "127.0.0.1")
 
@@ -45,7 +59,12 @@ class Project:
         """Lines of configuration of the service redis: its flags."""
         program, *flags = self.services["redis"]["command"]
         assert program == "valkey-server"
-        return " ".join(shlex.quote(flag) for flag in flags).replace(" --", "\n--").replace("--", "").splitlines()
+        return (
+            " ".join(shlex.quote(flag) for flag in flags)
+            .replace(" --", "\n--")
+            .replace("--", "")
+            .splitlines()
+        )
 
     def user_of_rabbitmq(self):
         """Name and password of the user that the image makes."""
@@ -53,7 +72,8 @@ class Project:
         return environment["RABBITMQ_DEFAULT_USER"], environment["RABBITMQ_DEFAULT_PASS"]
 
     def container(self, name, arguments=None, command=None):
-        """The container of a service; `arguments` as of `docker compose run`, `command` as of `docker compose exec`."""
+        """The container of a service; `arguments` as of `docker compose run`, `command` as of
+        `docker compose exec`."""
         one = self.services[name]
         image = self.images[re.search(r"mehl-soup-(scheduler|worker):", one["image"])[1]]
         assert one["cap_drop"] == ["ALL"] and one["security_opt"] == ["no-new-privileges:true"]
@@ -108,5 +128,3 @@ class Project:
                     made.chmod(mode)
                     os.chown(made, owner, owner)
         return made
-
-

@@ -12,8 +12,9 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "cha
 import brokers
 import helm
 import machine as machines
-import zoo
 from container import Image
+
+import zoo
 
 # Before anything else: it changes the network of this process.
 MACHINE = machines.machine()
@@ -29,10 +30,18 @@ def machine():
 @pytest.fixture(scope="session")
 def programs():
     """The folder of both programs: MEHL_SOUP_TEST_PROGRAMS, else where `make build` leaves them."""
-    target = os.environ.get("CARGO_TARGET_DIR") or os.environ.get("CARGO_BUILD_TARGET_DIR") or helm.ROOT / "target"
-    folder = Path(os.environ.get("MEHL_SOUP_TEST_PROGRAMS") or helm.ROOT / target / "release").resolve()
+    target = (
+        os.environ.get("CARGO_TARGET_DIR")
+        or os.environ.get("CARGO_BUILD_TARGET_DIR")
+        or helm.ROOT / "target"
+    )
+    folder = Path(
+        os.environ.get("MEHL_SOUP_TEST_PROGRAMS") or helm.ROOT / target / "release"
+    ).resolve()
     for name in ("mehl-soup", "mehl-soup-worker"):
-        assert (folder / name).exists(), f"{folder / name}: not found; run make build, or name a folder by MEHL_SOUP_TEST_PROGRAMS"
+        assert (folder / name).exists(), (
+            f"{folder / name}: not found; run make build, or set MEHL_SOUP_TEST_PROGRAMS"
+        )
     return folder
 
 

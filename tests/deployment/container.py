@@ -58,8 +58,14 @@ class Image:
         self.health = json.loads(health[1])
         self.user, self.group = map(int, self._one("USER").split(":"))
         self.folder = self._one("WORKDIR")
-        variables = dict(re.findall(r"(\w+)=(\S+)", " ".join(re.findall(r"^ENV (.*)$", self.stage, re.M))))
-        self.environment = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/nonexistent", **variables}
+        variables = dict(
+            re.findall(r"(\w+)=(\S+)", " ".join(re.findall(r"^ENV (.*)$", self.stage, re.M)))
+        )
+        self.environment = {
+            "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            "HOME": "/nonexistent",
+            **variables,
+        }
         made = re.findall(r"install -d -o (\d+) -g \d+ (\S+)", self.stage)
         self.folders = [(path, 0o755, int(owner)) for owner, path in made]
         self.mounts, self.programs = [], []
@@ -68,9 +74,16 @@ class Image:
             for source in sources:
                 if source.startswith("/src/target/release/"):
                     self.programs.append(programs / Path(source).name)
-                    self.mounts.append(Mount(self.programs[-1], target + Path(source).name if target.endswith("/") else target))
+                    self.mounts.append(
+                        Mount(
+                            self.programs[-1],
+                            target + Path(source).name if target.endswith("/") else target,
+                        )
+                    )
                 else:
-                    assert source == "/opt/demo", f"docker/{name}.Dockerfile copies {source}: the test does not know what it holds"
+                    assert source == "/opt/demo", (
+                        f"docker/{name}.Dockerfile copies {source}, which no test knows"
+                    )
                     self.mounts.append(Mount(demo, target))
 
     def _one(self, instruction):
@@ -88,7 +101,13 @@ class Process:
         command, environment, inside = machine.command(container, folder)
         with self.log.open("wb") as log, self.output.open("wb") as output:
             self.process = subprocess.Popen(
-                command, env=environment, cwd=inside, stdin=subprocess.DEVNULL, stdout=output, stderr=log, start_new_session=True
+                command,
+                env=environment,
+                cwd=inside,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=log,
+                start_new_session=True,
             )
 
     def said(self):
@@ -101,7 +120,9 @@ class Process:
         try:
             return self.process.wait(seconds)
         except subprocess.TimeoutExpired:
-            raise AssertionError(f"{self.name} has not ended after {seconds} s\n{self.said()}") from None
+            raise AssertionError(
+                f"{self.name} has not ended after {seconds} s\n{self.said()}"
+            ) from None
 
     def ends_well(self, seconds=PATIENCE):
         """Waits for its end, which has to be a good one; what it wrote to stdout."""
@@ -114,7 +135,8 @@ class Process:
         assert code is None, f"{self.name} ended with {code}\n{self.said()}"
 
     def is_asked_to_end(self, seconds):
-        """SIGTERM, as an engine sends it, and the good end that the program owes within the grace period."""
+        """SIGTERM, as an engine sends it, and the good end that the program owes within the grace
+        period."""
         self.lives()
         self.process.send_signal(signal.SIGTERM)
         self.ends_well(seconds)
@@ -131,6 +153,8 @@ def until(what, condition, processes=(), seconds=PATIENCE):
     while not (answer := condition()):
         for one in processes:
             one.lives()
-        assert time.monotonic() < end, f"{what}: not after {seconds} s\n" + "\n".join(one.said() for one in processes)
+        assert time.monotonic() < end, f"{what}: not after {seconds} s\n" + "\n".join(
+            one.said() for one in processes
+        )
         time.sleep(0.05)
     return answer

@@ -1,6 +1,8 @@
-"""Becomes a container's process: `python enter.py FILE`, where FILE is the JSON that machine.Namespaces writes.
+"""Becomes a container's process: `python enter.py FILE`, where FILE is the JSON that
+machine.Namespaces writes.
 
-The process gets a mount namespace and a root folder of its own, the container's user and groups, and dies with the tests."""
+The process gets a mount namespace and a root folder of its own, the container's user and groups,
+and dies with the tests."""
 
 import ctypes
 import json
@@ -11,7 +13,15 @@ from pathlib import Path
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 CLONE_NEWNS = 0x00020000
-MS_RDONLY, MS_NOSUID, MS_NODEV, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 2, 4, 32, 4096, 16384, 1 << 18
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = (
+    1,
+    2,
+    4,
+    32,
+    4096,
+    16384,
+    1 << 18,
+)
 PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38
 
 
@@ -27,7 +37,8 @@ def mount(source, target, kind, flags):
 
 
 def bind(source, target, read_only):
-    """Shows a file or folder of this machine in the container's root, with all that is mounted below it."""
+    """Shows a file or folder of this machine in the container's root, with all that is mounted
+    below it."""
     target.parent.mkdir(parents=True, exist_ok=True)
     if os.path.isdir(source):
         target.mkdir(exist_ok=True)

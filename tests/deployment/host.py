@@ -1,4 +1,5 @@
-"""A machine of somebody who follows the docs by hand: programs on the path, a folder to work in, files where a configuration names them."""
+"""A machine of somebody who follows the docs by hand: programs on the path, a folder to work in,
+files where a configuration names them."""
 
 import os
 import re
@@ -11,7 +12,8 @@ HOME = "/home/soup"
 
 
 class Host:
-    """`name` is the machine's; `hosts` are the names that it knows, `mounts` its folders with data."""
+    """`name` is the machine's; `hosts` are the names that it knows, `mounts` its folders with
+    data."""
 
     def __init__(self, name, machine, folder, images, hosts, mounts):
         self.name, self.machine, self.hosts, self.image = name, machine, hosts, images["worker"]
@@ -24,7 +26,9 @@ class Host:
 
     def put(self, name, text):
         """A file in the folder to work in."""
-        (self.home / name).write_text(self.machine.text(adapt.device(text), self.mounts, self.hosts))
+        (self.home / name).write_text(
+            self.machine.text(adapt.device(text), self.mounts, self.hosts)
+        )
 
     def give(self, path, text):
         """A file with a secret, anywhere: only root and the programs' group can read it."""
@@ -44,7 +48,12 @@ class Host:
         return Container(
             name=name or self.name,
             command=[adapt.device(word) for word in words],
-            environment={"PATH": self.image.environment["PATH"], "HOME": HOME, **self.machine.defaults, **self.variables},
+            environment={
+                "PATH": self.image.environment["PATH"],
+                "HOME": HOME,
+                **self.machine.defaults,
+                **self.variables,
+            },
             mounts=[*self.image.mounts, *self.mounts],
             hosts=self.hosts,
             user=self.image.user,
@@ -56,12 +65,15 @@ class Host:
 
 
 def files_of(text):
-    """Paths of the files that a configuration names, by key such as `redis.url_file`, each with the comment behind it."""
+    """Paths of the files that a configuration names, by key such as `redis.url_file`, each with the
+    comment behind it."""
     found = {}
     for section, values in tomllib.loads(text).items():
         for key, value in values.items() if isinstance(values, dict) else ():
             if key.endswith("_file"):
-                comment = re.search(rf'^{key} = "{re.escape(value)}"\s+# (.*)$', _section(text, section), re.M)
+                comment = re.search(
+                    rf'^{key} = "{re.escape(value)}"\s+# (.*)$', _section(text, section), re.M
+                )
                 found[f"{section}.{key}"] = (value, comment and comment[1])
     return found
 

@@ -2,13 +2,14 @@
 
 Two kinds, of which `machine()` takes the first that is possible:
 
-- `Namespaces`, as root: each container has a mount namespace with a root of its own (see enter.py), and all tests
-  share a network namespace, so that every port is free and every address is the one that chart, compose file and docs
-  name. What is not as on a node: the containers share one network and the machine's process ids, libraries of the
-  machine stand in for those of the image, and `env` for tini where tini is not installed.
-- `Paths`, for everyone else, or with MEHL_SOUP_DEPLOYMENT=paths: no root of its own. Paths that the container mounts,
-  and addresses, are replaced in its command, its environment and its files; see `Paths.text`. The user is the one who
-  runs the tests.
+- `Namespaces`, as root: each container has a mount namespace with a root of its own (see enter.py),
+  and all tests share a network namespace, so that every port is free and every address is the one
+  that chart, compose file and docs name. What is not as on a node: the containers share one network
+  and the machine's process ids, libraries of the machine stand in for those of the image, and `env`
+  for tini where tini is not installed.
+- `Paths`, for everyone else, or with MEHL_SOUP_DEPLOYMENT=paths: no root of its own. Paths that the
+  container mounts, and addresses, are replaced in its command, its environment and its files; see
+  `Paths.text`. The user is the one who runs the tests.
 """
 
 import ctypes
@@ -33,19 +34,27 @@ OWN = ("127.0.0.1", "localhost", "0.0.0.0", "[::]")
 def machine():
     """The best that is possible here. Enters the network namespace of the tests."""
     wanted = os.environ.get("MEHL_SOUP_DEPLOYMENT", "")
-    assert wanted in ("", "paths", "namespaces"), f"MEHL_SOUP_DEPLOYMENT is {wanted}: expected paths or namespaces"
+    assert wanted in ("", "paths", "namespaces"), (
+        f"MEHL_SOUP_DEPLOYMENT is {wanted}: expected paths or namespaces"
+    )
     if wanted == "paths":
         return Paths()
-    if os.geteuid() == 0 and ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNS | CLONE_NEWNET) == 0:
+    if (
+        os.geteuid() == 0
+        and ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNS | CLONE_NEWNET) == 0
+    ):
         with socket.socket() as one:
             fcntl.ioctl(one, SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", IFF_UP))
         return Namespaces()
-    assert wanted == "", "MEHL_SOUP_DEPLOYMENT=namespaces: needs root and the right to make namespaces"
+    assert wanted == "", (
+        "MEHL_SOUP_DEPLOYMENT=namespaces: needs root and the right to make namespaces"
+    )
     return Paths()
 
 
 def _libraries(program):
-    """Folders of the libraries that a program loads from elsewhere than the system's folders: libtorch's."""
+    """Folders of the libraries that a program loads from elsewhere than the system's folders:
+    libtorch's."""
     listed = subprocess.run(["ldd", program], capture_output=True, text=True, check=True).stdout
     found = {os.path.normpath(os.path.dirname(path)) for path in re.findall(r"=> (/\S+)", listed)}
     return sorted(one for one in found if not one.startswith(("/lib", "/usr/lib")))
@@ -70,21 +79,44 @@ class Namespaces:
         """What starts a container: command, environment, working folder."""
         root = folder / "root"
         root.mkdir()
-        system = [name for name in ("/lib", "/lib64", "/usr/lib", "/usr/lib64") if os.path.lexists(name)]
+        system = [
+            name for name in ("/lib", "/lib64", "/usr/lib", "/usr/lib64") if os.path.lexists(name)
+        ]
         shown = [name for name in system if not os.path.islink(name)]
-        shown += ["/proc", "/sys", *(name for name in ("/etc/ssl", "/etc/ld.so.cache") if os.path.exists(name))]
+        shown += [
+            "/proc",
+            "/sys",
+            *(name for name in ("/etc/ssl", "/etc/ld.so.cache") if os.path.exists(name)),
+        ]
         shown += [f"/dev/{name}" for name in ("null", "zero", "full", "random", "urandom")]
         for program in container.programs:
             shown += [one for one in _libraries(program) if one not in shown]
-        mounts = [{"source": one, "target": one, "read_only": not one.startswith(("/proc", "/dev"))} for one in shown]
-        mounts.append({"source": shutil.which("tini") or shutil.which("env"), "target": "/usr/bin/tini", "read_only": True})
-        mounts += [{"source": str(one.source), "target": one.target, "read_only": one.read_only} for one in container.mounts]
+        mounts = [
+            {"source": one, "target": one, "read_only": not one.startswith(("/proc", "/dev"))}
+            for one in shown
+        ]
+        mounts.append(
+            {
+                "source": shutil.which("tini") or shutil.which("env"),
+                "target": "/usr/bin/tini",
+                "read_only": True,
+            }
+        )
+        mounts += [
+            {"source": str(one.source), "target": one.target, "read_only": one.read_only}
+            for one in container.mounts
+        ]
         hosts = {"localhost": LOOPBACK, container.name: LOOPBACK, **container.hosts}
         account = "mehl-soup:x:10001:10001::/nonexistent:/usr/sbin/nologin"
         description = {
             "root": str(root),
             "links": {name: os.readlink(name) for name in system if os.path.islink(name)},
-            "folders": [("/tmp", 0o1777, 0), ("/usr/local/bin", 0o755, 0), ("/dev/shm", 0o1777, 0), *container.folders],
+            "folders": [
+                ("/tmp", 0o1777, 0),
+                ("/usr/local/bin", 0o755, 0),
+                ("/dev/shm", 0o1777, 0),
+                *container.folders,
+            ],
             "files": {
                 "/etc/hosts": "".join(f"{address} {name}\n" for name, address in hosts.items()),
                 "/etc/passwd": f"root:x:0:0:root:/root:/bin/bash\n{account}\n",
@@ -109,13 +141,17 @@ class Paths:
     """Containers with the paths of this machine; see the top of this file."""
 
     own_user = False
-    # The ports that the programs take where nothing else is said may not be free: they are replaced as well.
+    # The ports that the programs take where nothing else is said may not be free: they are replaced
+    # as well.
     defaults = {
         "MEHL_SOUP__SCHEDULER__LISTEN": f"{LOOPBACK}:7070",
         "MEHL_SOUP__WORKER__LISTEN": f"{LOOPBACK}:9464",
         "MEHL_SOUP_SERVER": f"http://{LOOPBACK}:7070",
     }
-    default_servers = {"MEHL_SOUP__REDIS__URL": f"redis://{LOOPBACK}:6379/", "MEHL_SOUP__AMQP__URL": f"amqp://{LOOPBACK}:5672/"}
+    default_servers = {
+        "MEHL_SOUP__REDIS__URL": f"redis://{LOOPBACK}:6379/",
+        "MEHL_SOUP__AMQP__URL": f"amqp://{LOOPBACK}:5672/",
+    }
 
     def __init__(self):
         self.ports = {}

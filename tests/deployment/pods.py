@@ -1,4 +1,5 @@
-"""Pods as the kubelet makes containers of them: variables, and volumes with the files, links and modes that Kubernetes gives them."""
+"""Pods as the kubelet makes containers of them: variables, and volumes with the files, links and
+modes that Kubernetes gives them."""
 
 import base64
 import math
@@ -7,27 +8,34 @@ import re
 import shutil
 
 import helm
-from container import Container, Image, Mount
+from container import Container, Mount
 
-# As Kubernetes names the folder that holds the files of a Secret or ConfigMap; the name tells the time of the update.
+# As Kubernetes names the folder that holds the files of a Secret or ConfigMap; the name tells the
+# time of the update.
 UPDATE = "..2026_11_29_00_00_00.123456789"
 SUFFIXES = {"": 1, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
 
 
 class Cluster:
-    """What is there besides the chart's objects: Secrets of others, and contents of volumes by claim name or path of a file server."""
+    """What is there besides the chart's objects: Secrets of others, and contents of volumes by
+    claim name or path of a file server."""
 
     def __init__(self, objects, secrets, contents, hosts, machine, folder, images):
         self.objects, self.machine, self.folder, self.images = objects, machine, folder, images
         self.contents = contents
         self.hosts = {**hosts, **_services(objects)}
-        self.secrets = {name: {key: text.encode() for key, text in data.items()} for name, data in secrets.items()}
+        self.secrets = {
+            name: {key: text.encode() for key, text in data.items()}
+            for name, data in secrets.items()
+        }
         self.maps = {}
         for one in objects:
             name = one["metadata"]["name"]
             if one["kind"] == "Secret":
                 data = {key: base64.b64decode(text) for key, text in one.get("data", {}).items()}
-                self.secrets[name] = data | {key: text.encode() for key, text in one.get("stringData", {}).items()}
+                self.secrets[name] = data | {
+                    key: text.encode() for key, text in one.get("stringData", {}).items()
+                }
             elif one["kind"] == "ConfigMap":
                 self.maps[name] = {key: text.encode() for key, text in one["data"].items()}
 
@@ -44,8 +52,13 @@ class Cluster:
             groups.append(context["fsGroup"])
         return Container(
             name=name,
-            command=one.get("command", image.entrypoint) + one.get("args", [] if "command" in one else image.command),
-            environment={**image.environment, **_given_by_kubernetes(name), **self._environment(one)},
+            command=one.get("command", image.entrypoint)
+            + one.get("args", [] if "command" in one else image.command),
+            environment={
+                **image.environment,
+                **_given_by_kubernetes(name),
+                **self._environment(one),
+            },
             mounts=[*image.mounts, *mounts],
             hosts=self.hosts,
             user=context.get("runAsUser", image.user),
@@ -61,22 +74,36 @@ class Cluster:
         found = {}
         for source in one.get("envFrom", []):
             assert set(source) == {"configMapRef"}, source
-            found.update({key: text.decode() for key, text in self.maps[source["configMapRef"]["name"]].items()})
+            found.update(
+                {
+                    key: text.decode()
+                    for key, text in self.maps[source["configMapRef"]["name"]].items()
+                }
+            )
         for variable in one.get("env", []):
             source = variable.get("valueFrom", {"value": variable.get("value")})
             match source:
                 case {"value": str(value)}:
                     found[variable["name"]] = value
-                case {"resourceFieldRef": {"resource": resource, "divisor": divisor, "containerName": container}}:
+                case {
+                    "resourceFieldRef": {
+                        "resource": resource,
+                        "divisor": divisor,
+                        "containerName": container,
+                    }
+                }:
                     kind, key = resource.split(".", 1)
                     assert container == one["name"]
-                    found[variable["name"]] = str(math.ceil(quantity(one["resources"][kind][key]) / quantity(divisor)))
+                    found[variable["name"]] = str(
+                        math.ceil(quantity(one["resources"][kind][key]) / quantity(divisor))
+                    )
                 case _:
                     raise AssertionError(f"the test does not know a variable's source {source}")
         return found
 
     def _mounts(self, pod, one, name):
-        """The volumes of a pod, laid out below a folder of their own, as its container mounts them."""
+        """The volumes of a pod, laid out below a folder of their own, as its container mounts
+        them."""
         volumes = {volume["name"]: volume for volume in pod["volumes"]}
         used = [mount["name"] for mount in one["volumeMounts"]]
         assert set(used) == set(volumes), f"{name}: volumes and mounts differ"
@@ -85,12 +112,24 @@ class Cluster:
         for mount in one["volumeMounts"]:
             volume = volumes[mount["name"]]
             folder, keys = self._volume(volume, pod, self.folder / "volumes" / name / mount["name"])
-            found.append(Mount(folder / mount.get("subPath", ""), places[mount["name"]], mount.get("readOnly", False)))
+            found.append(
+                Mount(
+                    folder / mount.get("subPath", ""),
+                    places[mount["name"]],
+                    mount.get("readOnly", False),
+                )
+            )
             texts += [(folder, keys)] if keys else []
         # Once all places are known, since a file may name any of them.
         image = self.images[re.search(r"mehl-soup-(scheduler|worker)[:@]", one["image"])[1]]
         for folder, keys in texts:
-            _write(folder, keys, lambda text: self.machine.text(text, [*image.mounts, *found, *self._elsewhere()], self.hosts))
+            _write(
+                folder,
+                keys,
+                lambda text: self.machine.text(
+                    text, [*image.mounts, *found, *self._elsewhere()], self.hosts
+                ),
+            )
         return found
 
     def _elsewhere(self):
@@ -99,16 +138,24 @@ class Cluster:
         for mount in helm.container(pod)["volumeMounts"]:
             if mount["name"].startswith("input-"):
                 (volume,) = [one for one in pod["volumes"] if one["name"] == mount["name"]]
-                yield Mount(self._volume(volume, pod, None)[0] / mount.get("subPath", ""), mount["mountPath"])
+                yield Mount(
+                    self._volume(volume, pod, None)[0] / mount.get("subPath", ""),
+                    mount["mountPath"],
+                )
         yield from self.images["worker"].mounts
 
     def _volume(self, volume, pod, folder):
-        """The folder of a volume, and for Secrets and ConfigMaps its files: content and mode by path."""
+        """The folder of a volume, and for Secrets and ConfigMaps its files: content and mode by
+        path."""
         match {key: value for key, value in volume.items() if key != "name"}:
             case {"secret": source}:
-                return folder, _items(self.secrets[source["secretName"]], source, source.get("defaultMode", 0o644))
+                return folder, _items(
+                    self.secrets[source["secretName"]], source, source.get("defaultMode", 0o644)
+                )
             case {"configMap": source}:
-                return folder, _items(self.maps[source["name"]], source, source.get("defaultMode", 0o644))
+                return folder, _items(
+                    self.maps[source["name"]], source, source.get("defaultMode", 0o644)
+                )
             case {"projected": projected}:
                 files = {}
                 for source in projected["sources"]:
@@ -122,7 +169,8 @@ class Cluster:
                 return folder, None
             case {"hostPath": {"type": kind}}:
                 folder.mkdir(parents=True, mode=0o755)
-                # The kubelet makes one that is not there, and it is root's. Others are made as docs/kubernetes.md says.
+                # The kubelet makes one that is not there, and it is root's. Others are made as
+                # docs/kubernetes.md says.
                 if kind == "Directory" and self.machine.own_user:
                     os.chown(folder, 10001, 10001)
                 return folder, None
@@ -157,7 +205,8 @@ def _items(data, source, mode):
 
 
 def _write(folder, files, text):
-    """Files as the kubelet writes them: links to a link to the folder of the update. They are root's."""
+    """Files as the kubelet writes them: links to a link to the folder of the update. They are
+    root's."""
     update = folder / UPDATE
     update.mkdir(parents=True)
     folder.chmod(0o1777)
@@ -169,13 +218,19 @@ def _write(folder, files, text):
 
 
 def _services(objects):
-    """Names of Services in the cluster's DNS. Its address is this machine's: there is no proxy, so ports have to be equal."""
+    """Names of Services in the cluster's DNS. Its address is this machine's: there is no proxy, so
+    ports have to be equal."""
     names = {}
     for one in objects:
         if one["kind"] == "Service":
             name, space = one["metadata"]["name"], one["metadata"]["namespace"]
             address = "127.0.0.2" if "rabbitmq" in name or "valkey" in name else "127.0.0.1"
-            names.update({name + end: address for end in ("", f".{space}", f".{space}.svc", f".{space}.svc.cluster.local")})
+            names.update(
+                {
+                    name + end: address
+                    for end in ("", f".{space}", f".{space}.svc", f".{space}.svc.cluster.local")
+                }
+            )
     return names
 
 

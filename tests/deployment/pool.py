@@ -8,7 +8,7 @@ import urllib.request
 from container import PATIENCE, Process, until
 
 # Longest time of a small sweep.
-SWEEP = 180
+SWEEP = 300
 
 
 class Pool:
@@ -25,14 +25,21 @@ class Pool:
             one.kill()
 
     def start(self, container):
-        process = Process(self.machine, container, self.folder / "containers" / f"{len(self.processes)}-{container.name}")
+        process = Process(
+            self.machine,
+            container,
+            self.folder / "containers" / f"{len(self.processes)}-{container.name}",
+        )
         self.processes.append(process)
         return process
 
     def run(self, container, seconds=SWEEP, beside=()):
-        """Starts a container that ends, and gives what it wrote to stdout. Those beside it must live as long."""
+        """Starts a container that ends, and gives what it wrote to stdout. Those beside it must
+        live as long."""
         process = self.start(container)
-        until(f"end of {container.name}", lambda: process.process.poll() is not None, beside, seconds)
+        until(
+            f"end of {container.name}", lambda: process.process.poll() is not None, beside, seconds
+        )
         return process.ends_well()
 
     def ask(self, port, path, token=None):
@@ -66,7 +73,8 @@ class Pool:
         return json.loads(body)["sweeps"]
 
     def all_succeed(self, names, processes, token=None, work=lambda: None):
-        """Waits until the sweeps of these names have ended, and demands that each of their tasks has succeeded or was pruned by
+        """Waits until the sweeps of these names have ended, and demands that each of their tasks
+        has succeeded or was pruned by
         a search. `work` is called again and again meanwhile."""
 
         def ended():
@@ -76,7 +84,9 @@ class Pool:
 
         for one in until(f"end of sweeps {names}", ended, processes, SWEEP):
             logs = "\n".join(process.said() for process in processes)
-            assert one["outcome"] == "done" and set(one["counts"]) <= {"succeeded", "pruned"}, f"{one}\n{logs}"
+            assert one["outcome"] == "done" and set(one["counts"]) <= {"succeeded", "pruned"}, (
+                f"{one}\n{logs}"
+            )
 
 
 @contextlib.contextmanager

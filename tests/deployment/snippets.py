@@ -6,9 +6,8 @@ import textwrap
 import tomllib
 from dataclasses import dataclass
 
-import yaml
-
 import helm
+import yaml
 
 PAGES = ["README.md", *sorted(f"docs/{file.name}" for file in (helm.ROOT / "docs").glob("*.md"))]
 CONFIGURATION = {"installation", "log", "redis", "amqp", "scheduler", "worker", "client"}
@@ -33,7 +32,9 @@ def _read():
     for page in PAGES:
         text = (helm.ROOT / page).read_text()
         for found in re.finditer(r"^( *)```(\w*)\n(.*?)^\1```$", text, re.M | re.S):
-            yield Snippet(page, text[: found.start()].count("\n") + 1, found[2], textwrap.dedent(found[3]))
+            yield Snippet(
+                page, text[: found.start()].count("\n") + 1, found[2], textwrap.dedent(found[3])
+            )
 
 
 ALL = list(_read())
@@ -43,22 +44,36 @@ USED = set()
 
 def block(page, start):
     """The one snippet of a page that has a line which begins so."""
-    found = [one for one in ALL if one.page == page and re.search(rf"^{re.escape(start)}", one.text, re.M)]
+    found = [
+        one
+        for one in ALL
+        if one.page == page and re.search(rf"^{re.escape(start)}", one.text, re.M)
+    ]
     assert len(found) == 1, f"{page}: {len(found)} snippets have a line that begins with {start}"
     USED.add(found[0])
     return found[0]
 
 
 def kind(snippet):
-    """`configuration`, `specification`, `values`, `commands` of the programs or variables for them, or None for what concerns neither.
+    """`configuration`, `specification`, `values`, `commands` of the programs or variables for them,
+    or None for what concerns neither.
 
     Fails on TOML and YAML that is none of them."""
     match snippet.language:
         case "toml" | "yaml":
-            keys = set(tomllib.loads(snippet.text) if snippet.language == "toml" else yaml.safe_load(snippet.text))
-            kinds = {"configuration": CONFIGURATION, "specification": SPECIFICATION, "values": VALUES}
+            keys = set(
+                tomllib.loads(snippet.text)
+                if snippet.language == "toml"
+                else yaml.safe_load(snippet.text)
+            )
+            kinds = {
+                "configuration": CONFIGURATION,
+                "specification": SPECIFICATION,
+                "values": VALUES,
+            }
             if snippet.language == "yaml":
-                # Nearly all keys of a configuration are values of the chart too. On the pages, it is TOML.
+                # Nearly all keys of a configuration are values of the chart too. On the pages, it
+                # is TOML.
                 del kinds["configuration"]
             for name, known in kinds.items():
                 if keys <= known:

@@ -1,13 +1,13 @@
-"""docker/compose.yaml and compose.gpu.yaml: the services are started as they say, and the commands of docs/kubernetes.md are run."""
+"""docker/compose.yaml and compose.gpu.yaml: the services are started as they say, and the commands
+of docs/kubernetes.md are run."""
 
 import re
 import shlex
 
-import pytest
-
 import brokers
 import compose
 import helm
+import pytest
 from pool import Pool
 
 GUIDE = (helm.ROOT / "docs" / "kubernetes.md").read_text()
@@ -15,10 +15,17 @@ GUIDE = (helm.ROOT / "docs" / "kubernetes.md").read_text()
 
 def client_commands():
     """Arguments of `docker compose run --rm client` in the guide."""
-    return [shlex.split(line) for line in re.findall(r"^docker compose -f docker/compose.yaml run --rm client (.*)$", GUIDE, re.M)]
+    return [
+        shlex.split(line)
+        for line in re.findall(
+            r"^docker compose -f docker/compose.yaml run --rm client (.*)$", GUIDE, re.M
+        )
+    ]
 
 
-@pytest.mark.parametrize("files", [("compose.yaml",), ("compose.yaml", "compose.gpu.yaml")], ids=["cpu", "gpu"])
+@pytest.mark.parametrize(
+    "files", [("compose.yaml",), ("compose.yaml", "compose.gpu.yaml")], ids=["cpu", "gpu"]
+)
 def test_what_the_compose_file_says_works(files, machine, folder, images, zoos, broker, authority):
     project = compose.Project(compose.merged(*files), machine, folder, images, data=zoos[2])
     user, password = project.user_of_rabbitmq()
@@ -31,7 +38,10 @@ def test_what_the_compose_file_says_works(files, machine, folder, images, zoos, 
         for port, name in ((7070, "scheduler"), (9464, "worker")):
             pool.answers(port, "/readyz", [scheduler, worker])
             image = images[name]
-            pool.run(project.container(name, command=[image.entrypoint[0], "--", *image.health]), beside=[scheduler, worker])
+            pool.run(
+                project.container(name, command=[image.entrypoint[0], "--", *image.health]),
+                beside=[scheduler, worker],
+            )
         for arguments in commands:
             said = pool.run(project.container("client", arguments), beside=[scheduler, worker])
             assert "demo" in said

@@ -6,31 +6,42 @@ import re
 import shutil
 import tomllib
 
-import pytest
-import yaml
-
 import brokers
 import helm
+import pytest
 import snippets
+import yaml
 from container import Mount, until
 from host import Host, files_of
 from installation import SERVERS, Installation
 from pool import Pool
 
 TOKEN = "a-token-of-the-tests"
-RABBITMQ = f"amqp://soup:{brokers.PASSWORD}@{SERVERS}:5672/"
 
-# Snippets that other tests use, or that show something that the programs do not read. Page and beginning of a line, and why.
+# Snippets that other tests use, or that show something that the programs do not read. Page and
+# beginning of a line, and why.
 ELSEWHERE = {
     ("README.md", "export PATH="): "finds the programs; the tests have them on the path",
     ("README.md", "mehl-soup demo --make-zoo"): "workers/tests/programs/make_zoo.rs",
     ("README.md", "mehl-soup report"): "workers/tests/pool/run.rs, workers/tests/programs",
     ("docs/make-zoo.md", "mehl-soup demo --make-zoo"): "workers/tests/programs/make_zoo.rs",
     ("docs/gpu.md", "export LD_LIBRARY_PATH"): "names a libtorch with CUDA",
-    ("docs/imagenet.md", "mehl-soup inspect"): "workers/tests/python/vision_zoos.py carries the page out on miniatures",
-    ("docs/imagenet.md", 'name = "imagenet-72"'): "workers/tests/python/vision_zoos.py carries the page out on miniatures",
-    ("docs/kubernetes.md", "apiVersion: rabbitmq.com"): "an object of RabbitMQ's operator; tests/chart/test_docs.py",
-    ("docs/kubernetes.md", "mehl-soup results ID --format json"): "a backup with kubectl; `results` is run with the README's commands",
+    (
+        "docs/imagenet.md",
+        "mehl-soup inspect",
+    ): "workers/tests/python/vision_zoos.py carries the page out on miniatures",
+    (
+        "docs/imagenet.md",
+        'name = "imagenet-72"',
+    ): "workers/tests/python/vision_zoos.py carries the page out on miniatures",
+    (
+        "docs/kubernetes.md",
+        "apiVersion: rabbitmq.com",
+    ): "an object of RabbitMQ's operator; tests/chart/test_docs.py",
+    (
+        "docs/kubernetes.md",
+        "mehl-soup results ID --format json",
+    ): "a backup with kubectl; `results` is run with the README's commands",
 }
 CONFIGURATION = snippets.block("docs/pool.md", "# pool.toml")
 TWO_MACHINES = snippets.block("docs/pool.md", "export MEHL_SOUP_CONFIG")
@@ -49,31 +60,64 @@ def rest(kind):
 
 
 def test_every_snippet_is_used_or_it_is_said_why_not():
-    known = snippets.USED | set(rest("configuration")) | set(rest("specification")) | set(rest("values"))
+    known = (
+        snippets.USED
+        | set(rest("configuration"))
+        | set(rest("specification"))
+        | set(rest("values"))
+    )
     unknown = [str(one) for one in snippets.ALL if snippets.kind(one) and one not in known]
     assert unknown == [], "the test does not know how to carry them out"
-    assert len(snippets.of_kind("configuration")) >= 2 and len(snippets.of_kind("specification")) >= 4 and len(snippets.of_kind("values")) >= 4
+    assert (
+        len(snippets.of_kind("configuration")) >= 2
+        and len(snippets.of_kind("specification")) >= 4
+        and len(snippets.of_kind("values")) >= 4
+    )
 
 
 def sweep(roots, name="digits"):
-    """A small sweep; with one root it has the demo's folders, with two it is the first's zoo and the second's data."""
+    """A small sweep; with one root it has the demo's folders, with two it is the first's zoo and
+    the second's data."""
     zoo, data = (roots[0], roots[1]) if len(roots) == 2 else (f"{roots[0]}/zoo", f"{roots[0]}/data")
-    files = "\n".join(f'{part} = "{data}/{part}.safetensors"' for part in ("learn", "select", "test"))
-    return f'name = "{name}"\n[zoo]\ningredients = ["{zoo}/*"]\n[data]\n{files}\n[soup]\nmethod = "mehl"\ninner_epochs = 1\nbatch = 32\n'
+    files = "\n".join(
+        f'{part} = "{data}/{part}.safetensors"' for part in ("learn", "select", "test")
+    )
+    return f"""name = "{name}"
+[zoo]
+ingredients = ["{zoo}/*"]
+[data]
+{files}
+[soup]
+method = "mehl"
+inner_epochs = 1
+batch = 32
+"""
 
 
 @pytest.mark.parametrize("snippet", rest("configuration"), ids=str)
-def test_a_configuration_runs_a_pool_on_one_machine(snippet, machine, folder, images, zoos, broker, authority):
+def test_a_configuration_runs_a_pool_on_one_machine(
+    snippet, machine, folder, images, zoos, broker, authority
+):
     settings = tomllib.loads(snippet.text)
     roots = settings["worker"]["input_roots"]
-    mounts = [Mount(zoos[0] / part, root) for part, root in zip(("zoo", "data"), roots)] if len(roots) == 2 else [Mount(zoos[0], roots[0])]
+    mounts = (
+        [Mount(zoos[0] / part, root) for part, root in zip(("zoo", "data"), roots)]
+        if len(roots) == 2
+        else [Mount(zoos[0], roots[0])]
+    )
     host = Host("machine", machine, folder, images, {SERVERS: "127.0.0.1"}, mounts)
     secure = {part: "ca_file" in settings.get(part, {}) for part in ("redis", "amqp")}
     installation = settings.get("installation", "mehl-soup")
     vhost = next(broker)
+    redis = f"redis://soup:{brokers.PASSWORD}@{SERVERS}:6379"
+    if secure["redis"]:
+        redis = redis.replace("redis:", "rediss:").replace("6379", "6380")
+    amqp = f"amqp://{brokers.USERS[installation]}:{brokers.PASSWORD}@{SERVERS}:5672"
+    if secure["amqp"]:
+        amqp = amqp.replace("amqp:", "amqps:").replace("5672", "5671")
     contents = {
-        "redis.url_file": f"redis{'s' * secure['redis']}://soup:{brokers.PASSWORD}@{SERVERS}:{6380 if secure['redis'] else 6379}/",
-        "amqp.url_file": f"amqp{'s' * secure['amqp']}://{brokers.USERS[installation]}:{brokers.PASSWORD}@{SERVERS}:{5671 if secure['amqp'] else 5672}/{vhost}",
+        "redis.url_file": f"{redis}/",
+        "amqp.url_file": f"{amqp}/{vhost}",
         **dict.fromkeys(("redis.ca_file", "amqp.ca_file"), authority.ca.read_text()),
         **dict.fromkeys(("scheduler.token_file", "client.token_file"), TOKEN),
     }
@@ -83,11 +127,24 @@ def test_a_configuration_runs_a_pool_on_one_machine(snippet, machine, folder, im
     host.put("sweep.toml", sweep(roots))
     host.variables["MEHL_SOUP_CONFIG"] = "pool.toml"
     rules = brokers.redis_rules(installation)
-    with brokers.redis(machine, folder / "redis", [f"user soup {' '.join(rules)}", "user default off"], authority), Pool(machine, folder) as pool:
-        shown = json.loads(pool.run(host.container(["mehl-soup", "config", "--format", "json"], "config")))
+    with (
+        brokers.redis(
+            machine,
+            folder / "redis",
+            [f"user soup {' '.join(rules)}", "user default off"],
+            authority,
+        ),
+        Pool(machine, folder) as pool,
+    ):
+        shown = json.loads(
+            pool.run(host.container(["mehl-soup", "config", "--format", "json"], "config"))
+        )
         assert {one["key"] for one in shown if one["from"].startswith("file")} == keys(settings)
         processes = by_hand(pool, host, [["mehl-soup", "serve"], ["mehl-soup-worker", "serve"]])
-        pool.run(host.container(["mehl-soup", "submit", "sweep.toml", "--wait"], "submit"), beside=processes)
+        pool.run(
+            host.container(["mehl-soup", "submit", "sweep.toml", "--wait"], "submit"),
+            beside=processes,
+        )
         pool.all_succeed(["digits"], processes)
         end(processes)
 
@@ -114,12 +171,20 @@ def end(processes):
 
 
 def test_two_machines_work_as_the_page_says(machine, folder, images, zoos, broker):
-    """docs/pool.md, "On two machines", to its end, with the commands of the README for what came of it."""
+    """docs/pool.md, "On two machines", to its end, with the commands of the README for what came of
+    it."""
     variables, commands = snippets.commands(TWO_MACHINES)
     serve, work, submit = (one.words for one in commands)
-    assert (serve[:2], work[:2], submit[:2]) == (["mehl-soup", "serve"], ["mehl-soup-worker", "serve"], ["mehl-soup", "submit"])
+    assert (serve[:2], work[:2], submit[:2]) == (
+        ["mehl-soup", "serve"],
+        ["mehl-soup-worker", "serve"],
+        ["mehl-soup", "submit"],
+    )
     roots = tomllib.loads(CONFIGURATION.text)["worker"]["input_roots"]
-    hosts = [Host(name, machine, folder, images, {"head": "127.0.0.1"}, [Mount(zoos[0], roots[0])]) for name in ("head", "other")]
+    hosts = [
+        Host(name, machine, folder, images, {"head": "127.0.0.1"}, [Mount(zoos[0], roots[0])])
+        for name in ("head", "other")
+    ]
     for host in hosts:
         for key, (path, comment) in files_of(CONFIGURATION.text).items():
             assert comment or key.endswith("token_file"), f"docs/pool.md: what is in {path}?"
@@ -129,11 +194,16 @@ def test_two_machines_work_as_the_page_says(machine, folder, images, zoos, broke
         host.variables = variables
     head, other = hosts
     # The tests' machines share their ports, so the worker on `head` is a second one on a machine.
-    second = re.search(r"each its own `(--set worker\.listen=\S+)`", (helm.ROOT / "docs" / "pool.md").read_text())[1].split()
+    second = re.search(
+        r"each its own `(--set worker\.listen=\S+)`", (helm.ROOT / "docs" / "pool.md").read_text()
+    )[1].split()
     users = [f"user soup {' '.join(brokers.redis_rules('mehl-soup'))}", "user default off"]
     with brokers.redis(machine, folder / "redis", users), Pool(machine, folder) as pool:
         scheduler = pool.start(head.container(serve, "scheduler"))
-        workers = [pool.start(other.container(work, "worker-other")), pool.start(head.container([*work, *second], "worker-head"))]
+        workers = [
+            pool.start(other.container(work, "worker-other")),
+            pool.start(head.container([*work, *second], "worker-head")),
+        ]
         processes = [scheduler, *workers]
         pool.answers(7070, "/readyz", processes)
 
@@ -162,25 +232,34 @@ def asked_of_it(pool, host, processes, token=None, place=None, name="digits"):
     for number, command in enumerate(commands):
         words = [identity if word == "ID" else word for word in command.words]
         if words[:2] != ["mehl-soup", "submit"]:
-            said[words[1]] = pool.run(host.container(words, f"{words[1]}-{number}", **where), beside=processes)
+            said[words[1]] = pool.run(
+                host.container(words, f"{words[1]}-{number}", **where), beside=processes
+            )
     assert name in said["status"] and "mehl" in said["results"] and "scores" in said["logs"]
     return identity
 
 
 def complete(snippet):
-    """A specification that has zoo and data: those of the demo where the snippet leaves them out."""
+    """A specification that has zoo and data, those of the demo where the snippet leaves them out,
+    and then short epochs."""
     given = tomllib.loads(snippet.text)
     if "zoo" in given:
         return snippet.text
     parts = [f'{part} = "data/{part}.safetensors"' for part in ("learn", "select", "test")]
     text = '[zoo]\ningredients = ["zoo/*"]\n[data]\n' + "\n".join(parts) + "\n"
-    if "soup" not in given:
-        text += "[soup]\ninner_epochs = 1\n"
-    return text + snippet.text
+    own = snippet.text if "soup" in given else f"[soup]\n{snippet.text}"
+    return text + (
+        own
+        if "inner_epochs" in given.get("soup", {})
+        else own.replace("[soup]\n", "[soup]\ninner_epochs = 1\n")
+    )
 
 
-def test_the_readme_s_pool_computes_every_specification_of_the_docs(machine, folder, images, zoos, broker):
-    """Servers and programs with all their defaults, as in the README: its own specification over images, the others over the demo."""
+def test_the_readme_s_pool_computes_every_specification_of_the_docs(
+    machine, folder, images, zoos, broker
+):
+    """Servers and programs with all their defaults, as in the README: its own specification over
+    images, the others over the demo."""
     data = folder / "data"
     shutil.copytree(zoos[1], data / "own")
     shutil.copytree(zoos[0], data / "docs")
@@ -190,7 +269,9 @@ def test_the_readme_s_pool_computes_every_specification_of_the_docs(machine, fol
     for name, one in others.items():
         (data / "docs" / f"{name}.toml").write_text(complete(one))
     host = Host("machine", machine, folder, images, {}, [Mount(data, "/data", False)])
-    exported = {name: value.replace("PORT", "7070") for name, value in snippets.commands(CLIENT)[0].items()}
+    exported = {
+        name: value.replace("PORT", "7070") for name, value in snippets.commands(CLIENT)[0].items()
+    }
     host.variables = {**machine.default_servers, **exported}
     serve, work, config = (one.words for one in snippets.commands(BY_HAND)[1])
     _, (submit, *_) = snippets.commands(CLIENT)
@@ -216,15 +297,28 @@ def merged(parts):
     return found
 
 
-def test_the_guide_s_values_work_with_its_servers_and_its_client(machine, folder, images, zoos, broker, authority):
-    """docs/kubernetes.md: Valkey with its lines of configuration and its user, all values that fit together, and a client over a
+def test_the_guide_s_values_work_with_its_servers_and_its_client(
+    machine, folder, images, zoos, broker, authority
+):
+    """docs/kubernetes.md: Valkey with its lines of configuration and its user, all values that fit
+    together, and a client over a
     forwarded port."""
-    parts = [values for one in rest("values") if "autoscaling" not in (values := yaml.safe_load(one.text)) and one != VALKEY]
-    values = merged([{"worker": {"inputs": helm.ci_values()["minimal"]["worker"]["inputs"]}}, *parts])
+    parts = [
+        values
+        for one in rest("values")
+        if "autoscaling" not in (values := yaml.safe_load(one.text)) and one != VALKEY
+    ]
+    values = merged(
+        [{"worker": {"inputs": helm.ci_values()["minimal"]["worker"]["inputs"]}}, *parts]
+    )
     assert len(parts) == 3 and "redis" in values
     valkey = yaml.safe_load(VALKEY.text)
     users = {name: one["permissions"] for name, one in valkey["auth"]["aclUsers"].items()}
-    lines = [*valkey["valkeyConfig"].splitlines(), f"user default on >{TOKEN} {users['default']}", f"user soup on >{brokers.PASSWORD} {users['soup']}"]
+    lines = [
+        *valkey["valkeyConfig"].splitlines(),
+        f"user default on >{TOKEN} {users['default']}",
+        f"user soup on >{brokers.PASSWORD} {users['soup']}",
+    ]
     one = Installation(values, machine, folder, images, zoos, broker, authority, lines)
     variables, commands = snippets.commands(FORWARDED)
     (submit,) = [command.words for command in commands if command.words[0] == "mehl-soup"]
@@ -240,9 +334,21 @@ def test_the_guide_s_values_work_with_its_servers_and_its_client(machine, folder
     one.run(from_the_desk)
 
 
-@pytest.mark.parametrize("snippet", [one for one in rest("values") if "autoscaling" in yaml.safe_load(one.text)], ids=str)
+@pytest.mark.parametrize(
+    "snippet", [one for one in rest("values") if "autoscaling" in yaml.safe_load(one.text)], ids=str
+)
 def test_values_that_scale_work(snippet, machine, folder, images, zoos, broker, authority):
     base = copy.deepcopy(helm.ci_values()["minimal"])
     # Without `helm test`: each task of a Job is a worker of its own, and one sweep of them will do.
-    values = merged([{"redis": base["redis"], "amqp": base["amqp"], "worker": {"inputs": base["worker"]["inputs"]}, "test": {"enabled": False}}, yaml.safe_load(snippet.text)])
+    values = merged(
+        [
+            {
+                "redis": base["redis"],
+                "amqp": base["amqp"],
+                "worker": {"inputs": base["worker"]["inputs"]},
+                "test": {"enabled": False},
+            },
+            yaml.safe_load(snippet.text),
+        ]
+    )
     Installation(values, machine, folder, images, zoos, broker, authority).run()

@@ -16,7 +16,8 @@ LIMIT = 300
 
 
 def make(programs, folder):
-    """`demo`: what the worker's image has in /usr/share/mehl-soup/demo. `images`: a zoo and image folders in the same shape.
+    """`demo`: what the worker's image has in /usr/share/mehl-soup/demo. `images`: a zoo and image
+    folders in the same shape.
     `volume`: what the claim `zoo` holds in the values of the chart's ci folder."""
     demo, images, volume = folder / "demo", folder / "images", folder / "volume"
     _made(programs, demo)
@@ -32,8 +33,26 @@ def make(programs, folder):
 
 
 def _made(programs, target, *flags):
-    command = [programs / "mehl-soup", "demo", "--make-zoo", target, "--ingredients", str(INGREDIENTS), "--epochs", "1..1", "--base-epochs", "2", *flags]
-    done = subprocess.run(command, env={**os.environ, **adapt.SHARED_CORES}, capture_output=True, text=True, timeout=LIMIT)
+    command = [
+        programs / "mehl-soup",
+        "demo",
+        "--make-zoo",
+        target,
+        "--ingredients",
+        str(INGREDIENTS),
+        "--epochs",
+        "1..1",
+        "--base-epochs",
+        "2",
+        *flags,
+    ]
+    done = subprocess.run(
+        command,
+        env={**os.environ, **adapt.SHARED_CORES},
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+    )
     assert done.returncode == 0, done.stderr
     shutil.rmtree(target / "base")
 
@@ -57,7 +76,11 @@ def _cut(file, samples):
 
 def _pictures(folder):
     """The first digits of each class as PNG files, in a folder for each class."""
-    rows = gzip.decompress((helm.ROOT / "workers" / "data" / "optdigits.csv.gz").read_bytes()).decode().split()
+    rows = (
+        gzip.decompress((helm.ROOT / "workers" / "data" / "optdigits.csv.gz").read_bytes())
+        .decode()
+        .split()
+    )
     counts = dict.fromkeys("0123456789", 0)
     for row in rows:
         *pixels, digit = row.split(",")
@@ -73,8 +96,15 @@ def _png(pixels, side):
     """A grey image."""
 
     def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
 
     lines = b"".join(b"\0" + bytes(pixels[at : at + side]) for at in range(0, side * side, side))
     head = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", head)
+        + chunk(b"IDAT", zlib.compress(lines))
+        + chunk(b"IEND", b"")
+    )
