@@ -42,7 +42,9 @@ class Authority:
             ],
             ["req", *new_key, "-keyout", "key.pem", "-out", "request.pem", "-subj", "/CN=server"],
             [
-                *"x509 -req -in request.pem -CA ca.pem -CAkey ca.key -CAcreateserial -days 2".split(),
+                *"x509 -req -in request.pem -CA ca.pem -CAkey ca.key -CAcreateserial".split(),
+                "-days",
+                "2",
                 "-extfile",
                 "extensions",
                 "-out",
