@@ -39,6 +39,10 @@ async fn many_clients_with_one_key_make_one_sweep() {
     service.until(&id, "soups are computed", |sweep| sweep["counts"]["succeeded"].as_u64() > Some(5)).await;
 }
 
+async fn has_tasks(store: &Redis) -> bool {
+    store.sweeps().await.unwrap().records.first().is_some_and(|sweep| sweep.tasks() > 0)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_creation_that_was_cut_off_goes_on() {
     let server = RedisServer::start(&[]);
@@ -47,10 +51,13 @@ async fn a_creation_that_was_cut_off_goes_on() {
     let spec = large(30_000);
     let tasks = new_tasks(&spec);
     // The process that creates it goes away in the middle.
+    let watching = store.clone();
     {
         let (store, spec, tasks) = (store.clone(), spec.clone(), tasks.clone());
         let creation = tokio::spawn(async move { admit(&store, &spec, &tasks, Terms::default(), Some("k")).await });
-        tokio::time::sleep(Duration::from_millis(60)).await;
+        while !has_tasks(&watching).await {
+            tokio::task::yield_now().await;
+        }
         creation.abort();
         assert!(creation.await.unwrap_err().is_cancelled(), "it was still at it");
     }

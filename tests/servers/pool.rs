@@ -227,6 +227,11 @@ async fn faults_end_a_task_or_its_attempt<S: Store + 'static, Q: TicketQueue + '
         assert_eq!((record.state, record.crashes), (TaskState::Queued, 1), "{record:?}");
         let ended = pool.ends.0.lock().unwrap().last().cloned();
         assert!(matches!(ended, Some(Ended::Crashed)), "{ended:?}");
+        pool.until("its wait is over", async || {
+            pool.turn().await;
+            pool.store.tickets().await.unwrap().outstanding.len() == 1
+        })
+        .await;
     }
     pool.knobs.fault.store(3, SeqCst);
     assert_eq!(pool.worker(once()).ended.await.unwrap().unwrap(), 1);

@@ -94,18 +94,19 @@ fn lost() -> QueueError {
 }
 
 /// What a fault of connecting means. What was right once can become so again while this program
-/// waits. A login that was never right, with a password that cannot be read anew, cannot.
+/// waits. An address that was never right, and cannot be read anew, cannot.
 fn weighed(fault: QueueError, was_up: bool, may_change: bool) -> QueueError {
     match fault {
         QueueError::Setup(what) | QueueError::Foreign(what) if was_up => QueueError::Refused(what),
-        QueueError::Refused(what) if !was_up && !may_change && is_login(&what) => QueueError::Setup(what),
+        QueueError::Refused(what) if !was_up && !may_change && is_of_address(&what) => QueueError::Setup(what),
         other => other,
     }
 }
 
-/// Whether a refusal is one of the user or its password, by the broker's own words.
-fn is_login(what: &str) -> bool {
-    what.contains("Login was refused")
+/// Whether a refusal is one of the user, its password or the virtual host, by the broker's own
+/// words. Missing permissions are none: they are given on the broker.
+fn is_of_address(what: &str) -> bool {
+    what.contains("Login was refused") || (what.contains("vhost") && what.contains("not found"))
 }
 
 async fn run(settings: Checked, purpose: &'static str, topology: Topology, line: Arc<watch::Sender<Line>>) {

@@ -109,7 +109,11 @@ pub async fn connect(settings: &RedisSettings) -> Result<(Line, Source, Promise)
         .set_number_of_retries(4);
     let first = |error: RedisError| first_fault(error, settings.url.may_change());
     let mut connection = Line::open(source.clone(), config).await.map_err(first)?;
-    let promise = check(&mut connection, &source).await?;
+    let promise = check(&mut connection, &source).await.map_err(|error| match error {
+        // An address without a password connects, and is refused with the first command.
+        StoreError::Refused(what) if what.contains("NOAUTH") && !settings.url.may_change() => StoreError::Setup(what),
+        other => other,
+    })?;
     Ok((connection, source, promise))
 }
 
