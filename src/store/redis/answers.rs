@@ -21,8 +21,11 @@ pub fn unexpected(what: &str) -> StoreError {
 
 /// By what the caller does next.
 pub fn error(error: RedisError) -> StoreError {
-    let text = error.to_string();
-    match (error.kind(), code(&error, &text)) {
+    let whole = error.to_string();
+    let word = code(&error, &whole);
+    // Which script it was differs from call to call, and a fault that lasts is said once.
+    let text = whole.split(" script: ").next().unwrap_or_default().to_string();
+    match (error.kind(), word) {
         (_, Some("OOM")) => StoreError::Full(text),
         // The server starts, is a replica after a failover, has lost its own replicas, or runs a script for too long.
         (_, Some("LOADING" | "READONLY" | "MASTERDOWN" | "NOREPLICAS" | "BUSY" | "TRYAGAIN" | "UNKILLABLE")) => {
