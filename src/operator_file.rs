@@ -2,7 +2,7 @@
 //!
 //! They are a type of their own, because they are no inputs of a specification. A
 //! [confined](crate::untrusted::confine) process still reads them, and no specification can name
-//! them: paths of specifications are opened by [`untrusted::open`](crate::untrusted::open) alone,
+//! them: paths of specifications are opened by [`untrusted::open`] alone,
 //! which refuses these files.
 
 use std::fmt;
