@@ -1,6 +1,6 @@
 //! `mehl-soup-worker serve`: one worker of a pool, with one device.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -19,8 +19,8 @@ use crate::runner::pool::{Compute, Lines, Watch, WorkerError, serve};
 use crate::serving::bind;
 use crate::store::{Promise, Store};
 use crate::sweep::spec::Spec;
-use crate::untrusted::{Confinement, confine};
-use crate::zoo::HashCache;
+use crate::untrusted::{Confinement, confine, printable};
+use crate::zoo::{HashCache, is_writable};
 
 /// Longest wait for the answer of the store, or of an input root, to a probe.
 const PROBE: Duration = Duration::from_secs(2);
@@ -68,6 +68,10 @@ pub fn serve_worker<E: SoupEngine + 'static>(
     if let Err(error) = restrict(&config) {
         return Exit::Usage.say(error);
     }
+    let cache = match usable_cache() {
+        Ok(cache) => cache,
+        Err(error) => return Exit::Usage.say(error),
+    };
     if let Err(error) = prepare(&config.worker) {
         return Exit::Usage.say(format!("worker.device: {error}"));
     }
@@ -76,7 +80,7 @@ pub fn serve_worker<E: SoupEngine + 'static>(
         Ok(service) => service,
         Err(error) => return Exit::Failed.say(error),
     };
-    let exit = service.end(run(&config, args.once, engine, service.stop()));
+    let exit = service.end(run(&config, args.once, engine, cache, service.stop()));
     // An engine that stands still keeps its thread. Exit handlers must not run beside it.
     leave(exit)
 }
@@ -91,10 +95,34 @@ fn restrict(config: &Config) -> Result<(), String> {
     confine(confinement).map_err(|_| "this process is confined already".to_string())
 }
 
+/// Where hashes and images are kept between tasks. Image sweeps need it, so a folder that an operator named has to be writable.
+///
+/// # Errors
+/// If it cannot be written to.
+fn usable_cache() -> Result<Cache, String> {
+    let Some(hashes) = HashCache::from_environment() else { return Ok(Cache::default()) };
+    match hashes.writable_root() {
+        Ok(root) => Ok(Cache { hashes: Some(hashes), watched: Some(root) }),
+        Err(error) if HashCache::is_named() => Err(error),
+        Err(error) => {
+            tracing::warn!("{}; sweeps over images will fail here", printable(&error));
+            Ok(Cache { hashes: Some(hashes), watched: None })
+        }
+    }
+}
+
+#[derive(Default)]
+struct Cache {
+    hashes: Option<HashCache>,
+    /// Folder that has to stay writable for the worker to be ready.
+    watched: Option<PathBuf>,
+}
+
 async fn run<E: SoupEngine + 'static>(
     config: &Config,
     once: bool,
     engine: PoolEngineFactory<E>,
+    cache: Cache,
     stop: watch::Receiver<bool>,
 ) -> Result<(), ServiceError> {
     let Some(store) = connect_store(config, stop.clone()).await? else { return Ok(()) };
@@ -115,9 +143,10 @@ async fn run<E: SoupEngine + 'static>(
             .map_err(|error| ServiceError::usage(format!("cannot listen on {address} (worker.listen): {error}")))?;
         let roots = worker.input_roots().map_err(ServiceError::usage)?.to_vec();
         let (store, queue, metrics) = (store.clone(), queue.clone(), metrics.clone());
-        tokio::spawn(serve_metrics(listener, registry, Probe { store, queue, metrics, roots, last: Mutex::default() }));
+        let probe = Probe { store, queue, metrics, roots, cache: cache.watched, last: Mutex::default() };
+        tokio::spawn(serve_metrics(listener, registry, probe));
     }
-    let hashes = HashCache::from_environment();
+    let hashes = cache.hashes;
     let compute = {
         let worker = worker.clone();
         Compute::start(move |spec: &Spec| engine(spec, &worker, hashes.clone()))
@@ -145,6 +174,7 @@ struct Probe<S, Q> {
     queue: Arc<Q>,
     metrics: Arc<WorkerMetrics>,
     roots: Vec<PathBuf>,
+    cache: Option<PathBuf>,
     /// What was found, and when: anybody may ask.
     last: Mutex<Option<(Instant, Vec<String>)>>,
 }
@@ -170,7 +200,7 @@ impl<S: Store + 'static, Q: TicketQueue + 'static> Probed for Probe<S, Q> {
 }
 
 impl<S: Store, Q: TicketQueue> Probe<S, Q> {
-    /// Whether store and broker do what is asked of them, which is noted for the metrics, and whether the input roots can be read.
+    /// Whether store and broker do what is asked of them, which is noted for the metrics, whether the input roots can be read, and the cache be written.
     async fn look(&self) -> Vec<String> {
         let (stored, queued) = tokio::join!(timeout(PROBE, self.store.probe()), self.queue.probe(PROBE));
         let mut faults = Vec::new();
@@ -185,18 +215,26 @@ impl<S: Store, Q: TicketQueue> Probe<S, Q> {
             faults.push(error.to_string());
         }
         for root in &self.roots {
-            // A network file system that hangs must not hang the runtime.
-            let path = root.clone();
-            let read = tokio::task::spawn_blocking(move || std::fs::read_dir(path).map(drop));
-            let what = match timeout(PROBE, read).await {
-                Ok(Ok(Ok(()))) => continue,
-                Ok(Ok(Err(error))) => error.to_string(),
-                Ok(Err(error)) => error.to_string(),
-                Err(_) => format!("no answer within {} s", PROBE.as_secs()),
-            };
-            faults.push(format!("input root {}: {what}", root.display()));
+            if let Err(what) = patiently(root, |path| std::fs::read_dir(path).map(drop)).await {
+                faults.push(format!("input root {}: {what}", root.display()));
+            }
+        }
+        if let Some(cache) = &self.cache
+            && let Err(what) = patiently(cache, is_writable).await
+        {
+            faults.push(format!("cache folder {}: {what}", cache.display()));
         }
         faults
+    }
+}
+
+/// Asks the file system with a deadline: one that hangs must not hang the runtime.
+async fn patiently(path: &Path, ask: fn(&Path) -> std::io::Result<()>) -> Result<(), String> {
+    let path = path.to_path_buf();
+    match timeout(PROBE, tokio::task::spawn_blocking(move || ask(&path))).await {
+        Ok(Ok(asked)) => asked.map_err(|error| error.to_string()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err(format!("no answer within {} s", PROBE.as_secs())),
     }
 }
 
@@ -218,20 +256,25 @@ mod tests {
     use crate::queue::InProcess;
     use crate::store::Memory;
 
-    /// Roots that are there when a worker starts can go away: a volume that is unmounted, a folder whose rights change.
+    /// Folders that are there when a worker starts can go away: a volume that is unmounted, a folder whose rights change.
     #[tokio::test]
-    async fn a_root_that_cannot_be_read_is_named() {
+    async fn a_folder_that_cannot_be_used_is_named() {
         let folder = tempfile::tempdir().unwrap();
         let gone = folder.path().join("gone");
+        let file = folder.path().join("cache");
+        std::fs::write(&file, "").unwrap();
         let probe = Probe {
             store: Arc::new(Memory::default()),
             queue: Arc::new(InProcess::default()),
             metrics: Arc::new(WorkerMetrics::new(&prometheus::Registry::new()).unwrap()),
             roots: vec![folder.path().to_path_buf(), gone.clone()],
+            cache: Some(file.clone()),
             last: Mutex::default(),
         };
         let faults = probe.look().await;
-        assert_eq!(faults.len(), 1, "{faults:?}");
+        assert_eq!(faults.len(), 2, "{faults:?}");
+        assert!(faults[1].starts_with(&format!("cache folder {}: ", file.display())), "{faults:?}");
+        std::fs::remove_file(&file).unwrap();
         assert!(faults[0].starts_with(&format!("input root {}: No such file", gone.display())), "{faults:?}");
         std::fs::create_dir(&gone).unwrap();
         assert_eq!(probe.faults().await, Vec::<String>::new());

@@ -1,4 +1,4 @@
-//! What keeps a pool going, and holds nothing itself: the truth is in the store, so a second one does no harm.
+//! What keeps a pool going. Its whole state is in the store, so a second scheduler does no harm.
 //!
 //! | file | does |
 //! |---|---|

@@ -1,7 +1,7 @@
 //! Content hashes remembered between runs, outside of what the user owns.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use etcetera::BaseStrategy;
@@ -43,6 +43,26 @@ impl HashCache {
             None => etcetera::choose_base_strategy().ok()?.cache_dir().join("mehl-soup"),
         };
         Some(Self::at(root.join("hashes")))
+    }
+
+    /// Folder of all caches of this environment, if a file can be made in it. Makes the folder if it is missing.
+    ///
+    /// # Errors
+    /// A text that names the folder, what is wrong, and the variable that moves it.
+    pub fn writable_root(&self) -> Result<PathBuf, String> {
+        let root = crate::files::parent_of(&self.folder).to_path_buf();
+        match is_writable(&root) {
+            Ok(()) => Ok(root),
+            Err(error) => {
+                let shown = root.display();
+                Err(format!("cannot write to the cache folder {shown}: {error} ({FOLDER_VARIABLE} names another one)"))
+            }
+        }
+    }
+
+    /// Whether the environment names the folder, so that somebody counts on it.
+    pub fn is_named() -> bool {
+        std::env::var_os(FOLDER_VARIABLE).is_some_and(|value| !value.is_empty())
     }
 
     /// Another folder of the same cache: `$MEHL_SOUP_CACHE_DIR/<name>` for that of the environment.
@@ -94,9 +114,17 @@ impl HashCache {
     }
 }
 
+/// Makes the folder if it is missing, and a file in it that goes away at once.
+///
+/// # Errors
+/// Of the file system.
+pub fn is_writable(folder: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(folder)?;
+    tempfile::tempfile_in(folder).map(drop)
+}
+
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
     use std::time::Duration;
 
     use super::*;
@@ -104,6 +132,19 @@ mod tests {
 
     fn entry_files(cache: &Path) -> Vec<PathBuf> {
         std::fs::read_dir(cache).map_or(Vec::new(), |dir| dir.map(|e| e.unwrap().path()).collect())
+    }
+
+    /// Root may write everywhere, so the folder is one that nobody can make.
+    #[test]
+    fn a_folder_that_cannot_be_written_to_is_named() {
+        let root = tempfile::tempdir().unwrap();
+        let cache = HashCache::at(root.path().join("made/hashes"));
+        assert_eq!(cache.writable_root().unwrap(), root.path().join("made"));
+        assert_eq!(entry_files(&root.path().join("made")), Vec::<PathBuf>::new(), "nothing is left behind");
+        std::fs::write(root.path().join("file"), "").unwrap();
+        let refused = HashCache::at(root.path().join("file/hashes")).writable_root().unwrap_err();
+        let folder = root.path().join("file").display().to_string();
+        assert!(refused.contains(&folder) && refused.contains(FOLDER_VARIABLE), "{refused}");
     }
 
     /// One test, because it has to wait until the file's time stamp counts as settled.

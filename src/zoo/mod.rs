@@ -44,7 +44,7 @@ pub use family::{FamilyUnknown, RESNETS, detect};
 pub(crate) use folder::{INDEX, SINGLE, is_plain_name, own_file, parse_index};
 pub(crate) use hash::hash_ingredient;
 pub use hash::{IngredientHashes, ZooHashes};
-pub use hash_cache::HashCache;
+pub use hash_cache::{HashCache, is_writable};
 pub(crate) use header::parse_header;
 pub(crate) use ingredient::CHUNK;
 pub use ingredient::{Ingredient, TensorInfo, bytes_read};

@@ -101,3 +101,23 @@ def test_a_worker_asked_to_end_while_redis_does_not_answer(ground, new_pool, red
     pool.worker()
     pool.end_of(sweep)
     pool.assert_same(sweep, "long")
+
+
+def test_a_cache_folder_that_cannot_be_written_to(new_pool, tmp_path):
+    """A file stands where a folder is expected: root may write everywhere else."""
+    pool, cache = new_pool(), tmp_path / "cache"
+    cache.touch()
+    environment = {"MEHL_SOUP_CACHE_DIR": str(cache / "folder")}
+    refused = pool.worker(environment=environment)
+    assert refused.wait() == 2
+    assert f"cannot write to the cache folder {cache}/folder" in refused.text(), refused.tail()
+    cache.unlink()
+    worker = pool.worker(environment=environment)
+    until("the worker is ready", lambda: pool.is_ready(worker))
+    (cache / "folder").rmdir()
+    cache.rmdir()
+    cache.touch()
+    until("it is not ready", lambda: pool.readiness(worker)[0] == 503)
+    assert f"cache folder {cache}/folder" in pool.readiness(worker)[1].decode()
+    cache.unlink()
+    until("it is ready again", lambda: pool.is_ready(worker))

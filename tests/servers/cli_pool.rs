@@ -183,6 +183,16 @@ async fn the_same_key_makes_one_sweep() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_specification_without_a_name_is_named_after_its_file() {
+    let place = Place::new().await;
+    let unnamed: String = SPEC.split_inclusive('\n').filter(|line| !line.starts_with("name")).collect();
+    assert_ne!(unnamed, SPEC);
+    std::fs::write(place.folder.path().join("my-search.toml"), unnamed).unwrap();
+    let id = place.run(&["submit", "my-search.toml"]).await.expect(0).stdout;
+    assert!(id.starts_with("my-search-"), "{id}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_wrong_is_said() {
     let place = Place::new().await;
     std::fs::write(place.folder.path().join("bad.toml"), "zoo.ingredient = 'x'\n[soup]\nmethod = 'mehl++'\n").unwrap();

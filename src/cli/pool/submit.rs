@@ -25,7 +25,7 @@ const LOOK: Duration = Duration::from_millis(500);
 pub struct SubmitArgs {
     /// Specification: TOML, YAML or JSON. Its paths are those that workers see; relative ones begin at its folder, as this machine names it
     spec: PathBuf,
-    /// Name of the sweep, instead of the one in the specification
+    /// Name of the sweep, instead of the one in the specification; without either, the file's name without its ending
     #[arg(long)]
     name: Option<String>,
     /// Sweeps of higher priority are worked on first; negative ones give way
@@ -49,10 +49,11 @@ pub struct SubmitArgs {
 
 pub(in crate::cli) fn submit(args: &SubmitArgs) -> Exit {
     // Faults have their places here, and cost no request.
-    if let Err(error) = parse_spec(&args.spec) {
-        return Exit::Usage.say(error);
-    }
-    let body = match body(args) {
+    let name = match parse_spec(&args.spec) {
+        Ok(spec) => args.name.clone().unwrap_or(spec.name),
+        Err(error) => return Exit::Usage.say(error),
+    };
+    let body = match body(args, name) {
         Ok(body) => body,
         Err(error) => return Exit::Usage.say(format!("{}: {error}", args.spec.display())),
     };
@@ -69,7 +70,7 @@ pub(in crate::cli) fn submit(args: &SubmitArgs) -> Exit {
     if args.wait { follow(&client, &id) } else { Exit::Done }
 }
 
-fn body(args: &SubmitArgs) -> Result<NewSweepBody, String> {
+fn body(args: &SubmitArgs, name: String) -> Result<NewSweepBody, String> {
     let path = std::path::absolute(&args.spec).map_err(|e| e.to_string())?;
     let text = untrusted::read(&path, LARGEST_SPEC).map_err(|e| e.to_string())?;
     let ending = path.extension().unwrap_or_default().to_string_lossy();
@@ -84,7 +85,7 @@ fn body(args: &SubmitArgs) -> Result<NewSweepBody, String> {
         spec: String::from_utf8(text).map_err(|e| e.to_string())?,
         format,
         folder: Some(folder.to_string()),
-        name: args.name.clone(),
+        name: Some(name),
         priority: args.priority,
         max_running: args.max_running,
         attempts: args.attempts,

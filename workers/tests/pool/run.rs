@@ -27,7 +27,7 @@ fn workers_and_scheduler_come_and_go_and_the_bits_are_those_of_one_machine() {
     let killed = pool.worker("killed", &[]);
     pool.until_computing(&id, "killed");
     assert_eq!(killed.kill().code, None);
-    // The scheduler is killed too: it holds nothing.
+    // The scheduler is killed too: its state is in Redis.
     drop(pool.scheduler.take());
     let asked = pool.worker("asked", &[]);
     pool.start_scheduler();
