@@ -122,15 +122,16 @@ impl<S: Store, Q: TicketQueue> Scheduler<'_, S, Q> {
         let mut pause = EAGER;
         let mut aside = BTreeMap::new();
         let mut has_adopted = false;
+        let mut was_refused = false;
         while !*stop.borrow() {
             let is_whole = whole.is_none_or(|last| last.elapsed() >= self.settings.interval);
             let began = Instant::now();
             let turn = match (is_whole, has_adopted) {
                 (true, false) => match self.store.adopt().await {
-                    Ok(_) => self.turn().await,
+                    Ok(_) => self.turn_after(was_refused).await,
                     Err(error) => Err(error),
                 },
-                (true, true) => self.turn().await,
+                (true, true) => self.turn_after(was_refused).await,
                 (false, _) => self.hand_out().await,
             };
             if is_whole {
@@ -150,12 +151,14 @@ impl<S: Store, Q: TicketQueue> Scheduler<'_, S, Q> {
                     say_aside(&aside, &turn.aside);
                     aside.clone_from(&turn.aside);
                     has_adopted |= is_whole;
+                    was_refused &= !is_whole;
                     if turn.chosen > 0 {
                         next = EAGER;
                     }
                     turn.fault.map(|fault| fault.to_string())
                 }
                 Err(error) => {
+                    was_refused = true;
                     watcher.faulted(&error);
                     Some(error.to_string())
                 }
@@ -182,9 +185,15 @@ impl<S: Store, Q: TicketQueue> Scheduler<'_, S, Q> {
     /// # Errors
     /// If the store does not answer.
     pub async fn turn(&self) -> Result<Turn, StoreError> {
+        self.turn_after(false).await
+    }
+
+    /// Looks at everything once. `was_refused`: the store did not do what was asked of it since the last time, and workers could not renew
+    /// their leases either.
+    async fn turn_after(&self, was_refused: bool) -> Result<Turn, StoreError> {
         let mut turn = Turn::default();
         // Turns that follow each other are at most so far apart, as long as the store takes writes.
-        let gap = self.settings.interval + LATE;
+        let gap = if was_refused { Duration::ZERO } else { self.settings.interval + LATE };
         loop {
             let expiries = self.store.expire(STEP, gap).await?;
             let is_last = expiries.expired.len() + expiries.unreadable.len() < STEP;

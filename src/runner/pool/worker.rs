@@ -238,8 +238,14 @@ impl<S: Store, Q: TicketQueue> Worker<'_, S, Q> {
     /// then, this writes nothing.
     async fn give_back(&self, hold: &Hold) {
         let (mut faults, mut delays) = (Faults::default(), pauses(PAUSE, LONGEST_PAUSE));
-        loop {
-            match self.store.release(hold, &Letting::Preempted).await {
+        while !self.is_stopped() {
+            let mut stop = self.stop.clone();
+            let answer = tokio::select! {
+                answer = self.store.release(hold, &Letting::Preempted) => answer,
+                // The attempt has waited for a lease already: another worker has the task by then.
+                Ok(_) = stop.wait_for(|stop| *stop) => return,
+            };
+            match answer {
                 Ok(Held::Yes(Onward::Queued(ticket))) => return self.publish(&ticket).await,
                 Err(error) if error.is_retryable() => faults.met(&error, |fault| self.watch.say(fault)),
                 _ => return,

@@ -53,6 +53,9 @@ fn code<'a>(error: &'a RedisError, text: &'a str) -> Option<&'a str> {
     if text.contains("can't run this command") || text.contains("ACL failure in script") {
         return Some("NOPERM");
     }
+    if is_unauthenticated(text) {
+        return Some("NOAUTH");
+    }
     let within_script = text.contains("@user_script").then(|| text.split(": -").nth(1)).flatten();
     match within_script.and_then(|rest| rest.split_whitespace().next()) {
         Some(word) if !word.is_empty() && word.bytes().all(|b| b.is_ascii_uppercase()) => Some(word),
@@ -60,9 +63,17 @@ fn code<'a>(error: &'a RedisError, text: &'a str) -> Option<&'a str> {
     }
 }
 
+/// Whether the server refuses a command of somebody that it does not know before it has read all of it: one of more than ten arguments, or of
+/// more than 16 kB. It has no code of its own.
+fn is_unauthenticated(text: &str) -> bool {
+    text.contains("unauthenticated multibulk length") || text.contains("unauthenticated bulk length")
+}
+
 /// Whether the server does not accept the user or its password.
 pub fn is_refused_login(error: &RedisError) -> bool {
-    error.kind() == ErrorKind::AuthenticationFailed || matches!(error.code(), Some("NOAUTH" | "WRONGPASS" | "NOPERM"))
+    error.kind() == ErrorKind::AuthenticationFailed
+        || matches!(error.code(), Some("NOAUTH" | "WRONGPASS" | "NOPERM"))
+        || is_unauthenticated(&error.to_string())
 }
 
 pub fn key(id: &str) -> Result<TaskKey, StoreError> {
@@ -287,4 +298,33 @@ pub fn record(key: &TaskKey, values: &[Value]) -> Result<Option<TaskRecord>, Sto
         has_checkpoint: flag(checkpoint)?,
         has_result: flag(result)?,
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use redis::{Value, parse_redis_value};
+
+    use super::*;
+
+    fn answered(line: &str) -> RedisError {
+        match parse_redis_value(format!("-{line}\r\n").as_bytes()) {
+            Ok(Value::ServerError(error)) => error.into(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// What Redis answers somebody that it does not know, or not any more, depends on the command's length.
+    #[test]
+    fn a_login_that_is_not_accepted_any_more_is_known_whatever_the_command_was() {
+        for line in [
+            "NOAUTH Authentication required.",
+            "WRONGPASS invalid username-password pair or user is disabled.",
+            "ERR Protocol error: unauthenticated multibulk length",
+            "ERR Protocol error: unauthenticated bulk length",
+        ] {
+            assert!(is_refused_login(&answered(line)), "{line}");
+            assert!(matches!(error(answered(line)), StoreError::Refused(_)), "{line}");
+        }
+        assert!(!is_refused_login(&answered("ERR unknown command")));
+    }
 }
