@@ -21,7 +21,7 @@ MADE := $(VISION)/made
 # One profile for all of it: torch-sys takes minutes to compile, and its result is shared only within a profile.
 CARGO_ALL := --workspace --release
 
-.PHONY: help setup setup-servers build demo pool test chart deployment faults soak fuzz lint deny bench bench-pool experiments check-python check-zoos record ci-status clean
+.PHONY: help setup setup-servers build demo pool test chart deployment faults soak fuzz lint deny bench bench-pool experiments check-python check-zoos python record ci-status clean
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -98,6 +98,9 @@ check-python: ## after `make demo`: do best models score in transformers, timm, 
 			$(RELEASE)/mehl-soup run $(VISION)/$$family/sweep.toml --out $(VISION)/$$family/run; \
 	done; \
 	"$$python" workers/tests/python/vision_zoos.py check $(VISION)
+
+python: ## the Python package: format, lint, types, tests
+	@scripts/python.sh
 
 check-zoos: build ## do zoos of `demo --make-zoo` score in transformers, timm and torchvision what results.json says?
 	python="$$(scripts/setup-python-check.sh)"; \

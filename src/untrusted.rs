@@ -111,6 +111,11 @@ fn raise_file_limit() {
     });
 }
 
+/// A text's bytes without the byte order mark that some editors put before UTF-8.
+pub fn without_mark(text: &[u8]) -> &[u8] {
+    text.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(text)
+}
+
 /// Text of somebody else's making, for a terminal: control characters, which could move its cursor or change its colours, become `\u{...}`.
 pub fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());

@@ -95,7 +95,8 @@ fn everything_that_is_confined() {
     refused(Path::new("/proc/self/environ"));
 
     // Patterns of ingredients.
-    let resolve = |pattern: &str| Zoo::resolve(&[pattern.to_string()], &inside).map_err(|e| e.to_string());
+    let resolve =
+        |pattern: &str| Zoo::find(&[pattern.to_string()], &inside).map(|found| found.paths).map_err(|e| e.to_string());
     let text = |path: &Path| path.to_str().unwrap().to_string();
     assert_eq!(resolve("k*").unwrap().len(), 1);
     for pattern in [

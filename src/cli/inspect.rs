@@ -1,11 +1,14 @@
-//! `mehl-soup inspect`.
+//! `mehl-soup inspect`: everything that a run would refuse, without a run.
+
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::Format;
 use super::exit::{Exit, say};
-use crate::sweep::spec::Grouping;
+use super::{Format, worker};
+use crate::sweep::parse::parse_spec;
+use crate::sweep::spec::{Grouping, Spec, ZooSpec};
 use crate::untrusted::printable;
 use crate::zoo::{Depth, HashCache, Zoo, inspect as look, render};
 
@@ -13,22 +16,29 @@ use crate::zoo::{Depth, HashCache, Zoo, inspect as look, render};
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 What is read, and what it costs:
-  by default   headers and config.json, some kB a file: family, tensors,
-               parameters, dtypes, bytes; what is missing, extra, reshaped or retyped
-               against the first ingredient
+  by default   headers and configurations, some kB a file: family, tensors,
+               parameters, dtypes, bytes; what is missing, extra or reshaped
+               against what most ingredients are like; whether class names agree;
+               whether the model can be computed, and what is assumed of it
   --hash       every byte once, remembered (MEHL_SOUP_CACHE_DIR): which tensors
                are frozen, tied or running statistics, which ingredients are
                equal, which values are not finite
   --distances  every float tensor once, in some MB of memory a thread: distance
                from the mean of all, |theta_k - mean| / |mean|, and who stands
                out: modified z-score beyond 3.5 (Iglewicz and Hoaglin 1993)
+  --data SPEC  what the specification says of its ingredients, every byte of them,
+               and all of its data: labels, classes, images (decoded once, kept in
+               the cache). Nothing is scored
 
-Exit codes: 0 nothing speaks against this zoo, 2 a run would refuse it, or
-distances that were asked for cannot be had.")]
+Exit codes: 0 nothing speaks against this zoo, 1 a run would refuse it, or
+distances that were asked for cannot be had, 2 bad usage, or no such files.")]
 pub struct InspectArgs {
     /// Ingredients: files, folders, globs
-    #[arg(required = true)]
+    #[arg(required_unless_present = "data")]
     zoo: Vec<String>,
+    /// Inspect the ingredients and the data of this specification
+    #[arg(long, value_name = "SPEC", conflicts_with = "zoo")]
+    data: Option<PathBuf>,
     /// Read all contents too: frozen and tied tensors, equal ingredients, values that are not finite
     #[arg(long)]
     hash: bool,
@@ -38,6 +48,9 @@ pub struct InspectArgs {
     /// Parts of the model that distances are told of
     #[arg(long, value_enum, default_value_t = Group::Block, requires = "distances")]
     group: Group,
+    /// Tell differences between ingredients tensor by tensor
+    #[arg(long)]
+    verbose: bool,
     /// How the report is printed
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
@@ -53,11 +66,38 @@ enum Group {
     Model,
 }
 
-pub(super) fn inspect(args: &InspectArgs) -> Exit {
-    let paths = match Zoo::resolve(&args.zoo, std::path::Path::new(".")) {
-        Ok(paths) => paths,
+/// What only the worker can look at, as it has the models.
+pub struct Checks {
+    /// What a run assumes of a zoo's model, or why it cannot compute it.
+    pub model: fn(&Zoo, &ZooSpec) -> Result<Vec<String>, String>,
+    /// Opens everything that a run would; what it would say, or why it would end. Hears of what takes long.
+    pub inputs: CheckInputs,
+}
+
+/// Opens what a specification names; the notes of it, or why a run would end.
+pub type CheckInputs = fn(&Spec, &mut dyn FnMut(&str)) -> Result<Vec<String>, String>;
+
+/// Hands over to the worker, which has the models; where it is not installed, reports what can be known without.
+pub(super) fn check_and_start(args: &InspectArgs) -> Exit {
+    if args.data.is_some() || worker::is_there() {
+        return worker::start(&std::env::args_os().skip(1).collect::<Vec<_>>());
+    }
+    inspect(args, None)
+}
+
+/// Prints the report.
+pub fn inspect(args: &InspectArgs, checks: Option<&Checks>) -> Exit {
+    let spec = match args.data.as_deref().map(parse_spec).transpose() {
+        Ok(spec) => spec,
         Err(error) => return Exit::Usage.say(error),
     };
+    let patterns = spec.as_ref().map_or(&args.zoo, |spec| &spec.zoo.ingredients);
+    let found = match Zoo::find(patterns, Path::new(".")) {
+        Ok(found) => found,
+        Err(error) => return Exit::Usage.say(error),
+    };
+    let stated = spec.as_ref().map_or_else(|| ZooSpec::of(patterns.clone()), |spec| spec.zoo.clone());
+    let check = checks.map(|checks| move |zoo: &Zoo| (checks.model)(zoo, &stated));
     let cache = HashCache::from_environment();
     let depth = Depth {
         hash: args.hash.then_some(cache.as_ref()),
@@ -66,26 +106,40 @@ pub(super) fn inspect(args: &InspectArgs) -> Exit {
             Group::Block => Grouping::Block,
             Group::Model => Grouping::Model,
         }),
+        family: spec.as_ref().and_then(|spec| spec.zoo.family),
+        classes_stated: spec.as_ref().is_some_and(|spec| spec.data.classes.is_some()),
+        model: check.as_ref().map(|check| check as _),
     };
     let bar = ProgressBar::new(0);
     let style = ProgressStyle::with_template("{msg:9} {wide_bar} {bytes}/{total_bytes} {eta} left");
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-    let report = look(&paths, &depth, &mut |what, done, total| {
+    let mut report = look(&found, &depth, &mut |what, done, total| {
         bar.set_message(what);
         bar.set_length(total);
         bar.set_position(done);
     });
     bar.finish_and_clear();
+    if let (Some(spec), Some(checks)) = (&spec, checks)
+        && report.is_sound()
+    {
+        match (checks.inputs)(spec, &mut |what| eprintln!("{}", printable(what))) {
+            Ok(notes) => {
+                // What the zoo alone told is said there too.
+                report.notes.retain(|note| !notes.contains(note));
+                report.notes.extend(notes);
+            }
+            Err(fault) => report.data_fault = Some(fault),
+        }
+    }
     match args.format {
         Format::Table => {
             let width = comfy_table::Table::new().width().unwrap_or(160);
-            say(&printable(&render(&report, width)));
+            say(&printable(&render(&report, width, args.verbose)));
         }
         Format::Json => match serde_json::to_string_pretty(&report) {
             Ok(json) => say(&json),
             Err(error) => return Exit::Failed.say(error),
         },
     }
-    // Differences between ingredients are what a run would refuse.
-    if report.is_sound() { Exit::Done } else { Exit::Usage }
+    if report.is_sound() { Exit::Done } else { Exit::Failed }
 }

@@ -11,7 +11,7 @@ use super::pool::ServerArgs;
 use super::pool::results::coefficients;
 use crate::coefficients::{CoefficientsFile, Options, materialize as write_model};
 use crate::scheduler::is_sweep_id;
-use crate::untrusted::{self, LARGEST_COEFFICIENTS};
+use crate::untrusted::{self, LARGEST_COEFFICIENTS, printable};
 use crate::zoo::{HashCache, Zoo};
 
 /// Flags of `materialize`.
@@ -25,10 +25,10 @@ pub struct MaterializeArgs {
     /// Folder of the model; appears whole or not at all
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Dtype of float tensors; without it, that of the ingredients
+    /// Dtype of float tensors; without it, that of most ingredients
     #[arg(long, value_enum)]
     dtype: Option<FloatType>,
-    /// Largest weights file in MB; without it, files are cut as the first ingredient's
+    /// Largest weights file in MB; without it, files are cut as those of the ingredient that most are like
     #[arg(long, value_name = "MB", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
     max_shard_mb: Option<u64>,
     /// Ingredients have moved: look for them here (files, folders, globs); they are told by their content
@@ -42,10 +42,20 @@ pub struct MaterializeArgs {
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum FloatType {
+pub(super) enum FloatType {
     F32,
     F16,
     Bf16,
+}
+
+impl FloatType {
+    pub(super) fn dtype(self) -> Dtype {
+        match self {
+            Self::F32 => Dtype::F32,
+            Self::F16 => Dtype::F16,
+            Self::Bf16 => Dtype::BF16,
+        }
+    }
 }
 
 /// From a file, or of a sweep if there is no such file and the name is made as those of sweeps are.
@@ -74,18 +84,17 @@ pub(super) fn materialize(args: &MaterializeArgs) -> Exit {
     let zoo = if args.zoo.is_empty() {
         None
     } else {
-        match Zoo::resolve(&args.zoo, std::path::Path::new(".")) {
-            Ok(paths) => Some(paths),
+        match Zoo::find(&args.zoo, std::path::Path::new(".")) {
+            Ok(found) => {
+                found.notes().iter().for_each(|note| eprintln!("{}", printable(note)));
+                Some(found.paths)
+            }
             Err(error) => return Exit::Usage.say(error),
         }
     };
     let options = Options {
         out: args.out.clone(),
-        dtype: args.dtype.map(|dtype| match dtype {
-            FloatType::F32 => Dtype::F32,
-            FloatType::F16 => Dtype::F16,
-            FloatType::Bf16 => Dtype::BF16,
-        }),
+        dtype: args.dtype.map(FloatType::dtype),
         max_shard_bytes: args.max_shard_mb.map(|mb| mb * 1_000_000),
         zoo,
         overwrite: args.overwrite,

@@ -7,8 +7,9 @@ mod demo;
 mod doctor;
 pub mod exit;
 pub mod healthcheck;
-mod inspect;
+pub mod inspect;
 mod materialize;
+mod merge;
 pub mod plan;
 mod pool;
 pub mod pool_worker;
@@ -44,10 +45,12 @@ enum Command {
     Plan(PlanArgs),
     /// Train a small zoo on UCI digits, learn soups of it with every method, print the table; or make a zoo on images of your own (--make-zoo)
     Demo(DemoArgs),
-    /// Show what a zoo holds: tensors, dtypes, what differs from the first ingredient, and who stands out
+    /// Show what a zoo holds, what is assumed of it, and what a run would refuse: tensors, dtypes, differences, who stands out
     Inspect(inspect::InspectArgs),
     /// Write the model that a coefficients file, or a sweep's winner, stands for
     Materialize(materialize::MaterializeArgs),
+    /// Write the mean of models, or a fixed mix, from files alone: nothing is learned or scored, no data are needed
+    Merge(merge::MergeArgs),
     /// Write what came of a sweep as one HTML page, with plots
     Report(report::ReportArgs),
     /// Serve a pool of workers: take sweeps over HTTP, hand out their tasks, look after tasks whose workers were lost. All state is in Redis: end it
@@ -143,7 +146,7 @@ pub fn main() -> Exit {
         Command::Plan(args) => plan::check_and_start(&args),
         // The worker takes the same flags: they are handed on as they were given.
         Command::Demo(_) => worker::start(&std::env::args_os().skip(1).collect::<Vec<_>>()),
-        Command::Inspect(args) => inspect::inspect(&args),
+        Command::Inspect(args) => inspect::check_and_start(&args),
         Command::Serve(args) => serve::serve(&args),
         Command::Submit(args) => submit::submit(&args),
         Command::Status(args) => status::status(&args),
@@ -155,6 +158,7 @@ pub fn main() -> Exit {
         Command::Retry(args) => actions::act(&args, "retry"),
         Command::Delete(args) => actions::delete(&args),
         Command::Materialize(args) => materialize::materialize(&args),
+        Command::Merge(args) => merge::merge(&args),
         Command::Report(args) => report::report(&args),
         Command::Config(args) => config::show(&args),
         Command::Doctor(args) => doctor::doctor(&args),

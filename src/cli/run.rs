@@ -12,9 +12,10 @@ use crate::runner::publish::publish_best;
 use crate::runner::reporter::{Reporter, Stderr};
 use crate::runner::run_folder::RunFolder;
 use crate::sweep::parse::parse_spec;
+use crate::sweep::results::{Row, SweepResults, winner};
 use crate::sweep::spec::Spec;
 use crate::sweep::table;
-use crate::task::TaskState;
+use crate::task::{Origin, TaskState};
 use crate::zoo::HashCache;
 
 /// Refuses a bad specification before anything is started or written.
@@ -32,6 +33,23 @@ pub(super) fn check_and_start(args: &RunArgs) -> Exit {
 
 /// Makes the engine of one of a specification's devices.
 pub type EngineFactory<E> = fn(&Spec, usize, Option<HashCache>) -> Result<E, EngineError>;
+
+/// How the best soup that was asked for is written, where a baseline is better and is written to `best/`.
+fn asked_but_not_first(spec: &Spec, results: &SweepResults, folder: &RunFolder) -> Option<String> {
+    // A method that is a baseline too is computed once.
+    let is_asked = |row: &Row| row.origin != Origin::Baseline || row.method == spec.soup.method;
+    let first = winner(results)?;
+    let asked = results.tasks.iter().find(|row| is_asked(row) && row.state == TaskState::Succeeded)?;
+    (!is_asked(first)).then(|| {
+        format!(
+            "{} ranks first and is written to {}; to write the best soup that was asked for, {}: mehl-soup materialize {} --out DIR",
+            first.task_id,
+            folder.best().display(),
+            asked.task_id,
+            folder.coefficients_path(&asked.task_id).display()
+        )
+    })
+}
 
 /// Runs a sweep to its end with engines made by `engine`, prints its table, writes the winner's model.
 pub fn run_to_the_end<E: SoupEngine + 'static>(args: &RunArgs, engine: EngineFactory<E>) -> Exit {
@@ -76,6 +94,9 @@ pub fn run_to_the_end<E: SoupEngine + 'static>(args: &RunArgs, engine: EngineFac
             Ok(json) => say(&json),
             Err(error) => return Exit::Failed.say(error),
         },
+    }
+    if let Some(note) = asked_but_not_first(&spec, &results, &folder) {
+        reporter.note(&note);
     }
     if finished.out_of_time {
         reporter.note("search.max_seconds is over: unfinished tasks keep their checkpoints; run again to go on");

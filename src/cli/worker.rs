@@ -9,14 +9,25 @@ use super::exit::Exit;
 /// Names the worker's binary where it is not beside this one.
 pub const WORKER_VARIABLE: &str = "MEHL_SOUP_WORKER";
 
+/// Where the worker's program is expected.
+fn path() -> std::io::Result<PathBuf> {
+    match std::env::var_os(WORKER_VARIABLE) {
+        Some(path) => Ok(PathBuf::from(path)),
+        None => std::env::current_exe()
+            .map(|own| own.with_file_name(format!("mehl-soup-worker{}", std::env::consts::EXE_SUFFIX))),
+    }
+}
+
+/// Whether the worker's program is where it is expected.
+pub fn is_there() -> bool {
+    path().is_ok_and(|path| path.is_file())
+}
+
 /// Replaces this process by the worker with these arguments; returns only if that fails.
 pub fn start(arguments: &[OsString]) -> Exit {
-    let path = match std::env::var_os(WORKER_VARIABLE) {
-        Some(path) => PathBuf::from(path),
-        None => match std::env::current_exe() {
-            Ok(own) => own.with_file_name(format!("mehl-soup-worker{}", std::env::consts::EXE_SUFFIX)),
-            Err(error) => return Exit::Failed.say(format!("cannot find mehl-soup-worker: {error}")),
-        },
+    let path = match path() {
+        Ok(path) => path,
+        Err(error) => return Exit::Failed.say(format!("cannot find mehl-soup-worker: {error}")),
     };
     let mut command = Command::new(&path);
     command.args(arguments);

@@ -25,9 +25,9 @@ const SMALL_FILES: u64 = 16 << 20;
 pub struct Options {
     /// The folder to write; its parents are made.
     pub out: PathBuf,
-    /// Dtype of all float tensors: F32, F16, BF16 or F64. `None`: each as in the ingredients.
+    /// Dtype of all float tensors: F32, F16, BF16 or F64. `None`: each as in most ingredients.
     pub dtype: Option<Dtype>,
-    /// Most bytes of tensors a file. `None`: split like the first ingredient.
+    /// Most bytes of tensors a file. `None`: split like the zoo's reference.
     pub max_shard_bytes: Option<u64>,
     /// Where to look for the ingredients, found by their contents. `None`: where they were when the soup was made.
     pub zoo: Option<Vec<PathBuf>>,
@@ -133,7 +133,7 @@ pub enum MaterializeError {
     },
 }
 
-/// Writes the soup `soup_l = sum_k A[k,l] theta[k,l]` as a model folder: weights split like the first ingredient's, its
+/// Writes the soup `soup_l = sum_k A[k,l] theta[k,l]` as a model folder: weights split like the zoo's reference, its
 /// configuration and tokenizer files, a model card, and the coefficients.
 ///
 /// Sums are in f64 and rounded to f32, then to F16 or BF16 where asked (ties to even): in F32 the tensors are exactly those of
@@ -169,16 +169,33 @@ pub fn materialize(
     };
     let (zoo, hashes) = verified(file, opened, options.zoo.is_some(), cache, &mut advance)?;
     let layout = Layout::new(&zoo, &hashes)?;
-    check_tensors(file, &layout)?;
+    write(file, &zoo, &layout, options, &mut advance)
+}
 
-    let first = &zoo.ingredients()[0];
-    refuse_own_ingredient(&zoo, &options.out)?;
-    let shards = plan(first, options.dtype, options.max_shard_bytes);
+/// As [`materialize`], of ingredients that are open and whose contents are those that the file was made of.
+///
+/// # Errors
+/// As [`materialize`].
+pub(super) fn write(
+    file: &CoefficientsFile,
+    zoo: &Zoo,
+    layout: &Layout,
+    options: &Options,
+    advance: &mut dyn FnMut(u64),
+) -> Result<MaterializeReport, MaterializeError> {
+    if let Some(dtype) = options.dtype.filter(|dtype| !is_mixable(*dtype)) {
+        return Err(MaterializeError::Dtype(dtype));
+    }
+    check_output(&options.out, options.overwrite)?;
+    check_tensors(file, layout)?;
+    let like = zoo.reference();
+    refuse_own_ingredient(zoo, &options.out)?;
+    let shards = plan(like, &|name| dtype_of(layout, name), options.dtype, options.max_shard_bytes);
     let folder = begin(&options.out, &shards)?;
-    let soup = Soup { file, zoo: &zoo, layout: &layout };
+    let soup = Soup { file, zoo, layout };
     let mut files: Vec<String> = Vec::new();
     for shard in &shards {
-        soup.write_shard(shard, &folder.path().join(&shard.file_name), &mut advance)?;
+        soup.write_shard(shard, &folder.path().join(&shard.file_name), advance)?;
         files.push(shard.file_name.clone());
     }
     let licences: Vec<_> = zoo.ingredients().iter().map(|i| model_card::licence_of(i.path())).collect();
@@ -191,7 +208,7 @@ pub fn materialize(
         write_file(&folder.path().join(name), &content)?;
         files.push(name.to_string());
     }
-    if let Some(own) = first.folder() {
+    if let Some(own) = like.folder() {
         let copied = companions::copy(own, folder.path(), options.dtype).map_err(io_error(own))?;
         files.extend(copied);
     }
@@ -213,8 +230,15 @@ fn io_error(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> MaterializeEr
     move |source| MaterializeError::Io { path, source }
 }
 
+fn dtype_of(layout: &Layout, name: &str) -> Option<Dtype> {
+    layout.get(name).map(|tensor| tensor.dtype)
+}
+
 fn written_bytes(like: &Ingredient, options: &Options) -> u64 {
-    plan(like, options.dtype, options.max_shard_bytes).iter().map(ShardPlan::bytes).sum()
+    plan(like, &|name| like.info(name).map(|info| info.dtype), options.dtype, options.max_shard_bytes)
+        .iter()
+        .map(ShardPlan::bytes)
+        .sum()
 }
 
 /// `out` may be missing, an empty folder, or (to be overwritten) a model that this program wrote: anything else is somebody's work.
@@ -371,7 +395,8 @@ impl Soup<'_> {
         path: &Path,
         advance: &mut dyn FnMut(u64),
     ) -> Result<(), MaterializeError> {
-        let own = self.layout.get(&tensor.name).expect("the plan is of the first ingredient's tensors");
+        let own =
+            self.layout.get(&tensor.name).expect("the plan is of an ingredient's tensors, which are those of all");
         if own.class == TensorClass::Statistic {
             let statistic = self.file.statistics.get(&tensor.name).expect("the file was checked against the layout");
             let values: Vec<f64> = statistic.values.iter().copied().map(f64::from).collect();

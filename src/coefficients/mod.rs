@@ -7,11 +7,13 @@
 //! | `statistics` | running means and variances that belong to a soup |
 //! | `mix` | the exact weighted sum of one tensor |
 //! | `materialize` | from a coefficients file to a model folder |
+//! | `merge` | a fixed mix of files, without data |
 //! | `shards`, `companions`, `model_card` | that folder's weights, configuration files, and README |
 
 mod companions;
 mod file;
 mod materialize;
+mod merge;
 mod mix;
 mod model_card;
 mod shards;
@@ -22,6 +24,7 @@ mod testing;
 
 pub use file::{About, CoefficientsError, CoefficientsFile, IngredientRef};
 pub use materialize::{MaterializeError, MaterializeReport, Options, materialize};
+pub use merge::{MergeError, fixed_mix, merge};
 pub use mix::mix_tensor;
 pub use statistics::{Statistic, Statistics};
 pub use table::Coefficients;

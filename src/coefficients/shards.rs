@@ -51,11 +51,16 @@ impl ShardPlan {
 }
 
 /// Splits the tensors of `like` as it is split itself, or so that no file has more than `max_bytes` of tensors (a larger
-/// tensor has a file of its own). Float tensors get `dtype`, where one is asked for.
-pub(super) fn plan(like: &Ingredient, dtype: Option<Dtype>, max_bytes: Option<u64>) -> Vec<ShardPlan> {
+/// tensor has a file of its own). Float tensors get `dtype`, where one is asked for, else their `usual` one.
+pub(super) fn plan(
+    like: &Ingredient,
+    usual: &dyn Fn(&str) -> Option<Dtype>,
+    dtype: Option<Dtype>,
+    max_bytes: Option<u64>,
+) -> Vec<ShardPlan> {
     let tensor = |name: &String| {
         let info = like.info(name).expect("shards name the ingredient's own tensors");
-        let dtype = dtype.filter(|_| is_mixable(info.dtype)).unwrap_or(info.dtype);
+        let dtype = dtype.filter(|_| is_mixable(info.dtype)).or_else(|| usual(name)).unwrap_or(info.dtype);
         let bytes = info.numel() * dtype.bitsize() / 8;
         PlannedTensor { name: name.clone(), dtype, shape: info.shape.clone(), bytes }
     };
@@ -122,12 +127,12 @@ mod tests {
         write_sharded(root.path(), &[vec![tensor("a"), tensor("d")], vec![tensor("b"), tensor("c")]]);
         let like = Ingredient::open(root.path()).unwrap();
         let (one, two) = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors");
-        assert_eq!(names(&plan(&like, None, None)), [(one, vec!["a", "d"]), (two, vec!["b", "c"])]);
-        assert_eq!(names(&plan(&like, None, Some(24))), [(one, vec!["a", "b", "d"]), (two, vec!["c"])]);
-        assert_eq!(names(&plan(&like, None, Some(1 << 20))), [(SINGLE, vec!["a", "b", "c", "d"])]);
-        assert_eq!(plan(&like, None, Some(0)).len(), 4);
+        assert_eq!(names(&plan(&like, &|_| None, None, None)), [(one, vec!["a", "d"]), (two, vec!["b", "c"])]);
+        assert_eq!(names(&plan(&like, &|_| None, None, Some(24))), [(one, vec!["a", "b", "d"]), (two, vec!["c"])]);
+        assert_eq!(names(&plan(&like, &|_| None, None, Some(1 << 20))), [(SINGLE, vec!["a", "b", "c", "d"])]);
+        assert_eq!(plan(&like, &|_| None, None, Some(0)).len(), 4);
         // Half the bytes a tensor, twice the tensors a file.
-        assert_eq!(plan(&like, Some(Dtype::F16), Some(8)).len(), 2);
+        assert_eq!(plan(&like, &|_| None, Some(Dtype::F16), Some(8)).len(), 2);
     }
 
     #[test]
@@ -135,7 +140,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("x.safetensors");
         write_file(&path, &[bytes("n", Dtype::U8, &[3], vec![1, 2, 3]), f32s("w", &[2, 1], &[1.0, 2.0])]);
-        let [shard] = plan(&Ingredient::open(&path).unwrap(), None, None).try_into().unwrap();
+        let [shard] = plan(&Ingredient::open(&path).unwrap(), &|_| None, None, None).try_into().unwrap();
         let mut file = shard.header();
         assert_eq!(file.len() % 8, 0);
         file.resize(file.len() + shard.bytes() as usize, 0);

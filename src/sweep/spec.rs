@@ -35,13 +35,14 @@ pub struct Spec {
 }
 
 impl Spec {
-    /// Hash (blake3, hexadecimal) over all that determines the sweep's results: everything but the name, `[compute]` and `search.max_seconds`.
+    /// Hash (blake3, hexadecimal) over all that determines the sweep's results: everything but the name, `[compute]`, `zoo.allow_chance` and `search.max_seconds`.
     /// What the files hold is not in it, see [`Manifest::inputs_hash`](super::manifest::Manifest::inputs_hash).
     pub fn identity(&self) -> String {
         // Structs serialize in the order of their fields and overrides are sorted, so equal specifications give equal text.
         let relevant = (
             self.seed,
-            &self.zoo,
+            // It decides whether there are results, not which.
+            ZooSpec { allow_chance: false, ..self.zoo.clone() },
             &self.data,
             &self.soup,
             &self.soup_given,
@@ -67,6 +68,28 @@ pub struct ZooSpec {
     pub activation: Option<String>,
     /// Use only the best this many ingredients by select; `None` for all.
     pub top: Option<usize>,
+    /// Whether ingredients with equal contents count as often as they are there, and not once.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub keep_duplicates: bool,
+    /// Whether a sweep goes on where no ingredient is better than guessing.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub allow_chance: bool,
+}
+
+impl ZooSpec {
+    /// These ingredients, and nothing else stated.
+    pub fn of(ingredients: Vec<String>) -> Self {
+        Self {
+            ingredients,
+            family: None,
+            architecture: None,
+            heads: None,
+            activation: None,
+            top: None,
+            keep_duplicates: false,
+            allow_chance: false,
+        }
+    }
 }
 
 impl Family {

@@ -21,7 +21,14 @@ pub enum ZooError {
         reason: String,
     },
     /// A pattern, or a plain path, found nothing.
-    #[error("`{pattern}` matches nothing under {}", base.display())]
+    #[error(
+        "`{pattern}` matches nothing{}",
+        if std::path::Path::new(pattern).is_absolute() {
+            " (patterns of a specification that are no absolute paths begin at its folder)".to_string()
+        } else {
+            format!(" under {}", base.display())
+        }
+    )]
     NoMatch {
         /// As given.
         pattern: String,

@@ -10,7 +10,7 @@ use crate::sweep::spec::Family;
 
 /// Names by which a family is known. All of a row must be there; a family may have several rows.
 ///
-/// Wrappers' prefixes, `module.` and `model.` in any number, are left out here and may be there on disk.
+/// Wrappers' prefixes, `module.` and `model.` in any number, are left out here and may be there on disk; so may any that all names share.
 const SIGNATURES: [(Family, &[&str]); 6] = [
     (Family::Vit, &["vit.embeddings.cls_token", "vit.encoder.layer.0.attention.attention.query.weight"]),
     (Family::Vit, &["deit.embeddings.cls_token", "deit.encoder.layer.0.attention.attention.query.weight"]),
@@ -102,10 +102,16 @@ impl std::error::Error for FamilyUnknown {}
 /// # Errors
 /// If neither tells, names fit two families, or configuration and names contradict each other.
 pub fn detect(ingredient: &Ingredient) -> Result<Family, FamilyUnknown> {
+    let common = ingredient.common_prefix();
     let names: Vec<_> = SIGNATURES
         .iter()
         .map(|(family, required)| {
-            let is_missing = |name: &&&str| !ingredient.tensor_names().any(|found| unwrapped(found) == **name);
+            // Any beginning of what all names share may be a wrapper's.
+            let is = |found: &str, name: &str| {
+                let dots = common.match_indices('.').map(|(dot, _)| dot + 1);
+                std::iter::once(0).chain(dots).any(|start| unwrapped(&found[start..]) == name)
+            };
+            let is_missing = |name: &&&str| !ingredient.tensor_names().any(|found| is(found, name));
             (*family, required.iter().filter(is_missing).copied().collect::<Vec<_>>())
         })
         .collect();
@@ -215,7 +221,7 @@ mod tests {
     #[test]
     fn each_row_of_names_tells_its_family_under_any_wrapper() {
         for (family, names) in SIGNATURES {
-            for prefix in ["", "module.", "model.", "module.model."] {
+            for prefix in ["", "module.", "model.", "module.model.", "_orig_mod.", "module._orig_mod.", "net.model."] {
                 let wrapped: Vec<String> = names.iter().map(|name| format!("{prefix}{name}")).collect();
                 let wrapped: Vec<&str> = wrapped.iter().map(String::as_str).collect();
                 assert_eq!(found(&wrapped, None), Ok(family), "{wrapped:?}");

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use super::Zoo;
 use super::element::first_not_finite;
 use super::error::ZooError;
 use super::hash_cache::HashCache;
@@ -25,9 +26,9 @@ pub struct ZooHashes {
 /// Content hashes of one ingredient: blake3, hexadecimal. All its float tensors (F32, F16, BF16, F64) are finite.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IngredientHashes {
-    /// Over name, dtype, shape and hash of all tensors, sorted by name: the same however they are split in files.
+    /// Over name on disk, dtype, shape and hash of all tensors, sorted by name: the same however they are split in files.
     pub total: String,
-    /// Over each tensor's bytes, by name.
+    /// Over each tensor's bytes, by its name on disk.
     pub tensors: BTreeMap<String, String>,
 }
 
@@ -35,13 +36,24 @@ impl IngredientHashes {
     pub(super) fn new(ingredient: &Ingredient, tensors: BTreeMap<String, String>) -> Self {
         let mut hasher = blake3::Hasher::new();
         for (name, info) in ingredient.tensors() {
-            let hash = tensors.get(name).map_or("", String::as_str);
+            let name = ingredient.disk_name(name);
+            let hash = tensors.get(name.as_ref()).map_or("", String::as_str);
             // JSON keeps the parts apart whatever is in a name.
             let line = serde_json::json!([name, info.dtype.to_string(), info.shape, hash]);
             hasher.update(line.to_string().as_bytes());
             hasher.update(b"\n");
         }
         Self { total: hasher.finalize().to_hex().to_string(), tensors }
+    }
+}
+
+impl ZooHashes {
+    /// Hash of a tensor's bytes in the ingredient `k`, by the name that the zoo knows it by.
+    ///
+    /// # Panics
+    /// If the hashes are not of this zoo.
+    pub(super) fn of_tensor(&self, zoo: &Zoo, k: usize, name: &str) -> &str {
+        &self.ingredients[k].tensors[zoo.ingredients()[k].disk_name(name).as_ref()]
     }
 }
 
@@ -89,7 +101,7 @@ pub(super) fn hash_contents(
         let done: Vec<Result<String, ZooError>> =
             batch.par_iter().map(|(name, info)| hash_tensor(ingredient, name, info)).collect();
         for ((name, info), hash) in batch.iter().zip(done) {
-            hashes.insert(name.to_string(), hash?);
+            hashes.insert(ingredient.disk_name(name).into_owned(), hash?);
             advance(info.bytes() as u64);
         }
     }

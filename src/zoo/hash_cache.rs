@@ -74,7 +74,8 @@ impl HashCache {
     pub(super) fn load(&self, ingredient: &Ingredient) -> Option<IngredientHashes> {
         let text = std::fs::read(self.entry(ingredient)).ok()?;
         let entry: Entry = serde_json::from_slice(&text).ok()?;
-        let complete = entry.tensors.keys().map(String::as_str).eq(ingredient.tensor_names());
+        let complete =
+            entry.tensors.keys().map(String::as_str).eq(ingredient.tensor_names().map(|n| ingredient.disk_name(n)));
         let hashes = IngredientHashes::new(ingredient, entry.tensors);
         // The total covers all the others, so a damaged entry does not agree with its own.
         (entry.version == VERSION && complete && hashes.total == entry.total).then_some(hashes)

@@ -20,12 +20,44 @@ pub(super) const PREFIX: usize = 8;
 /// # Errors
 /// As [`parse`] and [`length`].
 pub(crate) fn parse_header(file: &[u8]) -> Result<(usize, Metadata), String> {
+    if let Some(kind) = other_kind(&file[..file.len().min(BEGINNING)]) {
+        return Err(format!("not a safetensors file but {kind}"));
+    }
     let Some((prefix, rest)) = file.split_first_chunk::<PREFIX>() else {
         return Err(too_short(file.len() as u64));
     };
     let (header, data) = rest.split_at(length(*prefix, file.len() as u64)?);
     Ok((PREFIX + header.len(), parse(header, data.len() as u64)?))
 }
+
+/// What a file is, by its first bytes, that is often found in the place of a safetensors file; and the way out.
+pub(super) fn other_kind(beginning: &[u8]) -> Option<&'static str> {
+    const PICKLE: &str = "a pickle, as torch.save writes it, which can run code and is never opened: `python -m mehl_soup convert` makes safetensors of it";
+    const KINDS: [(&[u8], &str); 8] = [
+        (b"version https://git-lfs", "a git-lfs pointer to the file and not the file: `git lfs pull` fetches it"),
+        (b"PK\x03\x04", PICKLE),
+        (b"\x80\x02", PICKLE),
+        (b"\x80\x03", PICKLE),
+        (b"\x80\x04", PICKLE),
+        (b"\x89HDF", "an HDF5 file, as Keras writes it: save the model's tensors as safetensors"),
+        (b"GGUF", "a GGUF file, which holds quantised weights: take the model that it was made of"),
+        (b"\x1f\x8b", "a gzip archive: unpack it"),
+    ];
+    // A length of less than 4 GiB and the JSON after it: two of the beginnings below are lengths too.
+    if beginning.get(4..PREFIX + 1).is_some_and(|bytes| bytes == b"\0\0\0\0{") {
+        return None;
+    }
+    if let Some((_, kind)) = KINDS.iter().find(|(magic, _)| beginning.starts_with(magic)) {
+        return Some(kind);
+    }
+    let text = beginning.trim_ascii_start();
+    let is = |tag: &[u8]| text.get(..tag.len()).is_some_and(|start| start.eq_ignore_ascii_case(tag));
+    let is_page = is(b"<!doctype") || is(b"<html") || is(b"<?xml");
+    is_page.then_some("a web page, probably an error that was saved in place of the file: fetch it again")
+}
+
+/// Bytes that [`other_kind`] looks at.
+pub(super) const BEGINNING: usize = 64;
 
 /// What to say of a file without even a length.
 pub(super) fn too_short(found: u64) -> String {

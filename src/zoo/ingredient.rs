@@ -1,5 +1,6 @@
 //! One fine-tuned model's weights on disk.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -12,7 +13,7 @@ use safetensors::Dtype;
 
 use super::element::{Element, decode, is_mixable};
 use super::error::ZooError;
-use super::folder;
+use super::folder::{self, NoWeights};
 use super::hash::hash_contents;
 use super::shard::{FileState, Shard};
 use crate::untrusted::{self, LARGEST_CONFIG};
@@ -43,6 +44,10 @@ pub struct Ingredient {
     config: Option<serde_json::Value>,
     /// Its content hash, once known.
     hash: OnceLock<String>,
+    /// How names begin on disk, and how they begin here.
+    renamed: Option<(String, String)>,
+    /// What was assumed, for people.
+    notes: Vec<String>,
 }
 
 /// A tensor's header entry.
@@ -87,8 +92,16 @@ impl Ingredient {
         let path = std::path::absolute(path).map_err(ZooError::io(path))?;
         let metadata = std::fs::metadata(&path).map_err(ZooError::io(&path))?;
         let name = path.file_name().map_or_else(|| path.to_string_lossy(), |n| n.to_string_lossy()).into_owned();
-        let mut ingredient =
-            Self { name, path, shards: Vec::new(), tensors: BTreeMap::new(), config: None, hash: OnceLock::new() };
+        let mut ingredient = Self {
+            name,
+            path,
+            shards: Vec::new(),
+            tensors: BTreeMap::new(),
+            config: None,
+            hash: OnceLock::new(),
+            renamed: None,
+            notes: Vec::new(),
+        };
         if metadata.is_dir() {
             ingredient.open_folder()?;
         } else if ingredient.path.extension().is_some_and(|e| e == "safetensors") {
@@ -107,18 +120,20 @@ impl Ingredient {
 
     fn open_folder(&mut self) -> Result<(), ZooError> {
         let folder = self.path.clone();
-        if folder.join(folder::SINGLE).exists() {
-            self.add_shard(&folder.join(folder::SINGLE))?;
-        } else if folder.join(folder::INDEX).exists() {
-            let index = folder::read_index(&folder)?;
+        let weights = folder::find_weights(&folder).map_err(|why| {
+            let (NoWeights::Other(reason) | NoWeights::Ambiguous(reason)) = why;
+            ZooError::NotAnIngredient { path: folder.clone(), reason }
+        })?;
+        if weights.is_index {
+            let index = folder::read_index(&weights.file)?;
             for path in index.shards.values() {
                 self.add_shard(path)?;
             }
-            self.check_index(&index)?;
+            self.check_index(&weights.file, &index)?;
         } else {
-            let reason = format!("expected a folder with `{}` or `{}`, found neither", folder::SINGLE, folder::INDEX);
-            return Err(ZooError::NotAnIngredient { path: folder, reason });
+            self.add_shard(&weights.file)?;
         }
+        self.notes.extend(weights.note);
         self.read_config(&folder)
     }
 
@@ -128,7 +143,7 @@ impl Ingredient {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
             Err(e) => return Err(ZooError::Io { path: config, source: e }),
             Ok(text) => {
-                let value = serde_json::from_slice(&text)
+                let value = serde_json::from_slice(untrusted::without_mark(&text))
                     .map_err(|e| ZooError::Malformed { file: config, reason: format!("not JSON: {e}") })?;
                 self.config = Some(value);
             }
@@ -153,8 +168,8 @@ impl Ingredient {
     }
 
     /// The index must name every tensor of every shard, and where it is.
-    fn check_index(&self, index: &folder::ShardIndex) -> Result<(), ZooError> {
-        let malformed = |reason| ZooError::Malformed { file: self.path.join(folder::INDEX), reason };
+    fn check_index(&self, file: &Path, index: &folder::ShardIndex) -> Result<(), ZooError> {
+        let malformed = |reason| ZooError::Malformed { file: file.to_path_buf(), reason };
         for (name, shard) in &index.tensors {
             let held = self.tensors.get(name).map(|info| self.shards[info.shard].path());
             if held.and_then(Path::file_name).is_none_or(|found| found != shard.as_str()) {
@@ -186,6 +201,53 @@ impl Ingredient {
 
     pub(super) fn rename(&mut self, name: String) {
         self.name = name;
+    }
+
+    /// What was assumed of its files, for people.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// The beginning that the names of all tensors share, up to a dot; empty without one.
+    pub fn common_prefix(&self) -> String {
+        let (Some(first), Some(last)) = (self.tensors.keys().next(), self.tensors.keys().next_back()) else {
+            return String::new();
+        };
+        // Names are sorted: what the first and the last share, all share.
+        let shared = first.bytes().zip(last.bytes()).take_while(|(a, b)| a == b).count();
+        first.as_bytes()[..shared].iter().rposition(|byte| *byte == b'.').map_or("", |dot| &first[..=dot]).to_string()
+    }
+
+    /// From now on, names of tensors begin with `prefix` in place of what they all share on disk.
+    pub(super) fn replace_prefix(&mut self, prefix: &str) {
+        let now = self.common_prefix();
+        let own = self.renamed.take().map_or_else(|| now.clone(), |(own, _)| own);
+        let tensors = std::mem::take(&mut self.tensors);
+        self.tensors =
+            tensors.into_iter().map(|(name, info)| (format!("{prefix}{}", &name[now.len()..]), info)).collect();
+        if own != prefix {
+            let named = |prefix: &str| if prefix.is_empty() { "nothing".to_string() } else { format!("`{prefix}`") };
+            self.notes.push(format!(
+                "assumed: what all tensors of {} begin with, {}, is a wrapper's; in most ingredients it is {}",
+                self.path.display(),
+                named(&own),
+                named(prefix)
+            ));
+            self.renamed = Some((own, prefix.to_string()));
+        }
+    }
+
+    /// Whether tensors are called otherwise here than on disk.
+    pub fn is_renamed(&self) -> bool {
+        self.renamed.is_some()
+    }
+
+    /// What a tensor is called on disk.
+    pub(super) fn disk_name<'a>(&self, name: &'a str) -> Cow<'a, str> {
+        match self.renamed.as_ref().and_then(|(own, here)| Some((own, name.strip_prefix(here.as_str())?))) {
+            Some((own, rest)) => Cow::Owned(format!("{own}{rest}")),
+            None => Cow::Borrowed(name),
+        }
     }
 
     /// Absolute path of the file or folder.

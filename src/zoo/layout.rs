@@ -30,7 +30,7 @@ pub enum TensorClass {
 pub struct LayoutTensor {
     /// Name on disk.
     pub name: String,
-    /// Dtype on disk.
+    /// Dtype on disk; where ingredients differ, that of most of them, the wider of two as common.
     pub dtype: Dtype,
     /// Shape on disk.
     pub shape: Vec<usize>,
@@ -69,14 +69,16 @@ impl Layout {
         let mut tensors = Vec::new();
         let mut differing = Vec::new();
         let statistics_differ = first.tensor_names().filter(|name| is_statistic(name)).any(|name| {
-            let mut of = hashes.ingredients.iter().map(|i| &i.tensors[name]);
+            let mut of = (0..zoo.len()).map(|k| hashes.of_tensor(zoo, k, name));
             let one = of.next();
             zoo.len() == 1 || of.any(|hash| Some(hash) != one)
         });
         let mut seen: BTreeMap<(Dtype, &[usize], Vec<&str>), &str> = BTreeMap::new();
         for (name, info) in first.tensors() {
-            let of: Vec<&str> = hashes.ingredients.iter().map(|i| i.tensors[name].as_str()).collect();
-            let equal = of.iter().all(|hash| *hash == of[0]);
+            let of: Vec<&str> = (0..zoo.len()).map(|k| hashes.of_tensor(zoo, k, name)).collect();
+            // The same bytes in another dtype are other values.
+            let one_dtype = others.iter().all(|other| other.info(name).is_some_and(|own| own.dtype == info.dtype));
+            let equal = one_dtype && of.iter().all(|hash| *hash == of[0]);
             let class = match (is_mixable(info.dtype), equal) {
                 (true, _) if statistics_differ && is_statistic(name) => TensorClass::Statistic,
                 (true, true) if zoo.len() > 1 => TensorClass::Frozen,
@@ -93,19 +95,20 @@ impl Layout {
                 };
                 differing.extend(others.iter().zip(&of[1..]).filter_map(differ));
             }
+            let dtype = commonest_dtype(zoo, name).unwrap_or(info.dtype);
             let tied_to = if class == TensorClass::Mixed && info.numel() > 1 {
-                let first_such = *seen.entry((info.dtype, &info.shape, of)).or_insert(name);
+                let first_such = *seen.entry((dtype, &info.shape, of)).or_insert(name);
                 (first_such != name).then(|| first_such.to_string())
             } else {
                 None
             };
-            let (name, dtype, shape) = (name.to_string(), info.dtype, info.shape.clone());
+            let (name, shape) = (name.to_string(), info.shape.clone());
             tensors.push(LayoutTensor { name, dtype, shape, class, tied_to });
         }
         if differing.is_empty() {
             Ok(Self { tensors })
         } else {
-            Err(ZooError::Mismatch(Mismatches { first: first.path().to_path_buf(), list: differing }))
+            Err(ZooError::Mismatch(Mismatches { reference: first.path().to_path_buf(), list: differing }))
         }
     }
 
@@ -113,7 +116,7 @@ impl Layout {
     pub fn of_headers(zoo: &Zoo) -> Self {
         let tensor = |(name, info): (&str, &super::TensorInfo)| LayoutTensor {
             name: name.to_string(),
-            dtype: info.dtype,
+            dtype: commonest_dtype(zoo, name).unwrap_or(info.dtype),
             shape: info.shape.clone(),
             class: match is_mixable(info.dtype) {
                 true if is_statistic(name) => TensorClass::Statistic,
@@ -134,6 +137,15 @@ impl Layout {
     pub fn get(&self, name: &str) -> Option<&LayoutTensor> {
         self.tensors.binary_search_by(|tensor| tensor.name.as_str().cmp(name)).ok().map(|i| &self.tensors[i])
     }
+}
+
+/// The dtype that most ingredients have a tensor in; the wider of two as common.
+pub(super) fn commonest_dtype(zoo: &Zoo, name: &str) -> Option<Dtype> {
+    let mut counts: BTreeMap<Dtype, usize> = BTreeMap::new();
+    for info in zoo.ingredients().iter().filter_map(|ingredient| ingredient.info(name)) {
+        *counts.entry(info.dtype).or_default() += 1;
+    }
+    counts.into_iter().max_by_key(|(dtype, count)| (*count, dtype.bitsize())).map(|(dtype, _)| dtype)
 }
 
 /// Whether a tensor is, by its name, a running statistic of batch normalisation as PyTorch names them.

@@ -4,25 +4,60 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use glob::{MatchOptions, Pattern, glob_with};
+use serde::Serialize;
 
 use super::error::ZooError;
-use super::folder::holds_model;
+use super::folder::{NoWeights, find_weights, is_pickle};
 use crate::untrusted;
 
-/// See [`Zoo::resolve`](super::Zoo::resolve).
-pub(super) fn resolve(patterns: &[String], base: &Path) -> Result<Vec<PathBuf>, ZooError> {
+/// What patterns name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// The ingredients, sorted by path, each once.
+    pub paths: Vec<PathBuf>,
+    /// What a glob matched besides, by path.
+    pub passed_over: Vec<PassedOver>,
+}
+
+/// Something that a glob matched and that is no ingredient.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct PassedOver {
+    /// The file or folder.
+    pub path: PathBuf,
+    /// Why it is no ingredient.
+    pub reason: String,
+}
+
+/// Lines about what was passed over; the rest is counted.
+const LINES: usize = 20;
+
+impl Found {
+    /// What was passed over, one line each.
+    pub fn notes(&self) -> Vec<String> {
+        let line = |one: &PassedOver| format!("passed over: {}: {}", one.path.display(), one.reason);
+        let mut lines: Vec<String> = self.passed_over.iter().take(LINES).map(line).collect();
+        if self.passed_over.len() > LINES {
+            lines.push(format!("passed over: {} more files and folders", self.passed_over.len() - LINES));
+        }
+        lines
+    }
+}
+
+/// See [`Zoo::find`](super::Zoo::find).
+pub(super) fn resolve(patterns: &[String], base: &Path) -> Result<Found, ZooError> {
     let base = std::path::absolute(base).map_err(ZooError::io(base))?;
-    let mut paths = BTreeSet::new();
+    let (mut paths, mut passed_over) = (BTreeSet::new(), BTreeSet::new());
     for pattern in patterns {
         let plain = base.join(pattern);
         untrusted::check_place(&plain).map_err(ZooError::io(&plain))?;
         // What exists under that very name is meant, even if the name has brackets in it.
         if plain.symlink_metadata().is_ok() {
-            if !is_ingredient(&plain) {
-                let reason = "expected a `.safetensors` file or a folder that holds a safetensors model".into();
-                return Err(ZooError::NotAnIngredient { path: plain, reason });
+            match kind(&plain) {
+                Ok(()) => drop(paths.insert(tidy(&plain)?)),
+                Err(NoWeights::Other(reason) | NoWeights::Ambiguous(reason)) => {
+                    return Err(ZooError::NotAnIngredient { path: plain, reason });
+                }
             }
-            paths.insert(tidy(&plain)?);
             continue;
         }
         check_links(pattern, &base)?;
@@ -31,23 +66,41 @@ pub(super) fn resolve(patterns: &[String], base: &Path) -> Result<Vec<PathBuf>, 
             matched = true;
             // A wildcard may have met a link.
             untrusted::check_place(&entry).map_err(ZooError::io(&entry))?;
-            if is_ingredient(&entry) {
-                paths.insert(tidy(&entry)?);
+            match kind(&entry) {
+                Ok(()) => drop(paths.insert(tidy(&entry)?)),
+                Err(NoWeights::Other(reason)) => drop(passed_over.insert(PassedOver { path: tidy(&entry)?, reason })),
+                Err(NoWeights::Ambiguous(reason)) => return Err(ZooError::NotAnIngredient { path: entry, reason }),
             }
         }
         if !matched {
             return Err(ZooError::NoMatch { pattern: pattern.clone(), base });
         }
     }
-    if paths.is_empty() && !patterns.is_empty() {
+    let found = Found { paths: paths.into_iter().collect(), passed_over: passed_over.into_iter().collect() };
+    if found.paths.is_empty() && !patterns.is_empty() {
         let all = patterns.join("`, `");
-        let reason = format!("`{all}` match no `.safetensors` file and no folder that holds a safetensors model");
+        let mut reason = format!("`{all}` match no `.safetensors` file and no folder that holds a safetensors model");
+        for line in found.notes() {
+            reason.push_str("\n  ");
+            reason.push_str(&line);
+        }
         return Err(ZooError::NotAnIngredient { path: base, reason });
     }
-    if paths.is_empty() {
+    if found.paths.is_empty() {
         return Err(ZooError::Empty);
     }
-    Ok(paths.into_iter().collect())
+    Ok(found)
+}
+
+/// Paths that a glob matches, sorted, all of them where this process may look. Relative patterns start from `base`.
+///
+/// # Errors
+/// If the pattern is invalid, or leads where this process may not look.
+pub fn glob_paths(pattern: &str, base: &Path) -> Result<Vec<PathBuf>, ZooError> {
+    check_links(pattern, base)?;
+    let found = entries(pattern, base)?;
+    found.iter().try_for_each(|entry| untrusted::check_place(entry).map_err(ZooError::io(entry)))?;
+    Ok(found)
 }
 
 /// Refuses a pattern one of whose wildcards leads through a link out of the places where this
@@ -86,8 +139,24 @@ fn entries(pattern: &str, base: &Path) -> Result<Vec<PathBuf>, ZooError> {
         .collect()
 }
 
-fn is_ingredient(path: &Path) -> bool {
-    if path.is_dir() { holds_model(path) } else { path.extension().is_some_and(|e| e == "safetensors") }
+/// Whether a file or folder is an ingredient, by names alone.
+fn kind(path: &Path) -> Result<(), NoWeights> {
+    if path.is_dir() {
+        return find_weights(path).map(drop);
+    }
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    if path.extension().is_none_or(|ending| ending != "safetensors") {
+        return Err(NoWeights::Other(if is_pickle(&name) {
+            "a pickle, which can run code and is never opened: `python -m mehl_soup convert` makes safetensors of it"
+                .to_string()
+        } else {
+            "expected a `.safetensors` file or a folder that holds a safetensors model".to_string()
+        }));
+    }
+    if name.starts_with("adapter_model") {
+        return Err(NoWeights::Other("the weights of an adapter: merge it into its base model first".to_string()));
+    }
+    Ok(())
 }
 
 /// The path with its folder resolved, so that two spellings are one ingredient; its own name stays, even of a link.
@@ -120,7 +189,7 @@ mod tests {
         let patterns: Vec<String> = patterns.iter().map(|p| p.to_string()).collect();
         let root = root.canonicalize().unwrap();
         let strip = |p: PathBuf| p.strip_prefix(&root).unwrap().to_str().unwrap().to_string();
-        Ok(resolve(&patterns, &root)?.into_iter().map(strip).collect())
+        Ok(resolve(&patterns, &root)?.paths.into_iter().map(strip).collect())
     }
 
     #[test]
@@ -128,6 +197,12 @@ mod tests {
         let root = zoo();
         let found = names(root.path(), &["zoo/b", "zoo/*", "./zoo/../zoo/a", "zoo/a"]).unwrap();
         assert_eq!(found, ["zoo/a", "zoo/b"]);
+        let all = resolve(&["zoo/*".to_string()], root.path()).unwrap().notes();
+        assert_eq!(all.len(), 2, "{all:?}");
+        assert!(
+            all[0].contains("zoo/no-model: no files in it") && all[1].contains("zoo/notes.txt: expected"),
+            "{all:?}"
+        );
         assert_eq!(names(root.path(), &["zoo/*/*.safetensors"]).unwrap().len(), 2);
     }
 

@@ -105,6 +105,11 @@ impl Shard {
         let _ = rustix::fs::fadvise(&file, 0, None, Advice::Sequential);
 
         let malformed = |reason: String| ZooError::Malformed { file: path.to_path_buf(), reason };
+        let mut beginning = [0; header::BEGINNING];
+        let count = file.read_at(&mut beginning, 0).map_err(ZooError::io(path))?;
+        if let Some(kind) = header::other_kind(&beginning[..count]) {
+            return Err(malformed(format!("not a safetensors file but {kind}")));
+        }
         let mut prefix = [0; header::PREFIX];
         if stamp.bytes < prefix.len() as u64 {
             return Err(malformed(header::too_short(stamp.bytes)));

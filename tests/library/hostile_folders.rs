@@ -127,7 +127,7 @@ fn links_in_a_circle_and_to_nowhere() {
     fs::remove_file(folder.path.join(INDEX)).unwrap();
     symlink(".", folder.path.join("sub/loop")).unwrap();
     let pattern = format!("{}/**/*.safetensors", folder.root.path().display());
-    Zoo::resolve(&[pattern], Path::new(".")).unwrap();
+    Zoo::find(&[pattern], Path::new(".")).unwrap();
 }
 
 #[test]

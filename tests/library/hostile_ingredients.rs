@@ -39,8 +39,8 @@ fn a_file_truncated_anywhere_is_refused_by_name() {
 fn all_differences_are_in_one_error() {
     let root = tempfile::tempdir().unwrap();
     let first = vec![f32s("a", &[2], &[1.0, 2.0]), f32s("b", &[2, 1], &[1.0, 2.0]), f32s("c", &[1], &[1.0])];
-    let second =
-        vec![floats("a", Dtype::F16, &[2], &[1.0, 2.0]), f32s("b", &[1, 2], &[1.0, 2.0]), f32s("d", &[1], &[1.0])];
+    let whole = |name: &str| Tensor { name: name.into(), dtype: Dtype::I32, shape: vec![2], data: vec![0; 8] };
+    let second = vec![whole("a"), f32s("b", &[1, 2], &[1.0, 2.0]), f32s("d", &[1], &[1.0])];
     let third = vec![f32s("a", &[2], &[1.0, 2.0]), f32s("b", &[2, 1], &[1.0, 2.0])];
     let error = open(root.path(), &[first, second, third]).unwrap_err();
     let ZooError::Mismatch(mismatches) = &error else { panic!("{error}") };
@@ -50,7 +50,7 @@ fn all_differences_are_in_one_error() {
         .map(|m| (m.path.file_name().unwrap().to_str().unwrap(), m.tensor.as_str(), m.difference.clone()))
         .collect();
     let expected = [
-        ("1.safetensors", "a", Difference::Dtype { expected: Dtype::F32, found: Dtype::F16 }),
+        ("1.safetensors", "a", Difference::Dtype { expected: Dtype::F32, found: Dtype::I32 }),
         ("1.safetensors", "b", Difference::Shape { expected: vec![2, 1], found: vec![1, 2] }),
         ("1.safetensors", "c", Difference::Missing),
         ("1.safetensors", "d", Difference::Extra),
@@ -58,16 +58,23 @@ fn all_differences_are_in_one_error() {
     ];
     assert_eq!(found, expected);
     let text = error.to_string();
-    assert!(text.contains("1.safetensors: tensor `b`: expected shape [2, 1], found [1, 2]"), "{text}");
+    let line = "1.safetensors: 1 tensor missing (`c`), 1 tensor not in the others (`d`), 1 tensor of another shape (`b` expected shape [2, 1], found [1, 2]), 1 tensor of another dtype (`a` expected dtype F32, found I32)";
+    assert!(text.contains(line) && text.contains("2.safetensors: 1 tensor missing (`c`)"), "{text}");
 }
 
 #[test]
 fn a_long_list_of_differences_is_cut_and_counted() {
     let root = tempfile::tempdir().unwrap();
     let many = |prefix: &str| (0..15).map(|i| f32s(&format!("{prefix}{i}"), &[1], &[1.0])).collect::<Vec<_>>();
-    let text = open(root.path(), &[many("x"), many("y")]).unwrap_err().to_string();
-    assert_eq!(text.lines().count(), 22, "{text}");
-    assert!(text.ends_with("and 10 more"), "{text}");
+    let others = (0..25).map(|i| many(&format!("y{i}_")));
+    let zoo: Vec<_> = [many("x"), many("x")].into_iter().chain(others).collect();
+    let text = open(root.path(), &zoo).unwrap_err().to_string();
+    assert_eq!(text.lines().count(), 23, "one line an ingredient: {text}");
+    assert!(text.contains("15 tensors missing (`x0`, `x1`, `x10`, ...)"), "{text}");
+    assert!(
+        text.contains("and 5 more ingredients") && text.ends_with("(mehl-soup inspect --verbose lists every tensor)"),
+        "{text}"
+    );
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! `mehl-soup-worker`: parse, dispatch, exit code. People start it through `mehl-soup`.
 
 mod bench;
+mod check;
 mod plan;
 
 use std::path::PathBuf;
@@ -8,6 +9,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use mehl_soup::cli::exit::{Exit, say};
 use mehl_soup::cli::healthcheck::{self, HealthcheckArgs};
+use mehl_soup::cli::inspect::{Checks, InspectArgs, inspect};
 use mehl_soup::cli::pool_worker::{WorkerArgs, serve_worker};
 use mehl_soup::cli::run::run_to_the_end;
 use mehl_soup::cli::{DemoArgs, PlanArgs, RunArgs};
@@ -39,6 +41,8 @@ enum Command {
     Plan(PlanArgs),
     /// Make a zoo from UCI digits and run a sweep over it, or a zoo from other images alone: what `mehl-soup demo` starts
     Demo(DemoArgs),
+    /// Say what there is to know about ingredients, and whether a run would take them: what `mehl-soup inspect` starts
+    Inspect(InspectArgs),
     /// Images per second beside torchvision; seconds of an iteration by phase beside a bare forward and backward pass of the same model
     Bench(BenchArgs),
 }
@@ -125,6 +129,7 @@ fn main() -> Exit {
         Command::Healthcheck(args) => healthcheck::worker(&args),
         Command::Plan(args) => plan::plan(&args, engine),
         Command::Demo(args) => make_demo(&args),
+        Command::Inspect(args) => inspect(&args, Some(&Checks { model: check::model, inputs: check::inputs })),
         Command::Bench(args) => match bench::run(&args) {
             Ok(()) => Exit::Done,
             Err(error) => Exit::Failed.say(format!("{error:#}")),

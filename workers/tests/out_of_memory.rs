@@ -30,7 +30,7 @@ fn a_task_goes_on_with_smaller_model_batches() {
     support::random_zoo::make(folder.path(), 6);
     let learn = folder.path().join("learn.safetensors");
     let spec = format!(
-        "[zoo]\ningredients = ['{}']\n[data]\nlearn = '{learn}'\nselect = '{learn}'\n\
+        "[zoo]\nallow_chance = true\ningredients = ['{}']\n[data]\nlearn = '{learn}'\nselect = '{learn}'\n\
          [soup]\nmethod = 'mehl+'\nmodel_batch = 5\ninner_epochs = 2\nbatch = 6\n[compute]\ndtype = 'f32'\n",
         folder.path().join("zoo/*").display(),
         learn = learn.display()

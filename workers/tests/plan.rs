@@ -23,7 +23,7 @@ const SOUPS: [&str; 3] = [
 fn spec(folder: &Path, soup: &str) -> String {
     let learn = folder.join("learn.safetensors");
     format!(
-        "[zoo]\ningredients = ['{}']\n[data]\nlearn = '{learn}'\nselect = '{learn}'\n[soup]\nbatch = 6\n{soup}\n",
+        "[zoo]\nallow_chance = true\ningredients = ['{}']\n[data]\nlearn = '{learn}'\nselect = '{learn}'\n[soup]\nbatch = 6\n{soup}\n",
         folder.join("zoo/*").display(),
         learn = learn.display()
     )

@@ -86,7 +86,7 @@ fn the_next_model_batch_is_read_while_one_trains() {
     let learn = fixture("trajectories/learn.safetensors");
     for directions in ["f32", "int8"] {
         let spec = format!(
-            "[zoo]\ningredients = ['{}']\n[data]\nlearn = '{learn}'\nselect = '{learn}'\n\
+            "[zoo]\nallow_chance = true\ningredients = ['{}']\n[data]\nlearn = '{learn}'\nselect = '{learn}'\n\
              [soup]\nmethod = 'mehl+'\ndirection_dtype = '{directions}'\nmodel_batch = 2\nouter_epochs = 2\ninner_epochs = 2\nbatch = 20\n",
             fixture("trajectories/zoo/*").display(),
             learn = learn.display()

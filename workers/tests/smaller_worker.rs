@@ -15,7 +15,7 @@ fn a_task_goes_on_where_less_memory_is() {
     let learn = folder.path().join("learn.safetensors");
     let spec = |b: usize, compute: &str| {
         format!(
-            "[zoo]\ningredients = ['{}']\n[data]\nlearn = '{learn}'\nselect = '{learn}'\n\
+            "[zoo]\nallow_chance = true\ningredients = ['{}']\n[data]\nlearn = '{learn}'\nselect = '{learn}'\n\
              [soup]\nmethod = 'mehl+'\nmodel_batch = {b}\nouter_epochs = 2\ninner_epochs = 2\nbatch = 6\n\
              [compute]\ndtype = 'f32'\n{compute}\n",
             folder.path().join("zoo/*").display(),

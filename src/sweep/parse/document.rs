@@ -45,6 +45,8 @@ pub(super) fn read(text: &str, format: Format, faults: &Faults) -> Option<Node> 
         faults.add(None, "", Problem::Unreadable(why));
         return None;
     }
+    // Some editors put a byte order mark before UTF-8.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     match format {
         Format::Toml => read_toml(text, faults),
         Format::Yaml => read_yaml(text, faults),

@@ -128,7 +128,7 @@ impl Faults {
 }
 
 /// The candidate most like `word`, of whose beginning only so much is looked at: the comparison takes the product of both lengths.
-pub(crate) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     const LONGEST: usize = 100;
     let word = word.char_indices().nth(LONGEST).map_or(word, |(end, _)| &word[..end]);
     let likeness = |candidate: &str| {

@@ -36,6 +36,8 @@ pub(super) fn zoo(mut section: Section<'_>, base: &Path) -> ZooSpec {
         heads: section.count("heads"),
         activation: section.text("activation", "an activation's name, such as `gelu` or `quick_gelu`"),
         top: top(&mut section),
+        keep_duplicates: section.word("duplicates", &[("once", false), ("keep", true)]).unwrap_or(false),
+        allow_chance: section.boolean("allow_chance").unwrap_or(false),
     };
     section.finish();
     spec

@@ -31,8 +31,7 @@ use super::spec::{Overrides, Spec};
 use crate::untrusted::{self, LARGEST_SPEC};
 
 pub use self::document::Format;
-pub(crate) use self::fault::nearest;
-pub use self::fault::{Fault, Place, Problem, SpecError};
+pub use self::fault::{Fault, Place, Problem, SpecError, nearest};
 pub(super) use self::soup::TOP;
 pub use self::soup::resolve_soup;
 

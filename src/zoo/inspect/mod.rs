@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::align::{align, reference};
 use super::distances::{Distances, distances};
 use super::error::ZooError;
 use super::family::detect;
@@ -16,8 +17,10 @@ use super::hash::{IngredientHashes, ZooHashes, hash_ingredient};
 use super::hash_cache::HashCache;
 use super::ingredient::Ingredient;
 use super::layout::{Layout, TensorClass};
+use super::meaning::{ConfigFault, config_faults};
 use super::mismatch::{Mismatch, compare};
-use super::{Zoo, short_names};
+use super::resolve::{Found, PassedOver};
+use super::{Zoo, mixed_dtypes, short_names};
 use crate::sweep::spec::{Family, Grouping};
 
 pub use table::render;
@@ -27,14 +30,28 @@ pub use table::render;
 pub struct Inspection {
     /// [`Inspection::VERSION`].
     pub version: u32,
-    /// Model family of the first ingredient that could be opened, by its configuration and names; `None` if they do not tell.
+    /// Model family of the reference, by its configuration and names; `None` if they do not tell.
     pub family: Option<Family>,
     /// Why the family is not known. No fault of the zoo: a specification can name the family, or bring its own module.
     pub family_fault: Option<String>,
     /// In the order given.
     pub ingredients: Vec<InspectionEntry>,
-    /// Every difference from the first ingredient that could be opened. Contents are compared only where they were read.
+    /// What patterns matched besides, and why it is no ingredient.
+    pub passed_over: Vec<PassedOver>,
+    /// Short name of the ingredient that others are compared with, which most are like; `None` if none could be opened.
+    pub reference: Option<String>,
+    /// Every difference from the reference. Contents are compared only where they were read.
     pub mismatches: Vec<Mismatch>,
+    /// What speaks against a mix of these models by their configurations.
+    pub config_faults: Vec<ConfigFault>,
+    /// Why the model cannot be computed; `None` if it can, or was not looked at.
+    pub model_fault: Option<String>,
+    /// Why a run would refuse what its specification names; `None` if it would not, or was not looked at.
+    pub data_fault: Option<String>,
+    /// Whether it was looked at if the model can be computed.
+    pub is_model_checked: bool,
+    /// What is assumed and not read, and what else a person should know.
+    pub notes: Vec<String>,
     /// What contents tell; `None` unless they were read.
     pub contents: Option<Contents>,
     /// Distances from the mean; `None` unless asked for, and where there are none: then `distances_fault` says why.
@@ -111,11 +128,21 @@ pub struct Depth<'a> {
     pub hash: Option<Option<&'a HashCache>>,
     /// Distances, by these groups.
     pub distances: Option<Grouping>,
+    /// The family that the specification names.
+    pub family: Option<Family>,
+    /// Whether the specification names the classes.
+    pub classes_stated: bool,
+    /// Tries whether the model can be computed.
+    pub model: Option<ModelCheck<'a>>,
 }
 
-/// Opens each ingredient, compares it with the first, and reads what `depth` asks for. Faults become part of the report.
+/// Tries whether a run can compute a zoo's model: what it assumes of it, or why it cannot.
+pub type ModelCheck<'a> = &'a dyn Fn(&Zoo) -> Result<Vec<String>, String>;
+
+/// Opens each ingredient, compares it with what most are like, and reads what `depth` asks for. Faults become part of the report.
 /// `progress` hears what is being done and (bytes done, bytes in all).
-pub fn inspect(paths: &[PathBuf], depth: &Depth<'_>, progress: &mut dyn FnMut(&'static str, u64, u64)) -> Inspection {
+pub fn inspect(found: &Found, depth: &Depth<'_>, progress: &mut dyn FnMut(&'static str, u64, u64)) -> Inspection {
+    let paths = &found.paths;
     let names = short_names(&paths.iter().map(PathBuf::as_path).collect::<Vec<_>>())
         .unwrap_or_else(|_| paths.iter().map(|path| path.display().to_string()).collect());
     let mut report = Inspection {
@@ -123,38 +150,45 @@ pub fn inspect(paths: &[PathBuf], depth: &Depth<'_>, progress: &mut dyn FnMut(&'
         family: None,
         family_fault: None,
         ingredients: Vec::new(),
+        passed_over: found.passed_over.clone(),
+        reference: None,
         mismatches: Vec::new(),
+        config_faults: Vec::new(),
+        model_fault: None,
+        data_fault: None,
+        is_model_checked: false,
+        notes: Vec::new(),
         contents: None,
         distances: None,
         distances_fault: None,
     };
-    // With their index in the report.
-    let mut opened: Vec<(usize, Ingredient)> = Vec::new();
+    // Places in the report of what could be opened.
+    let (mut places, mut opened): (Vec<usize>, Vec<Ingredient>) = (Vec::new(), Vec::new());
     for (i, (path, name)) in paths.iter().zip(names).enumerate() {
         let mut entry = InspectionEntry::new(name, path);
         match Ingredient::open(path) {
             Err(error) => entry.fault = Some(error.to_string()),
             Ok(ingredient) => {
                 entry.describe(&ingredient);
-                match opened.first() {
-                    None => match detect(&ingredient) {
-                        Ok(family) => report.family = Some(family),
-                        Err(unknown) => report.family_fault = Some(unknown.what),
-                    },
-                    Some((_, first)) => report.mismatches.extend(compare(first, &ingredient)),
-                }
-                opened.push((i, ingredient));
+                places.push(i);
+                opened.push(ingredient);
             }
         }
         report.ingredients.push(entry);
     }
-    let hashes = depth.hash.map(|cache| report.hash(&opened, cache, &mut |done, all| progress("hashing", done, all)));
-    if depth.hash.is_none() && depth.distances.is_none() {
-        return report;
-    }
+    report.compare(&mut opened, &places, depth);
+    let hashes =
+        depth.hash.map(|cache| report.hash(&opened, &places, cache, &mut |done, all| progress("hashing", done, all)));
     // Unsound by its headers, or named twice: nothing that compares contents tensor by tensor can be said.
     let of_all = opened.len() == paths.len();
-    let zoo = Zoo::of(opened.into_iter().map(|(_, ingredient)| ingredient).collect()).ok().filter(|_| of_all);
+    let zoo = Zoo::of(opened).ok().filter(|_| of_all);
+    if let (Some(zoo), Some(check), Some(_)) = (&zoo, depth.model, report.family) {
+        report.is_model_checked = true;
+        match check(zoo) {
+            Ok(assumed) => report.notes.extend(assumed),
+            Err(fault) => report.model_fault = Some(fault),
+        }
+    }
     if let (Some(zoo), Some(Some(hashes))) = (&zoo, &hashes) {
         report.add_tensors(zoo, hashes);
     }
@@ -201,28 +235,48 @@ impl Inspection {
     /// Of the JSON form.
     pub const VERSION: u32 = 1;
 
-    /// Whether all ingredients can be opened, agree, and are, as far as was looked at, finite.
+    /// Whether all ingredients can be opened, agree, and are, as far as was looked at, finite and computable.
     pub fn is_sound(&self) -> bool {
         !self.ingredients.is_empty()
             && self.mismatches.is_empty()
+            && self.config_faults.is_empty()
+            && self.model_fault.is_none()
+            && self.data_fault.is_none()
             && self.ingredients.iter().all(|i| i.fault.is_none())
             && self.contents.as_ref().is_none_or(|contents| contents.not_finite.is_empty())
             && self.distances_fault.is_none()
     }
 
+    /// Compares headers and configurations of what was opened, and finds the family.
+    fn compare(&mut self, opened: &mut [Ingredient], places: &[usize], depth: &Depth<'_>) {
+        align(opened);
+        let reference = reference(opened);
+        let Some(like) = opened.get(reference) else { return };
+        self.reference = Some(self.ingredients[places[reference]].name.clone());
+        match depth.family.map_or_else(|| detect(like), Ok) {
+            Ok(family) => self.family = Some(family),
+            Err(unknown) => self.family_fault = Some(unknown.what),
+        }
+        self.mismatches = opened.iter().flat_map(|other| compare(like, other)).collect();
+        self.config_faults = config_faults(opened, depth.classes_stated);
+        self.notes = opened.iter().flat_map(|ingredient| ingredient.notes().iter().cloned()).collect();
+        self.notes.extend(mixed_dtypes(opened));
+    }
+
     /// Hashes what was opened; gives the hashes if there are some of all.
     fn hash(
         &mut self,
-        opened: &[(usize, Ingredient)],
+        opened: &[Ingredient],
+        places: &[usize],
         cache: Option<&HashCache>,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Option<ZooHashes> {
-        let total = opened.iter().map(|(_, ingredient)| ingredient.total_bytes()).sum();
+        let total = opened.iter().map(Ingredient::total_bytes).sum();
         let mut contents = Contents::default();
         let mut hashes: Vec<IngredientHashes> = Vec::new();
         let mut same: BTreeMap<String, Vec<String>> = BTreeMap::new();
         let mut done = 0;
-        for (i, ingredient) in opened {
+        for (i, ingredient) in places.iter().zip(opened) {
             let entry = &mut self.ingredients[*i];
             let begun = done;
             let found = hash_ingredient(ingredient, cache, &mut |bytes| {

@@ -7,6 +7,7 @@ use bytesize::ByteSize;
 use comfy_table::{CellAlignment, Table, presets};
 
 use super::super::distances::{Distance, Distances, FEWEST, THRESHOLD};
+use super::super::mismatch::lines;
 use super::{Contents, Inspection, InspectionEntry, TensorContents};
 
 /// Lines of one section; the rest is counted, and whole in JSON.
@@ -14,8 +15,8 @@ const LINES: usize = 40;
 /// Names in one line; the rest is counted.
 const NAMES: usize = 4;
 
-/// The report as a text with tables, `width` characters wide.
-pub fn render(report: &Inspection, width: u16) -> String {
+/// The report as a text with tables, `width` characters wide. With `verbose`, differences are told tensor by tensor.
+pub fn render(report: &Inspection, width: u16, verbose: bool) -> String {
     let mut text = String::new();
     match (&report.family, &report.family_fault) {
         (Some(family), _) => drop(writeln!(text, "family: {family}")),
@@ -27,8 +28,25 @@ pub fn render(report: &Inspection, width: u16) -> String {
     let _ = writeln!(text, "{}", summary(report, width));
 
     let faults = report.ingredients.iter().filter_map(|entry| entry.fault.clone());
+    let faults = faults.chain(report.config_faults.iter().map(ToString::to_string));
+    let faults = faults.chain(report.model_fault.clone()).chain(report.data_fault.clone());
     section(&mut text, "faults", faults.collect());
-    section(&mut text, "differences from the first", differences(report));
+    let title = report.reference.as_ref().map(|name| format!("differences from {name}, which most are like"));
+    let told = if verbose { differences(report) } else { lines(&report.mismatches) };
+    section(&mut text, title.as_deref().unwrap_or("differences"), told);
+    if !report.mismatches.is_empty() && !verbose {
+        text.push_str("  (--verbose lists every tensor)\n");
+    }
+    if !report.passed_over.is_empty() {
+        let passed_over = report.passed_over.iter().map(|one| format!("{}: {}", one.path.display(), one.reason));
+        section(&mut text, "passed over", passed_over.collect());
+    }
+    if !report.notes.is_empty() {
+        section(&mut text, "notes", report.notes.clone());
+    }
+    if !report.is_model_checked && report.family.is_some() && report.is_sound() {
+        text.push_str("\nnot looked at: whether the model can be computed (mehl-soup-worker knows)\n");
+    }
     match &report.contents {
         Some(contents) => add_contents(&mut text, report, contents),
         None => {
@@ -134,13 +152,7 @@ fn differences(report: &Inspection) -> Vec<String> {
         });
         lines[i].1.push(name);
     }
-    let others = report.ingredients.len().saturating_sub(1);
-    let mut told: Vec<String> = Vec::new();
-    if others > 1 && lines.iter().any(|(_, members)| 2 * members.len() > others) {
-        told.push("most ingredients differ from the first in the same way: the first may be the odd one".into());
-    }
-    told.extend(lines.into_iter().map(|(what, members)| format!("{what}: {}", names(members.into_iter()))));
-    told
+    lines.into_iter().map(|(what, members)| format!("{what}: {}", names(members.into_iter()))).collect()
 }
 
 fn add_contents(text: &mut String, report: &Inspection, contents: &Contents) {

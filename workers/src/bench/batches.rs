@@ -79,7 +79,7 @@ fn measure(out: &std::path::Path, k: usize, batch: usize, threads: usize, cost: 
     let names: Vec<String> = (0..k).map(|k| format!("\"zoo/k{k:03}\"")).collect();
     let path = out.join(format!("k{k}.toml"));
     let text = format!(
-        "[zoo]\ningredients = [{}]\n[data]\nlearn = \"learn.safetensors\"\nselect = \"learn.safetensors\"\n\
+        "[zoo]\nallow_chance = true\ningredients = [{}]\n[data]\nlearn = \"learn.safetensors\"\nselect = \"learn.safetensors\"\n\
          [soup]\nmethod = \"mehl+\"\nmodel_batch = {B}\nbatch = {batch}\ninner_epochs = {INNER_EPOCHS}\nouter_epochs = 4\nearly_stopping = false\n\
          [compute]\ndtype = \"f32\"\n",
         names.join(", ")

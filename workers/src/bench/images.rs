@@ -17,7 +17,7 @@ use mehl_soup_worker::data::images::ImageInputs;
 use mehl_soup_worker::data::images::cache::ImageCache;
 use mehl_soup_worker::data::images::decode::decode;
 use mehl_soup_worker::data::images::resolve::{ModelFacts, resolve};
-use mehl_soup_worker::data::images::sources::{Columns, Listing, SourceKind};
+use mehl_soup_worker::data::images::sources::{Columns, Listing, Source};
 use memmap2::Mmap;
 use tch::{Device, Kind};
 
@@ -88,7 +88,8 @@ fn model() -> ModelFacts<'static> {
 fn decode_all(spec: &Spec, expected: usize) -> anyhow::Result<f64> {
     let resolved = resolve(&spec.data.image, &model())?;
     let began = Instant::now();
-    let listing = Listing::open(SourceKind::Folder, &spec.data.learn, &Columns { image: None, label: None })?;
+    let listing =
+        Listing::open(&Source::find(&spec.data.learn)?, &Columns { image: None, label: None, skip_unreadable: false })?;
     let which: Vec<usize> = (0..listing.samples.len()).collect();
     let done = AtomicUsize::new(0);
     let work = |_, bytes: Result<&[u8], String>| {

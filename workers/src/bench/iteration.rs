@@ -237,7 +237,7 @@ fn soup(
 ) -> anyhow::Result<()> {
     let spec_path = args.out.join("bench.toml");
     let text = format!(
-        "[zoo]\ningredients = [\"zoo/*\"]\n[data]\nlearn = \"learn.safetensors\"\nselect = \"learn.safetensors\"\n\
+        "[zoo]\nallow_chance = true\ningredients = [\"zoo/*\"]\n[data]\nlearn = \"learn.safetensors\"\nselect = \"learn.safetensors\"\n\
          [soup]\nmethod = \"mehl+\"\nmodel_batch = {}\nbatch = {}\ndirection_dtype = \"{}\"\ninner_epochs = 1000\nearly_stopping = false\n\
          [compute]\ndtype = \"{}\"\nrecompute = {}\n",
         args.model_batch,

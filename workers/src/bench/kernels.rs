@@ -31,7 +31,7 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
     let path = out.join("kernels.toml");
     fs::write(&path, "[zoo]\ningredients = [\"zoo/*\"]\n[data]\nlearn = \"learn.safetensors\"\n")?;
     let spec = parse_spec(&path)?;
-    let mut paths = Zoo::resolve(&spec.zoo.ingredients, &out)?;
+    let mut paths = Zoo::find(&spec.zoo.ingredients, &out)?.paths;
     paths.truncate(args.ingredients);
     let zoo = Zoo::open(&paths)?;
     let layout = Layout::new(&zoo, &zoo.hash(None, &mut |_, _| ())?)?;

@@ -1,13 +1,13 @@
 //! The three splits: learn (coefficients), select (choices), test (reported only).
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 
 use mehl_soup::sweep::manifest::DataEntry;
 use mehl_soup::sweep::spec::DataSpec;
 use tch::{Device, Kind, TchError};
 
-use super::images::sources::SourceKind;
+use super::images::sources::{Source, SourceKind};
 use super::images::{self, ImageInputs, LoadedImages};
 use super::{DataError, Loaded, Split, tensor_file};
 use crate::rng::permutation;
@@ -92,12 +92,26 @@ impl Data {
                     });
                 }
                 let order = permutation(seed, "select", &[], n);
-                let (mut select, mut rest) = (order[..aside].to_vec(), order[aside..].to_vec());
+                let Aside { mut select, mut rest, copies } = set_aside(&order, &learn.rows, aside);
+                if rest.is_empty() {
+                    return Err(DataError::Content {
+                        file: spec.learn.display().to_string(),
+                        what: format!("expected samples that differ, to set select aside, found {n} equal ones"),
+                    });
+                }
+                let aside = select.len();
                 select.sort_unstable();
                 rest.sort_unstable();
                 notes.push(format!("no select split given: {aside} of {n} learn samples were set aside for it"));
-                // Which rows were set aside follows from the hash of the file, the seed and the count.
-                let hash = |part: &str| format!("{}:{part}:{seed}:{aside}", learn.hash);
+                let mut how = String::new();
+                if copies > 0 {
+                    notes.push(format!(
+                        "{copies} learn samples are copies of others (by content): each went to the split of the first"
+                    ));
+                    how = ":copies".to_string();
+                }
+                // Which rows were set aside follows from the hash of the file, the seed, the count and the rule.
+                let hash = |part: &str| format!("{}:{part}:{seed}:{aside}{how}", learn.hash);
                 entries.push(entry("learn", &spec.learn, &hash("learn"), n - aside));
                 entries.push(entry("select", &spec.learn, &hash("select"), aside));
                 (learn.split.subset(&rest)?, learn.split.subset(&select)?)
@@ -133,12 +147,12 @@ impl Data {
     /// That everything `spec` names is there: told before what takes long.
     ///
     /// # Errors
-    /// Naming the first path that cannot be looked at.
+    /// Naming the first path that cannot be looked at, or could be several splits.
     pub fn check_existence(spec: &DataSpec) -> Result<(), DataError> {
         [Some(&spec.learn), spec.select.as_ref(), spec.test.as_ref()]
             .into_iter()
             .flatten()
-            .try_for_each(|path| SourceKind::of(path).map(drop))
+            .try_for_each(|path| Source::find(path).map(drop))
     }
 
     /// Checks all labels against the number of classes.
@@ -187,11 +201,40 @@ impl Data {
                 )));
             }
             if !matches!(kind, Kind::Double | Kind::Float | Kind::Half | Kind::BFloat16) {
-                return Err(fault(format!("tensor `{name}`: expected floating point values, found {kind:?}")));
+                return Err(fault(format!(
+                    "tensor `{name}`: expected floating point values, found {}",
+                    dtype_name(*kind)
+                )));
             }
         }
         Ok(())
     }
+}
+
+/// A split of samples in two.
+struct Aside {
+    select: Vec<usize>,
+    rest: Vec<usize>,
+    /// Samples that are copies of others.
+    copies: usize,
+}
+
+/// The first samples of an order until there are `count`, each with all that have its contents: equal samples never lie on both sides.
+fn set_aside(order: &[usize], rows: &[blake3::Hash], count: usize) -> Aside {
+    let mut aside: HashSet<blake3::Hash> = HashSet::new();
+    let mut members: HashMap<blake3::Hash, usize> = HashMap::new();
+    rows.iter().for_each(|row| *members.entry(*row).or_default() += 1);
+    let mut taken = 0;
+    for &i in order {
+        if taken >= count {
+            break;
+        }
+        if aside.insert(rows[i]) {
+            taken += members[&rows[i]];
+        }
+    }
+    let (select, rest) = order.iter().copied().partition(|&i| aside.contains(&rows[i]));
+    Aside { select, rest, copies: rows.len() - members.len() }
 }
 
 /// Reads learn, select and test, as far as they are given.
@@ -199,18 +242,21 @@ fn read(spec: &DataSpec, inputs: &ImageInputs<'_>, note: &mut dyn FnMut(&str)) -
     let paths = [Some(&spec.learn), spec.select.as_ref(), spec.test.as_ref()];
     let mut sources = Vec::new();
     for path in paths.into_iter().flatten() {
-        sources.push((SourceKind::of(path)?, path.clone()));
+        sources.push(Source::find(path)?);
     }
-    let is_tensors = |(kind, _): &(SourceKind, PathBuf)| *kind == SourceKind::Tensors;
-    if let Some((_, other)) = sources.iter().find(|source| is_tensors(source) != is_tensors(&sources[0])) {
+    let is_tensors = |source: &Source| source.kind == SourceKind::Tensors;
+    if let Some(other) = sources.iter().find(|source| is_tensors(source) != is_tensors(&sources[0])) {
         let kind = if is_tensors(&sources[0]) { "a tensor file" } else { "images" };
         return Err(DataError::Content {
-            file: other.display().to_string(),
+            file: other.path.display().to_string(),
             what: format!("expected {kind} as {} is", spec.learn.display()),
         });
     }
     if is_tensors(&sources[0]) {
-        let load = |(_, path): &(SourceKind, PathBuf)| tensor_file::load(path, &spec.inputs, &spec.labels);
+        let load = |source: &Source| {
+            let file = source.files.first().unwrap_or(&source.path);
+            tensor_file::load(file, &spec.inputs, &spec.labels)
+        };
         let splits = sources.iter().map(load).collect::<Result<_, _>>()?;
         return Ok(LoadedImages { splits, classes: None, notes: vec![] });
     }
@@ -223,17 +269,34 @@ fn same_shapes(learn: &Split, other: &Split, spec: &DataSpec, file: &str) -> Res
             return Err(DataError::Content {
                 file: file.to_string(),
                 what: format!(
-                    "tensor `{name}`: expected {:?} {:?} a sample as in {}, found {:?} {:?}",
-                    a.0,
+                    "tensor `{name}`: expected {} {:?} a sample as in {}, found {} {:?}",
+                    dtype_name(a.0),
                     a.1,
                     spec.learn.display(),
-                    b.0,
+                    dtype_name(b.0),
                     b.1
                 ),
             });
         }
     }
     Ok(())
+}
+
+/// A dtype as safetensors files call it.
+fn dtype_name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Double => "F64",
+        Kind::Float => "F32",
+        Kind::Half => "F16",
+        Kind::BFloat16 => "BF16",
+        Kind::Int64 => "I64",
+        Kind::Int => "I32",
+        Kind::Int16 => "I16",
+        Kind::Int8 => "I8",
+        Kind::Uint8 => "U8",
+        Kind::Bool => "BOOL",
+        _ => "another dtype",
+    }
 }
 
 fn shared_rows(a: &Loaded, b: &Loaded) -> usize {

@@ -137,10 +137,12 @@ fn tells(model: &Trainee, classes: &[String], ordered: bool) -> bool {
     if model.model().classes() != Some(classes.len() as i64) {
         return false;
     }
-    match ClassNames::find(None, model.start().config()) {
-        None => true,
-        Some(own) if ordered => own.names == classes,
-        Some(own) => own.names.iter().collect::<BTreeSet<_>>() == classes.iter().collect::<BTreeSet<_>>(),
+    match ClassNames::find(None, model.start().config(), None) {
+        // A map that cannot be used says nothing for certain: a new head is made.
+        Err(_) => false,
+        Ok(None) => true,
+        Ok(Some(own)) if ordered => own.names == classes,
+        Ok(Some(own)) => own.names.iter().collect::<BTreeSet<_>>() == classes.iter().collect::<BTreeSet<_>>(),
     }
 }
 

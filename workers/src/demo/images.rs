@@ -15,7 +15,7 @@ use super::write::whole_folder;
 use super::zoo::Material;
 use crate::data::images::cache::ImageCache;
 use crate::data::images::resolve::ModelFacts;
-use crate::data::images::sources::{Columns, Labels, Listing, Place, SourceKind};
+use crate::data::images::sources::{Columns, Labels, Listing, Place, Source, SourceKind};
 use crate::data::images::{self, ImageInputs};
 use crate::data::{DataError, Loaded};
 
@@ -44,10 +44,11 @@ impl ImageFolder {
     /// If it is no such folder, or has fewer than two classes.
     pub fn open(root: &Path) -> Result<Self, DemoError> {
         let fault = |what: String| DemoError::Input(format!("{}: {what}", root.display()));
-        if !matches!(SourceKind::of(root)?, SourceKind::Folder) {
+        let source = Source::find(root)?;
+        if source.kind != SourceKind::Folder {
             return Err(fault("expected a folder with a folder of images for each class".to_string()));
         }
-        let listing = Listing::open(SourceKind::Folder, root, &Columns { image: None, label: None })?;
+        let listing = Listing::open(&source, &Columns { image: None, label: None, skip_unreadable: false })?;
         let Labels::Names { names: classes, .. } = &listing.labels else {
             return Err(fault("expected a folder with a folder of images for each class".to_string()));
         };
@@ -84,7 +85,7 @@ impl ImageFolder {
             },
         };
         let spec = data_spec(&self.root, size);
-        let loaded = images::load(&[(SourceKind::Folder, self.root.clone())], &spec, &inputs, tell)?;
+        let loaded = images::load(&[Source::find(&self.root)?], &spec, &inputs, tell)?;
         loaded.notes.iter().for_each(|note| tell(note));
         let Some(Loaded { split, hash, rows }) = loaded.splits.into_iter().next() else {
             return Err(DemoError::Input(format!("{}: expected images, found none", self.root.display())));
@@ -126,7 +127,7 @@ impl ImageFolder {
     /// The name of an image's class.
     fn class_of(&self, image: usize) -> &str {
         match &self.listing.labels {
-            Labels::Names { names, of } => &names[of[image]],
+            Labels::Names { names, of, .. } => &names[of[image]],
             Labels::Indices { .. } => "",
         }
     }

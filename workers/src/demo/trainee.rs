@@ -53,8 +53,7 @@ impl Trainee {
         let input = |error: &dyn std::fmt::Display| DemoError::Input(error.to_string());
         let start = Zoo::open(&[folder.to_path_buf()]).map_err(|e| input(&e))?;
         let family = families::detect(None, &start).map_err(|e| input(&e))?;
-        let spec =
-            ZooSpec { ingredients: vec![], family: None, architecture: None, heads: None, activation: None, top: None };
+        let spec = ZooSpec::of(vec![]);
         let layout = Layout::of_headers(&start);
         let model = families::load(family, &spec, &start, &layout, Device::Cpu, Kind::Float).map_err(|e| input(&e))?;
         let trainee = Self { order: order(start.ingredients(), model.as_ref()), start, family, model };

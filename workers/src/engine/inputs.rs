@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use mehl_soup::host;
 use mehl_soup::sweep::manifest::{IngredientEntry, Manifest};
 use mehl_soup::sweep::spec::{Family, Spec};
-use mehl_soup::zoo::{HashCache, Layout, Zoo};
+use mehl_soup::zoo::{HashCache, Layout, Zoo, config_faults, mixed_dtypes};
 use safetensors::Dtype;
 use tch::{Device, Kind, Tensor};
 
@@ -19,6 +19,8 @@ use crate::families::{self, Model, Pass, Precision};
 use crate::hyperplane::cuda;
 use mehl_soup::runner::engine::EngineError;
 
+/// Faults of configurations that one error tells; the rest is counted.
+const MOST_FAULTS: usize = 20;
 /// Data are kept on a GPU if they are at most one part in so many of what is free there.
 const DATA_SHARE: u64 = 4;
 
@@ -34,6 +36,8 @@ pub struct Inputs {
     pub model: Box<dyn Model>,
     /// The splits.
     pub data: Data,
+    /// What was passed over, counted once or assumed.
+    notes: Vec<String>,
     /// Where all of it is computed.
     pub device: Device,
     /// Dtype of parameters, their gradients and float inputs: f32, or f64 for checks.
@@ -65,8 +69,9 @@ impl Inputs {
         cache: Option<&HashCache>,
         note: &mut dyn FnMut(&str),
     ) -> Result<Self, EngineError> {
-        let paths = Zoo::resolve(&spec.zoo.ingredients, std::path::Path::new(".")).map_err(zoo_error)?;
-        let zoo = Zoo::open(&paths).map_err(zoo_error)?;
+        let found = Zoo::find(&spec.zoo.ingredients, std::path::Path::new(".")).map_err(zoo_error)?;
+        let zoo = Zoo::open(&found.paths).map_err(zoo_error)?;
+        check_configurations(&zoo, spec)?;
         Data::check_existence(&spec.data).map_err(data_error)?;
         let mut said = std::time::Instant::now();
         let hashes = zoo
@@ -77,9 +82,23 @@ impl Inputs {
                 }
             })
             .map_err(zoo_error)?;
+        let mut notes = found.notes();
+        notes.extend(zoo.ingredients().iter().flat_map(|ingredient| ingredient.notes().iter().cloned()));
+        let (zoo, hashes) = if spec.zoo.keep_duplicates {
+            (zoo, hashes)
+        } else {
+            let (zoo, hashes, equal) = zoo.without_duplicates(hashes);
+            notes.extend(equal.iter().map(|names| {
+                format!("equal contents, counted once: {} (zoo.duplicates = \"keep\" counts each)", names.join(" = "))
+            }));
+            (zoo, hashes)
+        };
+        notes.extend(mixed_dtypes(zoo.ingredients()));
+        notes.extend(wrapper_note(&zoo, spec));
         let layout = Layout::new(&zoo, &hashes).map_err(zoo_error)?;
         let family = families::detect(spec.zoo.family, &zoo).map_err(family_error)?;
         let model = families::load(family, &spec.zoo, &zoo, &layout, device, kind).map_err(family_error)?;
+        notes.extend(model.assumed().iter().map(|what| format!("assumed: {what}")));
         let images = image_inputs(spec, &zoo, family, model.as_ref(), cache);
         let mut data = Data::load(&spec.data, spec.seed, kind, &images, note).map_err(data_error)?;
         if let Some(shapes) = model.input_shapes() {
@@ -100,6 +119,7 @@ impl Inputs {
             family,
             model,
             data,
+            notes,
             device,
             kind,
             seed: spec.seed,
@@ -134,6 +154,11 @@ impl Inputs {
         let [n, classes] = shape[..] else {
             return Err(fault(format!("expected logits [N, classes] of the model, found {shape:?}")));
         };
+        if classes < 2 {
+            return Err(fault(format!(
+                "expected a model of two outputs or more, which tell one class of several, found logits {shape:?}"
+            )));
+        }
         if n != samples as i64 {
             return Err(fault(format!("expected {samples} rows of logits, found {shape:?}")));
         }
@@ -191,7 +216,7 @@ impl Inputs {
 
     /// What a person should know of this zoo and data.
     fn notes(&self) -> Vec<String> {
-        let mut notes = self.data.notes.clone();
+        let mut notes: Vec<String> = self.notes.iter().chain(&self.data.notes).cloned().collect();
         if let Some(tensor) = self.layout.mixed().find(|tensor| !matches!(tensor.dtype, Dtype::F32 | Dtype::F64)) {
             notes.push(format!(
                 "scores are those of the f32 mix; a model written in the ingredients' {:?} is rounded after that (materialize --dtype f32 is not)",
@@ -286,6 +311,29 @@ impl Inputs {
     ) -> Result<mehl_soup::sweep::manifest::SplitScore, EngineError> {
         scoring::score(self.model.as_ref(), split, batch, self.device, precision)
     }
+}
+
+/// What all names begin with, where a family knows them without it.
+fn wrapper_note(zoo: &Zoo, spec: &Spec) -> Option<String> {
+    let prefix = zoo.reference().common_prefix();
+    let is_left_out = !prefix.is_empty() && spec.zoo.family != Some(Family::Torchscript);
+    is_left_out.then(|| {
+        format!("assumed: what all tensors begin with, `{prefix}`, is a wrapper's; the written model has it too")
+    })
+}
+
+/// That the configurations of a zoo speak of models that can be mixed and scored.
+fn check_configurations(zoo: &Zoo, spec: &Spec) -> Result<(), EngineError> {
+    let faults = config_faults(zoo.ingredients(), spec.data.classes.is_some());
+    if faults.is_empty() {
+        return Ok(());
+    }
+    let lines: Vec<String> = faults.iter().take(MOST_FAULTS).map(ToString::to_string).collect();
+    let more = match faults.len().saturating_sub(MOST_FAULTS) {
+        0 => String::new(),
+        more => format!("\nand {more} more"),
+    };
+    Err(EngineError::Input(format!("{}{more}", lines.join("\n"))))
 }
 
 /// What image data need to know of the model, and where they are kept once decoded: beside the content hashes.

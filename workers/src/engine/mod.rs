@@ -3,6 +3,7 @@
 pub mod allocations;
 mod budget;
 mod build_info;
+mod chance;
 pub mod device;
 pub mod dtype;
 mod errors;
@@ -241,6 +242,11 @@ impl SoupEngine for LocalEngine {
             if host.scored(&manifest, k + 1, total)? == Directive::Stop {
                 return Err(EngineError::Stopped);
             }
+        }
+        if !self.spec.zoo.allow_chance {
+            let inputs =
+                self.inputs.as_ref().ok_or_else(|| EngineError::Internal("inputs are not open".to_string()))?;
+            chance::check(&manifest, &inputs.data.select.labels)?;
         }
         Ok(manifest)
     }

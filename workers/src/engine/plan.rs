@@ -52,6 +52,8 @@ pub struct SweepPlan {
     pub tasks: Vec<TaskPlan>,
     /// Sums over scores and tasks that fit; seconds as if one came after the other.
     pub total: Share,
+    /// What is assumed of zoo and data, and what else a person should know.
+    pub notes: Vec<String>,
 }
 
 /// Bytes of ingredients read, and seconds.
@@ -120,6 +122,8 @@ impl LocalEngine {
         self.open(note)?;
         let spec = self.spec.clone();
         let inputs = self.open(note)?;
+        let notes = inputs.manifest().notes;
+        notes.iter().for_each(|line| note(line));
         let (before, began) = (bytes_read(), Instant::now());
         inputs.write_ingredient(0)?;
         let parameters = bytes_read() - before;
@@ -156,6 +160,7 @@ impl LocalEngine {
             scores,
             tasks,
             total,
+            notes,
         })
     }
 }

@@ -69,8 +69,8 @@ const IDLE_OPENAI: [&str; 11] = [
 /// The same of Hugging Face's: the norm of the pooled class token, which the classifier does not read, and a buffer of old versions.
 const IDLE_HUGGING_FACE: [&str; 3] = ["post_layernorm.weight", "post_layernorm.bias", "embeddings.position_ids"];
 
-/// Fields of Hugging Face's `config.json` that decide what a model computes, or what its classes mean, as JSON pointers.
-const DECISIVE: [&str; 14] = [
+/// Fields of Hugging Face's `config.json` that decide what a model computes, as JSON pointers.
+const DECISIVE: [&str; 12] = [
     "/model_type",
     "/architectures",
     "/hidden_act",
@@ -83,8 +83,6 @@ const DECISIVE: [&str; 14] = [
     "/vision_config/num_attention_heads",
     "/vision_config/image_size",
     "/vision_config/patch_size",
-    "/label2id",
-    "/id2label",
 ];
 
 /// The architecture of a CLIP image classifier.
@@ -126,7 +124,8 @@ pub(super) struct ClipConfig {
 
 impl ClipConfig {
     /// Of the zoo's first ingredient, whose tensors are those of the model; the others' configurations agree with its own.
-    pub(super) fn from_zoo(spec: &ZooSpec, zoo: &Zoo) -> Result<Self, FamilyError> {
+    /// And what was assumed of it.
+    pub(super) fn from_zoo(spec: &ZooSpec, zoo: &Zoo) -> Result<(Self, Vec<String>), FamilyError> {
         let first = &zoo.ingredients()[0];
         let faults = expected::tensor_faults("clip-vit", first);
         expected::agree(zoo, &DECISIVE)?;
@@ -138,9 +137,9 @@ impl ClipConfig {
             .find(|naming| naming.place(first).is_some())
             .ok_or_else(|| faults(vec![missing(&OPENAI), missing(&HUGGING_FACE)]))?;
         let shapes = Shapes::of(naming, first).map_err(|fault| faults(vec![fault]))?;
-        let config = shapes.config(spec, first).map_err(expected::config_fault(first))?;
+        let (config, assumed) = shapes.config(spec, first).map_err(expected::config_fault(first))?;
         expected::compare(&config.tensors(), first, |name| config.is_idle(name)).map_err(faults)?;
-        Ok(config)
+        Ok((config, assumed))
     }
 
     /// Name and shape of every tensor that takes part in the logits.
@@ -252,15 +251,15 @@ impl Shapes {
     }
 
     /// Adds what only the configuration, the specification or habit tell.
-    fn config(self, spec: &ZooSpec, found: &Ingredient) -> Result<ClipConfig, String> {
+    fn config(self, spec: &ZooSpec, found: &Ingredient) -> Result<(ClipConfig, Vec<String>), String> {
+        let mut assumed = Vec::new();
         let [width, channels, patch, _] = self.patch;
         // `CLIPConfig` has the tower's in a field of its own, `CLIPVisionConfig` is the tower's.
         let json = found.config().map(|json| json.get("vision_config").unwrap_or(json));
         let json = expected::completed(json.unwrap_or(&Value::Object(Default::default())), spec)?;
         let whole = |key: &str| match json.get(key) {
             None | Some(Value::Null) => Ok(None),
-            Some(value) => value
-                .as_i64()
+            Some(value) => expected::one_size(value)
                 .filter(|v| (1..=1 << 24).contains(v))
                 .map(Some)
                 .ok_or_else(|| format!("{key}: expected one whole number above 0, found {value}")),
@@ -269,7 +268,11 @@ impl Shapes {
         let default = |value: i64| (self.naming == &HUGGING_FACE && found.config().is_some()).then_some(value);
         let heads = match whole("num_attention_heads")?.or(default(12)) {
             Some(heads) => heads,
-            None => expected::heads_by_width(width)?,
+            None => {
+                let (heads, what) = expected::heads_of_published(width, self.layers)?;
+                assumed.push(what);
+                heads
+            }
         };
         if width % heads != 0 {
             return Err(format!("attention heads: expected a divisor of the width {width}, found {heads}"));
@@ -285,8 +288,12 @@ impl Shapes {
         if image / patch != side {
             return Err(format!("image_size: expected {side} patches of {patch} a side, found {image}"));
         }
-        let name = json.get("hidden_act").and_then(Value::as_str).unwrap_or("quick_gelu");
-        Ok(ClipConfig {
+        let name = json.get("hidden_act").and_then(Value::as_str);
+        if name.is_none() && found.config().is_none() {
+            assumed.push("activation `quick_gelu`, as in OpenAI's CLIP (zoo.activation says otherwise)".to_string());
+        }
+        let name = name.unwrap_or("quick_gelu");
+        let config = ClipConfig {
             naming: self.naming,
             width,
             layers: self.layers,
@@ -304,6 +311,7 @@ impl Shapes {
             head_bias: found.info(&format!("{}.bias", self.head)).is_some(),
             tower: self.tower,
             head: self.head,
-        })
+        };
+        Ok((config, assumed))
     }
 }

@@ -17,6 +17,7 @@ use super::{FamilyError, Forward, Model, Precision, expected};
 /// A CLIP image classifier.
 pub(super) struct ClipVit {
     config: ClipConfig,
+    assumed: Vec<String>,
     weights: Weights,
 }
 
@@ -29,11 +30,11 @@ impl ClipVit {
         device: Device,
         kind: Kind,
     ) -> Result<Self, FamilyError> {
-        let config = ClipConfig::from_zoo(spec, zoo)?;
+        let (config, assumed) = ClipConfig::from_zoo(spec, zoo)?;
         let file = zoo.ingredients()[0].path().display().to_string();
         let parameters = expected::leaves(&config.tensors(), layout, device, kind)
             .map_err(|source| FamilyError::Torch { file, source })?;
-        Ok(Self { config, weights: Weights::new("", parameters) })
+        Ok(Self { config, assumed, weights: Weights::new("", parameters) })
     }
 
     fn embed(&self, pixels: &Tensor, precision: Precision) -> Result<Tensor, TchError> {
@@ -110,6 +111,10 @@ impl Model for ClipVit {
         inner.strip_prefix(names.patches).is_some_and(|rest| rest.starts_with('.'))
             || inner.strip_prefix(names.blocks).is_some_and(|rest| rest.starts_with('.'))
                 && !names.norms.iter().any(|norm| inner.contains(&format!(".{norm}.")))
+    }
+
+    fn assumed(&self) -> &[String] {
+        &self.assumed
     }
 
     fn fingerprint(&self) -> String {

@@ -74,9 +74,16 @@ pub(super) fn count(ingredient: &Ingredient, prefix: &str) -> i64 {
     (0..).take_while(|n| numbers.contains(n)).count() as i64
 }
 
-/// What wrappers put before each name, a sequence of `module.` and `model.`: as it is before `name`; empty where `name` is not there.
+/// What wrappers put before each name, a sequence of `module.` and `model.`, or what all names begin with (`_orig_mod.`, `net.`): as it is
+/// before `name`; empty where `name` is not there.
 pub(super) fn root(ingredient: &Ingredient, name: &str) -> String {
-    let wrapped = |found: &&str| found.strip_suffix(name).is_some_and(is_wrapper);
+    let common = ingredient.common_prefix();
+    let wrapped = |found: &&str| {
+        found.strip_suffix(name).is_some_and(|beginning| {
+            let shared = beginning.is_empty() || beginning.ends_with('.') && common.starts_with(beginning);
+            shared || is_wrapper(beginning) || beginning.strip_prefix(common.as_str()).is_some_and(is_wrapper)
+        })
+    };
     ingredient.tensor_names().find(wrapped).and_then(|found| found.strip_suffix(name)).unwrap_or_default().to_string()
 }
 
@@ -89,9 +96,12 @@ fn is_wrapper(beginning: &str) -> bool {
     rest.is_empty()
 }
 
-/// The configuration's file, for messages.
+/// The configuration's file, for messages; the ingredient where there is none.
 pub(super) fn config_file(ingredient: &Ingredient) -> String {
-    ingredient.folder().unwrap_or(ingredient.path()).join("config.json").display().to_string()
+    match ingredient.folder() {
+        Some(folder) if ingredient.config().is_some() => folder.join("config.json").display().to_string(),
+        _ => ingredient.path().display().to_string(),
+    }
 }
 
 /// To be used in `map_err`: what is wrong with an ingredient's configuration.
@@ -100,8 +110,8 @@ pub(super) fn config_fault(ingredient: &Ingredient) -> impl Fn(String) -> Family
     move |what| FamilyError::Config { file: file.clone(), what }
 }
 
-/// That all ingredients have the first's values in the fields that decide what a model computes or what its classes mean; or no
-/// configuration, all of them. Fields are JSON pointers.
+/// That all ingredients have the first's values in the fields that decide what a model computes; or no configuration, all
+/// of them. What classes mean is compared for all families alike ([`mehl_soup::zoo::config_faults`]). Fields are JSON pointers.
 pub(super) fn agree(zoo: &Zoo, decisive: &[&str]) -> Result<(), FamilyError> {
     let first = &zoo.ingredients()[0];
     for other in &zoo.ingredients()[1..] {
@@ -160,18 +170,45 @@ pub(super) fn completed(json: &Value, spec: &ZooSpec) -> Result<Value, String> {
     Ok(json)
 }
 
-/// Widths whose attention heads are not 64 wide in well-known models, so that shapes alone do not tell their number.
-const OTHER_HEADS: [i64; 5] = [1152, 1280, 1408, 1536, 1664];
+/// A size in a configuration: a number, or a list of equal ones, as transformers takes both.
+pub(super) fn one_size(value: &Value) -> Option<i64> {
+    match value.as_array().map(Vec::as_slice) {
+        Some([first, rest @ ..]) if rest.iter().all(|other| other == first) => first.as_i64(),
+        Some(_) => None,
+        None => value.as_i64(),
+    }
+}
 
-/// Heads of 64, as in all ViTs of up to 1024 but for miniatures.
+/// Width, blocks and attention heads of published ViTs: timm's and open_clip's tiny to gigantic ones.
+const PUBLISHED: [(i64, i64, i64); 10] = [
+    (192, 12, 3),
+    (384, 12, 6),
+    (512, 12, 8),
+    (768, 12, 12),
+    (1024, 24, 16),
+    (1152, 27, 16),
+    (1280, 32, 16),
+    (1408, 40, 16),
+    (1536, 40, 24),
+    (1664, 48, 16),
+];
+
+/// Attention heads where no file states them: those of a published model of this width with so many blocks, and what is assumed so.
 ///
 /// # Errors
-/// What to state, where that is a guess.
-pub(super) fn heads_by_width(width: i64) -> Result<i64, String> {
-    if width % 64 == 0 && !OTHER_HEADS.contains(&width) {
-        return Ok(width / 64);
+/// What to state, where that would be a guess: another number computes something else and can make another ingredient win.
+pub(super) fn heads_of_published(width: i64, blocks: i64) -> Result<(i64, String), String> {
+    match PUBLISHED.iter().find(|(w, b, _)| (*w, *b) == (width, blocks)) {
+        Some((_, _, heads)) => Ok((
+            *heads,
+            format!(
+                "{heads} attention heads, as published models {width} wide with {blocks} blocks have (zoo.heads says otherwise)"
+            ),
+        )),
+        None => Err(format!(
+            "a width of {width} with {blocks} blocks does not tell the number of attention heads: state it as `zoo.heads`"
+        )),
     }
-    Err(format!("a width of {width} does not tell the number of attention heads: state it as `zoo.heads`"))
 }
 
 #[cfg(test)]
@@ -199,11 +236,19 @@ mod tests {
     }
 
     #[test]
+    fn a_size_is_a_number_or_a_list_of_equal_ones() {
+        let size = |json| one_size(&json);
+        assert_eq!((size(serde_json::json!(32)), size(serde_json::json!([32, 32]))), (Some(32), Some(32)));
+        assert_eq!((size(serde_json::json!([32, 48])), size(serde_json::json!([]))), (None, None));
+    }
+
+    #[test]
     fn heads_are_not_guessed_where_models_differ() {
-        assert_eq!(heads_by_width(768), Ok(12));
-        assert_eq!(heads_by_width(1024), Ok(16));
-        for width in [1280, 1664, 16, 100] {
-            assert!(heads_by_width(width).unwrap_err().contains("zoo.heads"), "{width}");
+        let (heads, assumed) = heads_of_published(768, 12).unwrap();
+        assert!(heads == 12 && assumed.starts_with("12 attention heads") && assumed.contains("zoo.heads"), "{assumed}");
+        assert_eq!(heads_of_published(1280, 32).unwrap().0, 16);
+        for (width, blocks) in [(768, 6), (128, 2), (64, 12), (1280, 24)] {
+            assert!(heads_of_published(width, blocks).unwrap_err().contains("zoo.heads"), "{width} {blocks}");
         }
     }
 

@@ -102,6 +102,11 @@ pub trait Model {
         None
     }
 
+    /// What files do not say and was assumed, one thing each, with the field of `[zoo]` that says otherwise.
+    fn assumed(&self) -> &[String] {
+        &[]
+    }
+
     /// Number of classes, where the family knows it before the first forward pass.
     fn classes(&self) -> Option<i64> {
         None
@@ -149,7 +154,7 @@ pub enum FamilyError {
 pub fn detect(stated: Option<Family>, zoo: &Zoo) -> Result<Family, FamilyError> {
     match stated {
         Some(family) => Ok(family),
-        None => mehl_soup::zoo::detect(&zoo.ingredients()[0]).map_err(|e| FamilyError::Unknown(e.to_string())),
+        None => mehl_soup::zoo::detect(zoo.reference()).map_err(|e| FamilyError::Unknown(e.to_string())),
     }
 }
 

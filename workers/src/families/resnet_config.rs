@@ -6,9 +6,8 @@ use serde_json::Value;
 use super::FamilyError;
 use super::expected::{self, Tensors};
 
-/// Fields of timm's `config.json` that decide what a model computes, or what its classes mean, as JSON pointers.
-const DECISIVE: [&str; 6] =
-    ["/architecture", "/num_classes", "/global_pool", "/model_args", "/label_names", "/pretrained_cfg/label_names"];
+/// Fields of timm's `config.json` that decide what a model computes, as JSON pointers.
+const DECISIVE: [&str; 4] = ["/architecture", "/num_classes", "/global_pool", "/model_args"];
 
 /// Arguments of timm's `model_args` that tensors tell too, or that change nothing outside of training.
 const TOLD: [&str; 12] = [

@@ -9,16 +9,9 @@ use super::expected::{self, Tensors};
 use super::timm_arguments::Arguments;
 use super::timm_names::{self, CLIP_EPS, EPS};
 
-/// Fields of timm's `config.json` that decide what a model computes, or what its classes mean, as JSON pointers.
-const DECISIVE: [&str; 7] = [
-    "/architecture",
-    "/num_classes",
-    "/global_pool",
-    "/model_args",
-    "/label_names",
-    "/pretrained_cfg/input_size",
-    "/pretrained_cfg/label_names",
-];
+/// Fields of timm's `config.json` that decide what a model computes, as JSON pointers.
+const DECISIVE: [&str; 5] =
+    ["/architecture", "/num_classes", "/global_pool", "/model_args", "/pretrained_cfg/input_size"];
 
 /// Where the head looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,7 +76,8 @@ impl From<String> for Fault {
 
 impl TimmConfig {
     /// Of the zoo's first ingredient, whose tensors are those of the model; the others' configurations agree with its own.
-    pub(super) fn from_zoo(spec: &ZooSpec, zoo: &Zoo) -> Result<Self, FamilyError> {
+    /// And what was assumed of it.
+    pub(super) fn from_zoo(spec: &ZooSpec, zoo: &Zoo) -> Result<(Self, Vec<String>), FamilyError> {
         let first = &zoo.ingredients()[0];
         let faults = expected::tensor_faults("timm-vit", first);
         expected::agree(zoo, &DECISIVE)?;
@@ -93,15 +87,15 @@ impl TimmConfig {
         if !refused.is_empty() {
             return Err(faults(refused));
         }
-        let config = Self::told(spec, first).map_err(|fault| match fault {
+        let (config, assumed) = Self::told(spec, first).map_err(|fault| match fault {
             Fault::Tensor(what) => faults(vec![what]),
             Fault::Config(what) => expected::config_fault(first)(what),
         })?;
         expected::compare(&config.tensors(first), first, |_| false).map_err(faults)?;
-        Ok(config)
+        Ok((config, assumed))
     }
 
-    fn told(spec: &ZooSpec, found: &Ingredient) -> Result<Self, Fault> {
+    fn told(spec: &ZooSpec, found: &Ingredient) -> Result<(Self, Vec<String>), Fault> {
         let arguments = Arguments::of(found.config())?;
         let root = expected::root(found, "patch_embed.proj.weight");
         let has = |name: &str| found.info(&format!("{root}{name}")).is_some();
@@ -146,10 +140,24 @@ impl TimmConfig {
                 .ok_or_else(|| format!("activation: expected one of {}, found `{name}`", Activation::NAMES))?,
             None => named.map_or(Activation::Gelu, |named| named.activation),
         };
-        Ok(Self {
+        let mut assumed = Vec::new();
+        if stated.is_none() && named.is_none() {
+            assumed.push("activation `gelu`, as in most of timm's ViTs (zoo.activation says otherwise)".to_string());
+        }
+        let layers = expected::count(found, &format!("{root}blocks"));
+        let (heads, by_shapes) = heads(spec, &arguments, width, layers, head_width)?;
+        assumed.extend(by_shapes);
+        let pool = pool(&arguments, has("dist_token"), has("cls_token"), has("fc_norm.weight"))?;
+        if arguments.pool.is_none() && named.is_none() && pool != Pool::Distilled {
+            let how = if pool == Pool::Token { "the class token" } else { "the mean of the patches" };
+            assumed.push(format!(
+                "the head looks at {how}, as its tensors suggest (global_pool of a config.json says otherwise)"
+            ));
+        }
+        let config = Self {
             width,
-            layers: expected::count(found, &format!("{root}blocks")),
-            heads: heads(spec, &arguments, width, head_width)?,
+            layers,
+            heads,
             hidden,
             activation,
             eps: arguments.eps.unwrap_or(eps),
@@ -159,10 +167,11 @@ impl TimmConfig {
             special,
             positions_of_patches,
             positions,
-            pool: pool(&arguments, has("dist_token"), has("cls_token"), has("fc_norm.weight"))?,
+            pool,
             classes,
             root,
-        })
+        };
+        Ok((config, assumed))
     }
 
     /// Name and shape of every tensor; layers that may be left out are expected if the ingredient's first block has them.
@@ -229,13 +238,22 @@ fn sizes<const N: usize>(found: &Ingredient, root: &str, name: &str) -> Result<[
     expected::sizes(found, &format!("{root}{name}")).map_err(Fault::Tensor)
 }
 
-/// Attention heads: as stated, as the norms of queries tell, or as the architecture has them.
-fn heads(spec: &ZooSpec, arguments: &Arguments, width: i64, head_width: Option<i64>) -> Result<i64, String> {
+/// Attention heads: as stated, as the norms of queries tell, or as the architecture has them; and what was assumed if shapes alone told.
+fn heads(
+    spec: &ZooSpec,
+    arguments: &Arguments,
+    width: i64,
+    blocks: i64,
+    head_width: Option<i64>,
+) -> Result<(i64, Option<String>), String> {
     let stated = expected::stated("num_heads", spec.heads.map(|heads| heads as i64), arguments.heads)?;
-    let heads = match (stated.or(head_width.map(|d| width / d)), arguments.named) {
-        (Some(heads), _) => heads,
-        (None, Some(named)) if !arguments.other_width => named.heads.unwrap_or(width / 64),
-        (None, _) => expected::heads_by_width(width)?,
+    let (heads, assumed) = match (stated.or(head_width.map(|d| width / d)), arguments.named) {
+        (Some(heads), _) => (heads, None),
+        (None, Some(named)) if !arguments.other_width => (named.heads.unwrap_or(width / 64), None),
+        (None, _) => {
+            let (heads, what) = expected::heads_of_published(width, blocks)?;
+            (heads, Some(what))
+        }
     };
     if heads < 1 || width % heads != 0 {
         return Err(format!("attention heads: expected a divisor of the width {width}, found {heads}"));
@@ -244,7 +262,7 @@ fn heads(spec: &ZooSpec, arguments: &Arguments, width: i64, head_width: Option<i
         Some(d) if heads * d != width => {
             Err(format!("attention heads: expected {}, as q_norm is {d} wide, found {heads}", width / d))
         }
-        _ => Ok(heads),
+        _ => Ok((heads, assumed)),
     }
 }
 

@@ -17,6 +17,7 @@ use super::{FamilyError, Forward, Model, Precision, expected};
 /// A ViT or DeiT by timm's names.
 pub(super) struct TimmVit {
     config: TimmConfig,
+    assumed: Vec<String>,
     weights: Weights,
 }
 
@@ -29,11 +30,11 @@ impl TimmVit {
         device: Device,
         kind: Kind,
     ) -> Result<Self, FamilyError> {
-        let config = TimmConfig::from_zoo(spec, zoo)?;
+        let (config, assumed) = TimmConfig::from_zoo(spec, zoo)?;
         let first = &zoo.ingredients()[0];
         let parameters = expected::leaves(&config.tensors(first), layout, device, kind)
             .map_err(|source| FamilyError::Torch { file: first.path().display().to_string(), source })?;
-        Ok(Self { weights: Weights::new(config.root.clone(), parameters), config })
+        Ok(Self { weights: Weights::new(config.root.clone(), parameters), config, assumed })
     }
 
     /// A layer norm that may be left out.
@@ -130,6 +131,10 @@ impl Model for TimmVit {
         let layers = [".attn.qkv.", ".attn.proj.", ".mlp.fc1.", ".mlp.fc2."];
         name.contains("patch_embed.proj.")
             || name.contains("blocks.") && layers.iter().any(|layer| name.contains(layer))
+    }
+
+    fn assumed(&self) -> &[String] {
+        &self.assumed
     }
 
     fn fingerprint(&self) -> String {

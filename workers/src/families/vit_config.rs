@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::activation::Activation;
+use super::expected::one_size;
 
 /// The architecture of a ViT or DeiT.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,8 +34,8 @@ pub struct VitConfig {
     pub qkv_bias: bool,
 }
 
-/// Fields of `config.json` that decide what a model computes, or what its classes mean, as JSON pointers.
-pub(super) const DECISIVE: [&str; 14] = [
+/// Fields of `config.json` that decide what a model computes, as JSON pointers.
+pub(super) const DECISIVE: [&str; 12] = [
     "/model_type",
     "/architectures",
     "/hidden_size",
@@ -47,8 +48,6 @@ pub(super) const DECISIVE: [&str; 14] = [
     "/patch_size",
     "/num_channels",
     "/qkv_bias",
-    "/label2id",
-    "/id2label",
 ];
 
 /// The classification head.
@@ -69,7 +68,10 @@ impl VitConfig {
         let prefix = match json.get("model_type").and_then(Value::as_str) {
             Some("vit") => "vit",
             Some("deit") => "deit",
-            other => return Err(format!("model_type: expected `vit` or `deit`, found {other:?}")),
+            other => {
+                let found = other.map_or("none".to_string(), |other| format!("`{other}`"));
+                return Err(format!("model_type: expected `vit` or `deit`, found {found}"));
+            }
         };
         let architecture = json.pointer("/architectures/0").and_then(Value::as_str).unwrap_or("");
         let head = match architecture {
@@ -80,8 +82,7 @@ impl VitConfig {
         let whole = |key: &str, default: i64| -> Result<i64, String> {
             match json.get(key) {
                 None | Some(Value::Null) => Ok(default),
-                Some(value) => value
-                    .as_i64()
+                Some(value) => one_size(value)
                     .filter(|v| (1..=1 << 24).contains(v))
                     .ok_or_else(|| format!("{key}: expected one whole number above 0, found {value}")),
             }

@@ -81,7 +81,7 @@ fn setup() -> (tempfile::TempDir, Vec<PathBuf>) {
 
 fn spec(ingredients: &str, soup: &str) -> String {
     format!(
-        "seed = 3\n[zoo]\ningredients = ['{ingredients}']\n[data]\nlearn = 'data.safetensors'\nselect = 'data.safetensors'\n[soup]\n{soup}\n"
+        "seed = 3\n[zoo]\nallow_chance = true\ningredients = ['{ingredients}']\n[data]\nlearn = 'data.safetensors'\nselect = 'data.safetensors'\n[soup]\n{soup}\n"
     )
 }
 

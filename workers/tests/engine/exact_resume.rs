@@ -15,7 +15,7 @@ fn vit_spec(soup: &str) -> String {
 fn vit_spec_of(zoo: &Path, soup: &str) -> String {
     let learn = fixture("trajectories/learn.safetensors");
     format!(
-        "seed = 4\n[zoo]\ningredients = ['{}/*']\n[data]\nlearn = '{learn}'\nselect = '{learn}'\n[soup]\n{soup}\n",
+        "seed = 4\n[zoo]\nallow_chance = true\ningredients = ['{}/*']\n[data]\nlearn = '{learn}'\nselect = '{learn}'\n[soup]\n{soup}\n",
         zoo.display(),
         learn = learn.display()
     )
@@ -24,7 +24,7 @@ fn vit_spec_of(zoo: &Path, soup: &str) -> String {
 fn text_spec(soup: &str) -> String {
     let text = fixture("text");
     format!(
-        "[zoo]\ningredients = ['{t}/zoo/*']\nfamily = 'torchscript'\narchitecture = '{t}/model.pt'\n\
+        "[zoo]\nallow_chance = true\ningredients = ['{t}/zoo/*']\nfamily = 'torchscript'\narchitecture = '{t}/model.pt'\n\
          [data]\nlearn = '{t}/learn.safetensors'\nselect = '{t}/select.safetensors'\ninputs = ['input_ids', 'attention_mask']\n[soup]\n{soup}\n",
         t = text.display()
     )

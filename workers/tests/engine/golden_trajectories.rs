@@ -28,7 +28,7 @@ fn spec(method: &str) -> String {
     let zoo = fixture("trajectories/zoo/*");
     let learn = fixture("trajectories/learn.safetensors");
     format!(
-        "[zoo]\ningredients = ['{}']\n[data]\nlearn = '{learn}'\nselect = '{learn}'\n\
+        "[zoo]\nallow_chance = true\ningredients = ['{}']\n[data]\nlearn = '{learn}'\nselect = '{learn}'\n\
          [soup]\nmethod = '{method}'\nmodel_batch = 2\nbatch = 24\ninner_epochs = {inner}\nearly_stopping = false\nseed = {}\n",
         zoo.display(),
         seed(),

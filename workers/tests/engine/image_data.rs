@@ -106,15 +106,16 @@ fn the_transform_is_told_or_said_to_be_usual() {
     let mut scene = Scene::new();
     folder(&scene.path("learn"), &["a", "b"], 2, 0);
     let usual = scene.load("learn = 'learn'\nselect = 'learn'").unwrap();
-    assert!(usual.notes.iter().any(|note| note.contains("nothing says how images are prepared")));
+    assert!(usual.notes.iter().any(|note| note.contains("assumed: images are prepared as what is usual for `vit`")));
     let model = scene.path("model");
     fs::create_dir(&model).unwrap();
     let write = |json: serde_json::Value| fs::write(model.join("preprocessor_config.json"), json.to_string()).unwrap();
     scene.model = Some(model.clone());
     write(json!({"image_processor_type": "ViTImageProcessor", "size": {"height": 8, "width": 8}}));
     let told = scene.load("learn = 'learn'\nselect = 'learn'").unwrap();
-    assert!(!told.notes.iter().any(|note| note.contains("nothing says")), "{:?}", told.notes);
-    assert_ne!(told.entries[0].hash, usual.entries[0].hash);
+    assert!(!told.notes.iter().any(|note| note.contains("assumed: images")), "{:?}", told.notes);
+    // What is usual is what the processor does by default.
+    assert_eq!(told.entries[0].hash, usual.entries[0].hash);
 
     write(json!({"image_processor_type": "ViTImageProcessor", "size": 16}));
     scene.refuses(
@@ -172,7 +173,7 @@ fn classes_are_those_of_the_model() {
     scene.config = Some(json!({"id2label": {"0": "LABEL_0", "1": "LABEL_1"}}));
     assert_eq!(labels(&scene.load(&both).unwrap().learn), [0, 1]);
     scene.config = Some(json!({"id2label": {"0": "bee", "1": "cat"}}));
-    scene.refuses(&both, &["learn", "class `ant`", "2 classes of id2label of config.json"]);
+    scene.refuses(&both, &["learn", "class `ant`", "2 classes of id2label of config.json", "the nearest is `"]);
     // The specification has the last word.
     let stated = format!("classes = ['x', 'ant', 'bee']\n{both}");
     assert_eq!(labels(&scene.load(&stated).unwrap().learn), [1, 2]);
@@ -196,6 +197,176 @@ fn classes_are_those_of_the_model() {
     let numbers = scene.load(&format!("learn = 'numbers'\nselect = 'numbers'\n{PLAIN}")).unwrap();
     assert_eq!(labels(&numbers.learn), [0, 1, 2]);
     assert!(numbers.notes.iter().any(|note| note.contains("sorted as text")), "{:?}", numbers.notes);
+}
+
+#[test]
+fn class_maps_that_do_not_name_each_output_once_are_refused() {
+    let mut scene = Scene::new();
+    folder(&scene.path("learn"), &["bee", "ant"], 1, 0);
+    let both = format!("learn = 'learn'\nselect = 'learn'\n{PLAIN}");
+    for (map, says) in [
+        (json!({"id2label": {"0": "ant", "1": "bee", "2": "bee"}}), "`bee` for outputs 1 and 2"),
+        (json!({"id2label": ["ant", "bee"]}), "found a list"),
+        (json!({"id2label": {"1": "ant", "2": "bee"}}), "found none for 0"),
+        (json!({"label_names": ["ant", "ant"]}), "`ant` for outputs 0 and 1"),
+    ] {
+        scene.config = Some(map);
+        scene.refuses(&both, &["config.json", says]);
+        // The specification has the last word, and numbers need no names.
+        let stated = format!("classes = ['bee', 'ant']\n{both}");
+        assert_eq!(labels(&scene.load(&stated).unwrap().learn), [1, 0]);
+    }
+    // A model of ImageNet names two outputs `crane`: its labels are given by number.
+    scene.config = Some(json!({"id2label": {"0": "wren", "1": "crane", "2": "crane"}}));
+    fs::write(scene.path("learn.csv"), "path,label\nlearn/bee/0.png,2\nlearn/ant/0.png,1\n").unwrap();
+    let by_number = format!("learn = 'learn.csv'\nselect = 'learn.csv'\n{PLAIN}");
+    assert_eq!(labels(&scene.load(&by_number).unwrap().learn), [2, 1]);
+}
+
+/// A model that `ImageFolder` trained on folders 0 to 10 names its third output `10`.
+#[test]
+fn numbers_in_a_table_are_names_where_the_model_has_them() {
+    let mut scene = Scene::new();
+    folder(&scene.path("pictures"), &["x"], 3, 0);
+    let file = scene.path("t.csv");
+    let table = |labels: [&str; 3]| {
+        let rows: String = labels.iter().enumerate().map(|(i, l)| format!("pictures/x/{i}.png,{l}\n")).collect();
+        fs::write(&file, format!("path,label\n{rows}")).unwrap();
+    };
+    let data = format!("learn = 't.csv'\nselect = 't.csv'\n{PLAIN}");
+    let of = |scene: &Scene| scene.load(&data).map(|data| (labels(&data.learn), data.notes));
+    let names = json!({"label_names": ["0", "1", "10", "2"]});
+    table(["10", "2", "0"]);
+    assert_eq!(of(&scene).unwrap().0, [10, 2, 0], "outputs, where nothing names them");
+    table(["10.0", "2.", "0"]);
+    assert_eq!(of(&scene).unwrap().0, [10, 2, 0], "as pandas writes a column with gaps");
+    scene.config = Some(names);
+    let (found, notes) = of(&scene).unwrap();
+    assert_eq!(found, [2, 3, 0]);
+    assert!(
+        notes.iter().any(|n| n.starts_with("assumed: the labels of") && n.contains("names of classes")),
+        "{notes:?}"
+    );
+    table(["10", "2", "7"]);
+    let both = of(&scene).unwrap_err();
+    assert!(both.contains("label 7 can be output 7, or a class of that name"), "{both}");
+    // Numbers that mean the same either way, and names that are no numbers.
+    scene.config = Some(json!({"label_names": ["0", "1", "2"]}));
+    table(["2", "1", "0"]);
+    assert_eq!(of(&scene).unwrap().0, [2, 1, 0]);
+    scene.config = Some(json!({"label_names": ["a", "b", "c"]}));
+    assert_eq!(of(&scene).unwrap().0, [2, 1, 0]);
+    // Letters that look the same are the same.
+    scene.config = Some(json!({"label_names": ["größe", "b", "c"]}));
+    table(["gro\u{308}ße", "c", "b"]);
+    assert_eq!(of(&scene).unwrap().0, [0, 2, 1]);
+}
+
+#[test]
+fn what_the_order_of_folders_decides_is_said() {
+    let scene = Scene::new();
+    folder(&scene.path("learn"), &["bee", "ant"], 1, 0);
+    let data = scene.load(&format!("learn = 'learn'\nselect = 'learn'\n{PLAIN}")).unwrap();
+    let note = data.notes.iter().find(|note| note.starts_with("assumed: outputs are the classes of")).unwrap();
+    assert!(note.contains("0 is `ant`, 1 is `bee`") && note.contains("data.classes"), "{note}");
+}
+
+/// Copies of an image, as augmentation makes them, never lie on both sides of a split that is made here.
+#[test]
+fn copies_of_a_sample_are_set_aside_together() {
+    let scene = Scene::new();
+    folder(&scene.path("learn"), &["a", "b"], 6, 0);
+    for class in ["a", "b"] {
+        for i in 0..6 {
+            let of = |name: String| scene.path("learn").join(class).join(name);
+            fs::copy(of(format!("{i}.png")), of(format!("{i}-copy.png"))).unwrap();
+        }
+    }
+    let data = scene.load(&format!("learn = 'learn'\n{PLAIN}")).unwrap();
+    let rows = |split| values(split).chunks(192).map(<[f32]>::to_vec).collect::<Vec<_>>();
+    let (learn, select) = (rows(&data.learn), rows(&data.select));
+    assert_eq!(learn.len() + select.len(), 24);
+    assert!(select.len() >= 7 && select.iter().all(|row| !learn.contains(row)));
+    assert!(data.notes.iter().any(|note| note.starts_with("12 learn samples are copies")), "{:?}", data.notes);
+    assert!(data.entries[0].hash.ends_with(":copies"), "another rule makes another split");
+    // Nothing changes where there are none.
+    folder(&scene.path("plain"), &["a", "b"], 6, 0);
+    let plain = scene.load(&format!("learn = 'plain'\n{PLAIN}")).unwrap();
+    assert!(!plain.entries[0].hash.contains("copies") && plain.select.samples() == 4);
+}
+
+/// transformers 5 writes the image processor of some models into `processor_config.json` alone.
+#[test]
+fn the_processor_of_transformers_5_is_read_and_ingredients_must_see_the_same_images() {
+    let mut scene = Scene::new();
+    folder(&scene.path("learn"), &["a", "b"], 2, 0);
+    let both = "learn = 'learn'\nselect = 'learn'";
+    let write = |scene: &Scene, model: &str, name: &str, json: serde_json::Value| {
+        fs::create_dir_all(scene.path(model)).unwrap();
+        fs::write(scene.path(model).join(name), json.to_string()).unwrap();
+    };
+    let processor =
+        json!({"image_processor_type": "ViTImageProcessor", "size": {"height": 8, "width": 8}, "image_mean": 0.25});
+    write(&scene, "k0", "processor_config.json", json!({"image_processor": processor}));
+    scene.models = vec![scene.path("k0")];
+    let nested = scene.load(both).unwrap();
+    write(&scene, "k1", "preprocessor_config.json", processor.clone());
+    scene.models = vec![scene.path("k1")];
+    let alone = scene.load(both).unwrap();
+    assert_eq!(nested.entries[0].hash, alone.entries[0].hash);
+    assert!(!nested.notes.iter().any(|note| note.contains("assumed: images")), "{:?}", nested.notes);
+    // The same in other words and another file is the same.
+    let words = json!({"feature_extractor_type": "ViTFeatureExtractor", "size": 8, "image_mean": [0.25, 0.25, 0.25], "do_pad": null});
+    write(&scene, "k2", "preprocessor_config.json", words);
+    scene.models = ["k0", "k1", "k2"].map(|k| scene.path(k)).to_vec();
+    assert_eq!(scene.load(both).unwrap().entries[0].hash, alone.entries[0].hash);
+    // Other steps are refused, unless they are stated for all.
+    let other = json!({"image_processor_type": "ViTImageProcessor", "size": 8, "image_mean": [0.1, 0.2, 0.3]});
+    write(&scene, "k2", "preprocessor_config.json", other);
+    scene.refuses(both, &["k2/preprocessor_config.json", "mean: found [0.1, 0.2, 0.3], expected 0.25", "[data.image]"]);
+    scene.load(&format!("{both}\nimage.mean = 0.5")).unwrap();
+    // Who says nothing is taken to see what the others see.
+    fs::create_dir_all(scene.path("k3")).unwrap();
+    scene.models = vec![scene.path("k3"), scene.path("k1")];
+    let silent = scene.load(both).unwrap();
+    assert_eq!(silent.entries[0].hash, alone.entries[0].hash);
+    assert!(silent.notes.iter().any(|note| note.contains("assumed: images are prepared for") && note.contains("k3")));
+}
+
+/// `ViTImageProcessor` without a file: exactly to the model's size, bilinear, 0.5 and 0.5.
+#[test]
+fn a_vit_without_a_file_sees_what_its_processor_does_by_default() {
+    let mut scene = Scene::new();
+    folder(&scene.path("learn"), &["a", "b"], 2, 0);
+    let both = "learn = 'learn'\nselect = 'learn'";
+    let usual = scene.load(both).unwrap();
+    fs::create_dir_all(scene.path("k0")).unwrap();
+    let stated = json!({"image_processor_type": "ViTImageProcessor", "size": {"height": 8, "width": 8}});
+    fs::write(scene.path("k0/preprocessor_config.json"), stated.to_string()).unwrap();
+    scene.models = vec![scene.path("k0")];
+    assert_eq!(values(&usual.learn), values(&scene.load(both).unwrap().learn));
+}
+
+#[test]
+fn images_that_are_not_decoded_here_are_not_passed_over() {
+    let scene = Scene::new();
+    folder(&scene.path("learn"), &["a", "b"], 2, 0);
+    for (name, format) in
+        [("0.bmp", image::ImageFormat::Bmp), ("1.tif", image::ImageFormat::Tiff), ("2.gif", image::ImageFormat::Gif)]
+    {
+        picture(12, 8, 1).save_with_format(scene.path("learn/a").join(name), format).unwrap();
+    }
+    let both = format!("learn = 'learn'\nselect = 'learn'\n{PLAIN}");
+    assert_eq!(scene.load(&both).unwrap().learn.samples(), 7);
+    fs::write(scene.path("learn/b/x.heic"), "").unwrap();
+    scene.refuses(&both, &["found 1 that cannot", "learn/b/x.heic", "data.skip_unreadable"]);
+    let skipped = scene.load(&format!("skip_unreadable = true\n{both}")).unwrap();
+    assert_eq!(skipped.learn.samples(), 7);
+    assert!(
+        skipped.notes.iter().any(|note| note.contains("1 images that cannot be decoded here")),
+        "{:?}",
+        skipped.notes
+    );
 }
 
 #[test]
@@ -250,7 +421,7 @@ fn a_csv_names_files_within_its_folder() {
         &["learn.csv", "expected a column of paths named path or file", "found only name, label"],
     );
     refused("path,kind\nx,1\n", &["learn.csv", "expected a column of labels", "found only path, kind"]);
-    refused("path,label\npictures/a/0.png\n", &["learn.csv", "not a CSV file"]);
+    refused("path,label\npictures/a/0.png\n", &["learn.csv", "line 2: expected 2 columns", "found 1"]);
     refused("path,label\npictures/a/0.png,\n", &["learn.csv", "line 2", "expected a path and a label"]);
     refused("path,label\npictures/a/0.png,0\npictures/a/1.png,-2\n", &["learn.csv", "line 3", "found -2"]);
     refused("path,label\n", &["learn.csv", "expected images, found none"]);
@@ -318,10 +489,9 @@ fn images_that_cannot_be_read() {
     for (name, says) in [
         ("empty.jpg", "empty file"),
         ("truncated.jpg", "end too early"),
-        ("text.jpg", "expected a JPEG, PNG or WebP image"),
+        ("text.jpg", "expected a JPEG, PNG, WebP, BMP, GIF or TIFF image"),
         ("truncated.png", "cannot be decoded"),
         ("truncated.webp", "cannot be decoded"),
-        ("bitmap.png", "expected a JPEG, PNG or WebP image"),
         ("bomb.png", "found 60000 x 60000"),
     ] {
         let bad = scene.path("learn/a").join(name);

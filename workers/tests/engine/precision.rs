@@ -205,7 +205,7 @@ fn recomputing_leaves_out_parts_without_gradient() {
 fn spec(soup: &str, compute: &str) -> String {
     let learn = fixture("trajectories/learn.safetensors");
     format!(
-        "seed = 4\n[zoo]\ningredients = ['{}']\n[data]\nlearn = '{learn}'\nselect = '{learn}'\ntest = '{learn}'\n[soup]\n{soup}\n[compute]\n{compute}\n",
+        "seed = 4\n[zoo]\nallow_chance = true\ningredients = ['{}']\n[data]\nlearn = '{learn}'\nselect = '{learn}'\ntest = '{learn}'\n[soup]\n{soup}\n[compute]\n{compute}\n",
         fixture("trajectories/zoo/*").display(),
         learn = learn.display()
     )
@@ -305,7 +305,7 @@ fn a_torchscript_module_computes_in_f32_and_says_so() {
     let text = fixture("text");
     let spec = |compute: &str| {
         format!(
-            "[zoo]\ningredients = ['{t}/zoo/*']\nfamily = 'torchscript'\narchitecture = '{t}/model.pt'\n\
+            "[zoo]\nallow_chance = true\ningredients = ['{t}/zoo/*']\nfamily = 'torchscript'\narchitecture = '{t}/model.pt'\n\
              [data]\nlearn = '{t}/learn.safetensors'\nselect = '{t}/select.safetensors'\ninputs = ['input_ids', 'attention_mask']\n\
              [soup]\nmethod = 'mehl+'\nmodel_batch = 2\ninner_epochs = 1\nbatch = 20\n[compute]\n{compute}\n",
             t = text.display()

@@ -24,7 +24,7 @@ fn spec(ingredients: &[std::path::PathBuf], soup: &str) -> String {
     let list: Vec<String> = ingredients.iter().map(|path| format!("'{}'", path.display())).collect();
     let learn = fixture("trajectories/learn.safetensors");
     format!(
-        "[zoo]\ningredients = [{}]\n[data]\nlearn = '{learn}'\nselect = '{learn}'\n[soup]\n{soup}\n",
+        "[zoo]\nallow_chance = true\ningredients = [{}]\n[data]\nlearn = '{learn}'\nselect = '{learn}'\n[soup]\n{soup}\n",
         list.join(", "),
         learn = learn.display()
     )
@@ -269,7 +269,7 @@ fn tied_parameters_of_a_module_stay_equal_in_the_soup() {
     let folder = tempfile::tempdir().unwrap();
     let awkward = fixture("awkward");
     let text = format!(
-        "[zoo]\ningredients = ['{a}/zoo/*']\nfamily = 'torchscript'\narchitecture = '{a}/model.pt'\n\
+        "[zoo]\nallow_chance = true\ningredients = ['{a}/zoo/*']\nfamily = 'torchscript'\narchitecture = '{a}/model.pt'\n\
          [data]\nlearn = '{a}/learn.safetensors'\nselect = '{a}/learn.safetensors'\n[soup]\nmethod = 'hl+'\ninner_epochs = 4\nbatch = 6\n",
         a = awkward.display()
     );

@@ -9,7 +9,7 @@ use tch::Kind;
 fn spec(soup: &str) -> String {
     let learn = fixture("trajectories/learn.safetensors");
     format!(
-        "seed = 4\n[zoo]\ningredients = ['{}']\n[data]\nlearn = '{learn}'\nselect = '{learn}'\n[soup]\n{soup}\n",
+        "seed = 4\n[zoo]\nallow_chance = true\ningredients = ['{}']\n[data]\nlearn = '{learn}'\nselect = '{learn}'\n[soup]\n{soup}\n",
         fixture("trajectories/zoo/*").display(),
         learn = learn.display()
     )

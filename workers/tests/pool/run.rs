@@ -115,7 +115,7 @@ fn a_module_runs_where_it_is_listed_only() {
     let pool = Pool::start();
     let text = |file: &str| fixture("text").join(file).display().to_string();
     let spec = format!(
-        "[zoo]\ningredients = ['{}']\nfamily = 'torchscript'\narchitecture = '{}'\n\
+        "[zoo]\nallow_chance = true\ningredients = ['{}']\nfamily = 'torchscript'\narchitecture = '{}'\n\
          [data]\nlearn = '{}'\nselect = '{}'\ninputs = ['input_ids', 'attention_mask']\n[soup]\nmethod = 'uniform'\n",
         text("zoo/*"),
         text("model.pt"),

@@ -12,7 +12,7 @@ const CLASSES: [&str; 4] = ["ant", "bee", "cat", "dog"];
 fn spec(data: &str, epochs: usize) -> String {
     let zoo = fixture("trajectories/zoo/*");
     format!(
-        "seed = 4\n[zoo]\ningredients = ['{}']\n[data]\n{data}\n[soup]\nmethod = 'mehl+'\nmodel_batch = 2\nbatch = 4\ninner_epochs = {epochs}\npatience = {epochs}\n",
+        "seed = 4\n[zoo]\nallow_chance = true\ningredients = ['{}']\n[data]\n{data}\n[soup]\nmethod = 'mehl+'\nmodel_batch = 2\nbatch = 4\ninner_epochs = {epochs}\npatience = {epochs}\n",
         zoo.display()
     )
 }
@@ -28,7 +28,8 @@ fn place() -> Place {
 fn a_sweep_learns_on_images() {
     let place = place();
     place.spec("sweep.toml", &spec("learn = 'learn'\ntest = 'test'", 2));
-    let ran = place.run("sweep.toml", "out").expect(0).says(&["nothing says how images are prepared"]);
+    let ran =
+        place.run("sweep.toml", "out").expect(0).says(&["assumed: images are prepared as what is usual for `vit`"]);
     assert!(ran.stdout.contains("mehl+"));
     let results = place.results("out");
     assert!(
@@ -82,7 +83,10 @@ fn what_is_wrong_with_images_is_told_with_exit_code_2() {
     fs::write(place.path("rows.csv"), "path,label\n../escape.png,0\n").unwrap();
     refused("learn = 'rows.csv'", &["rows.csv", "line 2", "points outside"]);
     spoil(&place.path("learn/bee/2.png"));
-    refused("learn = 'learn'", &["learn/bee/2.png", "expected a JPEG, PNG or WebP image", "skip_unreadable"]);
+    refused(
+        "learn = 'learn'",
+        &["learn/bee/2.png", "expected a JPEG, PNG, WebP, BMP, GIF or TIFF image", "skip_unreadable"],
+    );
     place.spec("sweep.toml", &spec("learn = 'learn'\nskip_unreadable = true", 2));
     place.run("sweep.toml", "skipped").expect(0).says(&["1 of 16 images cannot be read", "learn/bee/2.png"]);
     assert!(place.results("skipped").notes.iter().any(|note| note.contains("1 of 16 images cannot be read")));

@@ -82,10 +82,10 @@ fn a_zoo_of(family: &str) {
     let made = make(&place, &quick("zoo", &["--family", family, "--ingredients", "3"])).expect(0);
     assert_eq!(made.stdout.trim(), "zoo/sweep.toml");
     let made = made.says(&["36 images of 3 classes: 9 base, 9 train, 6 learn, 6 select, 6 test", "fine-tuned 3/3"]);
-    assert!(!made.stderr.contains("nothing says how images are prepared"), "{}", made.stderr);
+    assert!(!made.stderr.contains("assumed: images are prepared"), "{}", made.stderr);
     shorten(&place, "zoo");
     let ran = place.run("zoo/sweep.toml", "zoo/run").expect(0);
-    assert!(!ran.stderr.contains("nothing says how images are prepared"), "{}", ran.stderr);
+    assert!(!ran.stderr.contains("assumed: images are prepared"), "{}", ran.stderr);
     let results = place.results("zoo/run");
     assert_eq!(results.tasks.len(), 9);
     assert!(results.tasks.iter().all(|row| row.select.is_some()), "{:?}", results.tasks);

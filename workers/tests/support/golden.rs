@@ -16,7 +16,7 @@ pub const TOLERANCE: f64 = 1e-10;
 
 /// What a specification says of a zoo: nothing but the family.
 pub fn zoo_spec(family: Option<Family>) -> ZooSpec {
-    ZooSpec { ingredients: Vec::new(), family, architecture: None, heads: None, activation: None, top: None }
+    ZooSpec { family, ..ZooSpec::of(Vec::new()) }
 }
 
 /// The model of a zoo in f64, with the first ingredient's values.

@@ -47,6 +47,8 @@ pub struct Scene {
     pub config: Option<Value>,
     /// Folder of the first ingredient.
     pub model: Option<PathBuf>,
+    /// Folders of all ingredients, in its place.
+    pub models: Vec<PathBuf>,
     /// Most bytes of the cache.
     pub bound: u64,
 }
@@ -55,7 +57,7 @@ impl Scene {
     /// With a model that takes 3 x 8 x 8.
     pub fn new() -> Self {
         let place = tempfile::tempdir().unwrap();
-        Self { place, input: Some(vec![3, 8, 8]), config: None, model: None, bound: 1 << 30 }
+        Self { place, input: Some(vec![3, 8, 8]), config: None, model: None, models: vec![], bound: 1 << 30 }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -74,7 +76,7 @@ impl Scene {
             family: Family::Vit,
             input: self.input.clone(),
             config: self.config.as_ref(),
-            folders: self.model.iter().cloned().collect(),
+            folders: self.model.iter().chain(&self.models).cloned().collect(),
         };
         let inputs = ImageInputs { model, cache: ImageCache { folder: Some(self.cache()), bound: self.bound } };
         Data::load(&spec.data, 3, Kind::Float, &inputs, &mut |_| {}).map_err(|error| error.to_string())

@@ -288,7 +288,7 @@ pub fn assert_same_coefficients(place: &Place, a: &str, b: &str) {
 /// A specification of the ViT fixtures: one task unless `rest` has a search.
 pub fn vit_spec(zoo: &str, learn: &Path, soup: &str, rest: &str) -> String {
     format!(
-        "seed = 4\n[zoo]\ningredients = ['{zoo}']\n[data]\nlearn = '{learn}'\nselect = '{select}'\n[soup]\n{soup}\n{rest}\n",
+        "seed = 4\n[zoo]\nallow_chance = true\ningredients = ['{zoo}']\n[data]\nlearn = '{learn}'\nselect = '{select}'\n[soup]\n{soup}\n{rest}\n",
         learn = learn.display(),
         select = fixture("trajectories/learn.safetensors").display()
     )

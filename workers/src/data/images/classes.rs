@@ -1,66 +1,65 @@
 //! From names of classes to the model's outputs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
+use std::path::Path;
 
+use mehl_soup::sweep::parse::nearest;
+use mehl_soup::zoo::{ClassMap, nfc};
 use serde_json::Value;
 
 use super::sources::{Labels, Listing};
 use crate::data::DataError;
 
-/// Names of the model's outputs, in their order.
+/// Names of the model's outputs, in their order, in Unicode NFC.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ClassNames {
     /// One an output.
     pub names: Vec<String>,
     /// Who says so.
     pub source: String,
+    /// Why names do not tell outputs, if two outputs have the same name.
+    repeated: Option<String>,
+    /// Whether the specification says so, and not the model.
+    is_stated: bool,
 }
 
 impl ClassNames {
-    /// What the specification says, else the model's `config.json`: `id2label` (unless it holds only transformers' `LABEL_0`, ...), `label2id`, or
-    /// timm's `label_names`. `None` if nothing tells.
-    pub fn find(stated: Option<&[String]>, config: Option<&Value>) -> Option<Self> {
+    /// What the specification says, else the model's `config.json`, which is in `folder`. `None` if nothing tells.
+    ///
+    /// # Errors
+    /// If a class map is there that cannot be used, with its field and entry.
+    pub fn find(
+        stated: Option<&[String]>,
+        config: Option<&Value>,
+        folder: Option<&Path>,
+    ) -> Result<Option<Self>, DataError> {
         if let Some(names) = stated {
-            return Some(Self { names: names.to_vec(), source: "data.classes".to_string() });
+            let names = names.iter().map(|name| nfc(name)).collect();
+            return Ok(Some(Self { names, source: "data.classes".to_string(), repeated: None, is_stated: true }));
         }
-        let config = config?;
-        let found = |names: Option<Vec<String>>, key: &str| {
-            names.map(|names| Self { names, source: format!("{key} of config.json") })
-        };
-        found(id2label(config), "id2label")
-            .or_else(|| found(label2id(config), "label2id"))
-            .or_else(|| found(label_names(config), "label_names"))
+        let file = folder.map_or("config.json".into(), |folder| folder.join("config.json").display().to_string());
+        let found = config.map(ClassMap::of).transpose().map_err(|fault| DataError::Content {
+            file: file.clone(),
+            what: format!("{fault} (data.classes, or a mended file, says what outputs are)"),
+        })?;
+        Ok(found.flatten().map(|map| Self {
+            source: format!("{} of {file}", map.field),
+            repeated: map.check_unique().err().map(|fault| format!("{file}: {fault}")),
+            names: map.names,
+            is_stated: false,
+        }))
     }
-}
 
-fn id2label(config: &Value) -> Option<Vec<String>> {
-    let map = config.get("id2label")?.as_object()?;
-    let name = |i: usize| map.get(&i.to_string())?.as_str().map(str::to_string);
-    let names = (0..map.len()).map(name).collect::<Option<Vec<_>>>()?;
-    usable(names)
-}
-
-fn label2id(config: &Value) -> Option<Vec<String>> {
-    let map = config.get("label2id")?.as_object()?;
-    let mut names = vec![None; map.len()];
-    for (name, index) in map {
-        let index = index.as_u64().or_else(|| index.as_str()?.parse().ok())?;
-        *names.get_mut(usize::try_from(index).ok()?)? = Some(name.clone());
+    /// The names of a source, in their sorted order, where nothing else tells.
+    fn of_source(names: &[String], listing: &Listing) -> Self {
+        let source = listing.path.display().to_string();
+        Self { names: names.to_vec(), source, repeated: None, is_stated: false }
     }
-    usable(names.into_iter().collect::<Option<Vec<_>>>()?)
-}
 
-fn label_names(config: &Value) -> Option<Vec<String>> {
-    let cfg = config.get("pretrained_cfg").and_then(|cfg| cfg.get("label_names"));
-    let names = config.get("label_names").or(cfg)?.as_array()?;
-    usable(names.iter().map(|name| name.as_str().map(str::to_string)).collect::<Option<Vec<_>>>()?)
-}
-
-/// Not those that transformers makes up, and no name twice.
-fn usable(names: Vec<String>) -> Option<Vec<String>> {
-    let made_up = names.iter().enumerate().all(|(i, name)| *name == format!("LABEL_{i}"));
-    let distinct = names.iter().collect::<BTreeSet<_>>().len() == names.len();
-    (!names.is_empty() && !made_up && distinct).then_some(names)
+    /// The output of each name.
+    fn outputs(&self) -> HashMap<&str, i64> {
+        self.names.iter().enumerate().map(|(i, name)| (name.as_str(), i as i64)).collect()
+    }
 }
 
 /// The classes of all splits as the model's outputs.
@@ -77,62 +76,59 @@ pub struct Assigned {
 /// Finds the output of each sample's class. `listings` begins with learn.
 ///
 /// # Errors
-/// If a class has no output, or one split lacks a class that another has and `allow_missing` is false.
+/// If a class has no output or could have two, or one split lacks a class that another has and `allow_missing` is false.
 pub fn assign(listings: &[&Listing], known: Option<&ClassNames>, allow_missing: bool) -> Result<Assigned, DataError> {
     let mut notes = Vec::new();
-    let learned = match &listings[0].labels {
-        Labels::Names { names, .. } => Some(names.clone()),
-        Labels::Indices { .. } => None,
+    let of_learn = match (&listings[0].labels, known) {
+        (Labels::Names { names, numbers: None, .. }, None) => {
+            notes.push(order_of(names, listings[0]));
+            Some(ClassNames::of_source(names, listings[0]))
+        }
+        _ => None,
     };
-    let of_learn = learned.map(|names| ClassNames { names, source: format!("{}", listings[0].path.display()) });
     let by_names = known.or(of_learn.as_ref());
-    if known.is_none()
-        && let Some(ClassNames { names, .. }) = &of_learn
-        && names.iter().all(|name| name.parse::<u64>().is_ok())
-        && names.iter().enumerate().any(|(i, name)| name.parse() != Ok(i))
-    {
-        notes.push(format!(
-            "class names are numbers and sorted as text, as torchvision does: output 0 is `{}`, the last `{}`; data.classes says otherwise",
-            names[0],
-            names[names.len() - 1]
-        ));
-    }
     let mut count = by_names.map(|names| (names.names.len(), names.source.clone()));
     let mut labels = Vec::new();
     for listing in listings {
         labels.push(match &listing.labels {
-            Labels::Names { names, of } => {
-                let outputs = outputs(names, by_names, listing)?;
+            Labels::Names { names, of, numbers } => {
+                let outputs = match numbers {
+                    Some(numbers) => numbers_or_names(names, numbers, known, listing, &mut notes)?,
+                    None => outputs(names, by_names, listing)?,
+                };
                 of.iter().map(|&i| outputs[i]).collect()
             }
-            Labels::Indices { of, names } => {
-                let own = names.as_ref().and_then(|names| {
-                    let known = known?;
-                    let shared = names.iter().filter(|name| known.names.contains(name)).count();
-                    (shared > 0).then_some((names, known))
-                });
-                if let Some((names, known)) = own {
-                    let outputs = outputs(names, Some(known), listing)?;
-                    let output = |&i: &i64| usize::try_from(i).ok().and_then(|i| outputs.get(i).copied());
-                    let found: Option<Vec<i64>> = of.iter().map(output).collect();
-                    found.ok_or_else(|| {
-                        let largest = of.iter().max().copied().unwrap_or(0);
-                        fault(
-                            listing,
-                            format!("expected labels below {}, as many as it names, found {largest}", names.len()),
-                        )
-                    })?
-                } else {
-                    if known.is_some() && names.is_some() {
+            Labels::Indices { of, names: None } => {
+                check_indices(of, known, listing)?;
+                of.clone()
+            }
+            Labels::Indices { of, names: Some(names) } => {
+                let is_shared = |known: &ClassNames| names.iter().any(|name| known.names.contains(name));
+                match known {
+                    Some(known) if is_shared(known) => {
+                        let outputs = outputs(names, Some(known), listing)?;
+                        let output = |&i: &i64| usize::try_from(i).ok().and_then(|i| outputs.get(i).copied());
+                        of.iter().map(output).collect::<Option<Vec<i64>>>().ok_or_else(|| {
+                            let largest = of.iter().max().copied().unwrap_or(0);
+                            let expected = names.len();
+                            fault(
+                                listing,
+                                format!("expected labels below {expected}, as many as it names, found {largest}"),
+                            )
+                        })?
+                    }
+                    Some(known) => {
                         notes.push(format!(
-                            "{}: none of its class names is the model's; its numbers are taken for the model's outputs",
-                            listing.path.display()
+                            "assumed: the numbers of {} are those of the model's outputs: none of its class names is in {}",
+                            listing.path.display(),
+                            known.source
                         ));
+                        of.clone()
                     }
-                    if let (None, Some(names)) = (known, names) {
+                    None => {
                         count.get_or_insert((names.len(), listing.path.display().to_string()));
+                        of.clone()
                     }
-                    of.clone()
                 }
             }
         });
@@ -143,18 +139,113 @@ pub fn assign(listings: &[&Listing], known: Option<&ClassNames>, allow_missing: 
     Ok(Assigned { labels, count, notes })
 }
 
+/// Names that one line shows.
+const SHOWN: usize = 4;
+
+/// What is assumed of the order of outputs where only names of classes are there.
+fn order_of(names: &[String], listing: &Listing) -> String {
+    let shown: Vec<String> = names.iter().take(SHOWN).enumerate().map(|(i, name)| format!("{i} is `{name}`")).collect();
+    let more = if names.len() > SHOWN { ", ..." } else { "" };
+    let is_number = |name: &String| name.parse::<u64>().is_ok();
+    let as_text = if names.iter().all(is_number) && names.iter().enumerate().any(|(i, name)| name.parse() != Ok(i)) {
+        " (numbers sorted as text, as torchvision does)"
+    } else {
+        ""
+    };
+    format!(
+        "assumed: outputs are the classes of {} in sorted order{as_text}: {}{more}; neither the model nor data.classes names them",
+        listing.path.display(),
+        shown.join(", ")
+    )
+}
+
+/// The outputs of a table's classes that are whole numbers: those of the model's names if all of them are such names, those of these
+/// numbers if none is.
+fn numbers_or_names(
+    names: &[String],
+    numbers: &[i64],
+    known: Option<&ClassNames>,
+    listing: &Listing,
+    notes: &mut Vec<String>,
+) -> Result<Vec<i64>, DataError> {
+    let Some(known) = known else { return Ok(numbers.to_vec()) };
+    let of_name = known.outputs();
+    // pandas writes 10.0 for 10 once a column has had a gap.
+    let named: Vec<Option<i64>> = names
+        .iter()
+        .zip(numbers)
+        .map(|(name, number)| of_name.get(name.as_str()).or_else(|| of_name.get(number.to_string().as_str())).copied())
+        .collect();
+    let found: Vec<i64> = named.iter().flatten().copied().collect();
+    if found.is_empty() {
+        return Ok(numbers.to_vec());
+    }
+    if let Some(at) = named.iter().position(Option::is_none) {
+        if named.iter().zip(numbers).all(|(output, number)| output.is_none_or(|output| output == *number)) {
+            return Ok(numbers.to_vec());
+        }
+        return Err(both_readings(listing, numbers[at], known, None));
+    }
+    if let Some(why) = &known.repeated {
+        return Err(fault(listing, format!("names of classes cannot be used: {why}")));
+    }
+    if let Some(at) = found.iter().zip(numbers).position(|(output, number)| output != number) {
+        notes.push(format!(
+            "assumed: the labels of {} are names of classes and not numbers of outputs: `{}` is output {} by {}",
+            listing.path.display(),
+            names[at],
+            found[at],
+            known.source
+        ));
+    }
+    Ok(found)
+}
+
+/// That no number is the name of another output: then it could be meant.
+fn check_indices(of: &[i64], known: Option<&ClassNames>, listing: &Listing) -> Result<(), DataError> {
+    let Some(known) = known else { return Ok(()) };
+    let of_name = known.outputs();
+    let used: BTreeSet<i64> = of.iter().copied().collect();
+    for number in used {
+        if let Some(&output) = of_name.get(number.to_string().as_str())
+            && output != number
+        {
+            return Err(both_readings(listing, number, known, Some(output)));
+        }
+    }
+    Ok(())
+}
+
+fn both_readings(listing: &Listing, number: i64, known: &ClassNames, output: Option<i64>) -> DataError {
+    let as_name = match output {
+        Some(output) => format!("the class of that name, which is output {output}"),
+        None => "a class of that name, though other labels are names of classes".to_string(),
+    };
+    fault(
+        listing,
+        format!(
+            "label {number} can be output {number}, or {as_name} (by {}): write names of classes as text that is no number, or list them in data.classes in the order of outputs",
+            known.source
+        ),
+    )
+}
+
 /// The output of each name.
 fn outputs(names: &[String], known: Option<&ClassNames>, listing: &Listing) -> Result<Vec<i64>, DataError> {
     let Some(known) = known else {
         return Err(fault(listing, "expected labels by number as in learn, found names".to_string()));
     };
-    let index: std::collections::HashMap<&str, i64> =
-        known.names.iter().enumerate().map(|(i, name)| (name.as_str(), i as i64)).collect();
+    if let Some(why) = &known.repeated {
+        return Err(fault(listing, format!("names of classes cannot be used: {why}")));
+    }
+    let index = known.outputs();
     let output = |name: &String| {
         index.get(name.as_str()).copied().ok_or_else(|| {
+            let near = nearest(name, known.names.iter().map(String::as_str));
+            let near = near.map(|near| format!(", the nearest is `{near}`")).unwrap_or_default();
             fault(
                 listing,
-                format!("class `{name}`: expected one of the {} classes of {}", known.names.len(), known.source),
+                format!("class `{name}`: expected one of the {} classes of {}{near}", known.names.len(), known.source),
             )
         })
     };
@@ -164,7 +255,7 @@ fn outputs(names: &[String], known: Option<&ClassNames>, listing: &Listing) -> R
 /// That every split has every class, and every class folder an image.
 fn same_classes(listings: &[&Listing], labels: &[Vec<i64>], names: Option<&ClassNames>) -> Result<(), DataError> {
     for listing in listings {
-        if let Labels::Names { names, of } = &listing.labels {
+        if let Labels::Names { names, of, numbers: None } = &listing.labels {
             let used: BTreeSet<usize> = of.iter().copied().collect();
             if let Some(empty) = (0..names.len()).find(|i| !used.contains(i)) {
                 return Err(fault(

@@ -21,7 +21,10 @@ const WORKING_BYTES: u64 = 64 << 20;
 /// Widest value of a pixel: four channels of 16 bits.
 const LARGEST_PIXEL: u64 = 8;
 
-/// Decodes one JPEG, PNG or WebP image (told by its first bytes, not its name) and turns it as its EXIF data say, if the transform wants it.
+const FORMATS: [ImageFormat; 6] =
+    [ImageFormat::Jpeg, ImageFormat::Png, ImageFormat::WebP, ImageFormat::Bmp, ImageFormat::Gif, ImageFormat::Tiff];
+
+/// Decodes one image (told by its first bytes, not its name; of several in a file the first) and turns it as its EXIF data say, if the transform wants it.
 /// Alpha is dropped, grey repeated, a palette expanded, and of 16 bits the upper 8 are kept.
 ///
 /// # Errors
@@ -38,8 +41,8 @@ fn decode_unguarded(bytes: &[u8], transform: &PixelTransform) -> Result<Pixels, 
     }
     let format = image::guess_format(bytes)
         .ok()
-        .filter(|format| matches!(format, ImageFormat::Jpeg | ImageFormat::Png | ImageFormat::WebP))
-        .ok_or_else(|| "expected a JPEG, PNG or WebP image, found other data".to_string())?;
+        .filter(|format| FORMATS.contains(format))
+        .ok_or_else(|| "expected a JPEG, PNG, WebP, BMP, GIF or TIFF image, found other data".to_string())?;
     let (mut image, orientation) = match format {
         ImageFormat::Jpeg => decode_jpeg(bytes, transform)?,
         _ => decode_other(bytes, format, transform)?,
@@ -92,7 +95,7 @@ fn decode_jpeg(bytes: &[u8], transform: &PixelTransform) -> Result<(DynamicImage
     Ok((image.ok_or_else(|| refused("fewer values than pixels"))?, orientation))
 }
 
-/// PNG and WebP.
+/// All formats but JPEG.
 fn decode_other(
     bytes: &[u8],
     format: ImageFormat,

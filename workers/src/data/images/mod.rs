@@ -32,7 +32,7 @@ use self::cache::{CacheError, ImageCache, Skipped, Slot};
 use self::classes::{Assigned, ClassNames};
 use self::content_hashes::ContentHashes;
 use self::resolve::{ModelFacts, Resolved};
-use self::sources::{Columns, Listing, SourceKind};
+use self::sources::{Columns, Listing, Source};
 use self::stored::StoredImages;
 use super::{DataError, Loaded, Split};
 
@@ -62,7 +62,7 @@ pub struct LoadedImages {
 /// # Errors
 /// If a source, an image (unless `data.skip_unreadable`), a class, the transform or the cache is at fault, with its name.
 pub fn load(
-    sources: &[(SourceKind, PathBuf)],
+    sources: &[Source],
     spec: &DataSpec,
     inputs: &ImageInputs<'_>,
     note: &mut dyn FnMut(&str),
@@ -70,8 +70,12 @@ pub fn load(
     let Resolved { pixels, normalization, output, mut notes } = resolve::resolve(&spec.image, &inputs.model)?;
     let columns = columns(spec);
     let listings: Vec<Listing> =
-        sources.iter().map(|(kind, path)| Listing::open(*kind, path, &columns)).collect::<Result<_, _>>()?;
-    let known = ClassNames::find(spec.classes.as_deref(), inputs.model.config);
+        sources.iter().map(|source| Listing::open(source, &columns)).collect::<Result<_, _>>()?;
+    let known = ClassNames::find(
+        spec.classes.as_deref(),
+        inputs.model.config,
+        inputs.model.folders.first().map(PathBuf::as_path),
+    )?;
     let Assigned { labels, count, notes: of_classes } =
         classes::assign(&listings.iter().collect::<Vec<_>>(), known.as_ref(), spec.allow_missing_classes)?;
     notes.extend(listings.iter().flat_map(|listing| listing.notes.clone()));
@@ -143,6 +147,7 @@ fn columns(spec: &DataSpec) -> Columns<'_> {
     Columns {
         image: spec.inputs.first().map(String::as_str).filter(|name| *name != "inputs"),
         label: Some(spec.labels.as_str()).filter(|name| *name != "labels"),
+        skip_unreadable: spec.skip_unreadable,
     }
 }
 

@@ -1,16 +1,21 @@
 //! What is to be done to images: from `preprocessor_config.json` or timm's `pretrained_cfg` of the ingredients, else what is usual in the family.
 //! The keys of `[data.image]` are put over it in [`super::resolve`].
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use mehl_soup::sweep::image_spec::{Extent, Interpolation};
 use mehl_soup::sweep::spec::Family;
+use mehl_soup::untrusted::{self, LARGEST_CONFIG, without_mark};
 use serde_json::Value;
 
 use super::transform::{Crop, Normalization, Passes, Resize, Rounding};
 
 /// File of Hugging Face image processors.
 pub const FILE: &str = "preprocessor_config.json";
+/// File of Hugging Face processors, which transformers 5 writes with the image processor in it.
+pub const PROCESSOR_FILE: &str = "processor_config.json";
+/// Key of the image processor in [`PROCESSOR_FILE`].
+const IN_PROCESSOR: &str = "image_processor";
 
 const IMAGENET: ([f64; 3], [f64; 3]) = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]);
 const HALF: ([f64; 3], [f64; 3]) = ([0.5; 3], [0.5; 3]);
@@ -39,7 +44,8 @@ pub struct Steps {
     pub source: String,
 }
 
-/// What a family is usually evaluated with, for models that take `size`.
+/// What a family is usually evaluated with, for models that take `size`: `vit` what `ViTImageProcessor` does by default, `clip-vit`
+/// what CLIP does, others what torchvision and timm do.
 pub fn usual(family: Family, size: Extent) -> Steps {
     let (mean, std) = match family {
         Family::ClipVit => CLIP,
@@ -47,18 +53,22 @@ pub fn usual(family: Family, size: Extent) -> Steps {
         Family::TimmVit | Family::Resnet | Family::Torchscript => IMAGENET,
     };
     let interpolation = match family {
-        Family::Resnet | Family::Torchscript => Interpolation::Bilinear,
-        Family::Vit | Family::TimmVit | Family::ClipVit => Interpolation::Bicubic,
+        Family::Vit | Family::Resnet | Family::Torchscript => Interpolation::Bilinear,
+        Family::TimmVit | Family::ClipVit => Interpolation::Bicubic,
     };
     let (part, rounding) = match family {
-        Family::ClipVit => (1.0, Rounding::Down),
+        Family::Vit | Family::ClipVit => (1.0, Rounding::Down),
         _ => (CROP_PART, Rounding::HalfToEven),
     };
+    let (resize, crop) = match family {
+        Family::Vit => (Resize::Exact(size), None),
+        _ => (in_proportion(size, part), Some(Crop { extent: size, rounding })),
+    };
     Steps {
-        resize: in_proportion(size, part),
+        resize,
         interpolation,
-        passes: if family == Family::ClipVit { Passes::ColumnsFirst } else { Passes::Pillow },
-        crop: Some(Crop { extent: size, rounding }),
+        passes: if matches!(family, Family::Vit | Family::ClipVit) { Passes::ColumnsFirst } else { Passes::Pillow },
+        crop,
         rounding,
         normalization: normalization(&mean, &std),
         source: format!("what is usual for `{family}`"),
@@ -165,7 +175,9 @@ pub fn from_hugging_face(json: &Value) -> Result<Option<(Steps, Option<String>)>
     let (defaults, note) = match defaults(short) {
         Some(defaults) => (defaults, None),
         None => {
-            let note = format!("image processor `{class}` is not known: its keys are read as ViTImageProcessor's");
+            let note = format!(
+                "assumed: image processor `{class}`, which is not known, reads its keys as ViTImageProcessor does"
+            );
             let vit = Defaults {
                 resample: Interpolation::Bilinear,
                 moments: HALF,
@@ -230,23 +242,45 @@ pub fn from_hugging_face(json: &Value) -> Result<Option<(Steps, Option<String>)>
         crop,
         rounding: Rounding::Down,
         normalization: Normalization { rescale, mean, std },
-        source: FILE.to_string(),
+        source: String::new(),
     };
     Ok(Some((steps, note)))
 }
 
-/// Reads a folder's `preprocessor_config.json`; `None` without one.
+/// What the files of a folder say of images.
+pub struct Found {
+    /// The image processor's configuration.
+    pub json: Value,
+    /// Where it is.
+    pub file: PathBuf,
+    /// What `preprocessor_config.json` says, where `processor_config.json` says something too.
+    pub other: Option<Value>,
+}
+
+/// Reads the image processor's configuration of a folder: that in `processor_config.json`, else `preprocessor_config.json`, as transformers 5
+/// does. `None` without either.
 ///
 /// # Errors
-/// If it cannot be read or is no JSON.
-pub fn read(folder: &Path) -> Result<Option<Value>, String> {
-    let path = folder.join(FILE);
-    let text = match std::fs::read_to_string(&path) {
+/// If a file cannot be read or is no JSON, with its name.
+pub fn read(folder: &Path) -> Result<Option<Found>, (PathBuf, String)> {
+    let (whole, own) = (folder.join(PROCESSOR_FILE), folder.join(FILE));
+    let nested = read_json(&whole)?.and_then(|json| json.get(IN_PROCESSOR).filter(|value| value.is_object()).cloned());
+    let alone = read_json(&own)?;
+    Ok(match (nested, alone) {
+        (Some(json), other) => Some(Found { json, file: whole, other }),
+        (None, Some(json)) => Some(Found { json, file: own, other: None }),
+        (None, None) => None,
+    })
+}
+
+fn read_json(path: &Path) -> Result<Option<Value>, (PathBuf, String)> {
+    let fault = |what: String| (path.to_path_buf(), what);
+    let text = match untrusted::read(path, LARGEST_CONFIG) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error.to_string()),
+        Err(error) => return Err(fault(error.to_string())),
     };
-    serde_json::from_str(&text).map(Some).map_err(|error| format!("not JSON: {error}"))
+    serde_json::from_slice(without_mark(&text)).map(Some).map_err(|error| fault(format!("not JSON: {error}")))
 }
 
 fn side(value: &Value) -> Option<usize> {

@@ -1,9 +1,10 @@
 //! The transform of a sweep: what files say, what the specification puts over it, checked against what the model takes.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use mehl_soup::sweep::image_spec::{Extent, ImageSpec, ResizeSpec};
 use mehl_soup::sweep::spec::Family;
+use mehl_soup::untrusted::{self, LARGEST_CONFIG, without_mark};
 use serde_json::Value;
 
 use super::preprocessor::{self, Steps, USUAL_SIDE};
@@ -43,16 +44,17 @@ pub struct Resolved {
 pub fn resolve(spec: &ImageSpec, model: &ModelFacts<'_>) -> Result<Resolved, DataError> {
     let mut notes = Vec::new();
     let (channels, size) = model_input(model);
-    let mut steps = stated(model, &mut notes)?.unwrap_or_else(|| {
-        let usual = preprocessor::usual(model.family, size.unwrap_or(Extent::square(USUAL_SIDE)));
+    let steps = stated(model, spec, &mut notes)?.unwrap_or_else(|| {
+        let mut usual = preprocessor::usual(model.family, size.unwrap_or(Extent::square(USUAL_SIDE)));
         notes.push(format!(
-            "nothing says how images are prepared (no {}, no pretrained_cfg): {}, with [data.image] over it",
-            preprocessor::FILE,
-            usual.source
+            "assumed: images are prepared as {}, with [data.image] over it: no {}, {} or pretrained_cfg says how",
+            usual.source,
+            preprocessor::PROCESSOR_FILE,
+            preprocessor::FILE
         ));
+        override_by(spec, &mut usual);
         usual
     });
-    override_by(spec, &mut steps);
     let fault = |what: String| DataError::Content { file: steps.source.clone(), what };
     let pixels = PixelTransform {
         orientation: spec.orientation,
@@ -100,33 +102,120 @@ fn model_input(model: &ModelFacts<'_>) -> (usize, Option<Extent>) {
     (if channels == Some(1) { 1 } else { 3 }, None)
 }
 
-/// What the ingredients' files say. The first ingredient decides.
-fn stated(model: &ModelFacts<'_>, notes: &mut Vec<String>) -> Result<Option<Steps>, DataError> {
-    let fault = |file: String| move |what: String| DataError::Content { file, what };
-    let named = |folder: &PathBuf| folder.join(preprocessor::FILE).display().to_string();
-    if let Some(first) = model.folders.first() {
-        let json = preprocessor::read(first).map_err(fault(named(first)))?;
-        for other in &model.folders[1..] {
-            if preprocessor::read(other).map_err(fault(named(other)))? != json {
-                notes.push(format!("{} is not as that of {}, which is used for all", named(other), first.display()));
-                break;
+/// What the ingredients' files say, with the specification's keys over it: all that say something have to say the same.
+///
+/// # Errors
+/// If a file cannot be used, or two lead to other steps.
+fn stated(model: &ModelFacts<'_>, spec: &ImageSpec, notes: &mut Vec<String>) -> Result<Option<Steps>, DataError> {
+    let mut first: Option<Steps> = None;
+    let mut silent = None;
+    for (i, folder) in model.folders.iter().enumerate() {
+        // The notes of one say it for all.
+        let mut own = Vec::new();
+        let Some(mut steps) = said_in(folder, model, i == 0, &mut own)? else {
+            silent.get_or_insert(folder);
+            continue;
+        };
+        override_by(spec, &mut steps);
+        match &first {
+            None => {
+                notes.append(&mut own);
+                first = Some(steps);
+            }
+            Some(first) => {
+                if let Some(what) = difference(first, &steps) {
+                    return Err(DataError::Content {
+                        file: steps.source,
+                        what: format!(
+                            "{what} as in {}: ingredients that see other images cannot be compared; [data.image] states one for all",
+                            first.source
+                        ),
+                    });
+                }
             }
         }
-        if let Some(json) = json
-            && let Some((mut steps, note)) = preprocessor::from_hugging_face(&json).map_err(fault(named(first)))?
-        {
-            steps.source = named(first);
+    }
+    if model.folders.is_empty()
+        && let Some(config) = model.config
+    {
+        first = timm_steps(config, "config.json".to_string())?;
+        if let Some(steps) = &mut first {
+            override_by(spec, steps);
+        }
+    }
+    if let (Some(steps), Some(folder)) = (&first, silent) {
+        notes.push(format!(
+            "assumed: images are prepared for {} as {} says; it says nothing itself",
+            folder.display(),
+            steps.source
+        ));
+    }
+    Ok(first)
+}
+
+/// What the files of one ingredient say.
+fn said_in(
+    folder: &Path,
+    model: &ModelFacts<'_>,
+    is_first: bool,
+    notes: &mut Vec<String>,
+) -> Result<Option<Steps>, DataError> {
+    let fault = |file: &Path, what: String| DataError::Content { file: file.display().to_string(), what };
+    if let Some(found) = preprocessor::read(folder).map_err(|(file, what)| fault(&file, what))? {
+        let steps = preprocessor::from_hugging_face(&found.json).map_err(|what| fault(&found.file, what))?;
+        if let Some((mut steps, note)) = steps {
+            steps.source = found.file.display().to_string();
             notes.extend(note);
+            let other = found.other.as_ref().and_then(|json| preprocessor::from_hugging_face(json).ok().flatten());
+            if let Some(what) = other.and_then(|(other, _)| difference(&steps, &other)) {
+                notes.push(format!(
+                    "assumed: {} says how images are prepared, as in transformers 5, and not {}: {what}",
+                    steps.source,
+                    preprocessor::FILE
+                ));
+            }
             return Ok(Some(steps));
         }
     }
-    let Some(config) = model.config else { return Ok(None) };
-    let file = model.folders.first().map_or("config.json".to_string(), |f| f.join("config.json").display().to_string());
-    let mut steps = preprocessor::from_timm(config).map_err(fault(file.clone()))?;
-    if let Some(steps) = &mut steps {
-        steps.source = file;
+    let file = folder.join("config.json");
+    if is_first {
+        return model.config.map_or(Ok(None), |config| timm_steps(config, file.display().to_string()));
     }
-    Ok(steps)
+    let config = match untrusted::read(&file, LARGEST_CONFIG) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(fault(&file, error.to_string())),
+    };
+    let config: Value =
+        serde_json::from_slice(without_mark(&config)).map_err(|error| fault(&file, format!("not JSON: {error}")))?;
+    timm_steps(&config, file.display().to_string())
+}
+
+fn timm_steps(config: &Value, file: String) -> Result<Option<Steps>, DataError> {
+    let steps = preprocessor::from_timm(config).map_err(|what| DataError::Content { file: file.clone(), what })?;
+    Ok(steps.map(|steps| Steps { source: file, ..steps }))
+}
+
+/// The first step in which two differ, expected and found, if there is one.
+fn difference(expected: &Steps, found: &Steps) -> Option<String> {
+    let differ = |name: &str, a: String, b: String| (a != b).then(|| format!("{name}: found {b}, expected {a}"));
+    let shown = |steps: &Steps| {
+        // One value for all channels is as good as one for each.
+        let each = |values: &[f64]| match values {
+            [first, rest @ ..] if rest.iter().all(|value| value == first) => format!("{first}"),
+            values => format!("{values:?}"),
+        };
+        let Normalization { rescale, mean, std } = &steps.normalization;
+        [
+            ("resize", format!("{:?}", steps.resize)),
+            ("crop", format!("{:?}", steps.crop.map(|crop| crop.extent))),
+            ("interpolation", format!("{:?}", steps.interpolation)),
+            ("rescale", format!("{rescale}")),
+            ("mean", each(mean)),
+            ("std", each(std)),
+        ]
+    };
+    shown(expected).into_iter().zip(shown(found)).find_map(|((name, a), (_, b))| differ(name, a, b))
 }
 
 /// Puts the specification's keys over what files say.

@@ -1,8 +1,10 @@
 //! A CSV with a header, a column of paths and a column of labels.
 
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::{Component, Path, PathBuf};
 
-use super::{Columns, Labels, Listing, Place, Sample, by_name, io};
+use super::{Columns, Listing, Place, Sample, by_text, io, whole_number};
 use crate::data::DataError;
 use mehl_soup::untrusted;
 
@@ -12,8 +14,9 @@ const LABELS: [&str; 3] = ["label", "class", "target"];
 /// Lists a CSV in the order of its rows. Paths are relative to its folder, and must stay in it once links are followed.
 pub(super) fn list(path: &Path, columns: &Columns<'_>) -> Result<Listing, DataError> {
     let fault = |what: String| DataError::Content { file: path.display().to_string(), what };
-    let malformed = |error: csv::Error| fault(format!("not a CSV file: {error}"));
     let file = untrusted::open(path).map_err(io(path))?;
+    let again = file.try_clone().map_err(io(path))?;
+    let malformed = |error: csv::Error| fault(described(&error, &again));
     let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(std::io::BufReader::new(file));
     let header = reader.headers().map_err(malformed)?.clone();
     let column = |stated: Option<&str>, usual: &[&str], what: &str| {
@@ -36,32 +39,49 @@ pub(super) fn list(path: &Path, columns: &Columns<'_>) -> Result<Listing, DataEr
     let (mut samples, mut labels) = (Vec::new(), Vec::new());
     for record in reader.into_records() {
         let record = record.map_err(malformed)?;
-        let line = record.position().map_or(0, csv::Position::line);
+        let line = || record.position().map_or(0, |position| line_at(position, &again));
         // The reader refuses records of another length than the header's.
         let (name, label) = (&record[path_column], &record[label_column]);
         if name.is_empty() || label.is_empty() {
-            return Err(fault(format!("line {line}: expected a path and a label, found `{name}` and `{label}`")));
+            return Err(fault(format!("line {}: expected a path and a label, found `{name}` and `{label}`", line())));
         }
         let image = inside(&root, name).ok_or_else(|| {
             fault(format!(
-                "line {line}: expected a path within {}, found `{name}`, which points outside",
+                "line {}: expected a path within {}, found `{name}`, which points outside",
+                line(),
                 root.display()
             ))
         })?;
         samples.push(Sample { name: folder.join(name).display().to_string(), place: Place::File(image) });
-        labels.push((line, label.to_string()));
+        labels.push((record.position().cloned(), label.to_string()));
     }
-    let numbers: Option<Vec<i64>> = labels.iter().map(|(_, label)| label.parse().ok()).collect();
+    let numbers: Option<Vec<i64>> = labels.iter().map(|(_, label)| whole_number(label)).collect();
     if let Some(numbers) = &numbers
         && let Some(at) = numbers.iter().position(|&number| number < 0)
     {
-        return Err(fault(format!("line {}: expected a class from 0, found {}", labels[at].0, numbers[at])));
+        let line = labels[at].0.as_ref().map_or(0, |position| line_at(position, &again));
+        return Err(fault(format!("line {line}: expected a class from 0, found {}", numbers[at])));
     }
-    let labels = match numbers {
-        Some(of) => Labels::Indices { of, names: None },
-        None => by_name(labels.into_iter().map(|(_, label)| label).collect(), []),
-    };
+    let labels = by_text(labels.into_iter().map(|(_, label)| label).collect());
     Ok(Listing { path: path.to_path_buf(), samples, labels, parquet: vec![], notes: vec![] })
+}
+
+/// The line that a record begins on. Where lines end in CR LF, the reader counts the LF to the record after it.
+fn line_at(position: &csv::Position, file: &File) -> u64 {
+    let mut byte = [0];
+    let is_end = file.read_at(&mut byte, position.byte()).is_ok_and(|read| read == 1) && byte == *b"\n";
+    position.line() + u64::from(is_end)
+}
+
+fn described(error: &csv::Error, file: &File) -> String {
+    let line = error.position().map(|position| format!("line {}: ", line_at(position, file))).unwrap_or_default();
+    match error.kind() {
+        csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
+            format!("{line}expected {expected_len} columns as in the header, found {len}")
+        }
+        csv::ErrorKind::Utf8 { .. } => format!("{line}expected text in UTF-8, found other bytes"),
+        _ => format!("not a CSV file: {error}"),
+    }
 }
 
 /// Where a row's path leads, if that is within `root`. A file that does not exist is inside if its path says so: reading it will fail, and say why.
@@ -72,6 +92,35 @@ fn inside(root: &Path, name: &str) -> Option<PathBuf> {
         Err(_) => {
             let plain = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
             Path::new(name).components().all(plain).then_some(joined)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fault(text: &str) -> String {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("x.csv");
+        std::fs::write(&path, text).unwrap();
+        let columns = Columns { image: None, label: None, skip_unreadable: false };
+        list(&path, &columns).unwrap_err().to_string().rsplit_once("x.csv: ").unwrap().1.to_string()
+    }
+
+    #[test]
+    fn lines_are_counted_as_an_editor_does_whatever_they_end_in() {
+        for (text, line) in [
+            ("path,label\na.png,1\nb.png,\n", 3),
+            ("path,label\n\"a\nb.png\",1\nb.png,-1\n", 4),
+            ("path,label\na.png,-1\n", 2),
+            ("path,label\na.png,1\n../b.png,1\n", 3),
+            ("path,label\na.png,1\nb.png,1,x\n", 3),
+        ] {
+            for text in [text.to_string(), text.replace('\n', "\r\n")] {
+                let told = fault(&text);
+                assert!(told.starts_with(&format!("line {line}: ")), "{told} for {text:?}");
+            }
         }
     }
 }

@@ -3,16 +3,18 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::{Listing, Place, Sample, by_name, io, is_image};
+use super::{Listing, Place, Sample, by_name, io, is_image, is_unread_image};
 use crate::data::DataError;
 use mehl_soup::untrusted;
+use mehl_soup::zoo::nfc;
 
 /// Folders within folders that are followed; links may lead in a circle.
 const DEEPEST: usize = 16;
 
 /// Lists a folder: images by class, then path, in byte order. Names that begin with a dot are left out.
-pub(super) fn list(root: &Path) -> Result<Listing, DataError> {
-    let mut ignored = 0;
+/// Images that nothing here decodes are a fault, unless `skip_unreadable`.
+pub(super) fn list(root: &Path, skip_unreadable: bool) -> Result<Listing, DataError> {
+    let mut ignored = Ignored::default();
     let mut classes = Vec::new();
     let mut loose = 0;
     for entry in entries(root)? {
@@ -20,13 +22,13 @@ pub(super) fn list(root: &Path) -> Result<Listing, DataError> {
             classes.push(entry);
         } else {
             loose += usize::from(is_image(&entry));
-            ignored += 1;
+            ignored.add(entry);
         }
     }
     let fault = |what: String| DataError::Content { file: root.display().to_string(), what };
     if classes.is_empty() {
         return Err(fault(format!(
-            "expected one folder a class with images (.jpg, .jpeg, .png, .webp) in them, or only .parquet files; found no folder and {loose} images"
+            "expected one folder a class with images (JPEG, PNG, WebP, BMP, GIF, TIFF) in them, or only .parquet files; found no folder and {loose} images (a folder of images with a table of labels: name the table)"
         )));
     }
     let mut samples = Vec::new();
@@ -43,16 +45,51 @@ pub(super) fn list(root: &Path) -> Result<Listing, DataError> {
         walk(&class, DEEPEST, &mut files, &mut ignored)?;
         files.sort_unstable_by(|a, b| a.as_os_str().as_encoded_bytes().cmp(b.as_os_str().as_encoded_bytes()));
         names.extend(std::iter::repeat_n(name.clone(), files.len()));
+        if all.iter().any(|other: &String| nfc(other) == nfc(&name)) {
+            return Err(fault(format!(
+                "expected one folder a class, found two that are named `{}` in Unicode NFC",
+                nfc(&name)
+            )));
+        }
         all.push(name);
         samples.extend(
             files.into_iter().map(|path| Sample { name: path.display().to_string(), place: Place::File(path) }),
         );
     }
-    let notes = match ignored {
-        0 => vec![],
-        n => vec![format!("{}: {n} files that are no images in class folders were left out", root.display())],
-    };
+    if !skip_unreadable && let Some(first) = ignored.images.first() {
+        return Err(fault(format!(
+            "expected images that can be decoded here, found {} that cannot, the first is {}: convert them (data.skip_unreadable leaves them out)",
+            ignored.images.len(),
+            first.display()
+        )));
+    }
+    let notes = ignored.notes(root);
     Ok(Listing { path: root.to_path_buf(), samples, labels: by_name(names, all), parquet: vec![], notes })
+}
+
+/// Files that are not taken.
+#[derive(Default)]
+struct Ignored {
+    /// Images that nothing here decodes.
+    images: Vec<PathBuf>,
+    others: Vec<PathBuf>,
+}
+
+impl Ignored {
+    fn add(&mut self, path: PathBuf) {
+        if is_unread_image(&path) { self.images.push(path) } else { self.others.push(path) }
+    }
+
+    fn notes(&self, root: &Path) -> Vec<String> {
+        let note = |files: &[PathBuf], what: &str| {
+            let first = files.first()?;
+            Some(format!("{}: {} {what} were left out, such as {}", root.display(), files.len(), first.display()))
+        };
+        note(&self.images, "images that cannot be decoded here")
+            .into_iter()
+            .chain(note(&self.others, "files that are no images in class folders"))
+            .collect()
+    }
 }
 
 /// What is in a folder, sorted, without hidden entries.
@@ -69,7 +106,7 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
     Ok(paths)
 }
 
-fn walk(folder: &Path, depth: usize, files: &mut Vec<PathBuf>, ignored: &mut usize) -> Result<(), DataError> {
+fn walk(folder: &Path, depth: usize, files: &mut Vec<PathBuf>, ignored: &mut Ignored) -> Result<(), DataError> {
     if depth == 0 {
         return Err(DataError::Content {
             file: folder.display().to_string(),
@@ -82,7 +119,7 @@ fn walk(folder: &Path, depth: usize, files: &mut Vec<PathBuf>, ignored: &mut usi
         } else if is_image(&path) {
             files.push(path);
         } else {
-            *ignored += 1;
+            ignored.add(path);
         }
     }
     Ok(())

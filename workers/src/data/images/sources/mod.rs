@@ -1,6 +1,7 @@
 //! Where images come from: a folder of class folders, a CSV, Parquet files.
 
 mod csv;
+mod find;
 mod folder;
 mod parquet;
 
@@ -8,17 +9,25 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use mehl_soup::untrusted;
+use mehl_soup::zoo::nfc;
 use rayon::prelude::*;
 
 use crate::data::DataError;
+
+pub use self::find::Source;
 
 /// Largest encoded image that is read, in bytes.
 const LARGEST_FILE: u64 = 1 << 30;
 /// Files between two looks at the clock.
 const FILES_A_TURN: usize = 512;
-const ENDINGS: [&str; 4] = ["jpg", "jpeg", "png", "webp"];
+const ENDINGS: [&str; 10] = ["jpg", "jpeg", "jpe", "jfif", "png", "webp", "bmp", "gif", "tif", "tiff"];
+/// Images too, which nothing here decodes: to pass them over would leave a part of the data out.
+const UNREAD: [&str; 17] = [
+    "avif", "heic", "heif", "jxl", "jp2", "j2k", "ppm", "pgm", "pbm", "pnm", "tga", "exr", "hdr", "ico", "psd", "svg",
+    "dds",
+];
 
-/// What a path holds.
+/// What files hold: told by a folder's contents, or by a file's ending; a file of another ending is taken for tensors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SourceKind {
     /// A safetensors file.
@@ -29,25 +38,6 @@ pub enum SourceKind {
     Csv,
     /// A Parquet file, or a folder of them.
     Parquet,
-}
-
-impl SourceKind {
-    /// Tells it by the path: folders by what is in them, files by their ending; a file of another ending is taken for tensors.
-    ///
-    /// # Errors
-    /// If the path does not exist or cannot be read.
-    pub fn of(path: &Path) -> Result<Self, DataError> {
-        untrusted::check_place(path).map_err(io(path))?;
-        let metadata = path.metadata().map_err(io(path))?;
-        if metadata.is_dir() {
-            return Ok(if parquet::files(path)?.is_empty() { Self::Folder } else { Self::Parquet });
-        }
-        Ok(match ending(path).as_str() {
-            "csv" => Self::Csv,
-            "parquet" => Self::Parquet,
-            _ => Self::Tensors,
-        })
-    }
 }
 
 /// One image.
@@ -84,6 +74,8 @@ pub enum Labels {
         names: Vec<String>,
         /// Index in `names`, one a sample.
         of: Vec<usize>,
+        /// What the names are as numbers, in a column of a table that holds whole numbers only: they may be outputs.
+        numbers: Option<Vec<i64>>,
     },
     /// By index.
     Indices {
@@ -118,6 +110,8 @@ pub struct Columns<'a> {
     pub image: Option<&'a str>,
     /// Of the label.
     pub label: Option<&'a str>,
+    /// Whether images that cannot be read are left out.
+    pub skip_unreadable: bool,
 }
 
 impl Listing {
@@ -125,15 +119,16 @@ impl Listing {
     ///
     /// # Errors
     /// If it cannot be read, holds no image, or a row is at fault.
-    pub fn open(kind: SourceKind, path: &Path, columns: &Columns<'_>) -> Result<Self, DataError> {
-        let listing = match kind {
-            SourceKind::Csv => csv::list(path, columns)?,
-            SourceKind::Parquet => parquet::list(path, columns)?,
-            SourceKind::Folder | SourceKind::Tensors => folder::list(path)?,
+    pub fn open(source: &Source, columns: &Columns<'_>) -> Result<Self, DataError> {
+        let place = source.files.first().unwrap_or(&source.path);
+        let listing = match source.kind {
+            SourceKind::Csv => csv::list(place, columns)?,
+            SourceKind::Parquet => parquet::list(&source.path, &source.files, columns)?,
+            SourceKind::Folder | SourceKind::Tensors => folder::list(place, columns.skip_unreadable)?,
         };
         if listing.samples.is_empty() {
             return Err(DataError::Content {
-                file: path.display().to_string(),
+                file: source.path.display().to_string(),
                 what: "expected images, found none".to_string(),
             });
         }
@@ -194,17 +189,37 @@ fn is_image(path: &Path) -> bool {
     ENDINGS.contains(&ending(path).as_str())
 }
 
+fn is_unread_image(path: &Path) -> bool {
+    UNREAD.contains(&ending(path).as_str())
+}
+
 fn io(path: &Path) -> impl Fn(std::io::Error) -> DataError {
     let file = path.display().to_string();
     move |source| DataError::Io { file: file.clone(), source }
 }
 
-/// Labels by name from one name a sample, and names that no sample has.
+/// Labels by name from one name a sample, and names that no sample has; in Unicode NFC.
 fn by_name(of: Vec<String>, also: impl IntoIterator<Item = String>) -> Labels {
-    let mut names: Vec<String> = of.iter().cloned().chain(also).collect();
+    let of: Vec<String> = of.iter().map(|name| nfc(name)).collect();
+    let mut names: Vec<String> = of.iter().cloned().chain(also.into_iter().map(|name| nfc(&name))).collect();
     names.sort_unstable();
     names.dedup();
     let index = |name: String| names.binary_search(&name).expect("every name is among all names");
     let of = of.into_iter().map(index).collect();
-    Labels::Names { names, of }
+    Labels::Names { names, of, numbers: None }
+}
+
+/// Labels from a table's column of texts, which may be numbers.
+fn by_text(of: Vec<String>) -> Labels {
+    let mut labels = by_name(of, []);
+    if let Labels::Names { names, numbers, .. } = &mut labels {
+        *numbers = names.iter().map(|name| whole_number(name)).collect();
+    }
+    labels
+}
+
+/// A whole number, which may be written as a float: `10.0` is 10.
+fn whole_number(text: &str) -> Option<i64> {
+    let (whole, part) = text.split_once('.').unwrap_or((text, ""));
+    part.bytes().all(|digit| digit == b'0').then(|| whole.parse().ok()).flatten()
 }

@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use mehl_soup::untrusted;
+use mehl_soup::zoo::nfc;
 use parquet::basic::Type;
 use parquet::column::reader::ColumnReader;
 use parquet::data_type::ByteArray;
@@ -12,11 +13,12 @@ use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use rayon::prelude::*;
 
-use super::{Columns, Labels, Listing, Place, Sample, Work, by_name, ending, io};
+use super::{Columns, Labels, Listing, Place, Sample, Work, by_text, ending, io};
 use crate::data::DataError;
 
 const IMAGES: [&str; 3] = ["image", "img", "inputs"];
 const LABELS: [&str; 3] = ["label", "labels", "class"];
+const LABEL_TYPES: [Type; 5] = [Type::INT32, Type::INT64, Type::FLOAT, Type::DOUBLE, Type::BYTE_ARRAY];
 /// Images in memory at once, encoded.
 const ROWS_A_TURN: usize = 128;
 
@@ -45,37 +47,36 @@ pub(super) fn files(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
     Ok(found)
 }
 
-/// Lists the rows of a file or a folder's files, in their order.
-pub(super) fn list(path: &Path, columns: &Columns<'_>) -> Result<Listing, DataError> {
-    let files = if path.is_dir() { files(path)? } else { vec![path.to_path_buf()] };
+/// Lists the rows of files, in their order; `path` names all of them.
+pub(super) fn list(path: &Path, files: &[PathBuf], columns: &Columns<'_>) -> Result<Listing, DataError> {
     let (mut samples, mut parquet) = (Vec::new(), Vec::new());
     let mut labels = Found::default();
     let mut class_names: Option<Vec<String>> = None;
-    for (index, file) in files.into_iter().enumerate() {
-        let refused = |error: ParquetError| malformed(&file, &error);
-        let reader = open(&file)?;
-        let image = image_column(&reader, columns.image, &file)?;
-        let label = leaf(&reader, columns.label, &LABELS, &[Type::INT32, Type::INT64, Type::BYTE_ARRAY])
-            .map_err(|what| content(&file, format!("label: {what}")))?;
+    for (index, file) in files.iter().enumerate() {
+        let refused = |error: ParquetError| malformed(file, &error);
+        let reader = open(file)?;
+        let image = image_column(&reader, columns.image, file)?;
+        let label = leaf(&reader, columns.label, &LABELS, &LABEL_TYPES)
+            .map_err(|what| content(file, format!("label: {what}")))?;
         let names = feature_names(&reader, label);
         if index > 0 && names != class_names {
-            return Err(content(&file, "expected the class names of the first file, found others".to_string()));
+            return Err(content(file, "expected the class names of the first file, found others".to_string()));
         }
         class_names = names;
         for group in 0..reader.num_row_groups() {
             let rows = reader.get_row_group(group).map_err(refused)?;
             let column = rows.get_column_reader(label).map_err(refused)?;
-            let count = read_labels(column, &mut labels, &file, group)?;
+            let count = read_labels(column, &mut labels, file, group)?;
             samples.extend((0..count).map(|row| Sample {
                 name: format!("{}, row group {group}, row {row}", file.display()),
                 place: Place::Row { file: index, group, row },
             }));
         }
-        parquet.push(Table { path: file, column: image });
+        parquet.push(Table { path: file.clone(), column: image });
     }
     let labels = match labels {
         Found { numbers, names } if names.is_empty() => Labels::Indices { of: numbers, names: class_names },
-        Found { numbers, names } if numbers.is_empty() => by_name(names, []),
+        Found { numbers, names } if numbers.is_empty() => by_text(names),
         _ => {
             return Err(content(path, "expected labels of one type in all files, found numbers and texts".to_string()));
         }
@@ -173,6 +174,20 @@ fn read_labels(column: ColumnReader, labels: &mut Found, file: &Path, group: usi
             }
             records
         }
+        ColumnReader::FloatColumnReader(mut column) => {
+            let mut values = Vec::new();
+            let (records, ..) =
+                column.read_records(usize::MAX, Some(&mut levels), None, &mut values).map_err(refused)?;
+            add_floats(labels, values.into_iter().map(f64::from)).map_err(fault)?;
+            records
+        }
+        ColumnReader::DoubleColumnReader(mut column) => {
+            let mut values = Vec::new();
+            let (records, ..) =
+                column.read_records(usize::MAX, Some(&mut levels), None, &mut values).map_err(refused)?;
+            add_floats(labels, values.into_iter()).map_err(fault)?;
+            records
+        }
         _ => return Err(fault("expected labels of whole numbers or texts".to_string())),
     };
     let found = labels.numbers.len() + labels.names.len() - before;
@@ -183,6 +198,17 @@ fn read_labels(column: ColumnReader, labels: &mut Found, file: &Path, group: usi
         return Err(fault(format!("expected classes from 0, found {negative}")));
     }
     Ok(records)
+}
+
+/// Adds labels that are whole numbers as floats: pandas makes floats of a column with gaps.
+fn add_floats(labels: &mut Found, values: impl Iterator<Item = f64>) -> Result<(), String> {
+    for value in values {
+        if value.fract() != 0.0 || value.abs() >= 2f64.powi(53) {
+            return Err(format!("expected labels of whole numbers or texts, found {value}"));
+        }
+        labels.numbers.push(value as i64);
+    }
+    Ok(())
 }
 
 fn open(path: &Path) -> Result<SerializedFileReader<File>, DataError> {
@@ -239,5 +265,5 @@ fn feature_names(reader: &SerializedFileReader<File>, label: usize) -> Option<Ve
     let json: serde_json::Value = serde_json::from_str(entry.value.as_deref()?).ok()?;
     let column = metadata.schema_descr().column(label);
     let names = json.get("info")?.get("features")?.get(column.path().string())?.get("names")?.as_array()?;
-    names.iter().map(|name| name.as_str().map(str::to_string)).collect()
+    names.iter().map(|name| name.as_str().map(nfc)).collect()
 }
