@@ -91,7 +91,7 @@ check-python: ## after `make demo`: do best models score in transformers, timm, 
 	"$$python" workers/benches/yardstick check >/dev/null; \
 	"$$python" workers/tests/python/check_model.py $(DEMO_MODEL) $(DEMO_RESULTS) $(DEMO_DATA); \
 	rm -rf $(VISION) && "$$python" workers/tests/python/vision_zoos.py make $(VISION); \
-	$(RELEASE)/mehl-soup inspect '$(VISION)/clip-vit/zoo/*'; \
+	$(RELEASE)/mehl-soup inspect --data $(VISION)/clip-vit/sweep.toml; \
 	$(RELEASE)/mehl-soup plan $(VISION)/clip-vit/sweep.toml --memory 24GiB; \
 	for family in $$(ls $(VISION)); do \
 		[[ ! -f $(VISION)/$$family/sweep.toml ]] || \

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use mehl_soup::sweep::image_spec::{Extent, ImageSpec, ResizeSpec};
+use mehl_soup::sweep::image_spec::{Extent, ImageSpec, Interpolation, ResizeSpec};
 use mehl_soup::sweep::spec::Family;
 use mehl_soup::untrusted::{self, LARGEST_CONFIG, without_mark};
 use serde_json::Value;
@@ -206,10 +206,17 @@ fn difference(expected: &Steps, found: &Steps) -> Option<String> {
             values => format!("{values:?}"),
         };
         let Normalization { rescale, mean, std } = &steps.normalization;
+        let resize = match steps.resize {
+            Resize::Keep => "none".to_string(),
+            Resize::ShortestEdge(side) => format!("shorter side to {side}"),
+            Resize::Cover(extent) => format!("to cover {extent}"),
+            Resize::Exact(extent) => format!("to {extent}"),
+        };
+        let named = Interpolation::NAMED.iter().find(|(_, found)| *found == steps.interpolation);
         [
-            ("resize", format!("{:?}", steps.resize)),
-            ("crop", format!("{:?}", steps.crop.map(|crop| crop.extent))),
-            ("interpolation", format!("{:?}", steps.interpolation)),
+            ("resize", resize),
+            ("crop", steps.crop.map_or("none".to_string(), |crop| crop.extent.to_string())),
+            ("interpolation", named.map_or("unknown", |(name, _)| name).to_string()),
             ("rescale", format!("{rescale}")),
             ("mean", each(mean)),
             ("std", each(std)),
