@@ -25,7 +25,7 @@ use serde_json::json;
 use support::dying::Fuse;
 use support::processes::Site;
 use support::proxy::{Fate, Proxy, Way};
-use support::servers::{RabbitServer, RedisServer, rabbit_settings, settings, until};
+use support::servers::{RabbitServer, RedisServer, rabbit_settings, settings};
 use support::stub_engine::{expected, spec};
 use tokio::sync::watch;
 
@@ -353,7 +353,7 @@ async fn soak(seconds: u64) {
             soak = tokio::task::spawn_blocking(move || {
                 // The server may be away: then at the next turn.
                 if let Some(real) = &mut soak.real {
-                    real.submit();
+                    drop(real.submit());
                 }
                 soak
             })
@@ -374,7 +374,13 @@ async fn soak(seconds: u64) {
     // A client that went away comes again with its key.
     soak = tokio::task::spawn_blocking(move || {
         if let Some(real) = &mut soak.real {
-            until("a last sweep is taken", || real.submit());
+            let began = Instant::now();
+            // The last fault may have ended the scheduler.
+            while let Err(why) = real.submit() {
+                real.mend();
+                assert!(began.elapsed() < PATIENCE, "a last sweep is not taken: {why}; {}", real.said_last());
+                std::thread::sleep(Duration::from_millis(50));
+            }
         }
         soak
     })

@@ -128,17 +128,24 @@ impl Real {
     }
 
     /// Submits a sweep; every third one has so little time that it may be over before the sweep is.
-    pub fn submit(&mut self) -> bool {
+    pub fn submit(&mut self) -> Result<(), String> {
         let is_limited = self.submitted % 3 == 2;
         let body = self.body(is_limited);
         match self.client.post::<CreatedBody>("/v1/sweeps", Some(&body)) {
             Ok(created) => {
                 self.submitted += 1;
                 self.sweeps.push((created.id, is_limited));
-                true
+                Ok(())
             }
-            Err(_) => false,
+            Err(error) => Err(error.to_string()),
         }
+    }
+
+    /// What the scheduler wrote last.
+    pub fn said_last(&self) -> String {
+        let said = std::fs::read_to_string(&self.scheduler.log).unwrap_or_default();
+        let last: Vec<&str> = said.lines().rev().take(15).collect();
+        last.join("\n")
     }
 
     /// The next submission. Repeated, it has the same key.
