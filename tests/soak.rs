@@ -157,6 +157,9 @@ impl Soak {
             }
             13..15 => {
                 self.redis.kill_and_restart();
+                if let Some(real) = &self.real {
+                    real.after_restart(&self.redis);
+                }
                 "Redis killed"
             }
             15 => {

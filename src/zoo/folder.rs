@@ -80,7 +80,7 @@ pub(crate) fn find_weights(folder: &Path) -> Result<Weights, NoWeights> {
                 Some(pickle) => format!(
                     "its weights are a pickle (`{pickle}`), which can run code and is never opened: `python -m mehl_soup convert` makes safetensors of it"
                 ),
-                None if names.is_empty() => "no files in it".to_string(),
+                None if names.is_empty() => format!("no files in it, expected weights in `{SINGLE}`"),
                 None => format!("no weights in it (`{SINGLE}`, or another `.safetensors` file)"),
             }))
         }

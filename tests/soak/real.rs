@@ -98,7 +98,7 @@ impl Real {
         let server = format!("http://127.0.0.1:{port}");
         let settings = ClientSettings { server, token: None, timeout: Duration::from_secs(5), ca_file: None };
         let client = Client::new(settings).unwrap();
-        accept(redis, 0);
+        accept(redis, "p0");
         for (which, _) in FILES.iter().enumerate() {
             write_address(&folder, ways, which, 0);
         }
@@ -182,7 +182,7 @@ impl Real {
         self.passwords += 1;
         let password = format!("p{}", self.passwords);
         if which == 0 {
-            accept(redis, self.passwords);
+            accept(redis, &password);
             redis.command(&["CLIENT", "KILL", "USER", NAME]);
         } else {
             rabbit.rabbitmqctl(&["change_password", NAME, &password]);
@@ -201,18 +201,27 @@ impl Real {
 
     /// After the broker was wiped, its user is there again.
     pub fn after_wipe(&self, rabbit: &RabbitServer) {
-        let address = std::fs::read_to_string(self.folder.join(FILES[1])).unwrap();
-        let password = address.split([':', '@']).nth(2).unwrap().to_string();
-        rabbit.rabbitmqctl(&["add_user", NAME, &password]);
+        rabbit.rabbitmqctl(&["add_user", NAME, &self.password(1)]);
         permit(rabbit);
+    }
+
+    /// Redis keeps users in its memory: after a restart, its user is there again.
+    pub fn after_restart(&self, redis: &RedisServer) {
+        accept(redis, &self.password(0));
+    }
+
+    /// The password that the programs read.
+    fn password(&self, which: usize) -> String {
+        let address = std::fs::read_to_string(self.folder.join(FILES[which])).unwrap();
+        address.rsplit(['@', ':']).nth(2).unwrap().to_string()
     }
 }
 
 /// Addresses of Redis and of the broker.
 const FILES: [&str; 2] = ["redis-url", "amqp-url"];
 
-fn accept(redis: &RedisServer, password: u32) {
-    let (password, keys) = (format!(">p{password}"), format!("~{{{NAME}}}:*"));
+fn accept(redis: &RedisServer, password: &str) {
+    let (password, keys) = (format!(">{password}"), format!("~{{{NAME}}}:*"));
     let rights = ["resetchannels", "+@all", "-@dangerous", "+info"];
     redis.command(&[&["ACL", "SETUSER", NAME, "on", "resetpass", &password, &keys][..], &rights].concat());
 }
