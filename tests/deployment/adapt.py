@@ -30,6 +30,7 @@ def mounted_sweep(values):
     place = values["worker"]["inputs"][0]["mountPath"]
     spec = f"""
 [zoo]
+allow_chance = true
 ingredients = ["{place}/zoo/*"]
 [data]
 learn = "{place}/data/learn.safetensors"
