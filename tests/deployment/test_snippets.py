@@ -6,6 +6,7 @@ import re
 import shutil
 import tomllib
 
+import adapt
 import brokers
 import helm
 import pytest
@@ -241,17 +242,12 @@ def asked_of_it(pool, host, processes, token=None, place=None, name="digits"):
     return identity
 
 
-def by_chance(text):
-    """The specification, for zoos of these tests: they are too small to be better than guessing."""
-    return text.replace("[zoo]\n", "[zoo]\nallow_chance = true\n", 1)
-
-
 def complete(snippet):
     """A specification that has zoo and data, those of the demo where the snippet leaves them out,
     and then short epochs."""
     given = tomllib.loads(snippet.text)
     if "zoo" in given:
-        return by_chance(snippet.text)
+        return adapt.by_chance(snippet.text)
     parts = [f'{part} = "data/{part}.safetensors"' for part in ("learn", "select", "test")]
     text = '[zoo]\nallow_chance = true\ningredients = ["zoo/*"]\n[data]\n' + "\n".join(parts) + "\n"
     own = snippet.text if "soup" in given else f"[soup]\n{snippet.text}"
@@ -271,7 +267,7 @@ def test_the_readme_s_pool_computes_every_specification_of_the_docs(
     shutil.copytree(zoos[1], data / "own")
     shutil.copytree(zoos[0], data / "docs")
     (data / "own").chmod(0o777)
-    (data / "own" / "sweep.toml").write_text(by_chance(OWN_SWEEP.text))
+    (data / "own" / "sweep.toml").write_text(adapt.by_chance(OWN_SWEEP.text))
     others = {str(one).replace("/", "-").replace(":", "-"): one for one in rest("specification")}
     for name, one in others.items():
         (data / "docs" / f"{name}.toml").write_text(complete(one))

@@ -41,9 +41,9 @@ def _made(programs, target, *flags):
         "--ingredients",
         str(INGREDIENTS),
         "--epochs",
-        "1..1",
+        "4..4",
         "--base-epochs",
-        "2",
+        "40",
         *flags,
     ]
     done = subprocess.run(
