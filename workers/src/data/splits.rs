@@ -26,6 +26,8 @@ pub struct Data {
     pub notes: Vec<String>,
     /// Number of classes of images, where names told it, and who did.
     classes: Option<(usize, String)>,
+    /// Dtypes of learn's inputs as they are in their source.
+    dtypes: Vec<Kind>,
 }
 
 impl Data {
@@ -120,6 +122,7 @@ impl Data {
         if let (Some(test), Some(path)) = (&test, &spec.test) {
             entries.push(entry("test", path, &test.hash, test.split.samples()));
         }
+        let dtypes = learn_split.sample_shapes().iter().map(|(dtype, _)| *dtype).collect();
         Ok(Self {
             learn: learn_split.into_kind(kind)?,
             select: select_split.into_kind(kind)?,
@@ -127,6 +130,7 @@ impl Data {
             entries,
             notes,
             classes,
+            dtypes,
         })
     }
 
@@ -193,7 +197,7 @@ impl Data {
         if expected.len() != found.len() {
             return Err(fault(format!("expected {} inputs as the model takes, found {}", expected.len(), found.len())));
         }
-        for ((name, (kind, found)), shape) in spec.inputs.iter().zip(&found).zip(expected) {
+        for (((name, (_, found)), kind), shape) in spec.inputs.iter().zip(&found).zip(&self.dtypes).zip(expected) {
             // Of one sample: part of the file's rows may have been set aside for select.
             if found != shape {
                 return Err(fault(format!(

@@ -158,6 +158,16 @@ fn an_unknown_family() {
     refused_zoo(|zoo| configs(zoo, &|path| fs::write(path, "{").unwrap()), &["zoo/k0/config.json"]);
 }
 
+/// A dtype is called as the file calls it, not as what it was read into.
+#[test]
+fn inputs_that_are_bytes_are_called_u8() {
+    let to_bytes = |tensors: &mut Tensors| {
+        let (dtype, _, data) = tensors.get_mut("inputs").unwrap();
+        (*dtype, *data) = (Dtype::U8, (0..data.len() / 4).map(|i| (i % 251) as u8).collect());
+    };
+    refused_data(to_bytes, &["tensor `inputs`: expected floating point values, found U8"]);
+}
+
 #[test]
 fn labels_and_samples() {
     let label = |value: i64| {
