@@ -41,10 +41,9 @@ class Ground:
     def make(cls):
         ground = cls(tempfile.mkdtemp(prefix="mehl-soup-faults-"))
         try:
-            ground.rabbit = RabbitMq.begin(ground.folder / "rabbitmq", USERS)
             ground.redis = Redis(ground.folder / "redis")
+            ground.rabbit = RabbitMq.begin_up(ground.folder / "rabbitmq", USERS)
             ground.make_zoo()
-            ground.rabbit.await_up()
         except BaseException:
             ground.end()
             raise
@@ -52,6 +51,7 @@ class Ground:
             json.dumps(
                 {
                     "redis": ground.redis.url,
+                    "rabbitmq": str(ground.rabbit.folder),
                     "amqp": ground.rabbit.port,
                     "ports": ground.rabbit.ports,
                 }
@@ -66,7 +66,7 @@ class Ground:
         ground = cls(os.environ[VARIABLE])
         found = json.loads((ground.folder / "ground.json").read_text())
         ground.redis_url = found["redis"]
-        ground.rabbit = RabbitMq(ground.folder / "rabbitmq", found["amqp"], found["ports"])
+        ground.rabbit = RabbitMq(found["rabbitmq"], found["amqp"], found["ports"])
         return ground
 
     def environment(self):

@@ -8,12 +8,15 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
-from processes import Program, until
+from processes import PATIENCE, Program, until
 
 # Debian's scripts that do not insist on a user of their own.
 RABBITMQ = Path("/usr/lib/rabbitmq/bin")
+# Nodes that are tried until one can be used.
+STARTS = 2
 MISSING = "not found: `make setup-servers` installs it"
 
 
@@ -113,8 +116,23 @@ class RabbitMq:
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none",
         }
 
-    def await_up(self):
-        until("RabbitMQ", self.answers)
+    @classmethod
+    def begin_up(cls, folder, users):
+        """One that can be used. A node that opens its port and never answers was seen once, on a
+        busy machine: it is given up, with its log shown, and another one is started."""
+        for number in range(STARTS):
+            node = cls.begin(Path(folder) / f"{number}", users)
+            try:
+                node.await_up(PATIENCE / STARTS)
+                return node
+            except AssertionError as error:
+                logs = "".join(program.tail() for program in node.programs)
+                print(f"{error}\n{logs}", file=sys.stderr)
+                node.end()
+        raise AssertionError(f"RabbitMQ: none of {STARTS} nodes could be used")
+
+    def await_up(self, seconds=PATIENCE):
+        until("RabbitMQ", self.answers, seconds)
 
     def answers(self):
         """Whether it says hello: it opens its port before it can be used."""
