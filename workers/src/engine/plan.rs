@@ -18,6 +18,7 @@ use tch::{Device, Kind, Tensor};
 use super::budget::{self, Budget};
 use super::gradient::Backward;
 use super::inputs::Inputs;
+use super::memory::peak_while;
 use super::needs::Needs;
 use super::probe::{self, Probed};
 use super::{LocalEngine, dtype, read_ahead, torch_error};
@@ -111,6 +112,8 @@ struct Planner<'a> {
     copy_rate: f64,
     /// Bytes of the parameters of one ingredient.
     parameters: u64,
+    /// Anonymous memory of the process on its host while the model scored, at the largest.
+    scoring_on_host: u64,
 }
 
 impl LocalEngine {
@@ -136,8 +139,11 @@ impl LocalEngine {
             read_rate: parameters as f64 / began.elapsed().as_secs_f64().max(1e-9),
             copy_rate: copy_rate(inputs.device)?,
             parameters,
+            scoring_on_host: 0,
         };
-        let scores = planner.scores()?;
+        let (scores, peak) = peak_while(|| planner.scores());
+        let scores = scores?;
+        planner.scoring_on_host = peak;
         let tasks = expand(&spec).iter().map(|task| planner.task(task)).collect::<Result<Vec<_>, _>>()?;
         let mut total = scores;
         for task in tasks.iter().filter(|task| task.refused.is_none()) {
@@ -192,14 +198,23 @@ impl Planner<'_> {
         let stated = if learns { self.spec.compute.dtype } else { Some(ComputeDtype::F32) };
         let (dtype, _) = dtype::resolve(stated, inputs.kind, inputs.device, inputs.model.as_ref(), mixed.elements());
         let stored = soup.direction_dtype.resolve(dtype == ComputeDtype::Bf16);
+        // Where nothing is learned, scoring passes need the most. On the host, what the allocator
+        // keeps for the next pass counts too, so the process was measured.
+        let on_device = match inputs.device {
+            Device::Cpu => None,
+            _ => {
+                let score_batch = self.spec.compute.score_batch.min(data.select.samples().max(data.learn.samples()));
+                Some(inputs.base_bytes() + self.probed.scoring(inputs, score_batch, Pass::Score.full())?)
+            }
+        };
         let mut plan = TaskPlan {
             task: task.id.clone(),
             method: soup.method,
             model_batch: 0,
             dtype,
             direction_dtype: stored,
-            device_peak_bytes: None,
-            host_peak_bytes: inputs.base_bytes(),
+            device_peak_bytes: on_device,
+            host_peak_bytes: self.scoring_on_host,
             iterations: 0,
             share: Share { bytes_read: self.parameters + all, seconds: last },
             refused: None,
