@@ -85,3 +85,14 @@ def test_versions_and_types(installed):
     assert done.stdout == f"mehl-soup {version}\n"
     assert (installed / "mehl_soup" / "py.typed").is_file()
     assert not (PACKAGE / "build").exists()
+
+
+def test_without_torch_it_says_what_to_install(tmp_path, monkeypatch):
+    """As after `pip install --no-deps`: a folder in front of the path has a torch that is none."""
+    (tmp_path / "torch.py").write_text("raise ModuleNotFoundError('No module named torch')\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    torch.save(STATE, tmp_path / "model.pt")
+    done = command("convert", "model.pt", folder=tmp_path)
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    assert "No module named torch" in done.stderr and "pip install ./python" in done.stderr
+    assert not (tmp_path / "model.safetensors").exists()

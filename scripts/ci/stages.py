@@ -143,6 +143,7 @@ HEAVY = (
             "workers/tests/fixtures/trajectories/",
             "workers/tests/python/check_model.py",
             "workers/tests/python/vision_zoos.py",
+            "python/mehl_soup/",
             "docs/imagenet.md",
         ),
         result=r": loss \d.* right",

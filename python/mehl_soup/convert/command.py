@@ -70,8 +70,11 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 def run(options: argparse.Namespace) -> int:
     """Converts what the options name."""
     # Here, so that --help and wrong usage do not wait for torch.
-    from mehl_soup.convert.converting import convert_one, plan
-
+    try:
+        from mehl_soup.convert.converting import convert_one, plan
+    except ImportError as error:
+        _say(f"error: {error}; `pip install ./python` installs what this command needs")
+        return FAILED
     try:
         sources = plan(options.files, options.out, options.overwrite)
     except InputError as error:

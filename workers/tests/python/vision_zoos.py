@@ -35,6 +35,7 @@ from torch import nn
 from torchvision.models.resnet import BasicBlock, ResNet
 from torchvision.transforms import v2 as T
 
+ROOT = Path(__file__).resolve().parents[3]
 SIDE, CLASSES, INGREDIENTS = 32, 10, 6
 SPLITS = {"base": 400, "tune": 500, "learn": 320, "select": 280, "test": 297}
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -143,8 +144,8 @@ class ClipTower(nn.Module):
 
 def documented(begin, end="```"):
     """What the page on the public ingredients has between two marks."""
-    page = Path(__file__).resolve().parents[3] / "docs" / "imagenet.md"
-    return page.read_text().split(f"{begin}\n")[1].split(end)[0]
+    page = (ROOT / "docs" / "imagenet.md").read_text()
+    return page.split(begin, 1)[1].split(end)[0]
 
 
 class Clip(Family):
@@ -172,7 +173,11 @@ class Clip(Family):
 
     def sweep(self, folder, _name, _seed, splits):
         python = [sys.executable, "-"]
-        subprocess.run([*python, "pt", "zoo"], input=documented("```python"), text=True, cwd=folder, check=True)
+        # `python` is this one, and the package is that of the repository.
+        package, path = ROOT / "python", f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        convert = "python -m mehl_soup convert " + documented("python -m mehl_soup convert ", "\n")
+        environment = {**os.environ, "PYTHONPATH": str(package), "PATH": path}
+        subprocess.run(convert, shell=True, cwd=folder, check=True, env=environment)
         for part, samples in {"train": splits["learn"] + splits["select"], "val": splits["test"]}.items():
             for path, label in samples:
                 image = folder / "imagenet" / part / f"n{label:08}" / path.name
