@@ -60,6 +60,8 @@ struct CurrentMeta {
     epoch_loss: (f64, usize),
     best: Option<SplitScore>,
     since_best: usize,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    is_averaged: bool,
 }
 
 impl Checkpoint {
@@ -74,6 +76,9 @@ impl Checkpoint {
             arrays.push(("current.first_moments".into(), &current.first_moments));
             arrays.push(("current.second_moments".into(), &current.second_moments));
             arrays.push(("current.norms".into(), &current.norms));
+            if !current.average.is_empty() {
+                arrays.push(("current.average".into(), &current.average));
+            }
             if let Some(best) = &current.best {
                 arrays.push(("current.best".into(), &best.parameters));
             }
@@ -96,6 +101,7 @@ impl Checkpoint {
                 epoch_loss: c.epoch_loss,
                 best: c.best.as_ref().map(|b| b.select),
                 since_best: c.since_best,
+                is_averaged: !c.average.is_empty(),
             }),
             greedy: self.greedy.clone(),
             select: self.select,
@@ -152,6 +158,9 @@ impl Checkpoint {
             for part in ["parameters", "first_moments", "second_moments", "norms"] {
                 names.push(format!("current.{part}"));
             }
+            if current.is_averaged {
+                names.push("current.average".into());
+            }
             if current.best.is_some() {
                 names.push("current.best".into());
             }
@@ -186,13 +195,17 @@ impl Checkpoint {
                     None => None,
                 };
                 let norms = array("current.norms")?;
-                // Coordinates with their norms, or logits and an inverse temperature.
-                let expected = c.members.len() * l + usize::from(norms.is_empty());
+                let average = if c.is_averaged { array("current.average")? } else { Vec::new() };
+                // Coordinates with their norms, those of two levels or of one, or logits and an inverse temperature.
+                let (b, all) = (c.members.len(), c.members.len() * l);
+                let of_directions = [all, b + all, b].contains(&parameters.len()) && norms.len() == all;
+                let of_softmax = norms.is_empty() && parameters.len() == all + 1;
                 let right_length = [&parameters, &first_moments, &second_moments]
                     .into_iter()
                     .chain(best.as_ref().map(|b| &b.parameters))
-                    .all(|v| v.len() == expected)
-                    && (norms.is_empty() || norms.len() == expected);
+                    .chain((!average.is_empty()).then_some(&average))
+                    .all(|v| v.len() == parameters.len())
+                    && (of_directions || of_softmax);
                 if !right_length || c.members.iter().any(|&m| m >= k) {
                     return Err(damaged("arrays of the current model batch disagree in length"));
                 }
@@ -201,6 +214,7 @@ impl Checkpoint {
                     parameters,
                     first_moments,
                     second_moments,
+                    average,
                     norms,
                     step: c.step,
                     inner_epoch: c.inner_epoch,
@@ -268,6 +282,7 @@ mod tests {
                 parameters: vec![0.1, 0.2],
                 first_moments: vec![0.3, 0.4],
                 second_moments: vec![0.5, 0.6],
+                average: vec![0.7, 0.8],
                 norms: vec![1.0, 2.0],
                 step: 3,
                 inner_epoch: 1,

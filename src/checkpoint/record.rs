@@ -68,12 +68,14 @@ pub struct FinishedBatch {
 pub struct Current {
     /// Indices of ingredients, ascending.
     pub members: Vec<usize>,
-    /// Learned parameters: x, row-major `[members, L]`, for hyperplane methods; logits `[K, L]` and then the inverse temperature for `learned`.
+    /// Learned parameters: x, row-major `[members, L]`, for hyperplane methods; one for each member and then, unless there is one level, `[members, L]` for `steady`; logits `[K, L]` and then the inverse temperature for `learned`.
     pub parameters: Vec<f64>,
     /// First moments of AdamW, like `parameters`.
     pub first_moments: Vec<f64>,
     /// Second moments of AdamW, like `parameters`.
     pub second_moments: Vec<f64>,
+    /// Exponential sum of the parameters after each step, like `parameters`; empty where nothing is averaged.
+    pub average: Vec<f64>,
     /// Norms n of the directions, `[members, L]`; empty for `learned`. To notice a centre that is not the same.
     pub norms: Vec<f64>,
     /// Optimizer steps taken in this model batch.
@@ -98,6 +100,7 @@ impl Current {
             first_moments: vec![0.0; parameters.len()],
             second_moments: vec![0.0; parameters.len()],
             parameters,
+            average: Vec::new(),
             norms,
             step: 0,
             inner_epoch: 0,

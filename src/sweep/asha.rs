@@ -30,14 +30,14 @@ impl Asha {
     }
 }
 
-/// Whole epochs of a task, as rungs count them: outer epochs for `mehl` and `mehl+`, inner epochs for methods that hold all ingredients at once. `None` for
+/// Whole epochs of a task, as rungs count them: outer epochs for `mehl`, `mehl+` and `steady`, inner epochs for methods that hold all ingredients at once. `None` for
 /// methods that do not learn.
 pub fn epochs(method: MethodName, inner_epochs: usize, outer_epochs: usize) -> Option<u64> {
     match method {
         MethodName::Best | MethodName::Uniform | MethodName::Greedy => None,
         MethodName::Learned | MethodName::LearnedPlus => Some(inner_epochs as u64),
         MethodName::Hl | MethodName::HlPlus => Some((inner_epochs as u64).saturating_mul(outer_epochs as u64)),
-        MethodName::Mehl | MethodName::MehlPlus => Some(outer_epochs as u64),
+        MethodName::Mehl | MethodName::MehlPlus | MethodName::Steady => Some(outer_epochs as u64),
     }
 }
 

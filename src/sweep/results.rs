@@ -321,7 +321,7 @@ pub(super) mod tests {
     /// A sweep of `best`, `uniform`, `0001-mehl+` and so on, with scores (loss, accuracy) on select; the fourth task never began.
     pub(in crate::sweep) fn results(metric: &str, scores: &[(&str, f64, f64)]) -> SweepResults {
         let text = format!(
-            "zoo.ingredients = 'z'\ndata = {{ learn = 'l', metric = '{metric}' }}\nsearch.space.batch = [1, 2, 3, 4]"
+            "zoo.ingredients = 'z'\ndata = {{ learn = 'l', metric = '{metric}' }}\nsoup.method = 'mehl+'\nsearch.space.batch = [1, 2, 3, 4]"
         );
         let spec = parse_spec_text(&text, Format::Toml, Path::new("/base")).unwrap();
         let ingredient = |name: &str, loss| IngredientEntry {

@@ -218,11 +218,15 @@ pub enum MethodName {
     /// The same, one coefficient a layer group.
     #[serde(rename = "mehl+")]
     MehlPlus,
+    /// Block coordinate descent with a coefficient for each ingredient, shrunk deviations from it
+    /// for each layer group, and averaged iterates.
+    #[serde(rename = "steady")]
+    Steady,
 }
 
 impl MethodName {
     /// Every method, in the order of the documentation.
-    pub const ALL: [MethodName; 9] = [
+    pub const ALL: [MethodName; 10] = [
         Self::Best,
         Self::Uniform,
         Self::Greedy,
@@ -232,6 +236,7 @@ impl MethodName {
         Self::HlPlus,
         Self::Mehl,
         Self::MehlPlus,
+        Self::Steady,
     ];
 
     /// The name used in specifications.
@@ -246,12 +251,13 @@ impl MethodName {
             Self::HlPlus => "hl+",
             Self::Mehl => "mehl",
             Self::MehlPlus => "mehl+",
+            Self::Steady => "steady",
         }
     }
 
     /// Whether coefficients differ between layer groups.
     pub fn is_layer_wise(self) -> bool {
-        matches!(self, Self::LearnedPlus | Self::HlPlus | Self::MehlPlus)
+        matches!(self, Self::LearnedPlus | Self::HlPlus | Self::MehlPlus | Self::Steady)
     }
 
     /// Whether the method learns coefficients by gradients.
@@ -340,6 +346,24 @@ pub enum Auto {
     Auto,
 }
 
+/// How strongly `steady` holds the coefficients of an ingredient together.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Shrink {
+    /// Deviations shrink by `1 / (1 + rate * this)` a step; >= 0.
+    By(f64),
+    /// No deviations: one coefficient a model.
+    Model(OneLevel),
+}
+
+/// The word `model`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OneLevel {
+    /// `"model"`
+    Model,
+}
+
 /// `[soup]`: one task's hyperparameters. Every field can be searched.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SoupSpec {
@@ -347,7 +371,7 @@ pub struct SoupSpec {
     pub method: MethodName,
     /// Layer groups; `Model` for methods without `+`, `Tensor` (default) or `Block` for those with it.
     pub layer_groups: Grouping,
-    /// Ingredients a model batch (`mehl` and `mehl+`; the others hold all).
+    /// Ingredients a model batch (`mehl`, `mehl+` and `steady`; the others hold all).
     pub model_batch: ModelBatch,
     /// How directions are stored (hyperplane methods).
     #[serde(default)]
@@ -360,8 +384,14 @@ pub struct SoupSpec {
     pub batch: usize,
     /// Peak learning rate of AdamW on the coefficients, > 0. Default 0.01; 0.05 for `learned`.
     pub learning_rate: f64,
-    /// Decoupled weight decay of the coefficients, >= 0.
+    /// Decoupled weight decay of the coefficients, >= 0; 0 with `steady`, which shrinks instead.
     pub weight_decay: f64,
+    /// How strongly coefficients of an ingredient are held together; `None` with other methods than `steady`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shrink: Option<Shrink>,
+    /// Decay of the mean of the iterates that is the result, in [0, 1); 0 takes the last iterate. `None` with other methods than `steady`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub average: Option<f64>,
     /// Part of the steps over which the learning rate rises, in [0, 1] (hyperplane methods).
     pub warmup: f64,
     /// Largest global norm of the model's gradient, > 0 (hyperplane methods).

@@ -10,13 +10,17 @@ use tch::Kind;
 
 #[test]
 fn a_task_goes_on_where_less_memory_is() {
+    ["mehl+", "steady"].into_iter().for_each(goes_on_with_less);
+}
+
+fn goes_on_with_less(method: &str) {
     let folder = tempfile::tempdir().unwrap();
     support::random_zoo::make(folder.path(), 6);
     let learn = folder.path().join("learn.safetensors");
     let spec = |b: usize, compute: &str| {
         format!(
             "[zoo]\nallow_chance = true\ningredients = ['{}']\n[data]\nlearn = '{learn}'\nselect = '{learn}'\n\
-             [soup]\nmethod = 'mehl+'\nmodel_batch = {b}\nouter_epochs = 2\ninner_epochs = 2\nbatch = 6\n\
+             [soup]\nmethod = '{method}'\nmodel_batch = {b}\nouter_epochs = 2\ninner_epochs = 2\nbatch = 6\n\
              [compute]\ndtype = 'f32'\n{compute}\n",
             folder.path().join("zoo/*").display(),
             learn = learn.display()

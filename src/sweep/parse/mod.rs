@@ -88,7 +88,7 @@ fn parse(text: &str, format: Format, folder: &Path, file: &str, default_name: &s
     // Where the method is searched, that of `[soup]` may never be used, so nothing is contradicted.
     let contradiction =
         if search::searches_method(&search_section) { Contradiction::Tolerated } else { Contradiction::Fault };
-    let soup = soup::read(&mut soup_section, seed, contradiction);
+    let soup = soup::read(&mut soup_section, seed, &contradiction);
     soup_section.finish();
     let base = search::Base { soup: given, seed, resolved: soup.clone() };
     let soup_given: Overrides =

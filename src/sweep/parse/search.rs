@@ -150,7 +150,7 @@ fn flattened<'a>(section: &Section<'a>, faults: &'a Faults) -> Vec<Field<'a>> {
 fn check<'b>(
     base: &'b Base<'b>,
     overrides: Vec<Field<'b>>,
-    contradiction: Contradiction,
+    contradiction: &Contradiction,
     prefix: &str,
     faults: &Faults,
 ) {
@@ -175,9 +175,9 @@ fn points<'a>(section: &mut Section<'a>, base: &'a Base<'a>, faults: &'a Faults)
         let path = format!("{}[{i}]", field.path);
         let fields = flattened(&Section::of_node(&path, item, faults), faults);
         points.push(fields.iter().filter_map(|f| Some((f.key.clone(), f.node.to_json()?))).collect());
-        // A point that names only the method leaves the `layer_groups` of `[soup]` to the methods that it suits.
-        let contradiction = contradiction(fields.iter().any(|f| f.key == "layer_groups"));
-        check(base, fields, contradiction, &path, faults);
+        // A point that names only the method leaves what `[soup]` says to the methods that it suits.
+        let contradiction = Contradiction::of_keys(fields.iter().map(|f| f.key.as_str()));
+        check(base, fields, &contradiction, &path, faults);
     }
     points
 }
@@ -206,10 +206,13 @@ fn space<'a>(
             let problem = Problem::Value { expected, found: found.into(), nearest: None };
             faults.add(field.node.place, &field.path, problem);
         }
-        let contradiction = contradiction(field.key == "layer_groups" && !method_is_searched);
+        let contradiction = match method_is_searched {
+            true => Contradiction::Tolerated,
+            false => Contradiction::of_keys(std::iter::once(field.key.as_str())),
+        };
         for (path, node) in &samples {
             let value = Field { key: field.key.clone(), place: field.place, path: path.clone(), node };
-            check(base, vec![value], contradiction, path, faults);
+            check(base, vec![value], &contradiction, path, faults);
         }
         space.push((field.key.clone(), distribution));
     }
@@ -233,10 +236,6 @@ fn unreachable(space: &[(String, Distribution)], fields: &[Field<'_>], base: &Ba
             faults.add(field.node.place, &field.path, problem);
         }
     }
-}
-
-fn contradiction(is_fault: bool) -> Contradiction {
-    if is_fault { Contradiction::Fault } else { Contradiction::Tolerated }
 }
 
 /// Whether the space has the method.

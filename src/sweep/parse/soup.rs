@@ -2,11 +2,14 @@
 
 use super::fault::{Faults, Problem, SpecError};
 use super::node::Node;
+use super::node::Value;
 use super::section::{Field, Section};
-use crate::sweep::spec::{Auto, DirectionDtype, Grouping, Init, MethodName, ModelBatch, Overrides, SoupSpec};
+use crate::sweep::spec::{
+    Auto, DirectionDtype, Grouping, Init, MethodName, ModelBatch, OneLevel, Overrides, Shrink, SoupSpec,
+};
 
 /// Every key of `[soup]`.
-pub(super) const KEYS: [&str; 15] = [
+pub(super) const KEYS: [&str; 17] = [
     "method",
     "layer_groups",
     "model_batch",
@@ -16,6 +19,8 @@ pub(super) const KEYS: [&str; 15] = [
     "batch",
     "learning_rate",
     "weight_decay",
+    "shrink",
+    "average",
     "warmup",
     "gradient_clip",
     "init",
@@ -27,23 +32,52 @@ pub(super) const KEYS: [&str; 15] = [
 /// The override of `zoo.top`, which is the one searchable value outside `[soup]`.
 pub(in crate::sweep) const TOP: &str = "zoo.top";
 
-/// What a `layer_groups` that contradicts the method is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Fields that only some methods take.
+pub(super) const METHODS_OWN: [&str; 4] = ["layer_groups", "weight_decay", "shrink", "average"];
+
+/// Which of [`METHODS_OWN`] are a fault with a method that does not take them: method and value
+/// were meant for each other. Of the others, the method takes its default: it is searched, and they
+/// were written for the methods that they suit.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Contradiction {
-    /// A fault: both were meant for each other.
+    /// All of them.
     Fault,
-    /// Nothing to speak of: the method is searched, and `layer_groups` was written for the methods that it suits. Others take their default.
+    /// None.
     Tolerated,
+    /// These.
+    FaultOf(Vec<&'static str>),
+}
+
+impl Contradiction {
+    /// A fault are those of [`METHODS_OWN`] among `keys`.
+    pub(super) fn of_keys<'a>(keys: impl Iterator<Item = &'a str>) -> Self {
+        let of = |key: &str| METHODS_OWN.into_iter().find(|own| *own == key);
+        Self::FaultOf(keys.filter_map(of).collect())
+    }
+
+    fn is_fault(&self, key: &str) -> bool {
+        match self {
+            Self::Fault => true,
+            Self::Tolerated => false,
+            Self::FaultOf(keys) => keys.contains(&key),
+        }
+    }
 }
 
 /// Reads the hyperparameters; `seed` is the default of `soup.seed`. Does not finish the section.
-pub(super) fn read(section: &mut Section<'_>, seed: u64, contradiction: Contradiction) -> SoupSpec {
+pub(super) fn read(section: &mut Section<'_>, seed: u64, contradiction: &Contradiction) -> SoupSpec {
     let methods = MethodName::ALL.map(|method| (method.as_str(), method));
-    let method = section.word("method", &methods).unwrap_or(MethodName::MehlPlus);
-    let learned = matches!(method, MethodName::Learned | MethodName::LearnedPlus);
+    let method = section.word("method", &methods).unwrap_or(MethodName::Steady);
+    let steady = method == MethodName::Steady;
+    let rate = match method {
+        MethodName::Learned | MethodName::LearnedPlus => 0.05,
+        MethodName::Steady => 0.02,
+        _ => 0.01,
+    };
+    let shrink = shrink(section, method, contradiction);
     SoupSpec {
         method,
-        layer_groups: layer_groups(section, method, contradiction),
+        layer_groups: layer_groups(section, (method, shrink), contradiction),
         model_batch: model_batch(section),
         direction_dtype: section
             .word(
@@ -57,11 +91,13 @@ pub(super) fn read(section: &mut Section<'_>, seed: u64, contradiction: Contradi
                 ],
             )
             .unwrap_or_default(),
-        inner_epochs: section.count("inner_epochs").unwrap_or(5),
+        inner_epochs: section.count("inner_epochs").unwrap_or(if steady { 12 } else { 5 }),
         outer_epochs: section.count("outer_epochs").unwrap_or(1),
-        batch: section.count("batch").unwrap_or(128),
-        learning_rate: section.number("learning_rate", above(0.0)).unwrap_or(if learned { 0.05 } else { 0.01 }),
-        weight_decay: section.number("weight_decay", 0.0..).unwrap_or(0.0),
+        batch: section.count("batch").unwrap_or(if steady { 32 } else { 128 }),
+        learning_rate: section.number("learning_rate", above(0.0)).unwrap_or(rate),
+        weight_decay: weight_decay(section, method, contradiction),
+        shrink,
+        average: average(section, method, contradiction),
         warmup: section.number("warmup", 0.0..=1.0).unwrap_or(0.2),
         gradient_clip: section.number("gradient_clip", above(0.0)).unwrap_or(1.0),
         init: section
@@ -86,19 +122,26 @@ fn above(low: f64) -> (std::ops::Bound<f64>, std::ops::Bound<f64>) {
     (std::ops::Bound::Excluded(low), std::ops::Bound::Unbounded)
 }
 
-fn layer_groups(section: &mut Section<'_>, method: MethodName, contradiction: Contradiction) -> Grouping {
-    let default = if method.is_layer_wise() { Grouping::Tensor } else { Grouping::Model };
+fn layer_groups(
+    section: &mut Section<'_>,
+    (method, shrink): (MethodName, Option<Shrink>),
+    contradiction: &Contradiction,
+) -> Grouping {
+    let one_level = matches!(shrink, Some(Shrink::Model(_)));
+    let is_layer_wise = method.is_layer_wise() && !one_level;
+    let default = if is_layer_wise { Grouping::Tensor } else { Grouping::Model };
     let words = [("model", Grouping::Model), ("block", Grouping::Block), ("tensor", Grouping::Tensor)];
     let Some(groups) = section.word("layer_groups", &words) else { return default };
-    if (groups == Grouping::Model) != method.is_layer_wise() {
+    if (groups == Grouping::Model) != is_layer_wise {
         return groups;
     }
-    if contradiction == Contradiction::Fault
+    if contradiction.is_fault("layer_groups")
         && let Some(field) = section.field("layer_groups")
     {
-        let takes = if method.is_layer_wise() { "`block` or `tensor`" } else { "`model`" };
+        let takes = if is_layer_wise { "`block` or `tensor`" } else { "`model`" };
+        let shrink = if one_level { " and soup.shrink = \"model\"" } else { "" };
         let problem = Problem::Value {
-            expected: format!("{takes} with method `{method}`"),
+            expected: format!("{takes} with method `{method}`{shrink}"),
             found: field.node.found(),
             nearest: None,
         };
@@ -107,13 +150,67 @@ fn layer_groups(section: &mut Section<'_>, method: MethodName, contradiction: Co
     default
 }
 
+/// How strongly `steady` shrinks; `None` with other methods.
+fn shrink(section: &mut Section<'_>, method: MethodName, contradiction: &Contradiction) -> Option<Shrink> {
+    let field = section.field("shrink");
+    if method != MethodName::Steady {
+        only_steady(section, field, method, contradiction);
+        return None;
+    }
+    let default = Shrink::By(20.0);
+    let stated = match &field {
+        None => None,
+        Some(field) => match &field.node.value {
+            Value::Text(word) if word == "model" => Some(Shrink::Model(OneLevel::Model)),
+            Value::Float(by) if by.is_finite() && *by >= 0.0 => Some(Shrink::By(*by)),
+            Value::Integer(by) if *by >= 0 => Some(Shrink::By(*by as f64)),
+            _ => section.refuse(field, "`model` or a finite number at least 0"),
+        },
+    };
+    Some(stated.unwrap_or(default))
+}
+
+/// Decay of the mean of iterates; `None` with other methods than `steady`.
+fn average(section: &mut Section<'_>, method: MethodName, contradiction: &Contradiction) -> Option<f64> {
+    if method != MethodName::Steady {
+        let field = section.field("average");
+        only_steady(section, field, method, contradiction);
+        return None;
+    }
+    Some(section.number("average", 0.0..1.0).unwrap_or(0.97))
+}
+
+fn only_steady(section: &Section<'_>, field: Option<Field<'_>>, method: MethodName, contradiction: &Contradiction) {
+    if let Some(field) = field
+        && contradiction.is_fault(&field.key)
+    {
+        let what = format!("only method `steady` takes it, this one is `{method}`");
+        section.fault(&field, Problem::Conflict(what));
+    }
+}
+
+/// 0 with `steady`, which shrinks deviations instead.
+fn weight_decay(section: &mut Section<'_>, method: MethodName, contradiction: &Contradiction) -> f64 {
+    let stated = section.number("weight_decay", 0.0..).unwrap_or(0.0);
+    if method != MethodName::Steady || stated == 0.0 {
+        return stated;
+    }
+    if contradiction.is_fault("weight_decay")
+        && let Some(field) = section.field("weight_decay")
+    {
+        let what = "method `steady` has no weight decay: soup.shrink takes its place".to_string();
+        section.fault(&field, Problem::Conflict(what));
+    }
+    0.0
+}
+
 fn model_batch(section: &mut Section<'_>) -> ModelBatch {
     let auto = ModelBatch::Auto(Auto::Auto);
     match section.field("model_batch") {
         None => auto,
         Some(field) => match &field.node.value {
-            super::node::Value::Text(word) if word == "auto" => auto,
-            super::node::Value::Integer(_) => section.count("model_batch").map_or(auto, ModelBatch::Fixed),
+            Value::Text(word) if word == "auto" => auto,
+            Value::Integer(_) => section.count("model_batch").map_or(auto, ModelBatch::Fixed),
             _ => section.refuse(&field, "`auto` or a whole number of at least 1").unwrap_or(auto),
         },
     }
@@ -138,7 +235,7 @@ pub fn resolve_soup(given: &Overrides, overrides: &Overrides, seed: u64) -> Resu
         .collect();
     let faults = Faults::default();
     let mut section = Section::of_fields("soup", None, fields, &faults);
-    let soup = read(&mut section, seed, Contradiction::Tolerated);
+    let soup = read(&mut section, seed, &Contradiction::Tolerated);
     section.finish();
     faults.into_result("task")?;
     Ok(soup)

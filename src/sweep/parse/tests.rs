@@ -8,7 +8,7 @@ use serde_json::json;
 use super::*;
 use crate::sweep::spec::{
     Asha, Auto, ComputeDtype, DirectionDtype, Distribution, Family, Grouping, Init, MethodName, Metric, ModelBatch,
-    SoupSpec, Strategy as Draw,
+    OneLevel, Shrink, SoupSpec, Strategy as Draw,
 };
 
 const LEAST: &str = "zoo.ingredients = 'zoo/*'\ndata.learn = 'learn.safetensors'\n";
@@ -37,15 +37,17 @@ fn one_fault(rest: &str, expected: &str) {
 fn defaults() {
     let spec = with("seed = 7");
     let soup = SoupSpec {
-        method: MethodName::MehlPlus,
+        method: MethodName::Steady,
         layer_groups: Grouping::Tensor,
         model_batch: ModelBatch::Auto(Auto::Auto),
         direction_dtype: DirectionDtype::Auto,
-        inner_epochs: 5,
+        inner_epochs: 12,
         outer_epochs: 1,
-        batch: 128,
-        learning_rate: 0.01,
+        batch: 32,
+        learning_rate: 0.02,
         weight_decay: 0.0,
+        shrink: Some(Shrink::By(20.0)),
+        average: Some(0.97),
         warmup: 0.2,
         gradient_clip: 1.0,
         init: Init::Auto,
@@ -130,7 +132,7 @@ fn all_faults_are_told_at_once_with_their_places() {
     );
     let expected = [
         "sweep:3:1: zoos: unknown key, the nearest known one is `zoo`",
-        "sweep:5:10: soup.method: expected one of `best`, `uniform`, `greedy`, `learned`, `learned+`, `hl`, `hl+`, `mehl`, `mehl+`, \
+        "sweep:5:10: soup.method: expected one of `best`, `uniform`, `greedy`, `learned`, `learned+`, `hl`, `hl+`, `mehl`, `mehl+`, `steady`, \
          found `mehl++`, the nearest is `mehl+`",
         "sweep:6:1: soup.inner_epoch: unknown key, the nearest known one is `inner_epochs`",
         "sweep:7:9: soup.batch: expected a whole number from 1 to 1000000, found 0",
@@ -208,7 +210,7 @@ fn searched_values_are_checked_where_they_stand() {
         "sweep:6:13: search.space.batch[1]: expected a whole number from 1 to 1000000, found 0",
         "sweep:7:22: search.space.warmup.int[1]: expected a finite number at least 0 and at most 1, found 2",
         "sweep:8:30: search.space.method.choice[1]: expected one of `best`, `uniform`, `greedy`, `learned`, `learned+`, `hl`, `hl+`, \
-         `mehl`, `mehl+`, found `asha`, the nearest is `mehl`",
+         `mehl`, `mehl+`, `steady`, found `asha`, the nearest is `steady`",
         "sweep:9:12: search.space.zoo.top[0]: expected a whole number from 1 to 1000000, found 0",
         "sweep:10:5: search.space.zoo.tops: unknown key, the nearest known one is `zoo.top`",
         "sweep:11:12: search.space.patience: expected a list of values, or a table with one of `choice`, `uniform`, `log_uniform`, `int`, `log_int`, found 3",
@@ -373,7 +375,7 @@ fn fields_may_depend_on_the_method() {
     one_fault(
         "search.space.batch = { choice = [1], when = { method = ['mehl+', 'mel'] } }",
         "sweep:3:66: search.space.batch.when.method[1]: expected one of `best`, `uniform`, `greedy`, `learned`, `learned+`, `hl`, `hl+`, \
-         `mehl`, `mehl+`, found `mel`, the nearest is `mehl`",
+         `mehl`, `mehl+`, `steady`, found `mel`, the nearest is `mehl`",
     );
     one_fault(
         "search.space.batch = { choice = [1], when = { methods = 'mehl+' } }",
@@ -407,7 +409,7 @@ fn layer_groups_and_method_must_suit_each_other_where_they_are_meant_for_each_ot
     );
     one_fault(
         "soup.layer_groups = 'model'",
-        &fault("3:21: soup.layer_groups", "`block` or `tensor`", "mehl+", "model"),
+        &fault("3:21: soup.layer_groups", "`block` or `tensor`", "steady", "model"),
     );
     one_fault(
         "search.points = [{ method = 'hl', layer_groups = 'tensor' }]",
@@ -415,11 +417,51 @@ fn layer_groups_and_method_must_suit_each_other_where_they_are_meant_for_each_ot
     );
     one_fault(
         "search.space.layer_groups = ['block', 'model']",
-        &fault("3:39: search.space.layer_groups[1]", "`block` or `tensor`", "mehl+", "model"),
+        &fault("3:39: search.space.layer_groups[1]", "`block` or `tensor`", "steady", "model"),
+    );
+    one_fault(
+        "soup = { shrink = 'model', layer_groups = 'block' }",
+        "sweep:3:43: soup.layer_groups: expected `model` with method `steady` and soup.shrink = \"model\", found `block`",
     );
     with("soup.layer_groups = 'block'\nsearch.space.method = ['mehl', 'mehl+']");
     with("soup.layer_groups = 'block'\nsearch.points = [{ method = 'hl' }]");
     with("search.space = { method = ['mehl', 'mehl+'], layer_groups = ['block', 'tensor'] }");
+}
+
+#[test]
+fn shrinking_and_averaging_are_of_the_method_that_has_them() {
+    let soup = with("soup = { shrink = 5, average = 0 }").soup;
+    assert_eq!((soup.shrink, soup.average, soup.layer_groups), (Some(Shrink::By(5.0)), Some(0.0), Grouping::Tensor));
+    let soup = with("soup.shrink = 'model'").soup;
+    assert_eq!((soup.shrink, soup.layer_groups), (Some(Shrink::Model(OneLevel::Model)), Grouping::Model));
+    let soup = with("soup.method = 'mehl+'").soup;
+    assert_eq!((soup.shrink, soup.average), (None, None));
+    assert!(!serde_json::to_string(&soup).unwrap().contains("shrink"), "what was begun before goes on");
+
+    for bad in ["-1", "'block'", "nan", "inf", "true"] {
+        let found = faults(&format!("soup.shrink = {bad}"));
+        assert!(found.len() == 1 && found[0].contains("expected `model` or a finite number at least 0"), "{found:?}");
+    }
+    for bad in ["1", "-0.1", "'no'"] {
+        let found = faults(&format!("soup.average = {bad}"));
+        assert!(found.len() == 1 && found[0].contains("at least 0 and below 1"), "{found:?}");
+    }
+    let only =
+        |place: &str, method: &str| format!("sweep:{place}: only method `steady` takes it, this one is `{method}`");
+    one_fault("soup = { method = 'mehl', shrink = 5 }", &only("3:36: soup.shrink", "mehl"));
+    one_fault("soup = { method = 'hl+', average = 0.5 }", &only("3:36: soup.average", "hl+"));
+    one_fault("search.points = [{ method = 'mehl', shrink = 5 }]", &only("3:46: search.points[0].shrink", "mehl"));
+    one_fault(
+        "soup.weight_decay = 0.1",
+        "sweep:3:21: soup.weight_decay: method `steady` has no weight decay: soup.shrink takes its place",
+    );
+    // Written for the methods that they suit.
+    let spec = with("soup = { shrink = 5, weight_decay = 0.1 }\nsearch.space.method = ['mehl', 'steady']");
+    let tasks = crate::sweep::expand::expand(&spec);
+    let found: Vec<_> = tasks[2..].iter().map(|task| (task.soup.shrink, task.soup.weight_decay)).collect();
+    assert_eq!(found, [(None, 0.1), (Some(Shrink::By(5.0)), 0.0)]);
+    with("soup.shrink = 5\nsearch.points = [{ method = 'mehl', weight_decay = 0.1 }]");
+    with("search.space = { shrink = [5, 'model'], average = { uniform = [0, 0.9] } }");
 }
 
 #[test]

@@ -65,7 +65,7 @@ pub fn model_batch(
     budget: &Budget,
     ingredients: usize,
 ) -> Result<usize, EngineError> {
-    let all = !matches!(method, MethodName::Mehl | MethodName::MehlPlus);
+    let all = !matches!(method, MethodName::Mehl | MethodName::MehlPlus | MethodName::Steady);
     let wanted = match asked {
         _ if all => ingredients,
         ModelBatch::Fixed(b) => b.clamp(1, ingredients.max(1)),
@@ -88,7 +88,7 @@ pub fn model_batch(
     };
     let advice = match needs.largest(budget.ceiling, ingredients) {
         Some(b) if all => format!(
-            "{b} fit: method `mehl` or `mehl+` with soup.model_batch = {b} takes less, or a smaller soup.direction_dtype"
+            "{b} fit: method `steady`, `mehl` or `mehl+` with soup.model_batch = {b} takes less, or a smaller soup.direction_dtype"
         ),
         Some(b) => format!("soup.model_batch = {b} fits"),
         None => "not even one ingredient fits: a smaller soup.batch, compute.score_batch or soup.direction_dtype, or compute.recompute, takes less".to_string(),

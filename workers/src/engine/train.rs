@@ -33,6 +33,12 @@ pub trait Parametrization {
     }
     /// Learning rate at a step, from 0, of `total`.
     fn learning_rate(&self, step: usize, total: usize) -> f64;
+    /// What follows a step of the optimizer that was taken with this learning rate.
+    fn after_step(&self, _parameters: &mut [f64], _learning_rate: f64) {}
+    /// Decay of the exponential mean of the parameters that is the result, in [0, 1); 0: the last parameters are.
+    fn average(&self) -> f64 {
+        0.0
+    }
 }
 
 /// Where a model batch stands in its task; seeds the data order.
@@ -91,7 +97,8 @@ pub fn learn(
         let select = match run.state.select {
             Some(known) => known,
             None => {
-                mix(run, span, parametrization, &leaves)?;
+                let start = current(run)?.parameters.clone();
+                mix(run, span, &parametrization.coordinates(&start), &leaves)?;
                 let select = run.score_select(run.precision())?;
                 run.note_start(select)?;
                 select
@@ -104,9 +111,7 @@ pub fn learn(
     while current(run)?.inner_epoch < soup.inner_epochs {
         let inner = current(run)?.inner_epoch;
         if position.epochs_before.is_some_and(|before| run.is_at_rung(before + inner as u64)) {
-            let current = current(run)?;
-            let parameters = current.best.as_ref().map_or(&current.parameters, |best| &best.parameters);
-            return Ok(Learned::AtRung(parameters.clone()));
+            return Ok(Learned::AtRung(so_far(current(run)?, parametrization.average())));
         }
         let order = permutation(soup.seed, "data order", &[position.outer, position.batch, inner], samples);
         while current(run)?.iteration < iterations {
@@ -118,8 +123,8 @@ pub fn learn(
             // Before anything is queued on a device: what is copied there waits for that.
             let taken = run.clock.timed(Phase::Data, || learn.batch(indices, run.inputs.device));
             let (batch, labels) = taken.map_err(torch_error)?;
-            mix(run, span, parametrization, &leaves)?;
             let parameters = current(run)?.parameters.clone();
+            mix(run, span, &parametrization.coordinates(&parameters), &leaves)?;
             let temperature = parametrization.inverse_temperature(&parameters);
             let backward = Backward { how: Pass::Learn.with(run.precision()), recompute: run.recompute };
             let model = run.inputs.model.as_ref();
@@ -149,6 +154,8 @@ pub fn learn(
                 |i| if parametrization.decays(i) { soup.weight_decay } else { 0.0 },
                 |i| parametrization.is_masked(i),
             );
+            parametrization.after_step(&mut current.parameters, rate);
+            add_to_average(current, parametrization.average());
             current.iteration += 1;
             current.epoch_loss.0 += loss * indices.len() as f64;
             current.epoch_loss.1 += indices.len();
@@ -161,8 +168,9 @@ pub fn learn(
             effort.iteration_seconds += seconds;
             run.tick("learning", loss, indices.len() as f64 / seconds)?;
         }
+        let candidate = averaged(current(run)?, parametrization.average());
         let select = if soup.early_stopping {
-            mix(run, span, parametrization, &leaves)?;
+            mix(run, span, &parametrization.coordinates(&candidate), &leaves)?;
             Some(run.score_select(run.precision())?)
         } else {
             None
@@ -175,7 +183,7 @@ pub fn learn(
         current.epoch_loss = (0.0, 0);
         if let (Some(score), Some(best)) = (select, &mut current.best) {
             if metric.compare(&score, &best.select).is_lt() {
-                *best = BestSoFar { parameters: current.parameters.clone(), select: score };
+                *best = BestSoFar { parameters: candidate, select: score };
                 current.since_best = 0;
             } else {
                 current.since_best += 1;
@@ -188,7 +196,7 @@ pub fn learn(
         }
     }
     let current = current(run)?;
-    let parameters = current.parameters.clone();
+    let parameters = averaged(current, parametrization.average());
     match current.best.take() {
         Some(best) => {
             run.state.select = Some(best.select);
@@ -202,14 +210,34 @@ fn current<'a>(run: &'a mut TaskRun<'_>) -> Result<&'a mut Current, EngineError>
     run.state.current.as_mut().ok_or_else(|| EngineError::Internal("no model batch in progress".to_string()))
 }
 
-fn mix(
-    run: &mut TaskRun<'_>,
-    span: &Span,
-    parametrization: &dyn Parametrization,
-    leaves: &[Tensor],
-) -> Result<(), EngineError> {
-    let x = parametrization.coordinates(&current(run)?.parameters);
-    run.clock.timed(Phase::Mix, || span.mix_into(&x, leaves)).map_err(torch_error)
+fn mix(run: &mut TaskRun<'_>, span: &Span, x: &[f64], leaves: &[Tensor]) -> Result<(), EngineError> {
+    run.clock.timed(Phase::Mix, || span.mix_into(x, leaves)).map_err(torch_error)
+}
+
+/// What a model batch that ended now would end with: the best parameters by select, or [`averaged`] ones.
+pub fn so_far(current: &Current, decay: f64) -> Vec<f64> {
+    current.best.as_ref().map_or_else(|| averaged(current, decay), |best| best.parameters.clone())
+}
+
+/// The exponential mean of the parameters after each step so far, corrected for its start at 0; the
+/// parameters themselves where nothing is averaged or no step was taken.
+fn averaged(current: &Current, decay: f64) -> Vec<f64> {
+    if decay == 0.0 || current.step == 0 {
+        return current.parameters.clone();
+    }
+    let weights = 1.0 - decay.powi(i32::try_from(current.step).unwrap_or(i32::MAX));
+    current.average.iter().map(|sum| sum / weights).collect()
+}
+
+/// `average <- decay average + (1 - decay) parameters`
+fn add_to_average(current: &mut Current, decay: f64) {
+    if decay == 0.0 {
+        return;
+    }
+    current.average.resize(current.parameters.len(), 0.0);
+    for (sum, parameter) in current.average.iter_mut().zip(&current.parameters) {
+        *sum = decay * *sum + (1.0 - decay) * parameter;
+    }
 }
 
 #[cfg(test)]

@@ -1,13 +1,16 @@
 //! `hl`, `hl+`, `mehl`, `mehl+`: coefficients on the hyperplane, by block coordinate gradient descent over model batches
 //! (Li et al. 2024, arXiv 2407.03641, sections 3.2 and 3.3, algorithm 1). `hl` is the case of one model batch that holds all.
+//!
+//! `steady` shares the model batches and differs in what is learned in one ([`Steady`]).
 
 use mehl_soup::checkpoint::{Current, FinishedBatch};
 use mehl_soup::coefficients::Coefficients;
 use mehl_soup::runner::engine::EngineError;
-use mehl_soup::sweep::spec::{ComputeDtype, SoupSpec};
+use mehl_soup::sweep::spec::{ComputeDtype, MethodName, SoupSpec};
 use tch::{Kind, Tensor};
 
 use super::blocks::Blocks;
+use super::steady::{Steady, units};
 use super::{Method, start};
 use crate::engine::read_ahead::ReadAhead;
 use crate::engine::train::{self, Learned, Parametrization};
@@ -98,19 +101,26 @@ impl Hyperplane {
             }
             let members = block.members.clone();
             let directions = directions(run, &members, &mut centre, &mut ahead)?;
-            begin(run, &members, &directions);
-            let coordinates = Coordinates { soup: &soup, norms: &directions.norms, masked: run.mixed.masked.clone() };
+            let masked = run.mixed.masked.clone();
+            let published = Coordinates { soup: &soup, norms: &directions.norms, masked: &masked };
+            let steady = Steady::new(&soup, members.len(), &directions.norms, &masked);
+            let (learned, parameters): (&dyn Parametrization, usize) = match soup.method {
+                MethodName::Steady => (&steady, steady.parameters()),
+                _ => (&published, directions.norms.len()),
+            };
+            begin(run, &members, &directions, parameters)?;
             let next = blocks.get(index + 1).map(|block| block.members.as_slice());
-            match ahead.during(run, next, |run| train::learn(run, &directions.span, &coordinates, position))? {
-                Learned::Ended(x) => {
+            match ahead.during(run, next, |run| train::learn(run, &directions.span, learned, position))? {
+                Learned::Ended(parameters) => {
                     run.state.current = None;
-                    let x = used(run.inputs.kind, x);
+                    let x = used(run.inputs.kind, learned.coordinates(&parameters));
                     fold(run, FinishedBatch { members, x }, directions, &mut centre)?;
                     run.save()?;
                 }
-                Learned::AtRung(x) => {
+                Learned::AtRung(parameters) => {
                     let mut so_far = run.state.coefficients.clone();
-                    so_far.fold(&members, &beta(&used(run.inputs.kind, x), &directions.norms));
+                    let x = used(run.inputs.kind, learned.coordinates(&parameters));
+                    so_far.fold(&members, &beta(&soup, &x, &directions.norms));
                     drop(directions);
                     return Err(run.stop_at_rung(&so_far));
                 }
@@ -142,9 +152,16 @@ impl Hyperplane {
     /// Goes on with at most `b` ingredients at once, and says why.
     fn cut_to(&self, run: &mut TaskRun<'_>, b: usize, why: &str) -> Result<(), EngineError> {
         if let Some(current) = run.state.current.take().filter(|current| current.step > 0) {
-            let learned = current.best.map_or(current.parameters, |best| best.parameters);
-            let x = used(run.inputs.kind, learned);
-            run.state.coefficients.fold(&current.members, &beta(&x, &current.norms));
+            let soup = &run.task.soup;
+            let parameters = train::so_far(&current, soup.average.unwrap_or(0.0));
+            let x = match soup.method {
+                MethodName::Steady => {
+                    Steady::new(soup, current.members.len(), &current.norms, &run.mixed.masked).coordinates(&parameters)
+                }
+                _ => parameters,
+            };
+            let x = used(run.inputs.kind, x);
+            run.state.coefficients.fold(&current.members, &beta(soup, &x, &current.norms));
             run.state.finished.push(FinishedBatch { members: current.members, x });
         }
         run.state.cuts.push((run.state.finished.len(), b));
@@ -198,10 +215,20 @@ fn directions(
 }
 
 /// Puts a model batch in the state, or checks that the one there goes on from the same directions.
-fn begin(run: &mut TaskRun<'_>, members: &[usize], directions: &Directions) {
+fn begin(
+    run: &mut TaskRun<'_>,
+    members: &[usize],
+    directions: &Directions,
+    parameters: usize,
+) -> Result<(), EngineError> {
     if let Some(current) = &run.state.current
         && current.members == members
     {
+        if current.parameters.len() != parameters {
+            let found = current.parameters.len();
+            let what = format!("its model batch in progress has {found} parameters, this task's {parameters}");
+            return Err(EngineError::ForeignCheckpoint(what));
+        }
         if current.norms != directions.norms {
             run.state.exact = false;
             run.host.note(&format!(
@@ -209,10 +236,11 @@ fn begin(run: &mut TaskRun<'_>, members: &[usize], directions: &Directions) {
                 run.task.id
             ));
         }
-        return;
+        return Ok(());
     }
-    let zeros = vec![0.0; directions.norms.len()];
+    let zeros = vec![0.0; parameters];
     run.state.current = Some(Current::new(members.to_vec(), zeros, directions.norms.clone()));
+    Ok(())
 }
 
 /// Step 5 of a model batch: on the centre in its own dtype, on `A` in f64 with `beta = x / n`.
@@ -222,7 +250,8 @@ fn fold(
     directions: Directions,
     centre: &mut Option<Vec<Tensor>>,
 ) -> Result<(), EngineError> {
-    run.state.coefficients.fold(&batch.members, &beta(&batch.x, &directions.norms));
+    let beta = beta(&run.task.soup, &batch.x, &directions.norms);
+    run.state.coefficients.fold(&batch.members, &beta);
     let folded = directions.fold(&run.inputs.zoo, &batch.members, &run.mixed, &batch.x).map_err(span_error)?;
     *centre = Some(folded);
     run.state.finished.push(batch);
@@ -242,22 +271,27 @@ fn replay_fold(
         let begun = (begun, run.inputs.kind);
         replay(&run.inputs.zoo, &batch.members, &run.mixed, begun, &batch.x).map_err(span_error)
     })?;
-    run.state.coefficients.fold(&batch.members, &beta(&batch.x, &norms));
+    let beta = beta(&run.task.soup, &batch.x, &norms);
+    run.state.coefficients.fold(&batch.members, &beta);
     *centre = Some(folded);
     run.state.finished.push(batch);
     Ok(())
 }
 
-/// Coordinates along the directions before they were divided by their lengths, `x / n`.
-fn beta(x: &[f64], norms: &[f64]) -> Vec<f64> {
-    x.iter().zip(norms).map(|(&x, &n)| if n == 0.0 { 0.0 } else { x / n }).collect()
+/// Coordinates along the directions before they were divided by their lengths, `x / n`. Where a direction vanishes, those
+/// of `steady` are what its other groups move by, and those of the published methods are 0.
+fn beta(soup: &SoupSpec, x: &[f64], norms: &[f64]) -> Vec<f64> {
+    match soup.method {
+        MethodName::Steady => x.iter().zip(units(norms)).map(|(x, n)| x / n).collect(),
+        _ => x.iter().zip(norms).map(|(&x, &n)| if n == 0.0 { 0.0 } else { x / n }).collect(),
+    }
 }
 
 /// Learned parameters are the coordinates x themselves.
 struct Coordinates<'a> {
     soup: &'a SoupSpec,
     norms: &'a [f64],
-    masked: Vec<bool>,
+    masked: &'a [bool],
 }
 
 impl Parametrization for Coordinates<'_> {

@@ -6,6 +6,7 @@ mod greedy;
 mod hyperplane;
 mod learned;
 mod start;
+mod steady;
 
 use mehl_soup::coefficients::Coefficients;
 use mehl_soup::runner::engine::EngineError;
@@ -16,6 +17,7 @@ use crate::engine::TaskRun;
 pub use blocks::{Block, Blocks};
 pub use hyperplane::model_batches;
 pub use learned::Softmax;
+pub use steady::{Steady, units};
 
 /// Finds coefficients.
 pub trait Method {
@@ -36,7 +38,9 @@ pub fn by_name(name: MethodName) -> Box<dyn Method> {
         MethodName::Greedy => Box::new(greedy::Greedy),
         MethodName::Learned | MethodName::LearnedPlus => Box::new(learned::Learned),
         MethodName::Hl | MethodName::HlPlus => Box::new(hyperplane::Hyperplane { all_in_one: true }),
-        MethodName::Mehl | MethodName::MehlPlus => Box::new(hyperplane::Hyperplane { all_in_one: false }),
+        MethodName::Mehl | MethodName::MehlPlus | MethodName::Steady => {
+            Box::new(hyperplane::Hyperplane { all_in_one: false })
+        }
     }
 }
 

@@ -75,6 +75,13 @@ fn block_methods() {
 }
 
 #[test]
+fn two_levels_and_their_average() {
+    check(&vit_spec("method = 'steady'\nmodel_batch = 2\ninner_epochs = 3\nouter_epochs = 2\nbatch = 10"));
+    check(&vit_spec("method = 'steady'\nshrink = 'model'\ninner_epochs = 3\nbatch = 7\nearly_stopping = false"));
+    check(&vit_spec("method = 'steady'\naverage = 0\ndirection_dtype = 'int8'\ninner_epochs = 3\nbatch = 10"));
+}
+
+#[test]
 fn a_start_that_leaves_bad_ingredients_out() {
     let zoo = tempfile::tempdir().unwrap();
     for k in ["k0", "k1", "k2", "k3"] {

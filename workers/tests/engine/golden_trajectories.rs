@@ -1,12 +1,16 @@
 //! Twenty full-batch iterations of every learning method, against a PyTorch script written from the equations
 //! (recipe: `fixtures/make_trajectories.py`).
 
+use std::path::Path;
+
 use crate::support::{Recorder, engine, fixture};
 use mehl_soup::checkpoint::Checkpoint;
 use mehl_soup::coefficients::Coefficients;
 use mehl_soup::runner::engine::{EngineError, SoupEngine};
-use mehl_soup_worker::engine::train::Parametrization;
-use mehl_soup_worker::methods::{Softmax, model_batches};
+use mehl_soup::sweep::parse::{Format, parse_spec_text};
+use mehl_soup::sweep::spec::SoupSpec;
+use mehl_soup_worker::engine::train::{self, Parametrization};
+use mehl_soup_worker::methods::{Softmax, Steady, model_batches, units};
 use tch::Kind;
 
 const K: usize = 4;
@@ -23,14 +27,37 @@ fn seed() -> u64 {
     (0..10_000).find(|&seed| model_batches(seed, 0, &[0, 1, 2, 3], 2) == BATCHES).unwrap()
 }
 
+/// The specification's lines for a method of the script.
+fn fields(method: &str) -> &'static str {
+    match method {
+        "learned" => "method = 'learned'\ninner_epochs = 20",
+        "learned+" => "method = 'learned+'\ninner_epochs = 20",
+        "hl" => "method = 'hl'\ninner_epochs = 20",
+        "hl+" => "method = 'hl+'\ninner_epochs = 20",
+        "mehl" => "method = 'mehl'\ninner_epochs = 10\nmodel_batch = 2",
+        "mehl+" => "method = 'mehl+'\ninner_epochs = 10\nmodel_batch = 2",
+        "steady" => "method = 'steady'\nshrink = 20\naverage = 0.9\ninner_epochs = 10\nmodel_batch = 2",
+        "steady, one level" => "method = 'steady'\nshrink = 'model'\naverage = 0.9\ninner_epochs = 10\nmodel_batch = 2",
+        "steady, all at once" => "method = 'steady'\nshrink = 0\naverage = 0\ninner_epochs = 20\nmodel_batch = 4",
+        other => panic!("{other}"),
+    }
+}
+
 fn spec(method: &str) -> String {
-    let inner = if method.starts_with("mehl") { 10 } else { 20 };
     let zoo = fixture("trajectories/zoo/*");
     let learn = fixture("trajectories/learn.safetensors");
     format!(
         "[zoo]\nallow_chance = true\ningredients = ['{}']\n[data]\nlearn = '{learn}'\nselect = '{learn}'\n\
-         [soup]\nmethod = '{method}'\nmodel_batch = 2\nbatch = 24\ninner_epochs = {inner}\nearly_stopping = false\nseed = {}\n",
+         [soup]\n{}\nbatch = 24\nlearning_rate = {}\nearly_stopping = false\nseed = {}\n",
         zoo.display(),
+        fields(method),
+        if method.starts_with("learned") {
+            0.05
+        } else if method.starts_with("steady") {
+            0.02
+        } else {
+            0.01
+        },
         seed(),
         learn = learn.display()
     )
@@ -44,11 +71,25 @@ fn coefficients(method: &str, checkpoint: &Checkpoint) -> Coefficients {
         let softmax = Softmax { members: K, groups, masked: vec![false; groups], learning_rate: 0.0 };
         return Coefficients::from_values(K, groups, softmax.coordinates(&current.parameters)).unwrap();
     }
+    if method.starts_with("steady") {
+        let soup = resolved(method);
+        let masked = vec![false; groups];
+        let steady = Steady::new(&soup, current.members.len(), &current.norms, &masked);
+        let x = steady.coordinates(&train::so_far(current, steady.average()));
+        let beta: Vec<f64> = x.iter().zip(units(&current.norms)).map(|(x, n)| x / n).collect();
+        let mut folded = checkpoint.coefficients.clone();
+        folded.fold(&current.members, &beta);
+        return folded;
+    }
     let beta: Vec<f64> =
         current.parameters.iter().zip(&current.norms).map(|(x, n)| if *n == 0.0 { 0.0 } else { x / n }).collect();
     let mut folded = checkpoint.coefficients.clone();
     folded.fold(&current.members, &beta);
     folded
+}
+
+fn resolved(method: &str) -> SoupSpec {
+    parse_spec_text(&spec(method), Format::Toml, Path::new("/")).unwrap().soup
 }
 
 fn trajectory(method: &str, kind: Kind) -> Recorder {
@@ -134,4 +175,19 @@ fn mehl() {
 #[test]
 fn mehl_plus() {
     check("mehl+");
+}
+
+#[test]
+fn steady() {
+    check("steady");
+}
+
+#[test]
+fn steady_with_one_level() {
+    check("steady, one level");
+}
+
+#[test]
+fn steady_without_shrinking_and_averaging() {
+    check("steady, all at once");
 }

@@ -278,7 +278,7 @@ fn scores_are_in_f32_whatever_the_task_was_learned_in() {
 /// What bf16 costs on a small zoo; docs/speed.md has larger ones.
 #[test]
 fn bf16_ends_where_f32_ends() {
-    for method in ["mehl", "mehl+", "hl+", "learned+"] {
+    for method in ["mehl", "mehl+", "hl+", "learned+", "steady"] {
         let soup = format!("method = '{method}'\nmodel_batch = 2\ninner_epochs = 4\nbatch = 10");
         let loss = |compute: &str| whole(&soup, compute).scores.test.unwrap().loss;
         let (bf16, f32) = (loss("dtype = 'bf16'"), loss("dtype = 'f32'"));

@@ -142,7 +142,8 @@ fn completes(ingredients: &[std::path::PathBuf], soup: &str) -> Coefficients {
     a
 }
 
-const METHODS: [&str; 9] = ["best", "uniform", "greedy", "learned", "learned+", "hl", "hl+", "mehl", "mehl+"];
+const METHODS: [&str; 10] =
+    ["best", "uniform", "greedy", "learned", "learned+", "hl", "hl+", "mehl", "mehl+", "steady"];
 
 #[test]
 fn one_ingredient_is_its_own_soup_by_every_method() {
@@ -154,7 +155,7 @@ fn one_ingredient_is_its_own_soup_by_every_method() {
 
 #[test]
 fn odd_numbers_of_ingredients_a_batch_work_by_every_block_method() {
-    for method in ["mehl", "mehl+"] {
+    for method in ["mehl", "mehl+", "steady"] {
         // Larger than K, one, and no divisor of K.
         for b in [9, 1, 3] {
             for init in ["auto", "batch-mean", "uniform", "best", "greedy"] {
@@ -201,8 +202,10 @@ fn permuting_ingredients_permutes_hl_coefficients() {
         copy(&fixture(&format!("trajectories/zoo/k{k}")), &to);
         permuted.push(to);
     }
-    for method in ["hl", "hl+"] {
-        let soup = format!("method = '{method}'\ninner_epochs = 8\nbatch = 8\nearly_stopping = false\nseed = 5");
+    for method in ["hl", "hl+", "steady"] {
+        let soup = format!(
+            "method = '{method}'\nmodel_batch = 4\ninner_epochs = 8\nbatch = 8\nearly_stopping = false\nseed = 5"
+        );
         let one = tempfile::tempdir().unwrap();
         let straight = run(one.path(), &spec(&paths(&["k0", "k1", "k2", "k3"]), &soup), Kind::Double).unwrap().0;
         let other = tempfile::tempdir().unwrap();
@@ -222,7 +225,7 @@ fn permuting_ingredients_permutes_hl_coefficients() {
 
 #[test]
 fn a_step_goes_downhill_on_learn() {
-    for method in ["learned", "learned+", "hl", "hl+", "mehl", "mehl+"] {
+    for method in ["learned", "learned+", "hl", "hl+", "mehl", "mehl+", "steady"] {
         let folder = tempfile::tempdir().unwrap();
         let soup = format!("method = '{method}'\ninner_epochs = 30\nbatch = 24\nearly_stopping = false");
         let ingredients = paths(&["k0", "k1", "k2", "k3"]);
@@ -235,7 +238,7 @@ fn a_step_goes_downhill_on_learn() {
 #[test]
 fn early_stopping_never_ends_worse_by_select_than_the_start() {
     // A learning rate that ruins everything: standing still is the best that can be done.
-    for method in ["hl+", "mehl+", "learned+"] {
+    for method in ["hl+", "mehl+", "learned+", "steady"] {
         let soup = format!("method = '{method}'\nlearning_rate = 50.0\ninner_epochs = 4\nbatch = 8\ninit = 'uniform'");
         let folder = tempfile::tempdir().unwrap();
         let ingredients = paths(&["k0", "k1", "k2", "k3"]);

@@ -83,6 +83,7 @@ fn model_batches_stop_after_whole_outer_epochs() {
         asha,
         &[1, 2, 4],
     );
+    check("method = 'steady'\nmodel_batch = 2\ninner_epochs = 2\nouter_epochs = EPOCHS\nbatch = 10", 3, asha, &[1, 2]);
     let one =
         "method = 'mehl'\nmodel_batch = 1\ninner_epochs = 1\nouter_epochs = EPOCHS\nbatch = 20\nearly_stopping = false";
     check(one, 4, Asha { eta: 3, grace: 1 }, &[1, 3]);
