@@ -261,6 +261,7 @@ fn nothing_known(spec: &Spec) -> Manifest {
         family: spec.zoo.family.unwrap_or(Family::Vit),
         architecture: String::new(),
         ingredients: vec![],
+        base: None,
         data: vec![],
         notes: vec![],
     }

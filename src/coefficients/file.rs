@@ -50,8 +50,11 @@ pub struct About {
     pub seed: u64,
     /// Model family, as in specifications.
     pub family: String,
-    /// The K ingredients, in the order of the rows of `A`.
+    /// The K ingredients, in the order of the rows of `A`; and after them the base, if there is one.
     pub ingredients: Vec<IngredientRef>,
+    /// Whether the last of `ingredients` is the model that the others were fine-tuned from.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub has_base: bool,
     /// Names of the L layer groups, in the order of the columns of `A`.
     pub groups: Vec<String>,
     /// Every mixed tensor and the index of its layer group. All other tensors are copied.

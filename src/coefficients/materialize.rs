@@ -198,7 +198,8 @@ pub(super) fn write(
         soup.write_shard(shard, &folder.path().join(&shard.file_name), advance)?;
         files.push(shard.file_name.clone());
     }
-    let licences: Vec<_> = zoo.ingredients().iter().map(|i| model_card::licence_of(i.path())).collect();
+    let licences: Vec<_> =
+        zoo.ingredients().iter().chain(zoo.base()).map(|i| model_card::licence_of(i.path())).collect();
     let mut small = vec![
         ("README.md", model_card::render(file, &licences).into_bytes()),
         (model_card::COEFFICIENTS_NAME, file.to_bytes()),
@@ -267,7 +268,7 @@ fn check_output(out: &Path, overwrite: bool) -> Result<(), MaterializeError> {
 fn refuse_own_ingredient(zoo: &Zoo, out: &Path) -> Result<(), MaterializeError> {
     let Ok(out) = out.canonicalize() else { return Ok(()) };
     let inside = |i: &&Ingredient| i.path().canonicalize().is_ok_and(|path| path.starts_with(&out));
-    match zoo.ingredients().iter().find(inside) {
+    match zoo.ingredients().iter().chain(zoo.base()).find(inside) {
         None => Ok(()),
         Some(ingredient) => {
             let reason = format!("ingredient `{}` is in it", ingredient.name());
@@ -311,7 +312,12 @@ fn verified(
         ingredients.push(ingredient);
         hashes.push(own);
     }
-    Ok((Zoo::of(ingredients)?, ZooHashes { ingredients: hashes }))
+    let base = if file.about.has_base { ingredients.pop().zip(hashes.pop()) } else { None };
+    let zoo = Zoo::of(ingredients)?;
+    Ok(match base {
+        None => (zoo, ZooHashes { ingredients: hashes, base: None }),
+        Some((base, own)) => (zoo.with_base(base.path())?.0, ZooHashes { ingredients: hashes, base: Some(own) }),
+    })
 }
 
 /// The file must have a layer group for exactly the mixed tensors.
@@ -415,7 +421,7 @@ impl Soup<'_> {
         let weights = match self.file.about.tensors.get(&tensor.name) {
             Some(&group) => self.file.coefficients.column(group),
             // Frozen, in another dtype: the first ingredient's values.
-            None => (0..self.zoo.len()).map(|k| if k == 0 { 1.0 } else { 0.0 }).collect(),
+            None => (0..self.zoo.rows()).map(|k| if k == 0 { 1.0 } else { 0.0 }).collect(),
         };
         let numel = own.numel();
         let mut sums = vec![0.0; numel.min(SLAB)];

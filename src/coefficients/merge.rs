@@ -65,6 +65,7 @@ pub fn fixed_mix(
         seed: 0,
         family: detect(zoo.reference()).map_or_else(|_| "unknown".to_string(), |family| family.to_string()),
         ingredients: zoo.ingredients().iter().zip(&hashes.ingredients).map(ingredient).collect(),
+        has_base: false,
         groups: groups.names.clone(),
         tensors: groups.tensors().clone(),
         scores: None,

@@ -15,7 +15,7 @@ use crate::zoo::{CHUNK, Element, Zoo, ZooError, is_mixable};
 /// If there is no such tensor, its dtype cannot be mixed, or `out` does not have its number of elements.
 ///
 /// # Panics
-/// If `weights` does not have one entry an ingredient.
+/// If `weights` does not have one entry a row of the zoo.
 pub fn mix_tensor<T: Element>(zoo: &Zoo, name: &str, weights: &[f64], out: &mut [T]) -> Result<(), ZooError> {
     check_length(zoo, name, out.len())?;
     out.par_chunks_mut(CHUNK).enumerate().try_for_each(|(i, chunk)| {
@@ -31,17 +31,19 @@ pub fn mix_tensor<T: Element>(zoo: &Zoo, name: &str, weights: &[f64], out: &mut 
 /// The same sum, unrounded, for the elements from `start` on that fit in `out`.
 ///
 /// # Panics
-/// If there are fewer, or `weights` does not have one entry an ingredient.
+/// If there are fewer, or `weights` does not have one entry a row of the zoo.
 pub(super) fn mix_range(zoo: &Zoo, name: &str, weights: &[f64], start: usize, out: &mut [f64]) -> Result<(), ZooError> {
     let chunks = out.par_chunks_mut(CHUNK).enumerate();
     chunks.map(|(i, chunk)| mix_chunk(zoo, name, weights, start + i * CHUNK, chunk)).collect()
 }
 
 fn mix_chunk(zoo: &Zoo, name: &str, weights: &[f64], start: usize, sum: &mut [f64]) -> Result<(), ZooError> {
-    assert_eq!(weights.len(), zoo.len(), "one weight an ingredient");
+    assert_eq!(weights.len(), zoo.rows(), "one weight a row");
+    let weights = zoo.weights_of(name, weights);
     let mut theta = vec![0.0; sum.len()];
     let mut first = true;
-    for (ingredient, &weight) in zoo.ingredients().iter().zip(weights).filter(|(_, weight)| **weight != 0.0) {
+    let rows = zoo.ingredients().iter().chain(zoo.base());
+    for (ingredient, &weight) in rows.zip(&weights).filter(|(_, weight)| **weight != 0.0) {
         ingredient.read_range(name, start, &mut theta)?;
         if first {
             // Not added to zero: that would turn -0.0 into 0.0.

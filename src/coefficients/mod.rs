@@ -7,6 +7,7 @@
 //! | `statistics` | running means and variances that belong to a soup |
 //! | `mix` | the exact weighted sum of one tensor |
 //! | `materialize` | from a coefficients file to a model folder |
+//! | `model_stock` | the closed form for ingredients and their base |
 //! | `merge` | a fixed mix of files, without data |
 //! | `shards`, `companions`, `model_card` | that folder's weights, configuration files, and README |
 
@@ -16,6 +17,7 @@ mod materialize;
 mod merge;
 mod mix;
 mod model_card;
+mod model_stock;
 mod shards;
 mod statistics;
 mod table;
@@ -26,5 +28,6 @@ pub use file::{About, CoefficientsError, CoefficientsFile, IngredientRef};
 pub use materialize::{MaterializeError, MaterializeReport, Options, materialize};
 pub use merge::{MergeError, fixed_mix, merge};
 pub use mix::mix_tensor;
+pub use model_stock::model_stock;
 pub use statistics::{Statistic, Statistics};
 pub use table::Coefficients;

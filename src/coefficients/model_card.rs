@@ -22,10 +22,13 @@ pub(super) fn render(file: &CoefficientsFile, licences: &[Option<String>]) -> St
     };
     line(format!("# Model soup {} of {}", code(&about.task_id), code(&about.sweep)));
     line(String::new());
+    let (models, base) = match about.has_base {
+        true => (about.ingredients.len() - 1, " and the model that they were fine-tuned from"),
+        false => (about.ingredients.len(), ""),
+    };
     line(format!(
-        "A weighted sum of {} fine-tuned models of family {}, made by {} with method {}. \
+        "A weighted sum of {models} fine-tuned models of family {}{base}, made by {} with method {}. \
          It costs no more to run than one of them.",
-        about.ingredients.len(),
         code(&about.family),
         code(&about.program),
         code(&about.method)

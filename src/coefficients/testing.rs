@@ -19,6 +19,7 @@ pub fn about(ingredients: &[&str], groups: &[&str], tensors: &[(&str, usize)]) -
         seed: 3,
         family: "vit".into(),
         ingredients: ingredients.iter().map(ingredient).collect(),
+        has_base: false,
         groups: groups.iter().map(|g| g.to_string()).collect(),
         tensors: tensors.iter().map(|(name, group)| (name.to_string(), *group)).collect(),
         scores: None,

@@ -139,7 +139,7 @@ fn begun(root: &Path, sweep: Option<SweepFile>, manifest: Option<&Manifest>) -> 
         metric: Metric::Loss,
         notes: manifest.map(|manifest| manifest.notes.clone()).unwrap_or_default(),
         ingredients: ingredient.collect(),
-        baselines: Baselines { best: None, uniform: None, greedy: None },
+        baselines: Baselines::of(|_| None),
         tasks: vec![],
     })
 }

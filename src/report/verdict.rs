@@ -69,6 +69,7 @@ pub fn gains(results: &SweepResults) -> Vec<Gain> {
         (MethodName::Best, &baselines.best),
         (MethodName::Uniform, &baselines.uniform),
         (MethodName::Greedy, &baselines.greedy),
+        (MethodName::ModelStock, &baselines.model_stock),
     ];
     let others = all.into_iter().filter_map(|(over, baseline)| {
         let baseline = baseline.as_ref().filter(|baseline| baseline.task_id != winner.task_id)?;

@@ -372,6 +372,7 @@ mod tests {
             family: crate::sweep::spec::Family::Vit,
             architecture: String::new(),
             ingredients: vec![],
+            base: None,
             data: vec![],
             notes: vec![],
         }

@@ -34,7 +34,7 @@ impl Asha {
 /// methods that do not learn.
 pub fn epochs(method: MethodName, inner_epochs: usize, outer_epochs: usize) -> Option<u64> {
     match method {
-        MethodName::Best | MethodName::Uniform | MethodName::Greedy => None,
+        MethodName::Best | MethodName::Uniform | MethodName::Greedy | MethodName::ModelStock => None,
         MethodName::Learned | MethodName::LearnedPlus => Some(inner_epochs as u64),
         MethodName::Hl | MethodName::HlPlus => Some((inner_epochs as u64).saturating_mul(outer_epochs as u64)),
         MethodName::Mehl | MethodName::MehlPlus | MethodName::Steady => Some(outer_epochs as u64),

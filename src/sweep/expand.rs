@@ -7,7 +7,7 @@ use super::space;
 use super::spec::{MethodName, Overrides, SoupSpec, Spec, Strategy};
 use crate::task::{Origin, Task};
 
-/// The tasks of a sweep, in the order in which they run: the baselines `best`, `uniform` and, if asked for or among the tasks, `greedy`;
+/// The tasks of a sweep, in the order in which they run: the baselines `best`, `uniform`, if asked for or among the tasks `greedy`, and where the zoo has a base `model-stock`;
 /// then `search.points`; then the grid, lexicographic in the order of the file, or the random samples; without a space, the one task that `[soup]` describes.
 ///
 /// A task that computes the same as an earlier one is left out, so a search may have fewer tasks than it draws. The others are numbered
@@ -44,6 +44,9 @@ impl Expansion {
         let greedy = baseline(MethodName::Greedy);
         if spec.search.greedy_baseline || drawn.iter().any(|(_, key)| *key == greedy.1) {
             baselines.push(greedy);
+        }
+        if spec.zoo.base.is_some() {
+            baselines.push(baseline(MethodName::ModelStock));
         }
 
         let count = baselines.len();

@@ -17,6 +17,9 @@ pub struct Manifest {
     pub architecture: String,
     /// The ingredients, in order.
     pub ingredients: Vec<IngredientEntry>,
+    /// The model that they were fine-tuned from, where it is a row of soups; without a score.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<IngredientEntry>,
     /// The data files, by split.
     pub data: Vec<DataEntry>,
     /// Things a person should know about this zoo and data: shared rows, a select split that was set aside, and so on.
@@ -74,6 +77,9 @@ impl Manifest {
         hasher.update(format!("{:?} {}\n", self.family, self.architecture).as_bytes());
         for ingredient in &self.ingredients {
             hasher.update(format!("{} {}\n", ingredient.name, ingredient.hash).as_bytes());
+        }
+        if let Some(base) = &self.base {
+            hasher.update(format!("base {}\n", base.hash).as_bytes());
         }
         for data in &self.data {
             hasher.update(format!("{} {} {}\n", data.split, data.hash, data.samples).as_bytes());

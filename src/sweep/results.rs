@@ -131,12 +131,20 @@ pub struct Baselines<T> {
     /// The greedy soup, if it is a baseline of the sweep.
     #[serde(skip_serializing_if = "Option::is_none", default = "Option::default")]
     pub greedy: Option<T>,
+    /// Model Stock, if the zoo has a base.
+    #[serde(skip_serializing_if = "Option::is_none", default = "Option::default")]
+    pub model_stock: Option<T>,
 }
 
 impl<T> Baselines<T> {
     /// What `about` knows of each.
     pub fn of(about: impl Fn(MethodName) -> Option<T>) -> Self {
-        Self { best: about(MethodName::Best), uniform: about(MethodName::Uniform), greedy: about(MethodName::Greedy) }
+        Self {
+            best: about(MethodName::Best),
+            uniform: about(MethodName::Uniform),
+            greedy: about(MethodName::Greedy),
+            model_stock: about(MethodName::ModelStock),
+        }
     }
 
     /// The same baselines with something else about each.
@@ -145,6 +153,7 @@ impl<T> Baselines<T> {
             best: self.best.as_ref().map(&about),
             uniform: self.uniform.as_ref().map(&about),
             greedy: self.greedy.as_ref().map(&about),
+            model_stock: self.model_stock.as_ref().map(&about),
         }
     }
 }
@@ -335,6 +344,7 @@ pub(super) mod tests {
             family: Family::Vit,
             architecture: String::new(),
             ingredients: vec![ingredient("cat", 0.6), ingredient("dog", 0.5)],
+            base: None,
             data: Vec::new(),
             notes: vec!["select is a part of learn".into()],
         };
@@ -402,7 +412,7 @@ pub(super) mod tests {
         let spec = parse_spec_text(text, Format::Toml, Path::new("/base")).unwrap();
         let task = expand(&spec).pop().unwrap();
         let mut head = SweepResults { tasks: vec![], ..results.clone() };
-        head.baselines = Baselines { best: None, uniform: None, greedy: None };
+        head.baselines = Baselines::of(|_| None);
         let found = Rows::new(&head).row(task, &pruned);
         assert_eq!((found.state, found.select, found.iterations), (TaskState::Pruned, Some(score(0.3, 0.9)), 7));
         assert_eq!((found.better_than_best_ingredient, found.test, found.cause.as_deref()), (None, None, None));

@@ -60,6 +60,9 @@ pub struct ZooSpec {
     pub ingredients: Vec<String>,
     /// Family of the model, `None` for `auto`.
     pub family: Option<Family>,
+    /// The model that the ingredients were fine-tuned from, as one more row of soups; absolute after reading.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<PathBuf>,
     /// TorchScript module, for `family = "torchscript"`; absolute after reading.
     pub architecture: Option<PathBuf>,
     /// Attention heads of a transformer, where files do not tell; `None`: as the family finds it.
@@ -81,6 +84,7 @@ impl ZooSpec {
     pub fn of(ingredients: Vec<String>) -> Self {
         Self {
             ingredients,
+            base: None,
             family: None,
             architecture: None,
             heads: None,
@@ -200,6 +204,9 @@ pub enum MethodName {
     /// Greedy soup (Wortsman et al. 2022, recipe 1).
     #[serde(rename = "greedy")]
     Greedy,
+    /// Model Stock (arXiv 2403.19522): a closed form for the ingredients and their base.
+    #[serde(rename = "model-stock")]
+    ModelStock,
     /// Learned soup (Wortsman et al. 2022), one coefficient a model.
     #[serde(rename = "learned")]
     Learned,
@@ -226,10 +233,11 @@ pub enum MethodName {
 
 impl MethodName {
     /// Every method, in the order of the documentation.
-    pub const ALL: [MethodName; 10] = [
+    pub const ALL: [MethodName; 11] = [
         Self::Best,
         Self::Uniform,
         Self::Greedy,
+        Self::ModelStock,
         Self::Learned,
         Self::LearnedPlus,
         Self::Hl,
@@ -245,6 +253,7 @@ impl MethodName {
             Self::Best => "best",
             Self::Uniform => "uniform",
             Self::Greedy => "greedy",
+            Self::ModelStock => "model-stock",
             Self::Learned => "learned",
             Self::LearnedPlus => "learned+",
             Self::Hl => "hl",
@@ -257,12 +266,17 @@ impl MethodName {
 
     /// Whether coefficients differ between layer groups.
     pub fn is_layer_wise(self) -> bool {
-        matches!(self, Self::LearnedPlus | Self::HlPlus | Self::MehlPlus | Self::Steady)
+        matches!(self, Self::ModelStock | Self::LearnedPlus | Self::HlPlus | Self::MehlPlus | Self::Steady)
+    }
+
+    /// Whether the method moves a soup on the hyperplane, where the base is one more ingredient.
+    pub fn is_on_hyperplane(self) -> bool {
+        matches!(self, Self::Hl | Self::HlPlus | Self::Mehl | Self::MehlPlus | Self::Steady)
     }
 
     /// Whether the method learns coefficients by gradients.
     pub fn learns(self) -> bool {
-        !matches!(self, Self::Best | Self::Uniform | Self::Greedy)
+        !matches!(self, Self::Best | Self::Uniform | Self::Greedy | Self::ModelStock)
     }
 }
 

@@ -96,6 +96,21 @@ pub enum ZooError {
         /// What is there.
         value: f64,
     },
+    /// A base that is of another architecture than the ingredients.
+    #[error(
+        "{}: zoo.base: expected the model that the ingredients were fine-tuned from, found one that has {shared} % of their values \
+         under the same names and in the same shapes (compared with {})",
+        path.display(),
+        reference.display()
+    )]
+    OtherModel {
+        /// The base.
+        path: PathBuf,
+        /// The ingredient that it was compared with.
+        reference: PathBuf,
+        /// Percent of the ingredient's values that the base has too.
+        shared: usize,
+    },
     /// A tensor is asked for that the ingredient does not have.
     #[error("{}: tensor `{tensor}` is missing", file.display())]
     NoTensor {

@@ -21,6 +21,8 @@ const BATCH: usize = 256 << 20;
 pub struct ZooHashes {
     /// One entry an ingredient.
     pub ingredients: Vec<IngredientHashes>,
+    /// The base's, if there is one.
+    pub base: Option<IngredientHashes>,
 }
 
 /// Content hashes of one ingredient: blake3, hexadecimal. All its float tensors (F32, F16, BF16, F64) are finite.
@@ -48,6 +50,15 @@ impl IngredientHashes {
 }
 
 impl ZooHashes {
+    /// Hash of a tensor's bytes in the base; `None` if there is none, or it lacks that tensor.
+    ///
+    /// # Panics
+    /// If the hashes are not of this zoo.
+    pub(super) fn of_base(&self, zoo: &Zoo, name: &str) -> Option<&str> {
+        let (hashes, base) = (self.base.as_ref()?, zoo.base()?);
+        (!zoo.base_lacks(name)).then(|| hashes.tensors[base.disk_name(name).as_ref()].as_str())
+    }
+
     /// Hash of a tensor's bytes in the ingredient `k`, by the name that the zoo knows it by.
     ///
     /// # Panics

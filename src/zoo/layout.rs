@@ -78,10 +78,15 @@ impl Layout {
             let of: Vec<&str> = (0..zoo.len()).map(|k| hashes.of_tensor(zoo, k, name)).collect();
             // The same bytes in another dtype are other values.
             let one_dtype = others.iter().all(|other| other.info(name).is_some_and(|own| own.dtype == info.dtype));
-            let equal = one_dtype && of.iter().all(|hash| *hash == of[0]);
+            // Of a tensor that can be mixed: what the ingredients share, a base may have otherwise.
+            let of_base = hashes.of_base(zoo, name).filter(|_| is_mixable(info.dtype));
+            let like_base = of_base.is_none_or(|hash| {
+                hash == of[0] && zoo.base().and_then(|base| base.info(name)).is_some_and(|own| own.dtype == info.dtype)
+            });
+            let equal = one_dtype && like_base && of.iter().all(|hash| *hash == of[0]);
             let class = match (is_mixable(info.dtype), equal) {
                 (true, _) if statistics_differ && is_statistic(name) => TensorClass::Statistic,
-                (true, true) if zoo.len() > 1 => TensorClass::Frozen,
+                (true, true) if zoo.rows() > 1 => TensorClass::Frozen,
                 (true, _) => TensorClass::Mixed,
                 (false, _) => TensorClass::Copied,
             };
@@ -97,6 +102,7 @@ impl Layout {
             }
             let dtype = commonest_dtype(zoo, name).unwrap_or(info.dtype);
             let tied_to = if class == TensorClass::Mixed && info.numel() > 1 {
+                let of = of.into_iter().chain(of_base).collect();
                 let first_such = *seen.entry((dtype, &info.shape, of)).or_insert(name);
                 (first_such != name).then(|| first_such.to_string())
             } else {

@@ -7,6 +7,7 @@
 //! | `tensor_file` | any one safetensors file |
 //! | `folder`, `ingredient` | a Hugging Face folder's rules, one model's weights |
 //! | `element` | float dtypes on disk and in memory |
+//! | `base` | the model that ingredients were fine-tuned from, as a row of its own |
 //! | `align`, `mismatch` | one naming for ingredients, and how they differ |
 //! | `hash`, `hash_cache` | content hashes, and where they are remembered |
 //! | `layout`, `layer_groups` | which tensors are mixed, and which share a coefficient |
@@ -16,6 +17,7 @@
 //! | `inspect` | the report of all that, faults included |
 
 mod align;
+mod base;
 mod class_map;
 mod distances;
 mod element;
@@ -70,6 +72,7 @@ pub use tensor_file::TensorFile;
 pub struct Zoo {
     ingredients: Vec<Ingredient>,
     reference: usize,
+    base: Option<Ingredient>,
 }
 
 impl Zoo {
@@ -108,7 +111,7 @@ impl Zoo {
         for (ingredient, name) in ingredients.iter_mut().zip(names) {
             ingredient.rename(name);
         }
-        Ok(Self { ingredients, reference })
+        Ok(Self { ingredients, reference, base: None })
     }
 
     /// The ingredient that a soup is written like: in its files, with its names and configuration.
@@ -163,14 +166,15 @@ impl Zoo {
     /// # Errors
     /// [`ZooError::NotFinite`] for the first NaN or infinity of a float tensor.
     pub fn hash(&self, cache: Option<&HashCache>, progress: &mut dyn FnMut(u64, u64)) -> Result<ZooHashes, ZooError> {
-        let total = self.ingredients.iter().map(Ingredient::total_bytes).sum();
+        let total = self.ingredients.iter().chain(&self.base).map(Ingredient::total_bytes).sum();
         let mut done = 0;
         let mut advance = |bytes| {
             done += bytes;
             progress(done, total);
         };
         let hashes = self.ingredients.iter().map(|i| hash_ingredient(i, cache, &mut advance));
-        Ok(ZooHashes { ingredients: hashes.collect::<Result<_, _>>()? })
+        let ingredients = hashes.collect::<Result<_, _>>()?;
+        Ok(ZooHashes { ingredients, base: self.hash_base(cache, &mut advance)? })
     }
 
     /// That no ingredient's files have changed since they were opened: see [`Ingredient::check_unchanged`].
@@ -178,7 +182,7 @@ impl Zoo {
     /// # Errors
     /// [`ZooError::Changed`] with the first file that did.
     pub fn check_unchanged(&self) -> Result<(), ZooError> {
-        self.ingredients.iter().try_for_each(Ingredient::check_unchanged)
+        self.ingredients.iter().chain(&self.base).try_for_each(Ingredient::check_unchanged)
     }
 }
 

@@ -106,7 +106,7 @@ async fn a_key_makes_one_sweep() {
 
     // The same in another format is the same; anything else is not.
     let spec = json!({"name": "digits", "zoo": {"ingredients": "zoo/*"}, "data": {"learn": "learn.safetensors"},
-                      "search": {"space": {"batch": [1, 2, 3]}}});
+                      "soup": {"method": "mehl+"}, "search": {"space": {"batch": [1, 2, 3]}}});
     let same = json!({"spec": spec.to_string(), "format": "json", "folder": "/base", "key": "k1"});
     assert_eq!(service.call("POST", "/v1/sweeps", Some(same)).await.status, 200);
     for (field, value, what) in [

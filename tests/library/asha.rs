@@ -33,7 +33,7 @@ const SAMPLES: usize = 10;
 /// A search whose tasks score the better, the smaller their learning rate is.
 fn spec() -> Spec {
     let text = format!(
-        "zoo.ingredients = 'zoo/*'\ndata.learn = 'learn.safetensors'\nsoup.outer_epochs = {EPOCHS}\n\
+        "zoo.ingredients = 'zoo/*'\ndata.learn = 'learn.safetensors'\nsoup.method = 'mehl+'\nsoup.outer_epochs = {EPOCHS}\n\
          [search]\nstrategy = 'asha'\ntasks = {SAMPLES}\neta = 3\n\
          [search.space]\nlearning_rate = {{ log_uniform = [1e-4, 1e-1] }}"
     );

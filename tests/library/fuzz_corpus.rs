@@ -249,6 +249,7 @@ fn write_seeds() {
             seed: 1,
             family: "vit".into(),
             ingredients: vec![ingredient("a"), ingredient("b")],
+            has_base: false,
             groups: vec!["g".into(), "h".into()],
             tensors: [("w".to_string(), 0), ("v".to_string(), 1)].into(),
             scores: None,

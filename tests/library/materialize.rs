@@ -62,6 +62,7 @@ impl Setup {
             family: "vit".into(),
             ingredients: ingredients.collect(),
             tensors: groups.tensors().clone(),
+            has_base: false,
             groups: groups.names,
             scores: None,
             notes: vec![],

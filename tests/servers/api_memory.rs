@@ -92,7 +92,7 @@ async fn many_readers_of_a_large_sweep_take_little_memory() {
     until("it reaches Redis", || get("/v1/load").status == 200);
 
     let spec = format!(
-        "zoo.ingredients = 'z'\ndata.learn = 'l'\nsearch = {{ strategy = 'random', tasks = {TASKS}, \
+        "zoo.ingredients = 'z'\ndata.learn = 'l'\nsoup.method = 'mehl+'\nsearch = {{ strategy = 'random', tasks = {TASKS}, \
          space = {{ learning_rate = {{ log_uniform = [0.001, 0.1] }}, weight_decay = {{ uniform = [0, 1] }}, \
          seed = {{ int = [0, 9000000000000000000] }} }} }}"
     );
@@ -108,6 +108,7 @@ async fn many_readers_of_a_large_sweep_take_little_memory() {
         family: Family::Vit,
         architecture: String::new(),
         ingredients: vec![],
+        base: None,
         data: vec![],
         notes: vec![],
     };

@@ -199,6 +199,7 @@ impl Pool {
             family: Family::Vit,
             architecture: "stub".into(),
             ingredients: vec![],
+            base: None,
             data: vec![],
             notes: vec![],
         };

@@ -23,8 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub const TOKEN: &str = "a-token-of-tests";
 
 /// A sweep of three tasks and two baselines.
-pub const SPEC: &str =
-    "name = 'digits'\nzoo.ingredients = 'zoo/*'\ndata.learn = 'learn.safetensors'\n[search.space]\nbatch = [1, 2, 3]\n";
+pub const SPEC: &str = "name = 'digits'\nzoo.ingredients = 'zoo/*'\ndata.learn = 'learn.safetensors'\nsoup.method = 'mehl+'\n[search.space]\nbatch = [1, 2, 3]\n";
 
 /// The service. It ends with the value.
 pub struct Service<S, Q> {

@@ -67,7 +67,7 @@ pub fn stub(knobs: &Arc<Knobs>) -> impl Fn(&Spec) -> Result<Stub, EngineError> +
 
 /// A specification, and its tasks.
 pub fn spec() -> (Spec, Vec<Task>) {
-    let text = "zoo.ingredients = 'zoo/*'\ndata.learn = 'learn.safetensors'\n[search.space]\nbatch = [1, 2, 3]";
+    let text = "zoo.ingredients = 'zoo/*'\ndata.learn = 'learn.safetensors'\nsoup.method = 'mehl+'\n[search.space]\nbatch = [1, 2, 3]";
     let spec = parse_spec_text(text, Format::Toml, std::path::Path::new("/base")).unwrap();
     let tasks = expand(&spec);
     (spec, tasks)
@@ -112,6 +112,7 @@ impl SoupEngine for Stub {
             family: Family::Vit,
             architecture: "stub".into(),
             ingredients: vec![],
+            base: None,
             data: vec![],
             notes: vec![],
         });

@@ -117,6 +117,7 @@ fn over(method: MethodName) -> &'static str {
         MethodName::Best => "best ingredient",
         MethodName::Uniform => "uniform soup",
         MethodName::Greedy => "greedy soup",
+        MethodName::ModelStock => "Model Stock",
         other => other.as_str(),
     }
 }

@@ -31,6 +31,7 @@ pub(super) fn zoo(mut section: Section<'_>, base: &Path) -> ZooSpec {
     }
     let spec = ZooSpec {
         ingredients: ingredients.iter().map(|pattern| absolute_glob(base, pattern)).collect(),
+        base: section.text("base", "a path").map(|path| base.join(path)),
         family: family.flatten(),
         architecture,
         heads: section.count("heads"),

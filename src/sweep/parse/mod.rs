@@ -27,7 +27,7 @@ use std::path::Path;
 use self::fault::Faults;
 use self::section::Section;
 use self::soup::Contradiction;
-use super::spec::{Overrides, Spec};
+use super::spec::{MethodName, Overrides, Spec};
 use crate::untrusted::{self, LARGEST_SPEC};
 
 pub use self::document::Format;
@@ -94,6 +94,9 @@ fn parse(text: &str, format: Format, folder: &Path, file: &str, default_name: &s
     let soup_given: Overrides =
         base.soup.iter().filter_map(|field| Some((field.key.clone(), field.node.to_json()?))).collect();
     let search = search::search(search_section, &base, &faults);
+    if zoo.base.is_none() && search::methods_of(&search, soup.method).contains(&MethodName::ModelStock) {
+        faults.add(None, "zoo.base", Problem::Missing("a path, with method `model-stock`".to_string()));
+    }
 
     let compute = compute::compute(top.section("compute"));
     top.finish();

@@ -121,6 +121,17 @@ fn methods(space: &[(String, Distribution)], base: &Base<'_>) -> Vec<MethodName>
     }
 }
 
+/// Every method that a task of the search can have, where `[soup]` has this one.
+pub(super) fn methods_of(search: &SearchSpec, base: MethodName) -> Vec<MethodName> {
+    let read = |name: &serde_json::Value| serde_json::from_value(name.clone()).ok();
+    let searched = match search.space.iter().find(|(key, _)| key == "method") {
+        Some((_, Distribution::Choice(names))) => names.iter().filter_map(read).collect(),
+        _ => vec![base],
+    };
+    let points = search.points.iter().filter_map(|point| point.get("method").and_then(read));
+    searched.into_iter().chain(points).collect()
+}
+
 /// The fields of an overriding table, `zoo = { top = .. }` being another way to write `"zoo.top" = ..`.
 fn flattened<'a>(section: &Section<'a>, faults: &'a Faults) -> Vec<Field<'a>> {
     let mut flat: Vec<Field<'a>> = Vec::new();

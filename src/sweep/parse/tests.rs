@@ -132,7 +132,7 @@ fn all_faults_are_told_at_once_with_their_places() {
     );
     let expected = [
         "sweep:3:1: zoos: unknown key, the nearest known one is `zoo`",
-        "sweep:5:10: soup.method: expected one of `best`, `uniform`, `greedy`, `learned`, `learned+`, `hl`, `hl+`, `mehl`, `mehl+`, `steady`, \
+        "sweep:5:10: soup.method: expected one of `best`, `uniform`, `greedy`, `model-stock`, `learned`, `learned+`, `hl`, `hl+`, `mehl`, `mehl+`, `steady`, \
          found `mehl++`, the nearest is `mehl+`",
         "sweep:6:1: soup.inner_epoch: unknown key, the nearest known one is `inner_epochs`",
         "sweep:7:9: soup.batch: expected a whole number from 1 to 1000000, found 0",
@@ -209,7 +209,7 @@ fn searched_values_are_checked_where_they_stand() {
         "sweep:4:40: search.points[1].methods: unknown key, the nearest known one is `method`",
         "sweep:6:13: search.space.batch[1]: expected a whole number from 1 to 1000000, found 0",
         "sweep:7:22: search.space.warmup.int[1]: expected a finite number at least 0 and at most 1, found 2",
-        "sweep:8:30: search.space.method.choice[1]: expected one of `best`, `uniform`, `greedy`, `learned`, `learned+`, `hl`, `hl+`, \
+        "sweep:8:30: search.space.method.choice[1]: expected one of `best`, `uniform`, `greedy`, `model-stock`, `learned`, `learned+`, `hl`, `hl+`, \
          `mehl`, `mehl+`, `steady`, found `asha`, the nearest is `steady`",
         "sweep:9:12: search.space.zoo.top[0]: expected a whole number from 1 to 1000000, found 0",
         "sweep:10:5: search.space.zoo.tops: unknown key, the nearest known one is `zoo.top`",
@@ -374,7 +374,7 @@ fn fields_may_depend_on_the_method() {
     );
     one_fault(
         "search.space.batch = { choice = [1], when = { method = ['mehl+', 'mel'] } }",
-        "sweep:3:66: search.space.batch.when.method[1]: expected one of `best`, `uniform`, `greedy`, `learned`, `learned+`, `hl`, `hl+`, \
+        "sweep:3:66: search.space.batch.when.method[1]: expected one of `best`, `uniform`, `greedy`, `model-stock`, `learned`, `learned+`, `hl`, `hl+`, \
          `mehl`, `mehl+`, `steady`, found `mel`, the nearest is `mehl`",
     );
     one_fault(
@@ -461,7 +461,24 @@ fn shrinking_and_averaging_are_of_the_method_that_has_them() {
     let found: Vec<_> = tasks[2..].iter().map(|task| (task.soup.shrink, task.soup.weight_decay)).collect();
     assert_eq!(found, [(None, 0.1), (Some(Shrink::By(5.0)), 0.0)]);
     with("soup.shrink = 5\nsearch.points = [{ method = 'mehl', weight_decay = 0.1 }]");
-    with("search.space = { shrink = [5, 'model'], average = { uniform = [0, 0.9] } }");
+    with("search.space = { shrink = [5, 'model'], average = [0, 0.9] }");
+}
+
+#[test]
+fn model_stock_needs_a_base_and_comes_with_one() {
+    let fault = "sweep: zoo.base: missing, expected a path, with method `model-stock`";
+    for without in [
+        "soup.method = 'model-stock'",
+        "search.space.method = ['mehl', 'model-stock']",
+        "search.points = [{ method = 'model-stock' }]",
+    ] {
+        one_fault(without, fault);
+    }
+    let spec = with("zoo.base = 'base'");
+    assert_eq!(spec.zoo.base, Some(PathBuf::from("/base/base")));
+    let ids: Vec<String> = crate::sweep::expand::expand(&spec).into_iter().map(|task| task.id).collect();
+    assert_eq!(ids, ["best", "uniform", "model-stock", "0001-steady"]);
+    assert_ne!(spec.identity(), with("seed = 0").identity());
 }
 
 #[test]

@@ -301,7 +301,7 @@ impl Inspection {
         contents.equal = same.into_values().filter(|names| names.len() > 1).collect();
         contents.equal.sort();
         self.contents = Some(contents);
-        (hashes.len() == self.ingredients.len()).then_some(ZooHashes { ingredients: hashes })
+        (hashes.len() == self.ingredients.len()).then_some(ZooHashes { ingredients: hashes, base: None })
     }
 
     fn add_tensors(&mut self, zoo: &Zoo, hashes: &ZooHashes) {

@@ -60,6 +60,7 @@ impl Zoo {
             family: Family::Vit,
             architecture: "sketch".into(),
             ingredients: self.ingredients.iter().enumerate().map(ingredient).collect(),
+            base: None,
             data: vec![split("learn", 350), split("select", 250), split("test", 347)],
             notes: vec![],
         }
@@ -99,6 +100,7 @@ impl Zoo {
             seed: 0,
             family: manifest.family.to_string(),
             ingredients: manifest.ingredients.iter().map(ingredient).collect(),
+            has_base: false,
             groups: groups.clone(),
             tensors: std::collections::BTreeMap::default(),
             scores: None,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use mehl_soup::host;
 use mehl_soup::sweep::manifest::{IngredientEntry, Manifest};
 use mehl_soup::sweep::spec::{Family, Spec};
-use mehl_soup::zoo::{HashCache, Layout, Zoo, config_faults, mixed_dtypes};
+use mehl_soup::zoo::{HashCache, Ingredient, Layout, Zoo, ZooHashes, config_faults, mixed_dtypes};
 use safetensors::Dtype;
 use tch::{Device, Kind, Tensor};
 
@@ -84,7 +84,7 @@ impl Inputs {
             .map_err(zoo_error)?;
         let mut notes = found.notes();
         notes.extend(zoo.ingredients().iter().flat_map(|ingredient| ingredient.notes().iter().cloned()));
-        let (zoo, hashes) = if spec.zoo.keep_duplicates {
+        let (zoo, mut hashes) = if spec.zoo.keep_duplicates {
             (zoo, hashes)
         } else {
             let (zoo, hashes, equal) = zoo.without_duplicates(hashes);
@@ -92,6 +92,10 @@ impl Inputs {
                 format!("equal contents, counted once: {} (zoo.duplicates = \"keep\" counts each)", names.join(" = "))
             }));
             (zoo, hashes)
+        };
+        let zoo = match &spec.zoo.base {
+            None => zoo,
+            Some(path) => with_base(zoo, &mut hashes, path, cache, &mut notes)?,
         };
         notes.extend(mixed_dtypes(zoo.ingredients()));
         notes.extend(wrapper_note(&zoo, spec));
@@ -113,7 +117,7 @@ impl Inputs {
             ));
         }
         let mut inputs = Self {
-            hashes: hashes.ingredients.iter().map(|h| h.total.clone()).collect(),
+            hashes: hashes.ingredients.iter().chain(&hashes.base).map(|h| h.total.clone()).collect(),
             zoo,
             layout,
             family,
@@ -228,23 +232,20 @@ impl Inputs {
 
     /// A manifest without scores.
     pub fn manifest(&self) -> Manifest {
-        let ingredients = self
-            .zoo
-            .ingredients()
-            .iter()
-            .zip(&self.hashes)
-            .map(|(ingredient, hash)| IngredientEntry {
-                name: ingredient.name().to_string(),
-                path: ingredient.path().to_path_buf(),
-                hash: hash.clone(),
-                select: None,
-            })
-            .collect();
+        let entry = |(ingredient, hash): (&Ingredient, &String)| IngredientEntry {
+            name: ingredient.name().to_string(),
+            path: ingredient.path().to_path_buf(),
+            hash: hash.clone(),
+            select: None,
+        };
+        let ingredients = self.zoo.ingredients().iter().zip(&self.hashes).map(entry).collect();
+        let base = self.zoo.base().zip(self.hashes.get(self.zoo.len())).map(entry);
         Manifest {
             version: Manifest::VERSION,
             family: self.family,
             architecture: self.model.fingerprint(),
             ingredients,
+            base,
             data: self.data.entries.clone(),
             notes: self.notes(),
         }
@@ -263,6 +264,17 @@ impl Inputs {
             return Err(EngineError::Input(format!(
                 "zoo changed: expected architecture {}, found {}; choose another output folder",
                 manifest.architecture, own.architecture
+            )));
+        }
+        if own.base.as_ref().map(|base| &base.hash) != manifest.base.as_ref().map(|base| &base.hash) {
+            let named = |base: &Option<IngredientEntry>| {
+                base.as_ref()
+                    .map_or_else(|| "none".to_string(), |base| format!("{} ({})", base.path.display(), base.hash))
+            };
+            return Err(EngineError::Input(format!(
+                "zoo changed: expected base {}, found {}; choose another output folder",
+                named(&manifest.base),
+                named(&own.base)
             )));
         }
         if own.ingredients.len() != manifest.ingredients.len() {
@@ -350,4 +362,23 @@ fn image_inputs<'a>(
         model: ModelFacts { family, input, config: zoo.ingredients()[0].config(), folders },
         cache: ImageCache { folder: cache.map(|cache| cache.beside("images")), bound: spec.compute.image_cache_bytes },
     }
+}
+
+/// The zoo with its base, whose hash goes to those of the ingredients.
+fn with_base(
+    zoo: Zoo,
+    hashes: &mut ZooHashes,
+    path: &std::path::Path,
+    cache: Option<&HashCache>,
+    notes: &mut Vec<String>,
+) -> Result<Zoo, EngineError> {
+    let (zoo, said) = zoo.with_base(path).map_err(zoo_error)?;
+    hashes.base = zoo.hash_base(cache, &mut |_| {}).map_err(zoo_error)?;
+    notes.extend(said);
+    let of_base = hashes.base.as_ref().map(|own| &own.total);
+    let equal = zoo.ingredients().iter().zip(&hashes.ingredients).find(|(_, own)| Some(&own.total) == of_base);
+    if let Some((ingredient, _)) = equal {
+        notes.push(format!("zoo.base is equal to ingredient {}", ingredient.name()));
+    }
+    Ok(zoo)
 }

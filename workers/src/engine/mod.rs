@@ -31,7 +31,7 @@ use mehl_soup::zoo::{HashCache, LayerGroups};
 use tch::{Device, Kind};
 
 pub use build_info::build;
-use errors::zoo_error;
+pub(crate) use errors::zoo_error;
 pub use errors::{span_error, torch_error};
 pub use gradient::{Backward, Gradients, gradients};
 pub use inputs::Inputs;
@@ -113,16 +113,16 @@ impl LocalEngine {
 
     /// How many ingredients at once fit here, where a task goes on that has begun elsewhere; `None` if that is no less than it asks for, or nobody can tell.
     fn fits(&self, claim: &Claim<'_>, state: &Checkpoint) -> Result<Option<usize>, EngineError> {
-        let Claim { inputs, task, mixed, members, .. } = claim;
+        let Claim { inputs, task, mixed, rows, .. } = claim;
         if !task.soup.method.learns() || mixed.names.is_empty() {
             return Ok(None);
         }
         let needs = Needs::of_task(inputs, &task.soup, mixed, state.dtype, &self.spec.compute, &self.probed)?;
         let ceiling = budget::budget(&self.spec.compute, inputs.device).ceiling;
-        if needs.peak(state.model_batch.min(members.len())) <= ceiling {
+        if needs.peak(state.model_batch.min(rows.len())) <= ceiling {
             return Ok(None);
         }
-        Ok(Some(needs.largest(ceiling, members.len()).unwrap_or(1)))
+        Ok(Some(needs.largest(ceiling, rows.len()).unwrap_or(1)))
     }
 
     /// The state that an attempt begins from: a checkpoint's, or a new one.
@@ -132,7 +132,7 @@ impl LocalEngine {
         resume: Option<Checkpoint>,
         note: &mut dyn FnMut(&str),
     ) -> Result<Checkpoint, EngineError> {
-        let Claim { inputs, task, mixed, members, .. } = claim;
+        let Claim { inputs, task, mixed, members, rows, .. } = claim;
         let identity = identity(task, claim.manifest, self.settings.kind);
         let build = build(self.settings.device, self.settings.threads);
         if let Some(mut state) = resume {
@@ -142,10 +142,10 @@ impl LocalEngine {
                 ));
             }
             let shape = (state.coefficients.ingredients(), state.coefficients.groups());
-            if shape != (inputs.zoo.len(), mixed.group_count) {
+            if shape != (inputs.zoo.rows(), mixed.group_count) {
                 return Err(EngineError::ForeignCheckpoint(format!(
                     "expected coefficients of shape {:?}, found {shape:?}",
-                    (inputs.zoo.len(), mixed.group_count)
+                    (inputs.zoo.rows(), mixed.group_count)
                 )));
             }
             if state.build != build || build.device != "cpu" {
@@ -171,14 +171,14 @@ impl LocalEngine {
         let model_batch = if task.soup.method.learns() && !mixed.names.is_empty() {
             let needs = Needs::of_task(inputs, &task.soup, mixed, dtype, &self.spec.compute, &self.probed)?;
             let budget = budget::budget(&self.spec.compute, inputs.device);
-            budget::model_batch(task.soup.model_batch, task.soup.method, &needs, &budget, members.len())?
+            budget::model_batch(task.soup.model_batch, task.soup.method, &needs, &budget, rows.len())?
         } else {
             1
         };
         Ok(Checkpoint {
             identity,
             build,
-            coefficients: Coefficients::mean_of(inputs.zoo.len(), mixed.group_count, members),
+            coefficients: Coefficients::mean_of(inputs.zoo.rows(), mixed.group_count, members),
             finished: vec![],
             current: None,
             greedy: None,
@@ -264,12 +264,15 @@ impl SoupEngine for LocalEngine {
         let groups = LayerGroups::new(task.soup.layer_groups, &inputs.layout);
         let mixed = MixedTensors::new(&inputs.layout, &groups, inputs.model.as_ref());
         let members = self.members(task, manifest)?;
+        let base = inputs.zoo.base().filter(|_| task.soup.method.is_on_hyperplane()).map(|_| inputs.zoo.len());
+        let rows = members.iter().copied().chain(base).collect();
         let claim = Claim {
             inputs,
             task,
             manifest,
             mixed,
             members,
+            rows,
             metric: self.spec.data.metric,
             score_batch: self.spec.compute.score_batch,
             recompute: self.spec.compute.recompute,
@@ -287,7 +290,7 @@ impl SoupEngine for LocalEngine {
         run.save()?;
         let found = if run.mixed.names.is_empty() {
             run.host.note(&format!("task {}: all ingredients are equal, there is nothing to mix", task.id));
-            Ok(Coefficients::mean_of(inputs.zoo.len(), groups.len(), &run.members))
+            Ok(Coefficients::mean_of(inputs.zoo.rows(), groups.len(), &run.members))
         } else {
             methods::by_name(task.soup.method).run(&mut run)
         };
@@ -344,8 +347,10 @@ fn about(
         ingredients: manifest
             .ingredients
             .iter()
+            .chain(&manifest.base)
             .map(|entry| IngredientRef { name: entry.name.clone(), path: entry.path.clone(), hash: entry.hash.clone() })
             .collect(),
+        has_base: manifest.base.is_some(),
         groups: groups.names.clone(),
         tensors: groups.tensors().clone(),
         scores: Some(scores.clone()),

@@ -262,7 +262,8 @@ impl Planner<'_> {
             plan.host_peak_bytes = host::memory().anonymous + longest as u64;
         }
         let learned = matches!(soup.method, MethodName::Learned | MethodName::LearnedPlus);
-        let everyone: Vec<usize> = (0..members).collect();
+        let base = inputs.zoo.base().filter(|_| soup.method.is_on_hyperplane());
+        let everyone: Vec<usize> = (0..members + base.iter().len()).collect();
         let outer_epochs = if learned { 1 } else { soup.outer_epochs };
         let blocks = Blocks { seed: soup.seed, members: &everyone, outer_epochs, b: plan.model_batch, cuts: &[] }.all();
         let next = (mixed.elements() * plan.model_batch * inputs.kind.elt_size_in_bytes()) as u64;

@@ -62,7 +62,7 @@ impl ReadAhead {
             return learn(run);
         };
         let (inputs, mixed) = (run.inputs, run.mixed.clone());
-        next.iter().for_each(|&k| inputs.zoo.ingredients()[k].read_ahead());
+        next.iter().for_each(|&k| inputs.zoo.row(k).read_ahead());
         let values = next.len() * mixed.elements();
         let have = self.ahead.take().filter(|ahead| ahead.room() >= values);
         let bytes = (values * self.kind.elt_size_in_bytes()) as u64;

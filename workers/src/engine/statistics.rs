@@ -24,7 +24,7 @@ const BATCH: usize = 128;
 
 /// Writes tensors of ingredient `k` as they are.
 pub fn write_tensors(zoo: &Zoo, k: usize, tensors: &BTreeMap<String, Tensor>) -> Result<(), EngineError> {
-    let mut one_hot = vec![0.0; zoo.len()];
+    let mut one_hot = vec![0.0; zoo.rows()];
     one_hot[k] = 1.0;
     tensors.iter().try_for_each(|(name, tensor)| write_soup(zoo, name, &one_hot, tensor)).map_err(span_error)
 }

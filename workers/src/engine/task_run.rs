@@ -34,6 +34,8 @@ pub struct TaskRun<'a> {
     pub mixed: MixedTensors,
     /// Ingredients of this task, ascending: all, or the best `zoo.top`.
     pub members: Vec<usize>,
+    /// Rows that model batches are cut from: `members`, and the base where there is one and the method is on the hyperplane.
+    pub rows: Vec<usize>,
     /// What "better" means.
     pub metric: Metric,
     /// Samples a batch when scoring.
@@ -71,6 +73,8 @@ pub struct Claim<'a> {
     pub mixed: MixedTensors,
     /// Ingredients of this task, ascending.
     pub members: Vec<usize>,
+    /// See [`TaskRun::rows`].
+    pub rows: Vec<usize>,
     /// What "better" means.
     pub metric: Metric,
     /// Samples a batch when scoring.
@@ -87,13 +91,15 @@ impl<'a> TaskRun<'a> {
         host::reset_peak();
         allocations::reset_peak(claim.inputs.device);
         let Effort { seconds: seconds_before, samples: samples_before, .. } = state.totals.effort;
-        let Claim { inputs, task, manifest, mixed, members, metric, score_batch, recompute, ahead_on_cpu } = claim;
+        let Claim { inputs, task, manifest, mixed, members, rows, metric, score_batch, recompute, ahead_on_cpu } =
+            claim;
         Self {
             inputs,
             task,
             manifest,
             mixed,
             members,
+            rows,
             metric,
             score_batch,
             recompute,
@@ -269,8 +275,8 @@ impl<'a> TaskRun<'a> {
 
     fn own_statistics(&self, coefficients: &Coefficients) -> Result<(), EngineError> {
         match coefficients.single_ingredient() {
-            Some(k) => self.inputs.restore_statistics(k),
-            None => self.inputs.collect_statistics(Precision::Full),
+            Some(k) if k < self.inputs.zoo.len() => self.inputs.restore_statistics(k),
+            _ => self.inputs.collect_statistics(Precision::Full),
         }
     }
 

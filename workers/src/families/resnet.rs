@@ -48,7 +48,7 @@ impl Resnet {
         let parameters = expected::leaves(&config.parameters(), layout, device, kind).map_err(torch)?;
         let expected = config.statistics();
         let fixed = expected.iter().all(|(name, _)| layout.get(name).is_some_and(|t| t.class == TensorClass::Frozen));
-        let mut one_hot = vec![0.0; zoo.len()];
+        let mut one_hot = vec![0.0; zoo.rows()];
         one_hot[0] = 1.0;
         let mut statistics = BTreeMap::new();
         for (name, shape) in expected {

@@ -172,7 +172,7 @@ pub enum SpanError {
 
 /// After reading: a file that changed meanwhile would give directions that belong to no ingredient.
 pub(super) fn check_members(zoo: &Zoo, members: &[usize]) -> Result<(), ZooError> {
-    members.iter().try_for_each(|&k| zoo.ingredients()[k].check_unchanged())
+    members.iter().try_for_each(|&k| zoo.row(k).check_unchanged())
 }
 
 pub(super) fn load_rows<T: Float + Element>(
@@ -196,7 +196,7 @@ pub(super) fn load_into<T: Float + Element>(
 ) -> Result<(), SpanError> {
     let n = rows.size()[1].max(1) as usize;
     for (row, &k) in slice_mut::<T>(rows).chunks_mut(n).zip(members) {
-        zoo.ingredients()[k].read(name, row)?;
+        zoo.read_row(k, name, row)?;
     }
     Ok(())
 }

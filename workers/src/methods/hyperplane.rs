@@ -50,7 +50,7 @@ impl Hyperplane {
         let soup = &run.task.soup;
         Blocks {
             seed: soup.seed,
-            members: &run.members,
+            members: &run.rows,
             outer_epochs: soup.outer_epochs,
             b: run.state.model_batch,
             cuts: &run.state.cuts,
@@ -146,7 +146,7 @@ impl Hyperplane {
 
     /// Ingredients at once in the model batch in progress or, between two, in the next, at most.
     fn size(&self, run: &TaskRun<'_>) -> usize {
-        self.blocks(run).size(run.state.finished.len()).min(run.members.len())
+        self.blocks(run).size(run.state.finished.len()).min(run.rows.len())
     }
 
     /// Goes on with at most `b` ingredients at once, and says why.

@@ -33,7 +33,7 @@ impl Method for Learned {
             Softmax { members: k, groups: l, masked: run.mixed.masked.clone(), learning_rate: soup.learning_rate };
         let position = Position { outer: 0, batch: 0, epochs_before: Some(0) };
         let coefficients = |run: &TaskRun<'_>, parameters: &[f64]| {
-            softmax.coefficients(parameters, &run.members, run.inputs.zoo.len())
+            softmax.coefficients(parameters, &run.members, run.inputs.zoo.rows())
         };
         match train::learn(run, &span, &softmax, position)? {
             Reached::Ended(parameters) => Ok(coefficients(run, &parameters)),

@@ -36,6 +36,7 @@ pub fn by_name(name: MethodName) -> Box<dyn Method> {
         MethodName::Best => Box::new(baselines::Best),
         MethodName::Uniform => Box::new(baselines::Uniform),
         MethodName::Greedy => Box::new(greedy::Greedy),
+        MethodName::ModelStock => Box::new(baselines::ModelStock),
         MethodName::Learned | MethodName::LearnedPlus => Box::new(learned::Learned),
         MethodName::Hl | MethodName::HlPlus => Box::new(hyperplane::Hyperplane { all_in_one: true }),
         MethodName::Mehl | MethodName::MehlPlus | MethodName::Steady => {
@@ -46,5 +47,5 @@ pub fn by_name(name: MethodName) -> Box<dyn Method> {
 
 /// The mean of some ingredients, over all of the zoo.
 fn mean_of(run: &TaskRun<'_>, members: &[usize]) -> Coefficients {
-    Coefficients::mean_of(run.inputs.zoo.len(), run.mixed.group_count, members)
+    Coefficients::mean_of(run.inputs.zoo.rows(), run.mixed.group_count, members)
 }

@@ -10,8 +10,10 @@ use crate::families::Precision;
 
 /// The start that `soup.init` names, where `first` is the first model batch. The same in each attempt.
 pub fn coefficients(run: &mut TaskRun<'_>, first: &[usize]) -> Result<Coefficients, EngineError> {
+    // A base is no start: it lacks what fine-tuning has taught.
+    let batch: Vec<usize> = first.iter().copied().filter(|k| run.members.contains(k)).collect();
     // The mean of a batch of one would make its own direction vanish.
-    let batch = if first.len() > 1 { first.to_vec() } else { run.members.clone() };
+    let batch = if batch.len() > 1 { batch } else { run.members.clone() };
     let members = match run.task.soup.init {
         Init::Auto => {
             if is_left(run, &batch)? {

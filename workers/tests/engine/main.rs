@@ -6,6 +6,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod base;
 mod batch_norm;
 mod exact_resume;
 mod golden_images;
