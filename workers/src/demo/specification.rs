@@ -60,7 +60,7 @@ strategy = "grid"
 greedy_baseline = true
 
 [search.space]
-method = {{ choice = ["best", "uniform", "greedy", "learned", "learned+", "hl", "hl+", "mehl", "mehl+"] }}
+method = {{ choice = ["best", "uniform", "greedy", "learned", "learned+", "hl", "hl+", "mehl", "mehl+", "steady"] }}
 "#
     )
 }
