@@ -80,7 +80,7 @@ bench-pool: setup-servers ## speed of a pool with tasks that compute nothing, be
 	CELERY_PYTHON="$$(scripts/setup-celery.sh)" \
 		cargo test --release -p mehl-soup --test bench_pool -- --ignored --exact bench --nocapture
 
-experiments: build ## six experiments over zoos of five seeds; writes docs/experiments.md; takes long. QUICK=1: one seed of small parts, a check only
+experiments: build ## seven experiments over zoos of five seeds, or ten; writes docs/experiments.md; takes long. QUICK=1: one seed of small parts, a check only
 	python="$$(scripts/setup-experiments.sh)"; \
 	"$$python" experiments/run.py --program $(RELEASE)/mehl-soup $(if $(QUICK),--quick,--torch-python "$$(scripts/setup-python-check.sh)"); \
 	$(if $(QUICK),,"$$python" experiments/report.py)

@@ -10,8 +10,8 @@ import matplotlib.pyplot as plt  # noqa: E402
 
 COLOURS = {
     "best": "black", "uniform": "tab:gray", "greedy": "tab:green", "learned": "tab:pink", "learned+": "tab:orange",
-    "hl": "tab:olive", "hl+": "tab:purple", "mehl": "tab:cyan", "mehl+": "tab:blue",
-    "mehl+, init = best": "tab:red", "mehl+, init = greedy": "tab:brown",
+    "hl": "tab:olive", "hl+": "tab:purple", "mehl": "tab:cyan", "mehl+": "tab:blue", "steady": "tab:red",
+    "mehl+, init = best": "darkred", "mehl+, init = greedy": "tab:brown",
 }  # fmt: skip
 NAMES = {"best": "best ingredient"}
 
@@ -136,4 +136,27 @@ def other_architectures(by, over):
         axes.set(title=zoo)
         axes.tick_params(axis="x", rotation=60)
     panels[0][0].set_ylabel("test loss above best ingredient's")
+    return figure
+
+
+def default(by, over):
+    """One row of points a kind: test loss above the best ingredient's, as a part of it, with bars of two standard errors."""
+    kinds = list(dict.fromkeys(kind for kind, _ in by))
+    methods = ["uniform", "greedy", "learned+", "mehl", "mehl+", "steady"]
+    figure, axes = plt.subplots(figsize=(9, 0.6 * len(kinds) + 1))
+    for i, method in enumerate(methods):
+        x, errors, y = [], [], []
+        for place, kind in enumerate(kinds):
+            best = by[kind, "best"]
+            scale = numpy.mean([row["test"]["loss"] for row in best])
+            differences = over(by[kind, method], best, "test", "loss")
+            x.append(100 * differences.mean / scale)
+            errors.append(200 * (differences.error or 0) / scale)
+            y.append(place + (i - 2.5) * 0.12)
+        axes.errorbar(x, y, xerr=errors, fmt="o", markersize=5 if method == "steady" else 3, capsize=2, label=method, color=COLOURS[method])
+    axes.axvline(0, color="black", linewidth=1)
+    axes.axvline(5, color="black", linewidth=0.7, linestyle=":")
+    axes.set(yticks=range(len(kinds)), yticklabels=kinds, xlabel="test loss above the best ingredient's, % of it; bars: two standard errors")
+    axes.invert_yaxis()
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
