@@ -178,7 +178,9 @@ async fn the_same_key_makes_one_sweep() {
     let first = place.run(&["submit", "sweep.toml", "--key", "mine"]).await.expect(0);
     let again = place.run(&["submit", "sweep.toml", "--key", "mine"]).await.expect(0);
     assert_eq!(first.stdout, again.stdout);
-    std::fs::write(place.folder.path().join("other.toml"), format!("{SPEC}[soup]\npatience = 9\n")).unwrap();
+    let other = SPEC.replace("soup.method", "soup.patience = 9\nsoup.method");
+    assert_ne!(other, SPEC);
+    std::fs::write(place.folder.path().join("other.toml"), other).unwrap();
     place.run(&["submit", "other.toml", "--key", "mine"]).await.expect(2).says(&["409"]);
 }
 

@@ -87,7 +87,7 @@ fn a_zoo_of(family: &str) {
     let ran = place.run("zoo/sweep.toml", "zoo/run").expect(0);
     assert!(!ran.stderr.contains("assumed: images are prepared"), "{}", ran.stderr);
     let results = place.results("zoo/run");
-    assert_eq!(results.tasks.len(), 9);
+    assert_eq!(results.tasks.len(), 10);
     assert!(results.tasks.iter().all(|row| row.select.is_some()), "{:?}", results.tasks);
     let alone = fs::read_to_string(place.path("zoo/sweep.toml")).unwrap().replace("zoo/*", "run/best");
     fs::write(place.path("zoo/alone.toml"), alone).unwrap();
