@@ -214,7 +214,8 @@ fn mix(run: &mut TaskRun<'_>, span: &Span, x: &[f64], leaves: &[Tensor]) -> Resu
     run.clock.timed(Phase::Mix, || span.mix_into(x, leaves)).map_err(torch_error)
 }
 
-/// What a model batch that ended now would end with: the best parameters by select, or [`averaged`] ones.
+/// What a model batch that ended now would end with: the best parameters by select, or their mean
+/// over the steps so far where that is the result, or the last ones.
 pub fn so_far(current: &Current, decay: f64) -> Vec<f64> {
     current.best.as_ref().map_or_else(|| averaged(current, decay), |best| best.parameters.clone())
 }
