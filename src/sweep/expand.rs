@@ -37,9 +37,13 @@ impl Expansion {
     pub fn new(spec: Spec) -> Self {
         let points = (0..spec.search.points.len()).map(Source::Point);
         let searched = (0..searched(&spec)).map(Source::Search);
-        let drawn: Vec<(Draft, Key)> = points.chain(searched).map(|source| Draft::new(&spec, source)).collect();
+        // What was stored keeps its method, whatever the default is now.
+        let mut given = spec.soup_given.clone();
+        given.entry("method".to_string()).or_insert_with(|| spec.soup.method.as_str().into());
+        let draft = |source| Draft::new(&spec, &given, source);
+        let drawn: Vec<(Draft, Key)> = points.chain(searched).map(draft).collect();
 
-        let baseline = |method| Draft::new(&spec, Source::Baseline(method));
+        let baseline = |method| draft(Source::Baseline(method));
         let mut baselines = vec![baseline(MethodName::Best), baseline(MethodName::Uniform)];
         let greedy = baseline(MethodName::Greedy);
         if spec.search.greedy_baseline || drawn.iter().any(|(_, key)| *key == greedy.1) {
@@ -150,9 +154,10 @@ struct Draft {
 }
 
 impl Draft {
-    fn new(spec: &Spec, source: Source) -> (Self, Key) {
+    /// `given` are the fields of `[soup]`, the method among them.
+    fn new(spec: &Spec, given: &Overrides, source: Source) -> (Self, Key) {
         let overrides = source.overrides(spec);
-        let soup = resolve_soup(&spec.soup_given, &overrides, spec.seed)
+        let soup = resolve_soup(given, &overrides, spec.seed)
             .expect("overrides of a specification were validated when it was read");
         let top = top(spec, &overrides);
         let computes = if soup.method.learns() {
@@ -306,6 +311,15 @@ mod tests {
         let expansion = Expansion::new(spec("[search.space]\nseed = { int = [1, 1000] }"));
         assert_eq!(expansion.len(), 1002);
         assert!(expansion.bytes() <= 1002 * 144, "{} bytes", expansion.bytes());
+    }
+
+    /// A sweep of a pool may have begun when another method was the default.
+    #[test]
+    fn a_stored_spec_keeps_the_method_that_was_the_default() {
+        let mut stored = spec("search.space.batch = [1, 2]");
+        stored.soup = spec("soup.method = 'mehl+'").soup;
+        assert_eq!(ids(&stored), ["best", "uniform", "0001-mehl+", "0002-mehl+"]);
+        assert_eq!(expand(&stored)[2].soup.learning_rate, 0.01);
     }
 
     #[test]
