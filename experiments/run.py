@@ -154,14 +154,14 @@ class Experiments:
         kinds = {
             "vit-28": (vit, {}),
             "vit-28, 100 samples": (vit, {"data.learn": few}),
-            "vit-8": (make("vit-8", ingredients=8), {}),
-            "vit-16, half bad": (make("vit-bad", ingredients=16, bad=0.5), {}),
-            "timm-vit-16": (make("timm-vit", ingredients=16, family="timm-vit"), {}),
+            "vit-8": (vit, {"zoo.ingredients": [f"zoo/run-{i:02}" for i in range(8)]}),
+            "vit-12, half bad": (make("vit-bad", ingredients=12, bad=0.5), {}),
+            "timm-vit-12": (make("timm-vit", ingredients=12, family="timm-vit"), {}),
             "resnet-8": (make("resnet", ingredients=8, family="resnet"), {}),
         }
         if self.torch_python:
             module = {"zoo.ingredients": ["zoo/*.safetensors"], "zoo.family": "torchscript", "zoo.architecture": "model.pt"}
-            kinds["text-16"] = (self.scripted("text_zoo.py", seed, 16), module | {"data.inputs": ["input_ids", "attention_mask"]})
+            kinds["text-8"] = (self.scripted("text_zoo.py", seed, 8), module | {"data.inputs": ["input_ids", "attention_mask"]})
             kinds["mlp-64"] = (self.scripted("mlp_zoo.py", seed, 64), module)
         return kinds
 

@@ -1,5 +1,6 @@
 //! The model that ingredients were fine-tuned from, as one more row of soups.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::support::{Recorder, coefficients, engine, fixture, run};
@@ -44,6 +45,27 @@ impl Zoo {
             self.path(base).display(),
             learn = learn.display()
         )
+    }
+}
+
+#[test]
+fn model_stock_is_that_of_an_independent_script() {
+    // `fixtures/make_trajectories.py`: pair by pair, by torch.cosine_similarity, in f64.
+    let text = std::fs::read_to_string(fixture("trajectories/model-stock.json")).unwrap();
+    let golden: BTreeMap<String, Vec<Vec<f64>>> = serde_json::from_str(&text).unwrap();
+    let zoo = Zoo::new();
+    // The base with the head that it was trained with.
+    copy("k3", &zoo.path("base"));
+    for (groups, expected) in golden {
+        let spec = zoo.spec("base", &format!("method = 'model-stock'\nlayer_groups = '{groups}'"));
+        let a = coefficients(&run(&zoo.path(""), &spec, Kind::Float).unwrap().0);
+        assert_eq!((a.ingredients(), a.groups()), (4, expected[0].len()), "{groups}");
+        for (k, row) in expected.iter().enumerate() {
+            for (l, expected) in row.iter().enumerate() {
+                let found = a.get(k, l);
+                assert!((found - expected).abs() < 1e-9, "{groups}: [{k}, {l}] is {found}, expected {expected}");
+            }
+        }
     }
 }
 

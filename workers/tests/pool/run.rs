@@ -111,6 +111,39 @@ fn a_worker_for_one_task_and_sweeps_that_it_must_not_or_cannot_read() {
 }
 
 #[test]
+fn a_sweep_with_a_base_ends_with_the_bits_of_one_machine() {
+    let mut pool = Pool::start();
+    pool.place.copy_zoo();
+    // A fourth fine-tune stands for the model that the others come from.
+    std::fs::rename(pool.place.path("zoo/k3"), pool.place.path("base")).unwrap();
+    let zoo = format!("{}'] \nbase = '{}", pool.place.path("zoo/*").display(), pool.place.path("base").display());
+    let spec = vit_spec(
+        &zoo.replace("'] ", "']"),
+        &fixture("trajectories/learn.safetensors"),
+        "batch = 8\ninner_epochs = 40\npatience = 40\nmodel_batch = 2",
+        "[search.space]\nmethod = ['steady', 'mehl+']",
+    );
+    pool.place.spec("sweep.toml", &spec);
+    pool.place.run("sweep.toml", "whole").expect(0);
+    let found: BTreeSet<_> = pool.place.results("whole").tasks.iter().map(|row| row.method.to_string()).collect();
+    assert_eq!(found, ["best", "mehl+", "model-stock", "steady", "uniform"].map(String::from).into());
+
+    let id = pool.submit(&spec);
+    let killed = pool.worker("killed", &[]);
+    pool.until_computing(&id, "killed");
+    assert_eq!(killed.kill().code, None);
+    let worker = pool.worker("other", &[]);
+    let sweep = pool.until("all tasks are done", &id, |sweep| sweep["outcome"] != Value::Null);
+    assert_eq!((&sweep["outcome"], &sweep["counts"]["failed"]), (&json!("done"), &Value::Null), "{sweep}");
+    pool.assert_same(&id, "whole");
+    worker.signal(libc::SIGTERM);
+    worker.wait().expect(0);
+    let scheduler = pool.scheduler.take().unwrap();
+    scheduler.signal(libc::SIGTERM);
+    scheduler.wait().expect(0);
+}
+
+#[test]
 fn a_module_runs_where_it_is_listed_only() {
     let pool = Pool::start();
     let text = |file: &str| fixture("text").join(file).display().to_string();
