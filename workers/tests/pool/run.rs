@@ -1,13 +1,14 @@
 //! The programs of a pool, as they are deployed: scheduler and workers as processes, a real Redis and RabbitMQ between them. Whatever happens to them, the
 //! coefficients are those of a run on one machine that nothing happened to.
 
+use std::collections::BTreeSet;
 use std::process::Command;
 
 use crate::pool_support::Pool;
 use crate::servers_support::servers::free_port;
 use crate::servers_support::service::request;
 use crate::support::fixture;
-use crate::support::programs::{Place, Running, sound_spec};
+use crate::support::programs::{Place, Running, sound_spec, vit_spec};
 use serde_json::{Value, json};
 
 /// Tasks of some seconds: long enough that a worker tells of its progress several times in each.
@@ -116,13 +117,13 @@ fn a_sweep_with_a_base_ends_with_the_bits_of_one_machine() {
     pool.place.copy_zoo();
     // A fourth fine-tune stands for the model that the others come from.
     std::fs::rename(pool.place.path("zoo/k3"), pool.place.path("base")).unwrap();
-    let zoo = format!("{}'] \nbase = '{}", pool.place.path("zoo/*").display(), pool.place.path("base").display());
     let spec = vit_spec(
-        &zoo.replace("'] ", "']"),
+        pool.place.path("zoo/*").to_str().unwrap(),
         &fixture("trajectories/learn.safetensors"),
         "batch = 8\ninner_epochs = 40\npatience = 40\nmodel_batch = 2",
         "[search.space]\nmethod = ['steady', 'mehl+']",
     );
+    let spec = spec.replace("[data]", &format!("base = '{}'\n[data]", pool.place.path("base").display()));
     pool.place.spec("sweep.toml", &spec);
     pool.place.run("sweep.toml", "whole").expect(0);
     let found: BTreeSet<_> = pool.place.results("whole").tasks.iter().map(|row| row.method.to_string()).collect();
