@@ -8,6 +8,7 @@
 //! | [`coefficients`] | the table `A`, its file, the exact mix, the written model |
 //! | [`checkpoint`] | a task's saved state |
 //! | [`host`] | memory of this process, and how much it may have |
+//! | [`canonical`] | identities: hashes of canonical JSON |
 //! | [`files`] | writing files and folders so that no reader sees half of one |
 //! | [`operator_file`] | files that the operator names: secrets and authorities |
 //! | [`server_address`] | addresses of servers, with their passwords, read again when a password changes |
@@ -29,6 +30,7 @@
 //! The crate links no libtorch; `mehl-soup-worker` depends on it, never the reverse.
 
 pub mod api;
+pub mod canonical;
 pub mod checkpoint;
 pub mod cli;
 pub mod client;

@@ -100,6 +100,7 @@ HEAVY = (
             "fuzz/",
             # The readers and the modules that they use; tests/ci checks that none is missing.
             "src/fuzzing.rs",
+            "src/canonical.rs",
             "src/checkpoint/",
             "src/coefficients/",
             "src/files.rs",

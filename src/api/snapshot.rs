@@ -259,7 +259,7 @@ fn nothing_known(spec: &Spec) -> Manifest {
     Manifest {
         version: Manifest::VERSION,
         family: spec.zoo.family.unwrap_or(Family::Vit),
-        architecture: String::new(),
+        architecture: serde_json::Value::Null,
         ingredients: vec![],
         base: None,
         data: vec![],

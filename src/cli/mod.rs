@@ -15,6 +15,7 @@ mod pool;
 pub mod pool_worker;
 mod report;
 pub mod run;
+mod schema;
 mod serve;
 mod service;
 mod worker;
@@ -30,8 +31,8 @@ use pool::{actions, results, status, submit};
 /// Learn the mixing coefficients of a model soup.
 #[derive(Debug, Parser)]
 #[command(name = "mehl-soup", version, about, long_about = None, after_help = "\
-Exit codes: 0 done, 1 failed, 2 bad usage or input, 130 stopped by Ctrl-C.
-stdout holds data (tables, JSON), stderr everything else.")]
+Exit codes: 0 done, 1 failed, 2 wrong usage or input, 130 stopped by Ctrl-C.
+stdout has data (tables, JSON); stderr has everything else.")]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -39,46 +40,47 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Learn all soups of a specification here, without servers; run again to go on where it stopped
+    /// Run a sweep on this machine, without servers. Run the same command again to continue it
     Run(RunArgs),
-    /// Say what a specification will take here: memory, bytes read, iterations, time; does some passes, loads no model batch
+    /// Print what a sweep will need: memory, bytes read, iterations, time. Runs a few passes, learns nothing
     Plan(PlanArgs),
-    /// Train a small zoo on UCI digits, learn soups of it with every method, print the table; or make a zoo on images of your own (--make-zoo)
+    /// Fine-tune a small zoo on UCI digits and run every method on it; or make a zoo from your own images (--make-zoo)
     Demo(DemoArgs),
-    /// Show what a zoo holds, what is assumed of it, and what a run would refuse: tensors, dtypes, differences, who stands out
+    /// Show what a zoo contains, what is assumed about it, and what a run would refuse
     Inspect(inspect::InspectArgs),
-    /// Write the model that a coefficients file, or a sweep's winner, stands for
+    /// Write the model of a coefficients file, or of a sweep's winner
     Materialize(materialize::MaterializeArgs),
-    /// Write the mean of models, or a fixed mix, from files alone: nothing is learned or scored, no data are needed
+    /// Write the mean of models, or a fixed mix. Needs no data; nothing is learned or scored
     Merge(merge::MergeArgs),
-    /// Write what came of a sweep as one HTML page, with plots
+    /// Write the results of a sweep as one HTML page with plots
     Report(report::ReportArgs),
-    /// Serve a pool of workers: take sweeps over HTTP, hand out their tasks, look after tasks whose workers were lost. All state is in Redis: end it
-    /// and start it again at any time, or run two
+    /// Print the JSON Schema of a specification, or a table of its keys
+    Schema(schema::SchemaArgs),
+    /// Run the scheduler of a pool: HTTP API, task tickets, recovery of lost tasks. Its state is in Redis: stop and restart it at any time, or run two
     Serve(serve::ServeArgs),
-    /// Give a sweep to a scheduler, for its pool of workers; prints its id
+    /// Submit a sweep to a scheduler. Prints its id
     Submit(submit::SubmitArgs),
-    /// Show where the sweeps of a scheduler stand, or the tasks of one
+    /// Show the progress of a scheduler's sweeps, or of one sweep's tasks
     Status(status::StatusArgs),
-    /// Show what came of a sweep, best first by select
+    /// Show the results of a sweep, best first by select
     Results(results::ResultsArgs),
-    /// Show what happened to a sweep's tasks: claims, releases, failures with their causes
+    /// Show the events of a sweep's tasks: claims, releases, failures with their causes
     Logs(status::LogsArgs),
-    /// Compute nothing more for these sweeps. Running tasks end within an iteration; results that are there stay
+    /// Cancel sweeps. Running tasks stop within an iteration; results are kept
     Cancel(actions::ActionArgs),
-    /// Compute nothing for these sweeps until `resume`. Running tasks keep a checkpoint
+    /// Pause sweeps until `resume`. Running tasks stop with a checkpoint
     Pause(actions::ActionArgs),
-    /// Go on with paused sweeps
+    /// Continue paused sweeps
     Resume(actions::ActionArgs),
-    /// Begin the failed tasks of these sweeps anew
+    /// Start the failed tasks of sweeps again
     Retry(actions::ActionArgs),
-    /// Remove sweeps that have ended, with their results, for good
+    /// Delete sweeps that have ended, with their results. This cannot be undone
     Delete(actions::ActionArgs),
-    /// Show the configuration of the pool's programs, with where each value came from; secrets are hidden
+    /// Show the settings of the pool's programs, and where each value comes from. Secrets are hidden
     Config(config::ShowArgs),
-    /// Compare what Redis keeps about sweeps with their tasks' own states; `--repair` mends what differs. Ends with 1 if something is left
+    /// Check Redis for records that contradict each other; `--repair` corrects them. Exits with 1 if a problem remains
     Doctor(doctor::DoctorArgs),
-    /// Ask the scheduler on this machine whether it lives; ends with 0 if it does. For the health check of a container
+    /// Check that the scheduler on this machine answers; exits with 0 if it does. For a container's health check
     Healthcheck(healthcheck::HealthcheckArgs),
 }
 
@@ -87,13 +89,13 @@ enum Command {
 pub struct RunArgs {
     /// Specification: TOML, YAML or JSON
     pub spec: PathBuf,
-    /// Folder for checkpoints, coefficients, results.json and best/. Made if missing; one folder belongs to one specification
+    /// Output folder: checkpoints, coefficients, results.json, best/. Created if missing. A folder belongs to one specification
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
-    /// How results are printed to stdout when all is done
+    /// Format of the results on stdout
     #[arg(long, value_enum, default_value_t = Format::Table)]
     pub format: Format,
-    /// Begin tasks that failed in an earlier run anew, instead of leaving them failed
+    /// Start tasks again that failed in an earlier run
     #[arg(long)]
     pub retry_failed: bool,
 }
@@ -103,10 +105,10 @@ pub struct RunArgs {
 pub struct PlanArgs {
     /// Specification: TOML, YAML or JSON
     pub spec: PathBuf,
-    /// Budget instead of the specification's `compute.memory`, such as 24GiB: what does not fit is shown as refused
+    /// Memory budget, for example 24GiB; overrides `compute.memory`. Tasks that need more are shown as refused
     #[arg(long, value_name = "SIZE")]
     pub memory: Option<bytesize::ByteSize>,
-    /// How the plan is printed
+    /// Output format
     #[arg(long, value_enum, default_value_t = Format::Table)]
     pub format: Format,
 }
@@ -160,6 +162,7 @@ pub fn main() -> Exit {
         Command::Materialize(args) => materialize::materialize(&args),
         Command::Merge(args) => merge::merge(&args),
         Command::Report(args) => report::report(&args),
+        Command::Schema(args) => schema::show(&args),
         Command::Config(args) => config::show(&args),
         Command::Doctor(args) => doctor::doctor(&args),
         Command::Healthcheck(args) => healthcheck::scheduler(&args),

@@ -57,7 +57,7 @@ pub fn run_to_the_end<E: SoupEngine + 'static>(args: &RunArgs, engine: EngineFac
         Ok(spec) => spec,
         Err(error) => return Exit::Usage.say(error),
     };
-    let folder = match RunFolder::open(&args.out, &spec.identity(), &spec.name) {
+    let folder = match RunFolder::open(&args.out, &spec) {
         Ok(folder) => Arc::new(folder),
         Err(error) => return Exit::Usage.say(error),
     };

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 
 use super::data::{Detail, Report, chosen};
 use crate::checkpoint::Checkpoint;
-use crate::runner::run_folder::{HistoryFile, SpecFile};
+use crate::runner::run_folder::{HistoryFile, SpecFile, SweepFile};
 use crate::store::KeptRungs;
 use crate::sweep::expand::expand;
 use crate::sweep::manifest::Manifest;
@@ -60,25 +60,18 @@ pub enum ReadError {
     },
 }
 
-/// `sweep.json`, as far as it matters here.
-#[derive(Deserialize)]
-struct SweepFile {
-    identity: String,
-    name: String,
-}
-
 /// What there is of the sweep in a folder, finished or not.
 ///
 /// # Errors
 /// If the folder holds no sweep, or what is needed of it is damaged or of another version. A task's own files that cannot be read are noted in the report instead.
 pub fn read_folder(root: &Path) -> Result<Report, ReadError> {
-    let results: Option<SweepResults> = versioned(&root.join("results.json"), SweepResults::VERSION)?;
-    let spec: Option<SpecFile> = versioned(&root.join("spec.json"), SpecFile::VERSION)?;
-    let manifest: Option<Manifest> = versioned(&root.join("manifest.json"), Manifest::VERSION)?;
+    let results: Option<SweepResults> = versioned(&root.join("results.json"), &[SweepResults::VERSION])?;
+    let spec: Option<SpecFile> = versioned(&root.join("spec.json"), &[SpecFile::VERSION])?;
+    let manifest: Option<Manifest> = versioned(&root.join("manifest.json"), &Manifest::VERSIONS)?;
     let sweep = json::<SweepFile>(&root.join("sweep.json"))?.or_else(|| unbound(root));
     // One that was changed by hand is not what this sweep computes.
     let spec = spec.map(|file| file.spec);
-    let spec = spec.filter(|spec| sweep.as_ref().is_none_or(|sweep| spec.identity() == sweep.identity));
+    let spec = spec.filter(|spec| sweep.as_ref().is_none_or(|sweep| sweep.is_of(spec)));
     let results = match (results, &spec, &manifest) {
         (Some(results), _, _) if results.tasks.iter().all(|row| row.state.is_final()) => results,
         (_, Some(spec), Some(manifest)) if spec.search.tasks <= MOST_TASKS => so_far(root, spec, manifest)?,
@@ -92,7 +85,11 @@ pub fn read_folder(root: &Path) -> Result<Report, ReadError> {
 /// A run that has only just begun has locked its folder, and nothing else.
 fn unbound(root: &Path) -> Option<SweepFile> {
     let name = root.file_name().map(|name| name.to_string_lossy().into_owned());
-    root.join(".lock").exists().then(|| SweepFile { identity: String::new(), name: name.unwrap_or_default() })
+    root.join(".lock").exists().then(|| SweepFile {
+        version: Spec::IDENTITY,
+        identity: String::new(),
+        name: name.unwrap_or_default(),
+    })
 }
 
 /// The results as they are now, as the run itself would write them.
@@ -152,7 +149,7 @@ fn detail(root: &Path, task: &str) -> Detail {
         return detail;
     }
     let folder = root.join("tasks").join(task);
-    match versioned::<HistoryFile>(&folder.join("history.json"), HistoryFile::VERSION) {
+    match versioned::<HistoryFile>(&folder.join("history.json"), &[HistoryFile::VERSION]) {
         Ok(file) => detail.history = file.map(|file| file.points).unwrap_or_default(),
         Err(error) => detail.faults.push(error.to_string()),
     }
@@ -190,14 +187,15 @@ fn json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, ReadError> {
 }
 
 /// A file of one version of its format. The version is read first: the rest of another version may not parse.
-fn versioned<T: DeserializeOwned>(path: &Path, expected: u32) -> Result<Option<T>, ReadError> {
+fn versioned<T: DeserializeOwned>(path: &Path, known: &[u32]) -> Result<Option<T>, ReadError> {
     #[derive(Deserialize)]
     struct OnlyVersion {
         version: u32,
     }
     let Some(bytes) = bytes(path, LARGEST_JSON)? else { return Ok(None) };
     let OnlyVersion { version: found } = parse(path, &bytes)?;
-    if found != expected {
+    if !known.contains(&found) {
+        let expected = known.last().copied().unwrap_or_default();
         return Err(ReadError::Version { path: path.display().to_string(), found, expected });
     }
     parse(path, &bytes).map(Some)

@@ -34,8 +34,8 @@ use crate::task::TaskState;
 #[derive(Debug)]
 pub struct RunFolder {
     root: PathBuf,
-    identity: String,
-    name: String,
+    /// What it says of the sweep it belongs to, once it does.
+    sweep: SweepFile,
     /// Held for as long as this lives; the system lets go of it when the process ends, however it ends.
     _lock: File,
 }
@@ -96,11 +96,27 @@ pub enum FolderError {
     },
 }
 
-#[derive(Serialize, Deserialize)]
-struct SweepFile {
-    version: u32,
-    identity: String,
-    name: String,
+/// `sweep.json`: which specification a folder belongs to.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SweepFile {
+    /// Version of the identity.
+    pub version: u32,
+    /// The specification's identity.
+    pub identity: String,
+    /// The sweep's name.
+    pub name: String,
+}
+
+impl SweepFile {
+    /// That of a specification.
+    pub fn of(spec: &Spec) -> Self {
+        Self { version: Spec::IDENTITY, identity: spec.identity(), name: spec.name.clone() }
+    }
+
+    /// Whether a specification is the one that the folder belongs to.
+    pub fn is_of(&self, spec: &Spec) -> bool {
+        spec.identity_of_version(self.version).is_some_and(|identity| identity == self.identity)
+    }
 }
 
 /// `spec.json`: what was asked for, for whoever reads the folder.
@@ -132,11 +148,11 @@ impl HistoryFile {
 }
 
 impl RunFolder {
-    /// Opens a folder for the sweep of `identity`, making it if it is not there, and locks it.
+    /// Opens a folder for the sweep of a specification, making it if it is not there, and locks it.
     ///
     /// # Errors
     /// If it cannot be written, belongs to another specification, holds something else, or is in use.
-    pub fn open(root: &Path, identity: &str, name: &str) -> Result<Self, FolderError> {
+    pub fn open(root: &Path, spec: &Spec) -> Result<Self, FolderError> {
         let path = root.display().to_string();
         let not_writable = |source| FolderError::NotWritable { path: path.clone(), source };
         fs::create_dir_all(root).map_err(not_writable)?;
@@ -154,14 +170,13 @@ impl RunFolder {
             Err(TryLockError::WouldBlock) => return Err(FolderError::InUse { path }),
             Err(TryLockError::Error(source)) => return Err(not_writable(source)),
         }
-        let folder =
-            Self { root: root.to_path_buf(), identity: identity.to_string(), name: name.to_string(), _lock: lock };
+        let folder = Self { root: root.to_path_buf(), sweep: SweepFile::of(spec), _lock: lock };
         match folder.read_json::<SweepFile>(&sweep_file)? {
-            Some(found) if found.identity == identity => {}
+            Some(found) if found.is_of(spec) => {}
             Some(found) => {
                 return Err(FolderError::OtherSpec {
                     path,
-                    expected: identity.to_string(),
+                    expected: folder.sweep.identity,
                     found: found.identity,
                     found_name: found.name,
                 });
@@ -216,8 +231,7 @@ impl RunFolder {
     pub fn write_manifest(&self, manifest: &Manifest) -> Result<(), FolderError> {
         let sweep_file = self.root.join("sweep.json");
         if !sweep_file.exists() {
-            let file = SweepFile { version: 1, identity: self.identity.clone(), name: self.name.clone() };
-            self.write_json(&sweep_file, &file)?;
+            self.write_json(&sweep_file, &self.sweep)?;
         }
         self.write_json(&self.root.join("manifest.json"), manifest)
     }
@@ -349,28 +363,34 @@ impl RunFolder {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sweep::parse::{Format, parse_spec_text};
 
     #[test]
     fn a_folder_is_locked_and_belongs_to_one_specification() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("run");
-        let first = RunFolder::open(&root, "a", "one").unwrap();
-        assert!(matches!(RunFolder::open(&root, "a", "one"), Err(FolderError::InUse { .. })));
+        let first = RunFolder::open(&root, &spec(1, "one")).unwrap();
+        assert!(matches!(RunFolder::open(&root, &spec(1, "one")), Err(FolderError::InUse { .. })));
         drop(first);
         // Nothing was found good yet: another specification may have the folder.
-        let second = RunFolder::open(&root, "b", "two").unwrap();
+        let second = RunFolder::open(&root, &spec(2, "two")).unwrap();
         second.write_manifest(&manifest()).unwrap();
         drop(second);
-        assert!(matches!(RunFolder::open(&root, "a", "one"), Err(FolderError::OtherSpec { .. })));
-        let again = RunFolder::open(&root, "b", "renamed").unwrap();
+        assert!(matches!(RunFolder::open(&root, &spec(1, "one")), Err(FolderError::OtherSpec { .. })));
+        let again = RunFolder::open(&root, &spec(2, "renamed")).unwrap();
         assert_eq!(again.manifest().unwrap(), Some(manifest()));
+    }
+
+    fn spec(seed: u64, name: &str) -> Spec {
+        let text = format!("seed = {seed}\nname = '{name}'\nzoo.ingredients = 'z'\ndata.learn = 'l'");
+        parse_spec_text(&text, Format::Toml, Path::new("/base")).unwrap()
     }
 
     fn manifest() -> Manifest {
         Manifest {
             version: Manifest::VERSION,
             family: crate::sweep::spec::Family::Vit,
-            architecture: String::new(),
+            architecture: serde_json::Value::Null,
             ingredients: vec![],
             base: None,
             data: vec![],
@@ -382,13 +402,13 @@ mod tests {
     fn what_killed_runs_left_is_removed() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("run");
-        let folder = RunFolder::open(&root, "a", "one").unwrap();
+        let folder = RunFolder::open(&root, &spec(1, "one")).unwrap();
         folder.write_checkpoint("task", b"kept").unwrap();
         drop(folder);
         fs::write(root.join(".tmp-1"), "half").unwrap();
         fs::write(root.join("tasks/task/.tmp-2"), "half").unwrap();
         fs::create_dir_all(root.join(".best.tmp-3/deep")).unwrap();
-        let folder = RunFolder::open(&root, "a", "one").unwrap();
+        let folder = RunFolder::open(&root, &spec(1, "one")).unwrap();
         let names = |path: &Path| fs::read_dir(path).unwrap().map(|e| e.unwrap().file_name()).collect::<Vec<_>>();
         assert_eq!(names(&root.join("tasks/task")), ["checkpoint.safetensors"]);
         assert_eq!(names(&root).len(), 2, "the lock and tasks: {:?}", names(&root));
@@ -399,7 +419,7 @@ mod tests {
     fn a_folder_with_other_things_is_refused_and_left_alone() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("thesis.tex"), "x").unwrap();
-        assert!(matches!(RunFolder::open(dir.path(), "a", "one"), Err(FolderError::NotASweep { .. })));
+        assert!(matches!(RunFolder::open(dir.path(), &spec(1, "one")), Err(FolderError::NotASweep { .. })));
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
@@ -408,7 +428,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
         fs::write(&path, "x").unwrap();
-        let error = RunFolder::open(&path.join("run"), "a", "one").unwrap_err();
+        let error = RunFolder::open(&path.join("run"), &spec(1, "one")).unwrap_err();
         assert!(matches!(error, FolderError::NotWritable { .. }) && error.to_string().contains("run"), "{error}");
     }
 }

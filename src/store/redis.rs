@@ -30,6 +30,9 @@ const MOST_TASKS: usize = 500;
 /// Most sweeps that one script looks at.
 const MOST_SWEEPS: usize = 500;
 
+/// Version of what this program writes: keys, records, and the JSON in them. A database without one has version 1.
+const FORMAT: u32 = 1;
+
 /// Sweeps and tasks in Redis. Clones share a connection, which is made anew whenever it breaks or falls silent.
 #[derive(Clone)]
 pub struct Redis {
@@ -48,6 +51,7 @@ impl Redis {
         let (connection, source, promise) = connect::connect(settings).await?;
         // The braces are a hash tag: all keys in one slot.
         let prefix = format!("{{{}}}:", settings.installation);
+        state_format(&mut connection.clone(), &prefix).await?;
         let confirming = Confirming::start(promise, source, prefix.clone(), settings.timeout);
         Ok(Self { connection, confirming, prefix, scripts: std::sync::Arc::new(Scripts::new()) })
     }
@@ -75,6 +79,23 @@ impl Redis {
         invocation.key(&self.prefix);
         fill(&mut invocation);
         invocation.invoke_async(&mut self.connection.clone()).await.map_err(answers::error)
+    }
+}
+
+/// Refuses what a newer program has written, and states the format where an older one has, or none.
+async fn state_format(connection: &mut Line, prefix: &str) -> Result<(), StoreError> {
+    let key = format!("{prefix}format");
+    let found: Option<u32> = connection.get(&key).await.map_err(answers::error)?;
+    match found {
+        Some(found) if found > FORMAT => Err(StoreError::Setup(format!(
+            "it holds sweeps of format {found}, this program reads up to {FORMAT}: upgrade it"
+        ))),
+        Some(FORMAT) => Ok(()),
+        _ => {
+            // A server that takes no writes now is found out by the probe for it; the next program states it then.
+            let _: redis::RedisResult<()> = connection.set(&key, FORMAT).await;
+            Ok(())
+        }
     }
 }
 

@@ -5,7 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::spec::{MethodName, SoupSpec};
+use super::method::{Holds, MethodName, Within};
+use super::spec::SoupSpec;
 
 /// `search.eta` and `search.grace`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,15 +31,17 @@ impl Asha {
     }
 }
 
-/// Whole epochs of a task, as rungs count them: outer epochs for `mehl`, `mehl+` and `steady`, inner epochs for methods that hold all ingredients at once. `None` for
+/// Whole epochs of a task, as rungs count them: outer epochs for methods with model batches, inner epochs for those that hold all ingredients at once. `None` for
 /// methods that do not learn.
 pub fn epochs(method: MethodName, inner_epochs: usize, outer_epochs: usize) -> Option<u64> {
-    match method {
-        MethodName::Best | MethodName::Uniform | MethodName::Greedy | MethodName::ModelStock => None,
-        MethodName::Learned | MethodName::LearnedPlus => Some(inner_epochs as u64),
-        MethodName::Hl | MethodName::HlPlus => Some((inner_epochs as u64).saturating_mul(outer_epochs as u64)),
-        MethodName::Mehl | MethodName::MehlPlus | MethodName::Steady => Some(outer_epochs as u64),
-    }
+    let learning = method.facts().learning?;
+    let (inner, outer) = (inner_epochs as u64, outer_epochs as u64);
+    Some(match (learning.holds, learning.within) {
+        (Holds::ModelBatch, _) => outer,
+        (Holds::All, Within::Hyperplane) => inner.saturating_mul(outer),
+        // There is nothing to begin anew from.
+        (Holds::All, Within::ConvexHull) => inner,
+    })
 }
 
 #[cfg(test)]

@@ -161,12 +161,13 @@ impl Draft {
             .expect("overrides of a specification were validated when it was read");
         let top = top(spec, &overrides);
         let computes = if soup.method.learns() {
-            format!("{top:?} {soup:?}")
+            serde_json::to_vec(&(top, &soup))
         } else {
             // These have no hyperparameters.
-            format!("{top:?} {}", soup.method)
+            serde_json::to_vec(&(top, soup.method))
         };
-        (Self { source, soup }, *blake3::hash(computes.as_bytes()).as_bytes())
+        let key = blake3::hash(&computes.expect("plain data serializes"));
+        (Self { source, soup }, *key.as_bytes())
     }
 }
 

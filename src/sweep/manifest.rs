@@ -2,19 +2,20 @@
 
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::spec::Family;
 
 /// The manifest of a sweep. Tasks run only on a zoo and data that still hash to this.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// Version of this format.
+    /// Version of this format; 1 or 2. By it the inputs, and checkpoints of the sweep's tasks, are recognised.
+    #[serde(deserialize_with = "known_version")]
     pub version: u32,
     /// Resolved family.
     pub family: Family,
     /// What computes logits from tensors, besides the family: the configuration's fields, or the TorchScript file's hash.
-    pub architecture: String,
+    pub architecture: serde_json::Value,
     /// The ingredients, in order.
     pub ingredients: Vec<IngredientEntry>,
     /// The model that they were fine-tuned from, where it is a row of soups; without a score.
@@ -24,6 +25,15 @@ pub struct Manifest {
     pub data: Vec<DataEntry>,
     /// Things a person should know about this zoo and data: shared rows, a select split that was set aside, and so on.
     pub notes: Vec<String>,
+}
+
+fn known_version<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
+    let found = u32::deserialize(from)?;
+    if Manifest::VERSIONS.contains(&found) {
+        return Ok(found);
+    }
+    let known = Manifest::VERSIONS.map(|version| version.to_string()).join(" and ");
+    Err(serde::de::Error::custom(format!("manifest has version {found}, this program reads {known}")))
 }
 
 /// One ingredient.
@@ -68,22 +78,10 @@ pub struct SplitScore {
 }
 
 impl Manifest {
-    /// Version that this program writes.
-    pub const VERSION: u32 = 1;
-
-    /// Hash over everything that a task's result depends on in the zoo and the data: contents, order and family.
-    pub fn inputs_hash(&self) -> String {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(format!("{:?} {}\n", self.family, self.architecture).as_bytes());
-        for ingredient in &self.ingredients {
-            hasher.update(format!("{} {}\n", ingredient.name, ingredient.hash).as_bytes());
-        }
-        if let Some(base) = &self.base {
-            hasher.update(format!("base {}\n", base.hash).as_bytes());
-        }
-        for data in &self.data {
-            hasher.update(format!("{} {} {}\n", data.split, data.hash, data.samples).as_bytes());
-        }
-        hasher.finalize().to_hex().to_string()
-    }
+    /// Version that this program writes. It reads version 1 too, in which `architecture` is a text.
+    pub const VERSION: u32 = 2;
+    /// Version that a pool's workers write: during a rolling upgrade those of the last release read it too.
+    pub const VERSION_OF_POOLS: u32 = 1;
+    /// Versions that it reads.
+    pub const VERSIONS: [u32; 2] = [1, 2];
 }

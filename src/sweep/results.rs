@@ -342,7 +342,7 @@ pub(super) mod tests {
         let manifest = Manifest {
             version: Manifest::VERSION,
             family: Family::Vit,
-            architecture: String::new(),
+            architecture: serde_json::Value::Null,
             ingredients: vec![ingredient("cat", 0.6), ingredient("dog", 0.5)],
             base: None,
             data: Vec::new(),

@@ -12,6 +12,7 @@ pub use super::distribution::Distribution;
 pub use super::dtype::ComputeDtype;
 use super::image_spec::ImageSpec;
 use super::manifest::SplitScore;
+pub use super::method::MethodName;
 
 /// A whole specification.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -32,25 +33,6 @@ pub struct Spec {
     pub search: SearchSpec,
     /// Where it is computed. Not part of the sweep's identity.
     pub compute: ComputeSpec,
-}
-
-impl Spec {
-    /// Hash (blake3, hexadecimal) over all that determines the sweep's results: everything but the name, `[compute]`, `zoo.allow_chance` and `search.max_seconds`.
-    /// What the files hold is not in it, see [`Manifest::inputs_hash`](super::manifest::Manifest::inputs_hash).
-    pub fn identity(&self) -> String {
-        // Structs serialize in the order of their fields and overrides are sorted, so equal specifications give equal text.
-        let relevant = (
-            self.seed,
-            // It decides whether there are results, not which.
-            ZooSpec { allow_chance: false, ..self.zoo.clone() },
-            &self.data,
-            &self.soup,
-            &self.soup_given,
-            SearchSpec { max_seconds: None, ..self.search.clone() },
-        );
-        let json = serde_json::to_string(&relevant).expect("plain data with paths in UTF-8 serializes");
-        blake3::hash(json.as_bytes()).to_hex().to_string()
-    }
 }
 
 /// `[zoo]`
@@ -189,100 +171,6 @@ impl Metric {
             Self::Loss => loss,
             Self::Accuracy => lower(-a.accuracy, -b.accuracy).then(loss),
         }
-    }
-}
-
-/// Soup methods, by the names used in specifications.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum MethodName {
-    /// The best ingredient by select.
-    #[serde(rename = "best")]
-    Best,
-    /// The plain mean.
-    #[serde(rename = "uniform")]
-    Uniform,
-    /// Greedy soup (Wortsman et al. 2022, recipe 1).
-    #[serde(rename = "greedy")]
-    Greedy,
-    /// Model Stock (arXiv 2403.19522): a closed form for the ingredients and their base.
-    #[serde(rename = "model-stock")]
-    ModelStock,
-    /// Learned soup (Wortsman et al. 2022), one coefficient a model.
-    #[serde(rename = "learned")]
-    Learned,
-    /// Learned soup, one coefficient a layer group.
-    #[serde(rename = "learned+")]
-    LearnedPlus,
-    /// Hyperplane, all models in one model batch.
-    #[serde(rename = "hl")]
-    Hl,
-    /// The same, one coefficient a layer group.
-    #[serde(rename = "hl+")]
-    HlPlus,
-    /// Block coordinate descent on the hyperplane (arXiv 2407.03641).
-    #[serde(rename = "mehl")]
-    Mehl,
-    /// The same, one coefficient a layer group.
-    #[serde(rename = "mehl+")]
-    MehlPlus,
-    /// Block coordinate descent with a coefficient for each ingredient, shrunk deviations from it
-    /// for each layer group, and averaged iterates.
-    #[serde(rename = "steady")]
-    Steady,
-}
-
-impl MethodName {
-    /// Every method, in the order of the documentation.
-    pub const ALL: [MethodName; 11] = [
-        Self::Best,
-        Self::Uniform,
-        Self::Greedy,
-        Self::ModelStock,
-        Self::Learned,
-        Self::LearnedPlus,
-        Self::Hl,
-        Self::HlPlus,
-        Self::Mehl,
-        Self::MehlPlus,
-        Self::Steady,
-    ];
-
-    /// The name used in specifications.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Best => "best",
-            Self::Uniform => "uniform",
-            Self::Greedy => "greedy",
-            Self::ModelStock => "model-stock",
-            Self::Learned => "learned",
-            Self::LearnedPlus => "learned+",
-            Self::Hl => "hl",
-            Self::HlPlus => "hl+",
-            Self::Mehl => "mehl",
-            Self::MehlPlus => "mehl+",
-            Self::Steady => "steady",
-        }
-    }
-
-    /// Whether coefficients differ between layer groups.
-    pub fn is_layer_wise(self) -> bool {
-        matches!(self, Self::ModelStock | Self::LearnedPlus | Self::HlPlus | Self::MehlPlus | Self::Steady)
-    }
-
-    /// Whether the method moves a soup on the hyperplane, where the base is one more ingredient.
-    pub fn is_on_hyperplane(self) -> bool {
-        matches!(self, Self::Hl | Self::HlPlus | Self::Mehl | Self::MehlPlus | Self::Steady)
-    }
-
-    /// Whether the method learns coefficients by gradients.
-    pub fn learns(self) -> bool {
-        !matches!(self, Self::Best | Self::Uniform | Self::Greedy | Self::ModelStock)
-    }
-}
-
-impl std::fmt::Display for MethodName {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.as_str())
     }
 }
 

@@ -189,7 +189,7 @@ impl Reporter for Stopping {
 /// runs it took.
 fn run(folder: &Path, knobs: &Arc<Knobs>, after: u64) -> (SweepResults, usize) {
     let spec = spec();
-    let folder = Arc::new(RunFolder::open(folder, &spec.identity(), &spec.name).unwrap());
+    let folder = Arc::new(RunFolder::open(folder, &spec).unwrap());
     let knobs = knobs.clone();
     let engine: Arc<dyn Fn(usize) -> Result<Stub, EngineError> + Send + Sync> = {
         let spec = spec.clone();

@@ -9,6 +9,7 @@ mod api;
 mod api_faults;
 mod api_results;
 mod asha;
+mod formats;
 mod fuzz_corpus;
 mod hostile_changes;
 mod hostile_documents;

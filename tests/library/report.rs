@@ -136,7 +136,7 @@ fn an_empty_sweep_says_so_and_no_sweep_is_refused() {
     let error = read_folder(&root).unwrap_err();
     assert!(matches!(&error, ReadError::NotASweep { path } if path.ends_with("run")), "{error}");
     // What a run has made before it has looked at its inputs, and after.
-    drop(RunFolder::open(&root, "identity", "digits").unwrap());
+    drop(RunFolder::open(&root, &spec("digits", 4)).unwrap());
     page(&root).says("This sweep has no tasks yet.").says("not known yet");
     write_json(&root.join("sweep.json"), &json!({"version": 1, "identity": "0123abcd", "name": "digits"}));
     page(&root).says("This sweep has no tasks yet.").says("0123abcd").says("digits");

@@ -106,7 +106,7 @@ async fn many_readers_of_a_large_sweep_take_little_memory() {
     let manifest = Manifest {
         version: Manifest::VERSION,
         family: Family::Vit,
-        architecture: String::new(),
+        architecture: serde_json::Value::Null,
         ingredients: vec![],
         base: None,
         data: vec![],

@@ -19,5 +19,5 @@ pub fn inputs(spec: &Spec, note: &mut dyn FnMut(&str)) -> Result<Vec<String>, St
     let cache = HashCache::from_environment();
     let inputs =
         Inputs::open(spec, Device::Cpu, Kind::Float, cache.as_ref(), note).map_err(|error| error.to_string())?;
-    Ok(inputs.manifest().notes)
+    Ok(inputs.notes())
 }

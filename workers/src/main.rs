@@ -15,6 +15,7 @@ use mehl_soup::cli::run::run_to_the_end;
 use mehl_soup::cli::{DemoArgs, PlanArgs, RunArgs};
 use mehl_soup::config::WorkerConfig;
 use mehl_soup::runner::engine::EngineError;
+use mehl_soup::sweep::manifest::Manifest;
 use mehl_soup::sweep::spec::Spec;
 use mehl_soup::zoo::HashCache;
 use mehl_soup_worker::demo::{self, DemoError};
@@ -143,7 +144,13 @@ fn engine(spec: &Spec, slot: usize, cache: Option<HashCache>) -> Result<LocalEng
     let slots = spec.compute.devices.len().max(1);
     let threads = spec.compute.threads.unwrap_or_else(|| device::cores() / slots).max(1);
     device::limit_threads(threads * slots);
-    let settings = Settings { device: device::parse(name)?, kind: dtype::of_parameters(spec), threads, cache };
+    let settings = Settings {
+        device: device::parse(name)?,
+        kind: dtype::of_parameters(spec),
+        threads,
+        cache,
+        manifest_version: Manifest::VERSION,
+    };
     Ok(LocalEngine::new(spec.clone(), settings))
 }
 
@@ -160,8 +167,13 @@ fn prepare_device(worker: &WorkerConfig) -> Result<(), EngineError> {
 fn pool_engine(spec: &Spec, worker: &WorkerConfig, cache: Option<HashCache>) -> Result<LocalEngine, EngineError> {
     let threads = worker.threads.unwrap_or_else(device::cores).max(1);
     device::limit_threads(threads);
-    let settings =
-        Settings { device: device::parse(&worker.device)?, kind: dtype::of_parameters(spec), threads, cache };
+    let settings = Settings {
+        device: device::parse(&worker.device)?,
+        kind: dtype::of_parameters(spec),
+        threads,
+        cache,
+        manifest_version: Manifest::VERSION_OF_POOLS,
+    };
     let mut spec = spec.clone();
     // Those of the specification would be counted as slots that share this process's memory.
     spec.compute.devices = vec![worker.device.clone()];

@@ -6,7 +6,7 @@ use super::words;
 use crate::report::data::{Report, Standing, standing as stands};
 use crate::report::plots::spread;
 use crate::report::verdict::{Gain, Verdict, gains, headline};
-use crate::sweep::spec::{MethodName, Metric};
+use crate::sweep::spec::Metric;
 use crate::task::TaskState;
 
 /// Notes that are shown, and letters of each.
@@ -96,7 +96,7 @@ fn table(gains: &[Gain]) -> Markup {
             thead { tr { th { "over" } th { "is it real?" } th.n { "loss, lower by" } th.n { "accuracy, higher by (points)" } @if !on_test { th { "on" } } } }
             tbody { @for gain in gains {
                 tr {
-                    td.w { (over(gain.over)) }
+                    td.w { (gain.over.facts().title) }
                     td.w { (verdict(gain.verdict)) }
                     td.n { (words::difference(gain.loss, 1.0, 4)) }
                     td.n { (words::difference(gain.accuracy, 100.0, 2)) }
@@ -109,16 +109,6 @@ fn table(gains: &[Gain]) -> Markup {
              smaller as a rule, so a gain that is called real is. Real means more than two standard errors."
             @if !on_test { " Select chose the winner: what it says in the winner's favour is too good. Only test, which chose nothing, can confirm it." }
         }
-    }
-}
-
-fn over(method: MethodName) -> &'static str {
-    match method {
-        MethodName::Best => "best ingredient",
-        MethodName::Uniform => "uniform soup",
-        MethodName::Greedy => "greedy soup",
-        MethodName::ModelStock => "Model Stock",
-        other => other.as_str(),
     }
 }
 

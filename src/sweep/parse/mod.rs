@@ -27,13 +27,19 @@ use std::path::Path;
 use self::fault::Faults;
 use self::section::Section;
 use self::soup::Contradiction;
-use super::spec::{MethodName, Overrides, Spec};
+use super::spec::{Overrides, Spec};
 use crate::untrusted::{self, LARGEST_SPEC};
 
 pub use self::document::Format;
 pub use self::fault::{Fault, Place, Problem, SpecError, nearest};
 pub(super) use self::soup::TOP;
 pub use self::soup::resolve_soup;
+
+/// Paths of the keys that were asked for on this thread since the last call.
+#[cfg(test)]
+pub(super) fn asked_keys() -> std::collections::BTreeSet<String> {
+    section::ASKED.take()
+}
 
 /// Reads the specification in a file, whose ending (`.toml`, `.yaml`, `.yml`, `.json`) tells its format. Relative paths in it
 /// are taken from its folder; whether they exist is not looked at.
@@ -94,8 +100,11 @@ fn parse(text: &str, format: Format, folder: &Path, file: &str, default_name: &s
     let soup_given: Overrides =
         base.soup.iter().filter_map(|field| Some((field.key.clone(), field.node.to_json()?))).collect();
     let search = search::search(search_section, &base, &faults);
-    if zoo.base.is_none() && search::methods_of(&search, soup.method).contains(&MethodName::ModelStock) {
-        faults.add(None, "zoo.base", Problem::Missing("a path, with method `model-stock`".to_string()));
+    let needs_base = search::methods_of(&search, soup.method).into_iter().find(|method| method.facts().needs_base);
+    if zoo.base.is_none()
+        && let Some(method) = needs_base
+    {
+        faults.add(None, "zoo.base", Problem::Missing(format!("a path, with method `{method}`")));
     }
 
     let compute = compute::compute(top.section("compute"));

@@ -11,6 +11,12 @@ use super::node::{Node, Value};
 /// Largest count that makes sense for epochs, batches and so on; products of a few of them stay within 64 bits.
 pub(super) const LARGEST_COUNT: i64 = 1_000_000;
 
+#[cfg(test)]
+thread_local! {
+    /// Paths of the keys that were asked for on this thread.
+    pub(super) static ASKED: std::cell::RefCell<std::collections::BTreeSet<String>> = const { std::cell::RefCell::new(std::collections::BTreeSet::new()) };
+}
+
 /// A key of a section with its value.
 #[derive(Debug, Clone)]
 pub(super) struct Field<'a> {
@@ -65,6 +71,8 @@ impl<'a> Section<'a> {
     /// The field `key`, which from now on counts as known.
     pub(super) fn field(&mut self, key: &'static str) -> Option<Field<'a>> {
         self.asked.push(key);
+        #[cfg(test)]
+        ASKED.with_borrow_mut(|asked| asked.insert(self.path_of(key)));
         self.fields.iter().find(|field| field.key == key).cloned()
     }
 

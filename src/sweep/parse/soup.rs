@@ -4,6 +4,7 @@ use super::fault::{Faults, Problem, SpecError};
 use super::node::Node;
 use super::node::Value;
 use super::section::{Field, Section};
+use crate::sweep::method::Learning;
 use crate::sweep::spec::{
     Auto, DirectionDtype, Grouping, Init, MethodName, ModelBatch, OneLevel, Overrides, Shrink, SoupSpec,
 };
@@ -67,13 +68,9 @@ impl Contradiction {
 /// Reads the hyperparameters; `seed` is the default of `soup.seed`. Does not finish the section.
 pub(super) fn read(section: &mut Section<'_>, seed: u64, contradiction: &Contradiction) -> SoupSpec {
     let methods = MethodName::ALL.map(|method| (method.as_str(), method));
-    let method = section.word("method", &methods).unwrap_or(MethodName::Steady);
-    let steady = method == MethodName::Steady;
-    let rate = match method {
-        MethodName::Learned | MethodName::LearnedPlus => 0.05,
-        MethodName::Steady => 0.02,
-        _ => 0.01,
-    };
+    let method = section.word("method", &methods).unwrap_or(MethodName::DEFAULT);
+    // Of a method that does not learn, nobody looks at these.
+    let defaults = method.facts().learning.unwrap_or(Learning::UNUSED);
     let shrink = shrink(section, method, contradiction);
     SoupSpec {
         method,
@@ -91,10 +88,10 @@ pub(super) fn read(section: &mut Section<'_>, seed: u64, contradiction: &Contrad
                 ],
             )
             .unwrap_or_default(),
-        inner_epochs: section.count("inner_epochs").unwrap_or(if steady { 12 } else { 5 }),
+        inner_epochs: section.count("inner_epochs").unwrap_or(defaults.inner_epochs),
         outer_epochs: section.count("outer_epochs").unwrap_or(1),
-        batch: section.count("batch").unwrap_or(if steady { 32 } else { 128 }),
-        learning_rate: section.number("learning_rate", above(0.0)).unwrap_or(rate),
+        batch: section.count("batch").unwrap_or(defaults.batch),
+        learning_rate: section.number("learning_rate", above(0.0)).unwrap_or(defaults.learning_rate),
         weight_decay: weight_decay(section, method, contradiction),
         shrink,
         average: average(section, method, contradiction),
@@ -153,7 +150,7 @@ fn layer_groups(
 /// How strongly `steady` shrinks; `None` with other methods.
 fn shrink(section: &mut Section<'_>, method: MethodName, contradiction: &Contradiction) -> Option<Shrink> {
     let field = section.field("shrink");
-    if method != MethodName::Steady {
+    if !method.is_relative() {
         only_steady(section, field, method, contradiction);
         return None;
     }
@@ -172,7 +169,7 @@ fn shrink(section: &mut Section<'_>, method: MethodName, contradiction: &Contrad
 
 /// Decay of the mean of iterates; `None` with other methods than `steady`.
 fn average(section: &mut Section<'_>, method: MethodName, contradiction: &Contradiction) -> Option<f64> {
-    if method != MethodName::Steady {
+    if !method.is_relative() {
         let field = section.field("average");
         only_steady(section, field, method, contradiction);
         return None;
@@ -192,7 +189,7 @@ fn only_steady(section: &Section<'_>, field: Option<Field<'_>>, method: MethodNa
 /// 0 with `steady`, which shrinks deviations instead.
 fn weight_decay(section: &mut Section<'_>, method: MethodName, contradiction: &Contradiction) -> f64 {
     let stated = section.number("weight_decay", 0.0..).unwrap_or(0.0);
-    if method != MethodName::Steady || stated == 0.0 {
+    if !method.is_relative() || stated == 0.0 {
         return stated;
     }
     if contradiction.is_fault("weight_decay")

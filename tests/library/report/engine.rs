@@ -271,7 +271,7 @@ impl Reporter for Stopping {
 
 /// Runs a sweep in a folder, as `mehl-soup run` would, and stops it after so many iterations. `None` if it was stopped.
 pub fn run(root: &Path, spec: &Spec, zoo: &Zoo, after: u64) -> Option<SweepResults> {
-    let folder = Arc::new(RunFolder::open(root, &spec.identity(), &spec.name).unwrap());
+    let folder = Arc::new(RunFolder::open(root, spec).unwrap());
     let zoo = zoo.clone();
     let engine: Arc<dyn Fn(usize) -> Result<Sketch, EngineError> + Send + Sync> =
         Arc::new(move |_| Ok(Sketch(zoo.clone())));

@@ -96,7 +96,13 @@ fn engine(spec: &Path, device: Device, threads: usize) -> anyhow::Result<(LocalE
     let spec = parse_spec(spec)?;
     let learns = |task: &Task| task.soup.method.learns();
     let task = expand(&spec).into_iter().find(learns).context("the sweep has its one task")?;
-    let settings = Settings { device, kind: Kind::Float, threads, cache: HashCache::from_environment() };
+    let settings = Settings {
+        device,
+        kind: Kind::Float,
+        threads,
+        cache: HashCache::from_environment(),
+        manifest_version: Manifest::VERSION,
+    };
     Ok((LocalEngine::new(spec, settings), task))
 }
 

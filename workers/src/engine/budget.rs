@@ -65,7 +65,7 @@ pub fn model_batch(
     budget: &Budget,
     ingredients: usize,
 ) -> Result<usize, EngineError> {
-    let all = !matches!(method, MethodName::Mehl | MethodName::MehlPlus | MethodName::Steady);
+    let all = method.holds_all();
     let wanted = match asked {
         _ if all => ingredients,
         ModelBatch::Fixed(b) => b.clamp(1, ingredients.max(1)),

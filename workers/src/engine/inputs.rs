@@ -219,7 +219,7 @@ impl Inputs {
     }
 
     /// What a person should know of this zoo and data.
-    fn notes(&self) -> Vec<String> {
+    pub fn notes(&self) -> Vec<String> {
         let mut notes: Vec<String> = self.notes.iter().chain(&self.data.notes).cloned().collect();
         if let Some(tensor) = self.layout.mixed().find(|tensor| !matches!(tensor.dtype, Dtype::F32 | Dtype::F64)) {
             notes.push(format!(
@@ -230,8 +230,9 @@ impl Inputs {
         notes
     }
 
-    /// A manifest without scores.
-    pub fn manifest(&self) -> Manifest {
+    /// A manifest without scores; of version 1 only for families that have it.
+    pub fn manifest(&self, version: u32) -> Manifest {
+        let of_version_1 = if version == 1 { self.model.architecture_1() } else { None };
         let entry = |(ingredient, hash): (&Ingredient, &String)| IngredientEntry {
             name: ingredient.name().to_string(),
             path: ingredient.path().to_path_buf(),
@@ -241,9 +242,9 @@ impl Inputs {
         let ingredients = self.zoo.ingredients().iter().zip(&self.hashes).map(entry).collect();
         let base = self.zoo.base().zip(self.hashes.get(self.zoo.len())).map(entry);
         Manifest {
-            version: Manifest::VERSION,
+            version: if of_version_1.is_some() { 1 } else { Manifest::VERSION },
             family: self.family,
-            architecture: self.model.fingerprint(),
+            architecture: of_version_1.map_or_else(|| self.model.architecture(), Into::into),
             ingredients,
             base,
             data: self.data.entries.clone(),
@@ -256,7 +257,7 @@ impl Inputs {
     /// # Errors
     /// `zoo changed` or `data changed`, naming what differs.
     pub fn check(&self, manifest: &Manifest) -> Result<(), EngineError> {
-        let own = self.manifest();
+        let own = self.manifest(manifest.version);
         if own.inputs_hash() == manifest.inputs_hash() {
             return Ok(());
         }

@@ -57,6 +57,9 @@ pub struct Settings {
     pub threads: usize,
     /// Where content hashes are kept.
     pub cache: Option<HashCache>,
+    /// Version of the manifests that it makes, where the family has it. In a pool that of the last release, whose
+    /// workers may be at work too.
+    pub manifest_version: u32,
 }
 
 /// Runs soup tasks of one sweep on one device. Lives on one thread.
@@ -195,29 +198,27 @@ impl LocalEngine {
 
 /// Everything a task's result depends on.
 fn identity(task: &Task, manifest: &Manifest, kind: Kind) -> String {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(serde_json::to_string(&(&task.soup, &task.top)).unwrap_or_default().as_bytes());
-    hasher.update(manifest.inputs_hash().as_bytes());
-    hasher.update(format!("{kind:?}").as_bytes());
-    hasher.finalize().to_hex().to_string()
+    task.identity(manifest, if kind == Kind::Double { ComputeDtype::F64 } else { ComputeDtype::F32 })
 }
 
 impl SoupEngine for LocalEngine {
     fn suits(&self, manifest: &Manifest) -> bool {
         self.inputs.as_ref().is_none_or(|inputs| {
-            inputs.manifest().inputs_hash() == manifest.inputs_hash() && inputs.zoo.check_unchanged().is_ok()
+            inputs.manifest(manifest.version).inputs_hash() == manifest.inputs_hash()
+                && inputs.zoo.check_unchanged().is_ok()
         })
     }
 
     fn scores(&mut self, known: Option<Manifest>, host: &mut dyn ScoresHost) -> Result<Manifest, EngineError> {
         let score_batch = self.spec.compute.score_batch;
+        let version = self.settings.manifest_version;
         let inputs = self.open(&mut |message| host.note(message))?;
-        let mut manifest = inputs.manifest();
+        let mut manifest = inputs.manifest(version);
         for note in &manifest.notes {
             host.note(note);
         }
         if let Some(known) = known {
-            if known.inputs_hash() == manifest.inputs_hash() {
+            if known.inputs_hash() == inputs.manifest(known.version).inputs_hash() {
                 // Scores of the same contents on the same data still hold.
                 manifest = known;
             } else if known.ingredients.iter().all(|entry| entry.select.is_some()) {

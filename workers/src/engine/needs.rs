@@ -1,7 +1,7 @@
 //! The memory that a task needs at its largest, and the model batch that fits a budget: arithmetic over what was measured once.
 
 use mehl_soup::runner::engine::EngineError;
-use mehl_soup::sweep::spec::{ComputeDtype, ComputeSpec, DirectionDtype, MethodName, SoupSpec};
+use mehl_soup::sweep::spec::{ComputeDtype, ComputeSpec, DirectionDtype, SoupSpec};
 
 use super::dtype;
 use super::gradient::Backward;
@@ -45,7 +45,7 @@ impl Needs {
         probed: &Probed,
     ) -> Result<Self, EngineError> {
         let value = inputs.kind.elt_size_in_bytes();
-        let learned = matches!(soup.method, MethodName::Learned | MethodName::LearnedPlus);
+        let learned = !soup.method.is_on_hyperplane();
         let stored = match learned {
             true => DirectionDtype::F32,
             false => soup.direction_dtype.resolve(dtype == ComputeDtype::Bf16),

@@ -125,7 +125,7 @@ impl LocalEngine {
         self.open(note)?;
         let spec = self.spec.clone();
         let inputs = self.open(note)?;
-        let notes = inputs.manifest().notes;
+        let notes = inputs.notes();
         notes.iter().for_each(|line| note(line));
         let (before, began) = (bytes_read(), Instant::now());
         inputs.write_ingredient(0)?;
@@ -261,7 +261,7 @@ impl Planner<'_> {
             plan.device_peak_bytes = Some(peak);
             plan.host_peak_bytes = host::memory().anonymous + longest as u64;
         }
-        let learned = matches!(soup.method, MethodName::Learned | MethodName::LearnedPlus);
+        let learned = !soup.method.is_on_hyperplane();
         let base = inputs.zoo.base().filter(|_| soup.method.is_on_hyperplane());
         let everyone: Vec<usize> = (0..members + base.iter().len()).collect();
         let outer_epochs = if learned { 1 } else { soup.outer_epochs };

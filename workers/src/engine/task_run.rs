@@ -7,7 +7,7 @@ use mehl_soup::coefficients::Coefficients;
 use mehl_soup::host;
 use mehl_soup::runner::engine::{Directive, Effort, EngineError, Iteration, Progress, RungReached, Scores, TaskHost};
 use mehl_soup::sweep::manifest::{Manifest, SplitScore};
-use mehl_soup::sweep::spec::{Init, MethodName, Metric};
+use mehl_soup::sweep::spec::{Init, Metric};
 use mehl_soup::task::Task;
 
 use super::errors::{span_error, zoo_error};
@@ -228,8 +228,8 @@ impl<'a> TaskRun<'a> {
 
     /// Says so where a task begins far from its best ingredient because its specification wants it so.
     pub fn note_start(&mut self, select: SplitScore) -> Result<(), EngineError> {
-        let is_mean = matches!(self.task.soup.init, Init::BatchMean | Init::Uniform)
-            && !matches!(self.task.soup.method, MethodName::Learned | MethodName::LearnedPlus);
+        let is_mean =
+            matches!(self.task.soup.init, Init::BatchMean | Init::Uniform) && self.task.soup.method.is_on_hyperplane();
         if is_mean && self.is_far(select)? {
             let best = self.ingredient_score(self.best_member()?)?;
             self.host.note(&format!(

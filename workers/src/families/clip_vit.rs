@@ -12,7 +12,7 @@ use tch::{Device, Kind, TchError, Tensor};
 
 use super::clip_config::ClipConfig;
 use super::layers::{self, Weights};
-use super::{FamilyError, Forward, Model, Precision, expected};
+use super::{FamilyError, Forward, Model, Precision, expected, identity};
 
 /// A CLIP image classifier.
 pub(super) struct ClipVit {
@@ -117,8 +117,12 @@ impl Model for ClipVit {
         &self.assumed
     }
 
-    fn fingerprint(&self) -> String {
-        format!("{:?}", self.config)
+    fn architecture(&self) -> serde_json::Value {
+        identity::clip(&self.config)
+    }
+
+    fn architecture_1(&self) -> Option<String> {
+        Some(identity::version_1::clip(&self.config))
     }
 
     fn input_shapes(&self) -> Option<Vec<Vec<i64>>> {

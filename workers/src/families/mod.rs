@@ -17,6 +17,7 @@ mod clip_config;
 mod clip_vit;
 mod expected;
 mod forward;
+mod identity;
 mod layers;
 mod resnet;
 mod resnet_config;
@@ -94,8 +95,14 @@ pub trait Model {
         false
     }
 
-    /// What computes the logits, besides the family's code and the parameters: part of what a result depends on.
-    fn fingerprint(&self) -> String;
+    /// What computes the logits, besides the family's code and the parameters, as JSON of a documented structure
+    /// (`docs/formats.md`): part of what a result depends on.
+    fn architecture(&self) -> serde_json::Value;
+
+    /// The same as manifests of version 1 have it; `None` for families that are younger than version 2.
+    fn architecture_1(&self) -> Option<String> {
+        None
+    }
 
     /// Shape of one sample of each input, where the family knows it.
     fn input_shapes(&self) -> Option<Vec<Vec<i64>>> {

@@ -14,7 +14,7 @@ use tch::{Device, Kind, TchError, Tensor};
 
 use super::layers::{self, Weights};
 use super::resnet_config::{Block, ResnetConfig};
-use super::{FamilyError, Forward, Model, Pass, expected};
+use super::{FamilyError, Forward, Model, Pass, expected, identity};
 use crate::hyperplane::write_soup;
 
 /// Added to variances.
@@ -156,8 +156,12 @@ impl Model for Resnet {
         name.starts_with("conv1.") || name.contains(".conv") || name.contains(".downsample.0.")
     }
 
-    fn fingerprint(&self) -> String {
-        format!("{:?}, fixed statistics: {}", self.config, self.fixed)
+    fn architecture(&self) -> serde_json::Value {
+        identity::resnet(&self.config, self.fixed)
+    }
+
+    fn architecture_1(&self) -> Option<String> {
+        Some(identity::version_1::resnet(&self.config, self.fixed))
     }
 
     fn classes(&self) -> Option<i64> {

@@ -12,7 +12,7 @@ use tch::{Device, Kind, TchError, Tensor};
 
 use super::layers::{self, Weights};
 use super::timm_config::{Pool, TimmConfig};
-use super::{FamilyError, Forward, Model, Precision, expected};
+use super::{FamilyError, Forward, Model, Precision, expected, identity};
 
 /// A ViT or DeiT by timm's names.
 pub(super) struct TimmVit {
@@ -137,8 +137,12 @@ impl Model for TimmVit {
         &self.assumed
     }
 
-    fn fingerprint(&self) -> String {
-        format!("{:?}", self.config)
+    fn architecture(&self) -> serde_json::Value {
+        identity::timm(&self.config)
+    }
+
+    fn architecture_1(&self) -> Option<String> {
+        Some(identity::version_1::timm(&self.config))
     }
 
     fn input_shapes(&self) -> Option<Vec<Vec<i64>>> {

@@ -115,8 +115,12 @@ impl Model for TorchScript {
         false
     }
 
-    fn fingerprint(&self) -> String {
-        self.hash.clone()
+    fn architecture(&self) -> serde_json::Value {
+        serde_json::json!({ "module": self.hash })
+    }
+
+    fn architecture_1(&self) -> Option<String> {
+        Some(self.hash.clone())
     }
 }
 

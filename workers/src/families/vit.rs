@@ -11,7 +11,7 @@ use tch::{Device, Kind, TchError, Tensor};
 
 use super::layers::{self, Weights};
 use super::vit_config::{self, Head, VitConfig};
-use super::{FamilyError, Forward, Model, Precision, expected};
+use super::{FamilyError, Forward, Model, Precision, expected, identity};
 
 /// A ViT or DeiT whose parameters are plain tensors.
 pub struct Vit {
@@ -131,8 +131,12 @@ impl Model for Vit {
             || name.contains(".encoder.layer.") && !name.contains(".layernorm_")
     }
 
-    fn fingerprint(&self) -> String {
-        format!("{:?}", self.config)
+    fn architecture(&self) -> serde_json::Value {
+        identity::vit(&self.config)
+    }
+
+    fn architecture_1(&self) -> Option<String> {
+        Some(identity::version_1::vit(&self.config))
     }
 
     fn input_shapes(&self) -> Option<Vec<Vec<i64>>> {

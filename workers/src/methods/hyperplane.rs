@@ -6,7 +6,7 @@
 use mehl_soup::checkpoint::{Current, FinishedBatch};
 use mehl_soup::coefficients::Coefficients;
 use mehl_soup::runner::engine::EngineError;
-use mehl_soup::sweep::spec::{ComputeDtype, MethodName, SoupSpec};
+use mehl_soup::sweep::spec::{ComputeDtype, SoupSpec};
 use tch::{Kind, Tensor};
 
 use super::blocks::Blocks;
@@ -104,9 +104,9 @@ impl Hyperplane {
             let masked = run.mixed.masked.clone();
             let published = Coordinates { soup: &soup, norms: &directions.norms, masked: &masked };
             let steady = Steady::new(&soup, members.len(), &directions.norms, &masked);
-            let (learned, parameters): (&dyn Parametrization, usize) = match soup.method {
-                MethodName::Steady => (&steady, steady.parameters()),
-                _ => (&published, directions.norms.len()),
+            let (learned, parameters): (&dyn Parametrization, usize) = match soup.method.is_relative() {
+                true => (&steady, steady.parameters()),
+                false => (&published, directions.norms.len()),
             };
             begin(run, &members, &directions, parameters)?;
             let next = blocks.get(index + 1).map(|block| block.members.as_slice());
@@ -154,11 +154,11 @@ impl Hyperplane {
         if let Some(current) = run.state.current.take().filter(|current| current.step > 0) {
             let soup = &run.task.soup;
             let parameters = train::so_far(&current, soup.average.unwrap_or(0.0));
-            let x = match soup.method {
-                MethodName::Steady => {
+            let x = match soup.method.is_relative() {
+                true => {
                     Steady::new(soup, current.members.len(), &current.norms, &run.mixed.masked).coordinates(&parameters)
                 }
-                _ => parameters,
+                false => parameters,
             };
             let x = used(run.inputs.kind, x);
             run.state.coefficients.fold(&current.members, &beta(soup, &x, &current.norms));
@@ -281,9 +281,9 @@ fn replay_fold(
 /// Coordinates along the directions before they were divided by their lengths, `x / n`. Where a direction vanishes, those
 /// of `steady` are what its other groups move by, and those of the published methods are 0.
 fn beta(soup: &SoupSpec, x: &[f64], norms: &[f64]) -> Vec<f64> {
-    match soup.method {
-        MethodName::Steady => x.iter().zip(units(norms)).map(|(x, n)| x / n).collect(),
-        _ => x.iter().zip(norms).map(|(&x, &n)| if n == 0.0 { 0.0 } else { x / n }).collect(),
+    match soup.method.is_relative() {
+        true => x.iter().zip(units(norms)).map(|(x, n)| x / n).collect(),
+        false => x.iter().zip(norms).map(|(&x, &n)| if n == 0.0 { 0.0 } else { x / n }).collect(),
     }
 }
 

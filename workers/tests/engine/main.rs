@@ -13,6 +13,7 @@ mod golden_images;
 mod golden_models;
 mod golden_trajectories;
 mod golden_vision;
+mod identity;
 mod image_data;
 mod precision;
 mod properties;

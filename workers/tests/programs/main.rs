@@ -12,3 +12,4 @@ mod kill;
 mod make_zoo;
 mod run_folder;
 mod sweep;
+mod upgrade;

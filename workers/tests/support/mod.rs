@@ -58,7 +58,7 @@ pub fn engine(folder: &Path, text: &str, kind: Kind) -> (LocalEngine, Task) {
     std::fs::write(&path, text).unwrap();
     let spec = parse_spec(&path).unwrap_or_else(|e| panic!("{e}"));
     let task = only_task(&spec);
-    let settings = Settings { device: Device::Cpu, kind, threads: 2, cache: None };
+    let settings = Settings { device: Device::Cpu, kind, threads: 2, cache: None, manifest_version: Manifest::VERSION };
     (LocalEngine::new(spec, settings), task)
 }
 

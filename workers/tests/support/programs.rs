@@ -13,6 +13,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use mehl_soup::sweep::results::SweepResults;
+use mehl_soup::task::TaskState;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use tempfile::TempDir;
@@ -242,6 +243,13 @@ impl Place {
     /// The coefficients files of all tasks of a finished run.
     pub fn coefficients(&self, out: &str) -> BTreeMap<String, Vec<u8>> {
         let rows = self.results(out).tasks;
+        rows.iter().map(|row| (row.task_id.clone(), self.coefficients_of(out, &row.task_id))).collect()
+    }
+
+    /// The coefficients files of those tasks of a run that succeeded.
+    pub fn coefficients_by_task(&self, out: &str) -> BTreeMap<String, Vec<u8>> {
+        let mut rows = self.results(out).tasks;
+        rows.retain(|row| row.state == TaskState::Succeeded);
         rows.iter().map(|row| (row.task_id.clone(), self.coefficients_of(out, &row.task_id))).collect()
     }
 

@@ -1,0 +1,114 @@
+//! What identifies an architecture in a manifest: JSON of a documented structure (`docs/formats.md`), whatever its
+//! fields are called here. Every field decides what a model computes.
+
+use serde_json::{Value, json};
+
+use super::activation::Activation;
+use super::clip_config::ClipConfig;
+use super::resnet_config::ResnetConfig;
+use super::timm_config::{Pool, TimmConfig};
+use super::vit_config::{Head, VitConfig};
+
+pub(super) mod version_1;
+
+fn activation(activation: Activation) -> &'static str {
+    match activation {
+        Activation::Gelu => "gelu",
+        Activation::GeluTanh => "gelu-tanh",
+        Activation::QuickGelu => "quick-gelu",
+        Activation::Relu => "relu",
+        Activation::Silu => "silu",
+    }
+}
+
+pub(super) fn vit(config: &VitConfig) -> Value {
+    json!({
+        "prefix": config.prefix,
+        "head": match config.head {
+            Head::ClassToken => "class-token",
+            Head::WithTeacher => "with-teacher",
+        },
+        "hidden_size": config.hidden_size,
+        "layers": config.layers,
+        "heads": config.heads,
+        "intermediate_size": config.intermediate_size,
+        "activation": activation(config.activation),
+        "layer_norm_eps": config.layer_norm_eps,
+        "image_size": config.image_size,
+        "patch_size": config.patch_size,
+        "channels": config.channels,
+        "qkv_bias": config.qkv_bias,
+    })
+}
+
+pub(super) fn clip(config: &ClipConfig) -> Value {
+    json!({
+        "naming": if config.is_openai() { "openai" } else { "hugging-face" },
+        "tower": config.tower,
+        "head": config.head,
+        "hidden_size": config.width,
+        "layers": config.layers,
+        "heads": config.heads,
+        "intermediate_size": config.hidden,
+        "activation": activation(config.activation),
+        "layer_norm_eps": config.eps,
+        "channels": config.channels,
+        "patch_size": config.patch,
+        "image_size": config.image,
+        "patches": config.patches,
+        "features": config.features,
+        "classes": config.classes,
+        "head_bias": config.head_bias,
+    })
+}
+
+pub(super) fn timm(config: &TimmConfig) -> Value {
+    json!({
+        "root": config.root,
+        "hidden_size": config.width,
+        "layers": config.layers,
+        "heads": config.heads,
+        "intermediate_size": config.hidden,
+        "activation": activation(config.activation),
+        "layer_norm_eps": config.eps,
+        "channels": config.channels,
+        "patch_size": config.patch,
+        "image_size": config.image,
+        "special_tokens": config.special,
+        "positions_of_patches": config.positions_of_patches,
+        "positions": config.positions,
+        "pool": match config.pool {
+            Pool::Token => "token",
+            Pool::Mean { with_special: true } => "mean-with-special",
+            Pool::Mean { with_special: false } => "mean",
+            Pool::Distilled => "distilled",
+        },
+        "classes": config.classes,
+    })
+}
+
+pub(super) fn resnet(config: &ResnetConfig, fixed_statistics: bool) -> Value {
+    let blocks: Vec<Value> = config
+        .blocks
+        .iter()
+        .map(|block| {
+            json!({
+                "name": block.name,
+                "convolutions": block.convolutions,
+                "groups": block.groups,
+                "stride": block.stride,
+                "downsample": block.downsample,
+            })
+        })
+        .collect();
+    json!({
+        "root": config.root,
+        "channels": config.channels,
+        "stem": config.stem,
+        "blocks": blocks,
+        "features": config.features,
+        "classes": config.classes,
+        "bias": config.bias,
+        "fixed_statistics": fixed_statistics,
+    })
+}
