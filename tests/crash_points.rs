@@ -29,7 +29,7 @@ async fn worker_process() {
     let Some((site, point)) = Site::of_environment() else { return };
     let lets_go = ["release", "publish", "confirmed"].iter().any(|call| point.starts_with(call));
     let stop_after = if lets_go { 30 } else { u64::MAX };
-    // Letting go happens once; the first claim is the scores task's.
+    // ReleaseReason go happens once; the first claim is the scores task's.
     let times = match (lets_go, point.starts_with("save")) {
         (true, _) => 1,
         (false, true) => 7,

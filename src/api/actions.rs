@@ -11,7 +11,7 @@ use super::sweeps::record;
 use super::types::{ChangedBody, ErrorBody, order_word};
 use crate::queue::TicketQueue;
 use crate::scheduler::{SCORES, scores_task};
-use crate::store::{Order, Request, Stage, Store, StoreError, Walked};
+use crate::store::{Order, Stage, Store, StoreError, Walked};
 
 /// Tasks that are looked at at once.
 const WALKED: usize = 500;
@@ -25,7 +25,7 @@ pub async fn cancel<S: Store, Q: TicketQueue>(
     State(api): State<Arc<Api<S, Q>>>,
     Path(id): Path<String>,
 ) -> Result<Json<ChangedBody>, ApiError> {
-    order(&api, &id, Request::Cancel).await
+    order(&api, &id, Order::Cancel).await
 }
 
 /// Computes nothing of a sweep until it is resumed. Running tasks keep a checkpoint and stop within an iteration.
@@ -37,7 +37,7 @@ pub async fn pause<S: Store, Q: TicketQueue>(
     State(api): State<Arc<Api<S, Q>>>,
     Path(id): Path<String>,
 ) -> Result<Json<ChangedBody>, ApiError> {
-    order(&api, &id, Request::Pause).await
+    order(&api, &id, Order::Pause).await
 }
 
 /// Goes on with a sweep that was paused, from its checkpoints.
@@ -49,7 +49,7 @@ pub async fn resume<S: Store, Q: TicketQueue>(
     State(api): State<Arc<Api<S, Q>>>,
     Path(id): Path<String>,
 ) -> Result<Json<ChangedBody>, ApiError> {
-    order(&api, &id, Request::Resume).await
+    order(&api, &id, Order::Continue).await
 }
 
 /// Begins failed tasks of a sweep anew, and those that were given up because the scores task failed.
@@ -78,20 +78,20 @@ fn ended(id: &str) -> ApiError {
 async fn order<S: Store, Q: TicketQueue>(
     api: &Api<S, Q>,
     id: &str,
-    request: Request,
+    asked: Order,
 ) -> Result<Json<ChangedBody>, ApiError> {
     let found = record(api, id).await?;
-    if !api.store.request(id, request).await? {
+    if !api.store.order(id, asked).await? {
         return Err(ended(id));
     }
-    if request == Request::Cancel && found.stage == Stage::Creating {
+    if asked == Order::Cancel && found.stage == Stage::Creating {
         finish_creation(api, id).await?;
     }
     // The scheduler does this too; here it is done when the answer says so.
     let changed = walk(|from| api.store.settle(id, from, WALKED)).await?;
     api.changed.notify_one();
     let order = record(api, id).await?.order;
-    tracing::info!(sweep = id, changed, "{request:?}");
+    tracing::info!(sweep = id, changed, "{asked:?}");
     Ok(Json(ChangedBody { id: id.to_string(), order: order_word(order).to_string(), changed }))
 }
 

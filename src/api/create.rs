@@ -53,8 +53,8 @@ pub async fn create_sweep<S: Store, Q: TicketQueue>(
     let key = key(&headers, body.key.as_deref())?;
     let terms = terms(&body, api.settings.attempts)?;
     let turn = api.creations.acquire().await.map_err(|e| ApiError::Internal(e.to_string()))?;
-    let most = api.settings.most_tasks;
-    let read = tokio::task::spawn_blocking(move || read(&body, most));
+    let limit = api.settings.most_tasks;
+    let read = tokio::task::spawn_blocking(move || read(&body, limit));
     let (spec, tasks) = read.await.map_err(|e| ApiError::Internal(format!("a specification was not read: {e}")))??;
     let admitted = admit(&*api.store, &spec, &tasks, terms, key.as_deref()).await?;
     drop(turn);
@@ -105,7 +105,7 @@ fn terms(body: &NewSweepBody, attempts: u32) -> Result<Terms, ApiError> {
 }
 
 /// The specification and its tasks. Takes seconds for the largest.
-fn read(body: &NewSweepBody, most: usize) -> Result<(Spec, Vec<NewTask>), ApiError> {
+fn read(body: &NewSweepBody, limit: usize) -> Result<(Spec, Vec<NewTask>), ApiError> {
     if body.spec.len() as u64 > LARGEST_SPEC {
         let found = body.spec.len();
         return Err(ApiError::TooLarge(format!("spec: expected at most {LARGEST_SPEC} bytes, found {found}")));
@@ -124,8 +124,8 @@ fn read(body: &NewSweepBody, most: usize) -> Result<(Spec, Vec<NewTask>), ApiErr
     let expansion = Expansion::new(spec.clone());
     // Scores task and baselines are not counted: the search did not ask for them.
     let asked = expansion.len() - expansion.baselines();
-    if asked > most {
-        return bad(format!("expected a search of at most {most} tasks besides the baselines, found one of {asked}"));
+    if asked > limit {
+        return bad(format!("expected a search of at most {limit} tasks besides the baselines, found one of {asked}"));
     }
     let tasks = std::iter::once(scores_task()).chain(expansion.iter().map(|task| soup_task(&task))).collect();
     Ok((spec, tasks))

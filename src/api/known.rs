@@ -229,7 +229,7 @@ mod tests {
 
     use super::*;
     use crate::scheduler::{Terms, admit, new_tasks};
-    use crate::store::{Memory, Request};
+    use crate::store::{Memory, Order};
     use crate::sweep::parse::{Format, parse_spec_text};
 
     /// A sweep of so many tasks, and its id.
@@ -260,7 +260,7 @@ mod tests {
             join_all((0..30).map(|_| snapshot())).await.into_iter().map(Result::unwrap).collect();
         assert_eq!(made.load(Ordering::SeqCst), 2);
         assert!(read[2..].iter().all(|other| Arc::ptr_eq(other, &read[1])));
-        assert!(store.request(&id, Request::Cancel).await.unwrap());
+        assert!(store.order(&id, Order::Cancel).await.unwrap());
         while store.settle(&id, 0, 1000).await.unwrap().next.is_some() {}
         let after = snapshot().await.unwrap().results();
         assert!(after.tasks.iter().all(|row| row.state == TaskState::Cancelled), "{after:?}");

@@ -95,7 +95,7 @@ mod tests {
             priority: 0,
             cap,
             attempts: 3,
-            paced: false,
+            search_controlled: false,
             counts: [(TaskState::Queued, queued), (TaskState::Running, running), (TaskState::Waiting, 1)].into(),
             ready: 0,
             delayed: 0,

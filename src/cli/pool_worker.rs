@@ -15,7 +15,7 @@ use crate::logging;
 use crate::metrics::{Probed, WorkerMetrics, serve_metrics};
 use crate::queue::TicketQueue;
 use crate::runner::engine::{EngineError, SoupEngine};
-use crate::runner::pool::{Compute, Lines, Watch, WorkerError, serve};
+use crate::runner::pool::{Compute, Lines, WorkerError, WorkerObserver, serve};
 use crate::serving::bind;
 use crate::store::{Promise, Store};
 use crate::sweep::spec::Spec;
@@ -152,7 +152,7 @@ async fn run<E: SoupEngine + 'static>(
         Compute::start(move |spec: &Spec| engine(spec, &worker, hashes.clone()))
             .map_err(|error| ServiceError::internal(format!("no thread: {error}")))?
     };
-    let watch: Arc<dyn Watch> = Arc::new((Arc::new(Lines), metrics));
+    let watch: Arc<dyn WorkerObserver> = Arc::new((Arc::new(Lines), metrics));
     tracing::info!("worker {} waits for tasks on {}", worker.name, worker.device);
     let settings = worker.settings(once);
     let ended = serve(&*store, &*queue, &compute, &settings, &about(&worker), watch, stop).await;

@@ -9,7 +9,7 @@ use crate::runner::pool::{AttemptSettings, WorkerSettings};
 use crate::store::RedisSettings;
 
 /// Longest wait of a worker for a ticket before it looks around.
-const LOOK: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Config {
     /// How Redis is reached.
@@ -88,7 +88,7 @@ impl WorkerConfig {
             stall: self.stall,
             orphan: self.orphan,
         };
-        WorkerSettings { name: self.name.clone(), attempt, once, look: LOOK }
+        WorkerSettings { name: self.name.clone(), attempt, once, look: POLL_INTERVAL }
     }
 }
 

@@ -232,7 +232,7 @@ fn every_key_has_an_effect() {
             Kind::Address | Kind::MaybeAddress => "127.0.0.2:1".to_string(),
             Kind::Server => "http://other".to_string(),
             Kind::Device => "cuda:1".to_string(),
-            Kind::Seconds(_, most) | Kind::Count(_, most) | Kind::Bytes(_, most) => most.to_string(),
+            Kind::Seconds(_, limit) | Kind::Count(_, limit) | Kind::Bytes(_, limit) => limit.to_string(),
             Kind::Folders => "/other".to_string(),
             Kind::Hashes => hash.clone(),
             Kind::Word(words) => words[words.len() - 1].to_string(),

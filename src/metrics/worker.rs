@@ -7,8 +7,8 @@ use prometheus::{Gauge, Histogram, HistogramVec, IntCounter, IntCounterVec, IntG
 
 use super::series;
 use crate::runner::engine::{EngineError, Progress};
-use crate::runner::pool::{Ended, Watch};
-use crate::store::{Claimed, Onward, Refusal};
+use crate::runner::pool::{Ended, WorkerObserver};
+use crate::store::{AfterRelease, Claimed, Refusal};
 use crate::task::{TaskKey, TaskState, Ticket};
 use crate::{host, zoo};
 
@@ -139,7 +139,7 @@ impl WorkerMetrics {
     }
 }
 
-impl Watch for WorkerMetrics {
+impl WorkerObserver for WorkerMetrics {
     fn say(&self, _: &str) {}
 
     fn beat(&self) {
@@ -212,9 +212,9 @@ impl Watch for WorkerMetrics {
 fn outcome(ended: &Ended) -> &'static str {
     match ended {
         Ended::Completed => "succeeded",
-        Ended::LetGo(Onward::Queued(_)) => "released",
-        Ended::LetGo(Onward::State(TaskState::Failed)) => "failed",
-        Ended::LetGo(Onward::State(state)) => state.as_str(),
+        Ended::LetGo(AfterRelease::Queued(_)) => "released",
+        Ended::LetGo(AfterRelease::State(TaskState::Failed)) => "failed",
+        Ended::LetGo(AfterRelease::State(state)) => state.as_str(),
         Ended::Crashed => "crashed",
         Ended::Fenced => "fenced",
         Ended::Orphaned => "orphaned",

@@ -93,7 +93,7 @@ pub fn new_sweep(id: String, spec: &Spec, terms: Terms) -> NewSweep {
         priority: terms.priority,
         // A part of a second is a second: 0 would be no limit.
         max_seconds: spec.search.max_seconds.map_or(0, |seconds| seconds.ceil() as u64),
-        paced: spec.search.asha.is_some(),
+        search_controlled: spec.search.asha.is_some(),
         backoff: terms.backoff,
     }
 }

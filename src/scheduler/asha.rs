@@ -87,14 +87,14 @@ fn promotable(tasks: &[TaskAt], halving: Halving) -> Vec<(usize, u32)> {
     let mut promotable = Vec::new();
     for rung in (0..height).rev() {
         let mut reached: Vec<usize> = (0..tasks.len()).filter(|&place| tasks[place].rungs.len() > rung).collect();
-        let most = reached.len() / halving.eta;
+        let limit = reached.len() / halving.eta;
         let gone_on = reached.iter().filter(|&&place| !tasks[place].is_at(rung)).count();
         reached.sort_by(|&a, &b| halving.metric.compare(&tasks[a].rungs[rung], &tasks[b].rungs[rung]).then(a.cmp(&b)));
         let waiting = reached
             .into_iter()
-            .take(most)
+            .take(limit)
             .filter(|&place| tasks[place].is_at(rung) && tasks[place].state == TaskState::Waiting);
-        promotable.extend(waiting.take(most.saturating_sub(gone_on)).map(|place| (place, rung as u32)));
+        promotable.extend(waiting.take(limit.saturating_sub(gone_on)).map(|place| (place, rung as u32)));
     }
     promotable
 }
@@ -181,7 +181,7 @@ async fn all_tasks(store: &impl Store, sweep: &str) -> Result<Vec<TaskRecord>, S
 mod tests {
     use super::*;
     use crate::store::contract::{claimant, completed, key, standing};
-    use crate::store::{ClaimAnswer, Held, Letting, Memory, NewSweep, Onward, Request};
+    use crate::store::{AfterRelease, ClaimAnswer, Held, Memory, NewSweep, Order, ReleaseReason};
     use crate::sweep::parse::{Format, parse_spec_text};
     use crate::task::Ticket;
     use proptest::prelude::*;
@@ -350,7 +350,7 @@ mod tests {
                     search = { strategy = 'asha', tasks = 9, eta = 2 }";
         let spec = parse_spec_text(text, Format::Toml, std::path::Path::new("/")).unwrap();
         let spec = serde_json::to_string(&spec).unwrap();
-        let new = NewSweep { spec, paced: true, ..crate::store::contract::sweep("s") };
+        let new = NewSweep { spec, search_controlled: true, ..crate::store::contract::sweep("s") };
         store.create_sweep(&new, None).await.unwrap();
         let task = crate::store::contract::task;
         let tasks = [task("scores", true), task("t0", false), task("t1", false), task("t2", false)];
@@ -374,15 +374,15 @@ mod tests {
         let second = step_asha(&store, &snapshot, 1).await.unwrap();
         assert_eq!(second, Stepped::default());
         assert_eq!(store.ready("s", 9).await.unwrap(), [key("s/t1")]);
-        assert!(store.request("s", Request::Pause).await.unwrap());
+        assert!(store.order("s", Order::Pause).await.unwrap());
         assert_eq!(step(9).await, Stepped::default(), "it is paused");
-        assert!(store.request("s", Request::Resume).await.unwrap());
+        assert!(store.order("s", Order::Continue).await.unwrap());
         assert_eq!(step(9).await, Stepped { released: 1, ..Stepped::default() });
         let hold = claimed(&store, "s/t1").await;
         store.complete(&hold, &completed("{}")).await.unwrap();
         let hold = claimed(&store, "s/t2").await;
-        let fails = store.release(&hold, &Letting::Hopeless("no".into())).await.unwrap();
-        assert_eq!(fails, Held::Yes(Onward::State(TaskState::Failed)));
+        let fails = store.release(&hold, &ReleaseReason::Hopeless("no".into())).await.unwrap();
+        assert_eq!(fails, Held::Yes(AfterRelease::State(TaskState::Failed)));
         assert_eq!(step(9).await, Stepped { pruned: 1, ..Stepped::default() });
         let sweep = store.sweep("s").await.unwrap().unwrap();
         assert!(sweep.is_final());

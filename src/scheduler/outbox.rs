@@ -14,10 +14,10 @@ use crate::store::{Store, StoreError};
 pub async fn publish_outbox(
     store: &impl Store,
     queue: &impl TicketQueue,
-    most: usize,
+    limit: usize,
     patience: Duration,
 ) -> Result<(usize, Option<QueueError>), StoreError> {
-    let tickets = store.outbox(most).await?;
+    let tickets = store.outbox(limit).await?;
     if tickets.is_empty() {
         return Ok((0, None));
     }

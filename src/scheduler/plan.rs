@@ -63,7 +63,7 @@ pub enum Action {
         /// The sweep.
         sweep: String,
         /// Most tasks.
-        most: usize,
+        limit: usize,
     },
     /// A search decides which tasks of its sweep go on, begin or end.
     Search {
@@ -77,7 +77,7 @@ pub enum Action {
         /// The sweep.
         sweep: String,
         /// Most tasks.
-        most: usize,
+        limit: usize,
     },
 }
 
@@ -108,7 +108,7 @@ pub fn plan(settings: &PlanSettings, now: &Snapshot<'_>) -> Vec<Action> {
     open.sort_by_key(|sweep| (Reverse(rank(sweep, settings.ageing)), sweep.created, &sweep.id));
     for sweep in open {
         let pending = if sweep.stage == Stage::Ready { sweep.count(TaskState::Pending) } else { 0 };
-        let released = if sweep.paced {
+        let released = if sweep.search_controlled {
             let slots = match sweep.cap {
                 0 => settings.search_slots(now.workers),
                 cap => settings.search_slots(now.workers).min(cap as usize),
@@ -122,13 +122,13 @@ pub fn plan(settings: &PlanSettings, now: &Snapshot<'_>) -> Vec<Action> {
             // No more than the window can take soon: a walk over a hundred thousand tasks is nobody's turn.
             let released = pending.min((2 * window).saturating_sub(sweep.ready));
             if released > 0 {
-                actions.push(Action::Release { sweep: sweep.id.clone(), most: released });
+                actions.push(Action::Release { sweep: sweep.id.clone(), limit: released });
             }
             released
         };
         let chosen = (sweep.ready + released).min(room).min(room_of(sweep));
         if chosen > 0 {
-            actions.push(Action::Choose { sweep: sweep.id.clone(), most: chosen });
+            actions.push(Action::Choose { sweep: sweep.id.clone(), limit: chosen });
             room -= chosen;
         }
     }
@@ -181,15 +181,15 @@ mod tests {
             priority: 0,
             cap: 0,
             attempts: 3,
-            paced: false,
+            search_controlled: false,
             counts: counts.iter().copied().collect(),
             ready,
             delayed: 0,
         }
     }
 
-    fn choose(sweep: &str, most: usize) -> Action {
-        Action::Choose { sweep: sweep.into(), most }
+    fn choose(sweep: &str, limit: usize) -> Action {
+        Action::Choose { sweep: sweep.into(), limit }
     }
 
     fn planned(sweeps: &[SweepRecord], workers: usize, tickets: usize) -> Vec<Action> {
@@ -208,7 +208,7 @@ mod tests {
     #[test]
     fn a_search_is_asked_while_it_has_slots_and_something_to_decide() {
         use TaskState::{Pending, Running, Succeeded, Waiting};
-        let of = |counts: &[(TaskState, usize)]| [SweepRecord { paced: true, ..sweep("a", counts, 0) }];
+        let of = |counts: &[(TaskState, usize)]| [SweepRecord { search_controlled: true, ..sweep("a", counts, 0) }];
         let search = |slots| Action::Search { sweep: "a".into(), slots };
         assert_eq!(planned(&of(&[(Pending, 50)]), 3, 0), [search(6), choose("a", 6)]);
         assert_eq!(planned(&of(&[(Pending, 50), (Running, 4)]), 3, 0), [search(6), choose("a", 2)]);
@@ -216,7 +216,7 @@ mod tests {
         assert_eq!(planned(&of(&[(Waiting, 2), (Running, 5)]), 3, 0), [search(6), choose("a", 1)]);
         assert_eq!(planned(&of(&[(Waiting, 2)]), 3, 0), [search(6), choose("a", 2)]);
         assert_eq!(planned(&of(&[(Running, 1), (Succeeded, 9)]), 3, 0), []);
-        let capped = [SweepRecord { paced: true, cap: 2, ..sweep("a", &[(Pending, 50), (Running, 1)], 0) }];
+        let capped = [SweepRecord { search_controlled: true, cap: 2, ..sweep("a", &[(Pending, 50), (Running, 1)], 0) }];
         assert_eq!(planned(&capped, 3, 0), [search(2), choose("a", 1)]);
         let mut scoring = of(&[(Pending, 50)]);
         scoring[0].stage = Stage::Scoring;
@@ -226,7 +226,7 @@ mod tests {
     #[test]
     fn pending_tasks_are_released_as_the_window_needs_them() {
         let all = [sweep("a", &[(TaskState::Pending, 100_000)], 0)];
-        assert_eq!(planned(&all, 0, 0), [Action::Release { sweep: "a".into(), most: 32 }, choose("a", 16)]);
+        assert_eq!(planned(&all, 0, 0), [Action::Release { sweep: "a".into(), limit: 32 }, choose("a", 16)]);
         let mut scoring = all;
         scoring[0].stage = Stage::Scoring;
         assert_eq!(planned(&scoring, 0, 0), []);
@@ -301,12 +301,12 @@ mod tests {
             let actions = plan(&settings, &Snapshot { sweeps: &sweeps, workers, tickets });
             let mut chosen = 0;
             for action in &actions {
-                let Action::Choose { sweep, most } = action else { continue };
-                chosen += most;
+                let Action::Choose { sweep, limit } = action else { continue };
+                chosen += limit;
                 let of = sweeps.iter().find(|s| s.id == *sweep).unwrap();
                 let on_their_way = of.count(TaskState::Queued) - of.ready;
-                prop_assert!(of.cap == 0 || of.count(TaskState::Running) + on_their_way + most <= of.cap as usize);
-                prop_assert!(*most <= of.ready + of.count(TaskState::Pending));
+                prop_assert!(of.cap == 0 || of.count(TaskState::Running) + on_their_way + limit <= of.cap as usize);
+                prop_assert!(*limit <= of.ready + of.count(TaskState::Pending));
             }
             let room = settings.window(workers).saturating_sub(tickets);
             prop_assert!(chosen <= room);

@@ -12,7 +12,7 @@ use super::asha::{Stepped, step_asha};
 use super::outbox::publish_outbox;
 use super::plan::{Action, PlanSettings, Snapshot, plan};
 use crate::queue::{DeadLetter, QueueError, TicketQueue};
-use crate::store::{Expired, Letter, Onward, Store, StoreError, SweepRecord};
+use crate::store::{AfterRelease, Expired, Letter, Store, StoreError, SweepRecord};
 use crate::task::{TaskState, Ticket};
 use crate::untrusted::printable;
 
@@ -255,14 +255,14 @@ impl<S: Store, Q: TicketQueue> Scheduler<'_, S, Q> {
         match action {
             Action::Settle(sweep) => turn.settled += self.settle(sweep).await?,
             Action::Due(sweep) => turn.due += self.store.due(sweep, STEP).await?,
-            Action::Release { sweep, most } => turn.released += self.store.release_pending(sweep, *most).await?,
+            Action::Release { sweep, limit } => turn.released += self.store.release_pending(sweep, *limit).await?,
             Action::Search { sweep, slots } => {
                 if let Some(record) = sweeps.iter().find(|record| record.id == *sweep) {
                     turn.searched += step_asha(self.store, record, *slots).await?;
                 }
             }
-            Action::Choose { sweep, most } => {
-                let ready = self.store.ready(sweep, *most).await?;
+            Action::Choose { sweep, limit } => {
+                let ready = self.store.ready(sweep, *limit).await?;
                 turn.chosen += self.store.choose(&ready).await?;
             }
         }
@@ -391,10 +391,10 @@ fn say_aside(before: &BTreeMap<String, String>, now: &BTreeMap<String, String>) 
     }
 }
 
-fn onward(onward: &Onward) -> TaskState {
+fn onward(onward: &AfterRelease) -> TaskState {
     match onward {
-        Onward::Queued(_) => TaskState::Queued,
-        Onward::State(state) => *state,
+        AfterRelease::Queued(_) => TaskState::Queued,
+        AfterRelease::State(state) => *state,
     }
 }
 
@@ -403,7 +403,7 @@ mod tests {
     use super::*;
     use crate::queue::InProcess;
     use crate::scheduler::{Terms, admit, new_tasks};
-    use crate::store::{Memory, Request};
+    use crate::store::{Memory, Order};
     use crate::sweep::parse::{Format, parse_spec_text};
 
     async fn turned_until(store: &Memory, retention: Option<Duration>, done: impl AsyncFn(&Memory) -> bool) -> bool {
@@ -429,7 +429,7 @@ mod tests {
         let text = "zoo.ingredients = 'zoo/*'\ndata.learn = 'learn.safetensors'";
         let spec = parse_spec_text(text, Format::Toml, std::path::Path::new("/")).unwrap();
         let admitted = admit(&store, &spec, &new_tasks(&spec), Terms::default(), None).await.unwrap();
-        store.request(&admitted.id, Request::Cancel).await.unwrap();
+        store.order(&admitted.id, Order::Cancel).await.unwrap();
         let is_final = async |store: &Memory| store.sweep(&admitted.id).await.unwrap().unwrap().is_final();
         assert!(turned_until(&store, None, is_final).await, "it is cancelled");
         assert_eq!(store.sweeps().await.unwrap().records.len(), 1, "without retention it stays");

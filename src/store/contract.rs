@@ -8,8 +8,8 @@ use std::time::Duration;
 pub use rungs::*;
 
 use super::{
-    Backoff, ClaimAnswer, Claimant, Claimed, Completed, Expired, Held, Hold, LARGEST_LETTER, Letter, Letters, Letting,
-    MOST_LETTERS, NewSweep, NewTask, Onward, Order, Refusal, Request, Saved, Store,
+    AfterRelease, Backoff, ClaimAnswer, Claimant, Claimed, Completed, Expired, Held, Hold, LARGEST_LETTER, Letter,
+    Letters, MOST_LETTERS, NewSweep, NewTask, Order, Refusal, ReleaseReason, Saved, Store,
 };
 use crate::task::{TaskKey, TaskState, Ticket};
 
@@ -19,7 +19,17 @@ pub fn sweep(id: &str) -> NewSweep {
     let (name, spec) = ("digits".to_string(), r#"{"a":1}"#.to_string());
     // Without a wait after crashes: it depends on no clock then.
     let backoff = Backoff { first_ms: 0 };
-    NewSweep { id: id.to_string(), name, spec, attempts: 2, cap: 0, priority: 0, max_seconds: 0, paced: false, backoff }
+    NewSweep {
+        id: id.to_string(),
+        name,
+        spec,
+        attempts: 2,
+        cap: 0,
+        priority: 0,
+        max_seconds: 0,
+        search_controlled: false,
+        backoff,
+    }
 }
 
 pub fn task(id: &str, is_scores: bool) -> NewTask {
@@ -145,7 +155,7 @@ pub async fn a_task_is_claimed_once_and_completed_once<S: Store>(store: S) {
     assert_eq!(store.complete(&first.hold, &completed("2")).await.unwrap(), Held::Yes(()), "the same attempt again");
     assert_eq!(store.result(&key("s/t0")).await.unwrap(), Some(completed("1")), "a result is written once");
     assert_eq!(store.renew(&first.hold, LONG, None).await.unwrap(), Held::Fenced);
-    assert_eq!(store.release(&first.hold, &Letting::Preempted).await.unwrap(), Held::Fenced);
+    assert_eq!(store.release(&first.hold, &ReleaseReason::Preempted).await.unwrap(), Held::Fenced);
     assert_eq!(refusal(&store, &tickets[0], "three").await, Refusal::State(TaskState::Succeeded));
     assert_eq!(store.result(&key("s/t1")).await.unwrap(), None);
 }
@@ -159,11 +169,14 @@ pub async fn checkpoints_are_fenced_and_the_newest_wins<S: Store>(store: S) {
     assert_eq!(save(&first, 1, b"first\0\xff").await, Held::Yes(Order::Continue));
     assert_eq!(save(&first, 3, b"third").await, Held::Yes(Order::Continue));
     assert_eq!(save(&first, 2, b"late").await, Held::Yes(Order::Continue));
-    let Held::Yes(Onward::Queued(ticket)) = store.release(&first, &Letting::Preempted).await.unwrap() else { panic!() };
+    let Held::Yes(AfterRelease::Queued(ticket)) = store.release(&first, &ReleaseReason::Preempted).await.unwrap()
+    else {
+        panic!()
+    };
     assert_eq!(ticket, Ticket::new(key("s/t0"), 2));
     assert_eq!(
-        store.release(&first, &Letting::Preempted).await.unwrap(),
-        Held::Yes(Onward::Queued(ticket.clone())),
+        store.release(&first, &ReleaseReason::Preempted).await.unwrap(),
+        Held::Yes(AfterRelease::Queued(ticket.clone())),
         "a repeated release says the same"
     );
     assert_eq!(store.outbox(10).await.unwrap(), std::slice::from_ref(&ticket), "with one ticket");
@@ -173,13 +186,13 @@ pub async fn checkpoints_are_fenced_and_the_newest_wins<S: Store>(store: S) {
     assert_eq!(second.hold.epoch, 2);
     assert_eq!(save(&first, 9, b"stale").await, Held::Fenced);
     assert_eq!(store.complete(&first, &completed("stale")).await.unwrap(), Held::Fenced);
-    assert_eq!(store.release(&first, &Letting::Preempted).await.unwrap(), Held::Fenced);
+    assert_eq!(store.release(&first, &ReleaseReason::Preempted).await.unwrap(), Held::Fenced);
     assert_eq!(store.complete(&second.hold, &completed("good")).await.unwrap(), Held::Yes(()));
     let record = store.task(&key("s/t0")).await.unwrap().unwrap();
     assert!(!record.has_checkpoint && record.has_result, "{record:?}");
 }
 
-const CRASHED: Onward = Onward::State(TaskState::Queued);
+const CRASHED: AfterRelease = AfterRelease::State(TaskState::Queued);
 
 pub async fn a_lease_that_runs_out_frees_the_task<S: Store>(store: S) {
     let tickets = scored(&store, &sweep("s"), 1).await;
@@ -198,7 +211,7 @@ pub async fn a_lease_that_runs_out_frees_the_task<S: Store>(store: S) {
     assert_eq!(expired(&store).await[0].onward, CRASHED);
     let third = after_wait(&store, "s/t0").await;
     store.claim(&third, &claimant("three"), Duration::ZERO).await.unwrap();
-    assert_eq!(expired(&store).await[0].onward, Onward::State(TaskState::Failed));
+    assert_eq!(expired(&store).await[0].onward, AfterRelease::State(TaskState::Failed));
     let record = store.task(&key("s/t0")).await.unwrap().unwrap();
     assert!(record.cause.unwrap().contains("lease"));
     assert!(!record.has_checkpoint);
@@ -216,12 +229,12 @@ pub async fn leases_that_nobody_could_renew_are_prolonged<S: Store>(store: S) {
     assert_eq!((expiries.expired, expiries.unreadable), (vec![], vec![]));
     assert_eq!(store.renew(&one.hold, lease, None).await.unwrap(), Held::Yes(Order::Continue));
     tokio::time::sleep(Duration::from_millis(5)).await;
-    assert_eq!(expired(&store).await[0].onward, Onward::State(TaskState::Failed), "it is prolonged once");
+    assert_eq!(expired(&store).await[0].onward, AfterRelease::State(TaskState::Failed), "it is prolonged once");
 }
 
 pub async fn only_what_is_further_than_ever_is_progress<S: Store>(store: S) {
     let mut ticket = scored(&store, &NewSweep { attempts: 3, ..sweep("s") }, 1).await.remove(0);
-    let crash = Letting::Crashed("killed".to_string());
+    let crash = ReleaseReason::Crashed("killed".to_string());
     let crashes = async || store.task(&key("s/t0")).await.unwrap().unwrap().crashes;
     // Every attempt keeps checkpoints: the second comes no further than the first, the third does.
     for (attempt, reached, expected) in [(1, 5, 1), (2, 5, 2), (3, 6, 1), (4, 4, 2)] {
@@ -234,7 +247,7 @@ pub async fn only_what_is_further_than_ever_is_progress<S: Store>(store: S) {
     }
     let hold = claim(&store, &ticket, "last").await.hold;
     store.save(&hold, LONG, saved(9, b"kept", 6)).await.unwrap();
-    assert_eq!(store.release(&hold, &crash).await.unwrap(), Held::Yes(Onward::State(TaskState::Failed)));
+    assert_eq!(store.release(&hold, &crash).await.unwrap(), Held::Yes(AfterRelease::State(TaskState::Failed)));
     // Retried, it begins from nothing, and so does what counts as progress.
     store.retry("s", 0, 10).await.unwrap();
     store.choose(&[key("s/t0")]).await.unwrap();
@@ -248,7 +261,7 @@ pub async fn a_task_that_crashed_waits_before_its_next_attempt<S: Store>(store: 
     let backoff = Backoff { first_ms: 30_000 };
     let tickets = scored(&store, &NewSweep { attempts: 9, backoff, ..sweep("s") }, 2).await;
     let hold = claim(&store, &tickets[0], "one").await.hold;
-    let crash = Letting::Crashed("out of memory".to_string());
+    let crash = ReleaseReason::Crashed("out of memory".to_string());
     assert_eq!(store.release(&hold, &crash).await.unwrap(), Held::Yes(CRASHED));
     assert_eq!(store.release(&hold, &crash).await.unwrap(), Held::Yes(CRASHED), "a repeated release says the same");
     let record = store.sweep("s").await.unwrap().unwrap();
@@ -259,10 +272,10 @@ pub async fn a_task_that_crashed_waits_before_its_next_attempt<S: Store>(store: 
     let Refusal::Early(wait) = refusal(&store, &Ticket::new(key("s/t0"), 2), "two").await else { panic!() };
     assert!((20_000..=30_000).contains(&wait), "{wait}");
     // What its owner wants reaches it meanwhile.
-    store.request("s", Request::Pause).await.unwrap();
+    store.order("s", Order::Pause).await.unwrap();
     assert_eq!(store.settle("s", 0, 10).await.unwrap().changed, 2);
     assert_eq!(store.sweep("s").await.unwrap().unwrap().delayed, 0);
-    store.request("s", Request::Resume).await.unwrap();
+    store.order("s", Order::Continue).await.unwrap();
     store.settle("s", 0, 10).await.unwrap();
     assert_eq!(store.ready("s", 10).await.unwrap(), [key("s/t0"), key("s/t1")]);
     for (crashes, expected) in [(1, 30_000), (2, 60_000), (3, 60_000), (100, 60_000)] {
@@ -275,18 +288,19 @@ pub async fn crashes_are_counted_and_preemptions_are_not<S: Store>(store: S) {
     let mut ticket = scored(&store, &sweep("s"), 1).await.remove(0);
     for i in 0..5 {
         let hold = claim(&store, &ticket, &format!("p{i}")).await.hold;
-        let Held::Yes(Onward::Queued(next)) = store.release(&hold, &Letting::Preempted).await.unwrap() else {
+        let Held::Yes(AfterRelease::Queued(next)) = store.release(&hold, &ReleaseReason::Preempted).await.unwrap()
+        else {
             panic!()
         };
         ticket = next;
     }
     let hold = claim(&store, &ticket, "c1").await.hold;
-    let crash = Letting::Crashed("out of memory".to_string());
+    let crash = ReleaseReason::Crashed("out of memory".to_string());
     assert_eq!(store.release(&hold, &crash).await.unwrap(), Held::Yes(CRASHED));
     let next = after_wait(&store, "s/t0").await;
     let hold = claim(&store, &next, "c2").await.hold;
-    assert_eq!(store.release(&hold, &crash).await.unwrap(), Held::Yes(Onward::State(TaskState::Failed)));
-    assert_eq!(store.release(&hold, &crash).await.unwrap(), Held::Yes(Onward::State(TaskState::Failed)));
+    assert_eq!(store.release(&hold, &crash).await.unwrap(), Held::Yes(AfterRelease::State(TaskState::Failed)));
+    assert_eq!(store.release(&hold, &crash).await.unwrap(), Held::Yes(AfterRelease::State(TaskState::Failed)));
     assert_eq!(store.task(&key("s/t0")).await.unwrap().unwrap().cause.as_deref(), Some("out of memory"));
     assert_eq!(store.retry("s", 0, 10).await.unwrap().changed, 1);
     assert_eq!(state(&store, "s/t0").await, TaskState::Queued);
@@ -297,7 +311,7 @@ pub async fn crashes_are_counted_and_preemptions_are_not<S: Store>(store: S) {
 pub async fn a_sweep_that_ends_while_it_is_created_ends_whole<S: Store>(store: S) {
     store.create_sweep(&sweep("s"), None).await.unwrap();
     store.add_tasks("s", 0, &[task("scores", true), task("t0", false)]).await.unwrap();
-    store.request("s", Request::Cancel).await.unwrap();
+    store.order("s", Order::Cancel).await.unwrap();
     assert_eq!(store.settle("s", 0, 10).await.unwrap().changed, 2);
     // Whoever creates it has not heard of that yet.
     assert_eq!(store.add_tasks("s", 2, &[task("t1", false)]).await.unwrap(), 1);
@@ -324,7 +338,7 @@ pub async fn sweeps_that_have_ended_are_not_looked_at<S: Store>(store: S) {
         let hold = claim(&store, ticket, &format!("n{i}")).await.hold;
         match i {
             0 => drop(store.complete(&hold, &completed("{}")).await.unwrap()),
-            _ => drop(store.release(&hold, &Letting::Hopeless("no".to_string())).await.unwrap()),
+            _ => drop(store.release(&hold, &ReleaseReason::Hopeless("no".to_string())).await.unwrap()),
         }
     }
     assert_eq!(live().await, (vec!["other".to_string(), "s".to_string()], [].into()));
@@ -339,7 +353,7 @@ pub async fn sweeps_that_have_ended_are_not_looked_at<S: Store>(store: S) {
 
     assert_eq!(store.retry("s", 0, 10).await.unwrap().changed, 1);
     assert_eq!(live().await, (vec!["other".to_string(), "s".to_string()], [].into()), "it is worked on again");
-    store.request("s", Request::Cancel).await.unwrap();
+    store.order("s", Order::Cancel).await.unwrap();
     store.settle("s", 0, 10).await.unwrap();
     assert_eq!(store.retire(&["s".to_string()]).await.unwrap(), 1);
     assert_eq!(live().await.1, [(TaskState::Succeeded, 2), (TaskState::Cancelled, 1)].into());
@@ -371,17 +385,17 @@ pub async fn a_sweep_can_be_discarded_whatever_it_does<S: Store>(store: S) {
 pub async fn hopeless_tasks_fail_at_once<S: Store>(store: S) {
     let ticket = scored(&store, &sweep("s"), 1).await.remove(0);
     let hold = claim(&store, &ticket, "one").await.hold;
-    let why = Letting::Hopeless("loss is NaN".to_string());
-    assert_eq!(store.release(&hold, &why).await.unwrap(), Held::Yes(Onward::State(TaskState::Failed)));
+    let why = ReleaseReason::Hopeless("loss is NaN".to_string());
+    assert_eq!(store.release(&hold, &why).await.unwrap(), Held::Yes(AfterRelease::State(TaskState::Failed)));
     assert_eq!(refusal(&store, &ticket, "two").await, Refusal::State(TaskState::Failed));
 }
 
 pub async fn a_cancelled_sweep_computes_nothing_more<S: Store>(store: S) {
     let tickets = scored(&store, &sweep("s"), 3).await;
     let running = claim(&store, &tickets[0], "one").await.hold;
-    assert!(store.request("s", Request::Cancel).await.unwrap());
-    assert!(!store.request("s", Request::Resume).await.unwrap(), "for good");
-    assert!(!store.request("none", Request::Pause).await.unwrap());
+    assert!(store.order("s", Order::Cancel).await.unwrap());
+    assert!(!store.order("s", Order::Continue).await.unwrap(), "for good");
+    assert!(!store.order("none", Order::Pause).await.unwrap());
     assert_eq!(store.renew(&running, LONG, None).await.unwrap(), Held::Yes(Order::Cancel));
     assert_eq!(refusal(&store, &tickets[1], "two").await, Refusal::State(TaskState::Cancelled));
     let walked = store.settle("s", 0, 2).await.unwrap();
@@ -390,8 +404,8 @@ pub async fn a_cancelled_sweep_computes_nothing_more<S: Store>(store: S) {
     assert_eq!(store.tickets().await.unwrap().outbox, []);
     assert_eq!(state(&store, "s/t2").await, TaskState::Cancelled);
     assert_eq!(
-        store.release(&running, &Letting::Preempted).await.unwrap(),
-        Held::Yes(Onward::State(TaskState::Cancelled))
+        store.release(&running, &ReleaseReason::Preempted).await.unwrap(),
+        Held::Yes(AfterRelease::State(TaskState::Cancelled))
     );
     assert_eq!(state(&store, "s/scores").await, TaskState::Succeeded);
     assert_eq!(store.retry("s", 0, 10).await.unwrap().changed, 0);
@@ -400,18 +414,18 @@ pub async fn a_cancelled_sweep_computes_nothing_more<S: Store>(store: S) {
 pub async fn a_paused_sweep_goes_on_when_it_is_resumed<S: Store>(store: S) {
     let tickets = scored(&store, &sweep("s"), 3).await;
     let running = claim(&store, &tickets[0], "one").await.hold;
-    assert!(store.request("s", Request::Pause).await.unwrap());
+    assert!(store.order("s", Order::Pause).await.unwrap());
     let order = store.save(&running, LONG, saved(1, b"kept", 1)).await.unwrap();
     assert_eq!(order, Held::Yes(Order::Pause));
     assert_eq!(
-        store.release(&running, &Letting::Preempted).await.unwrap(),
-        Held::Yes(Onward::State(TaskState::Paused))
+        store.release(&running, &ReleaseReason::Preempted).await.unwrap(),
+        Held::Yes(AfterRelease::State(TaskState::Paused))
     );
     assert_eq!(refusal(&store, &tickets[1], "two").await, Refusal::State(TaskState::Paused));
     assert_eq!(store.settle("s", 0, 10).await.unwrap().changed, 1);
     assert_eq!(store.settle("s", 0, 10).await.unwrap().changed, 0);
     assert_eq!(store.tickets().await.unwrap().outbox, []);
-    assert!(store.request("s", Request::Resume).await.unwrap());
+    assert!(store.order("s", Order::Continue).await.unwrap());
     assert_eq!(store.settle("s", 0, 10).await.unwrap().changed, 3);
     let ready = store.ready("s", 10).await.unwrap();
     assert_eq!(ready, [key("s/t0"), key("s/t1"), key("s/t2")]);
@@ -443,7 +457,7 @@ pub async fn a_cap_bounds_how_many_run_at_once<S: Store>(store: S) {
     assert_eq!(refusal(&store, &tickets[1], "two").await, Refusal::Cap);
     assert_eq!(store.ready("s", 10).await.unwrap(), [key("s/t1")], "it waits to be chosen again");
     // A dead letter of the ticket that met the cap: it is published again, and its task no longer waits to be chosen.
-    assert_eq!(store.dead(&tickets[1], 3).await.unwrap(), Some(Onward::Queued(tickets[1].clone())));
+    assert_eq!(store.dead(&tickets[1], 3).await.unwrap(), Some(AfterRelease::Queued(tickets[1].clone())));
     assert_eq!(store.ready("s", 10).await.unwrap(), []);
     assert_eq!(store.outbox(10).await.unwrap(), tickets[1..]);
     assert_eq!(refusal(&store, &tickets[1], "three").await, Refusal::Cap);
@@ -455,7 +469,7 @@ pub async fn a_cap_bounds_how_many_run_at_once<S: Store>(store: S) {
 pub async fn a_failed_scores_task_ends_its_sweep_until_it_is_retried<S: Store>(store: S) {
     let ticket = opened(&store, &sweep("s"), 2).await;
     let hold = claim(&store, &ticket, "one").await.hold;
-    let why = Letting::Hopeless("no such zoo".to_string());
+    let why = ReleaseReason::Hopeless("no such zoo".to_string());
     store.release(&hold, &why).await.unwrap();
     assert_eq!(store.settle("s", 0, 10).await.unwrap().changed, 2);
     assert_eq!(state(&store, "s/t1").await, TaskState::Cancelled);
@@ -472,12 +486,12 @@ pub async fn dead_letters_matter_only_to_tasks_that_wait_for_them<S: Store>(stor
     let tickets = scored(&store, &sweep("s"), 1).await;
     store.confirmed(&tickets).await.unwrap();
     for _ in 0..2 {
-        assert_eq!(store.dead(&tickets[0], 3).await.unwrap(), Some(Onward::Queued(tickets[0].clone())));
+        assert_eq!(store.dead(&tickets[0], 3).await.unwrap(), Some(AfterRelease::Queued(tickets[0].clone())));
         assert_eq!(store.outbox(10).await.unwrap(), tickets);
     }
     assert_eq!(store.dead(&Ticket::new(key("s/t0"), 9), 3).await.unwrap(), None);
     assert_eq!(store.dead(&Ticket::new(key("s/none"), 1), 3).await.unwrap(), None);
-    assert_eq!(store.dead(&tickets[0], 3).await.unwrap(), Some(Onward::State(TaskState::Failed)));
+    assert_eq!(store.dead(&tickets[0], 3).await.unwrap(), Some(AfterRelease::State(TaskState::Failed)));
     assert_eq!(store.dead(&tickets[0], 3).await.unwrap(), None);
     assert_eq!(store.tickets().await.unwrap(), super::Tickets::default());
 }
@@ -513,7 +527,7 @@ pub async fn dead_letters_that_are_no_tickets_are_kept_newest_first<S: Store>(st
 
 pub async fn a_sweep_is_summed_up_and_removed<S: Store>(store: S) {
     assert_eq!(store.sweep("s").await.unwrap(), None);
-    let tickets = scored(&store, &NewSweep { priority: -3, cap: 2, paced: true, ..sweep("s") }, 3).await;
+    let tickets = scored(&store, &NewSweep { priority: -3, cap: 2, search_controlled: true, ..sweep("s") }, 3).await;
     let hold = claim(&store, &tickets[0], "one").await.hold;
     store.renew(&hold, LONG, Some(r#"{"iterations":7}"#)).await.unwrap();
     assert_eq!(store.progress(&key("s/t0")).await.unwrap().as_deref(), Some(r#"{"iterations":7}"#));
@@ -521,7 +535,7 @@ pub async fn a_sweep_is_summed_up_and_removed<S: Store>(store: S) {
     let record = store.sweep("s").await.unwrap().unwrap();
     assert_eq!((record.name.as_str(), record.stage, record.order), ("digits", super::Stage::Ready, Order::Continue));
     assert_eq!((record.priority, record.cap, record.ready, record.tasks()), (-3, 2, 0, 4));
-    assert!(record.paced);
+    assert!(record.search_controlled);
     let counts: Vec<_> = record.counts.iter().map(|(state, count)| (*state, *count)).collect();
     assert_eq!(counts, [(TaskState::Queued, 2), (TaskState::Running, 1), (TaskState::Succeeded, 1)]);
     assert_eq!(store.sweeps().await.unwrap().records, [record]);
@@ -530,11 +544,11 @@ pub async fn a_sweep_is_summed_up_and_removed<S: Store>(store: S) {
     assert_eq!(store.documents("none").await.unwrap(), None);
     assert!(store.remove("s", 10).await.is_err(), "not as long as something runs");
 
-    store.release(&hold, &Letting::Hopeless("no".to_string())).await.unwrap();
+    store.release(&hold, &ReleaseReason::Hopeless("no".to_string())).await.unwrap();
     let events = store.events(&key("s/t0")).await.unwrap();
     let said: Vec<_> = events.iter().map(|e| (e.what.as_str(), e.detail.as_deref().unwrap_or(""))).collect();
     assert_eq!(said, [("claimed", "worker-one"), ("failed", "no")]);
-    store.request("s", Request::Cancel).await.unwrap();
+    store.order("s", Order::Cancel).await.unwrap();
     assert_eq!(store.sweep("s").await.unwrap().unwrap().order, Order::Cancel);
     store.settle("s", 0, 10).await.unwrap();
     assert!(store.sweep("s").await.unwrap().unwrap().is_final());

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use super::{
-    AtRung, ClaimAnswer, Claimant, Completed, Created, Expiries, Findings, Held, Hold, Letter, Letters, Letting, Live,
-    Memory, NewSweep, NewTask, Onward, Order, Request, Saved, Standing, Store, StoreError, SweepRecord, Sweeps,
+    AfterRelease, AtRung, ClaimAnswer, Claimant, Completed, Created, Expiries, Findings, Held, Hold, Letter, Letters,
+    Live, Memory, NewSweep, NewTask, Order, ReleaseReason, Saved, Standing, Store, StoreError, SweepRecord, Sweeps,
     TaskEvent, TaskRecord, Tickets, Walked,
 };
 use crate::sweep::manifest::SplitScore;
@@ -120,10 +120,12 @@ impl<K: Keeper> Store for Kept<K> {
         answer
     }
 
-    async fn release(&self, hold: &Hold, why: &Letting) -> Result<Held<Onward>, StoreError> {
+    async fn release(&self, hold: &Hold, why: &ReleaseReason) -> Result<Held<AfterRelease>, StoreError> {
         let answer = self.memory.release(hold, why).await?;
-        if let (Held::Yes(Onward::State(TaskState::Failed)), Letting::Crashed(cause) | Letting::Hopeless(cause)) =
-            (&answer, why)
+        if let (
+            Held::Yes(AfterRelease::State(TaskState::Failed)),
+            ReleaseReason::Crashed(cause) | ReleaseReason::Hopeless(cause),
+        ) = (&answer, why)
         {
             self.keeper.keep_failure(&hold.key, cause).map_err(full)?;
         }
@@ -141,7 +143,7 @@ impl<K: Keeper> Store for Kept<K> {
         Ok(added)
     }
 
-    async fn wait(&self, hold: &Hold, standing: &Standing) -> Result<Held<Onward>, StoreError> {
+    async fn wait(&self, hold: &Hold, standing: &Standing) -> Result<Held<AfterRelease>, StoreError> {
         let key = &hold.key;
         let (mut rungs, _) = self.keeper.rungs(key).map_err(full)?;
         if rungs.scores.len() == standing.rung as usize {
@@ -185,39 +187,39 @@ impl<K: Keeper> Store for Kept<K> {
     as_in_memory! {
         create_sweep(sweep: &NewSweep, request: Option<&str>) -> Created;
         open_sweep(sweep: &str) -> Option<Ticket>;
-        release_pending(sweep: &str, most: usize) -> usize;
-        ready(sweep: &str, most: usize) -> Vec<TaskKey>;
+        release_pending(sweep: &str, limit: usize) -> usize;
+        ready(sweep: &str, limit: usize) -> Vec<TaskKey>;
         choose(tasks: &[TaskKey]) -> usize;
-        outbox(most: usize) -> Vec<Ticket>;
+        outbox(limit: usize) -> Vec<Ticket>;
         confirmed(tickets: &[Ticket]) -> usize;
-        republish(age: Duration, most: usize) -> usize;
+        republish(age: Duration, limit: usize) -> usize;
         renew(hold: &Hold, lease: Duration, progress: Option<&str>) -> Held<Order>;
-        expire(most: usize, gap: Duration) -> Expiries;
-        due(sweep: &str, most: usize) -> usize;
+        expire(limit: usize, gap: Duration) -> Expiries;
+        due(sweep: &str, limit: usize) -> usize;
         live() -> Live;
         retire(sweeps: &[String]) -> usize;
         adopt() -> usize;
-        ended(age: Duration, most: usize) -> Vec<String>;
+        ended(age: Duration, limit: usize) -> Vec<String>;
         probe() -> ();
         examine(sweep: &str, repair: bool) -> Findings;
         examine_pool(repair: bool) -> Findings;
-        discard(sweep: &str, most: usize) -> bool;
-        request(sweep: &str, request: Request) -> bool;
-        settle(sweep: &str, from: usize, most: usize) -> Walked;
-        retry(sweep: &str, from: usize, most: usize) -> Walked;
-        dead(ticket: &Ticket, most: u32) -> Option<Onward>;
+        discard(sweep: &str, limit: usize) -> bool;
+        order(sweep: &str, order: Order) -> bool;
+        settle(sweep: &str, from: usize, limit: usize) -> Walked;
+        retry(sweep: &str, from: usize, limit: usize) -> Walked;
+        dead(ticket: &Ticket, limit: u32) -> Option<AfterRelease>;
         task(key: &TaskKey) -> Option<TaskRecord>;
-        tasks(sweep: &str, from: usize, most: usize) -> Vec<TaskRecord>;
+        tasks(sweep: &str, from: usize, limit: usize) -> Vec<TaskRecord>;
         sweep(sweep: &str) -> Option<SweepRecord>;
         sweeps() -> Sweeps;
         documents(sweep: &str) -> Option<(String, Option<String>)>;
         events(key: &TaskKey) -> Vec<TaskEvent>;
         progress(key: &TaskKey) -> Option<String>;
-        remove(sweep: &str, most: usize) -> bool;
+        remove(sweep: &str, limit: usize) -> bool;
         beat(worker: &str, lifetime: Duration, about: &str) -> ();
         workers() -> Vec<(String, String)>;
         keep_letter(letter: &Letter) -> ();
-        letters(most: usize) -> Letters;
+        letters(limit: usize) -> Letters;
         tickets() -> Tickets;
         standing(key: &TaskKey) -> Option<String>;
         result(key: &TaskKey) -> Option<Completed>;

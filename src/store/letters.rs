@@ -66,21 +66,21 @@ impl Letter {
 
 /// The letters of one process.
 #[derive(Debug, Default)]
-pub(super) struct Shelf {
+pub(super) struct DeadLetters {
     total: u64,
     /// Newest first.
     letters: VecDeque<KeptLetter>,
 }
 
-impl Shelf {
+impl DeadLetters {
     pub(super) fn keep(&mut self, letter: Letter, at: u64) {
         self.total += 1;
         self.letters.push_front(KeptLetter { at, letter });
         self.letters.truncate(MOST_LETTERS);
     }
 
-    pub(super) fn newest(&self, most: usize) -> Letters {
-        Letters { total: self.total, newest: self.letters.iter().take(most).cloned().collect() }
+    pub(super) fn newest(&self, limit: usize) -> Letters {
+        Letters { total: self.total, newest: self.letters.iter().take(limit).cloned().collect() }
     }
 }
 

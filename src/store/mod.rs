@@ -29,8 +29,8 @@ pub use letters::{KeptLetter, LARGEST_LETTER, Letter, Letters, MOST_LETTERS};
 pub use memory::Memory;
 pub use redis::{Promise, Redis, RedisSettings};
 pub use types::{
-    AtRung, Backoff, ClaimAnswer, Claimant, Claimed, Completed, Expired, Expiries, Findings, Held, Hold, Letting, Live,
-    NewSweep, NewTask, Onward, Order, Refusal, Request, Saved, Stage, Standing, SweepRecord, Sweeps, TaskEvent,
+    AfterRelease, AtRung, Backoff, ClaimAnswer, Claimant, Claimed, Completed, Expired, Expiries, Findings, Held, Hold,
+    Live, NewSweep, NewTask, Order, Refusal, ReleaseReason, Saved, Stage, Standing, SweepRecord, Sweeps, TaskEvent,
     TaskRecord, Tickets, Unreadable,
 };
 
@@ -101,19 +101,19 @@ pub trait Store: Send + Sync {
     /// All tasks are there: the scores task gets its ticket. `None` if the sweep was open already, or its scores task was cancelled while tasks were added.
     fn open_sweep(&self, sweep: &str) -> impl Future<Output = Result<Option<Ticket>, StoreError>> + Send;
     /// Once the scores task is done: the first `most` pending tasks become runnable. Answers how many.
-    fn release_pending(&self, sweep: &str, most: usize) -> impl Future<Output = Result<usize, StoreError>> + Send;
+    fn release_pending(&self, sweep: &str, limit: usize) -> impl Future<Output = Result<usize, StoreError>> + Send;
     /// Runnable tasks whose wait after a crash is over are to be chosen for a ticket, at most `most`. Answers how many.
-    fn due(&self, sweep: &str, most: usize) -> impl Future<Output = Result<usize, StoreError>> + Send;
+    fn due(&self, sweep: &str, limit: usize) -> impl Future<Output = Result<usize, StoreError>> + Send;
     /// Runnable tasks of a sweep without a ticket, in order.
-    fn ready(&self, sweep: &str, most: usize) -> impl Future<Output = Result<Vec<TaskKey>, StoreError>> + Send;
+    fn ready(&self, sweep: &str, limit: usize) -> impl Future<Output = Result<Vec<TaskKey>, StoreError>> + Send;
     /// Gives runnable tasks a ticket in the outbox. Answers how many had none.
     fn choose(&self, tasks: &[TaskKey]) -> impl Future<Output = Result<usize, StoreError>> + Send;
     /// Tickets to be published, oldest first.
-    fn outbox(&self, most: usize) -> impl Future<Output = Result<Vec<Ticket>, StoreError>> + Send;
+    fn outbox(&self, limit: usize) -> impl Future<Output = Result<Vec<Ticket>, StoreError>> + Send;
     /// The broker has these tickets.
     fn confirmed(&self, tickets: &[Ticket]) -> impl Future<Output = Result<usize, StoreError>> + Send;
     /// Tickets that the broker has had for `age` go back to the outbox, with their generation. Answers how many.
-    fn republish(&self, age: Duration, most: usize) -> impl Future<Output = Result<usize, StoreError>> + Send;
+    fn republish(&self, age: Duration, limit: usize) -> impl Future<Output = Result<usize, StoreError>> + Send;
 
     /// Takes a task for `lease`.
     fn claim(
@@ -140,9 +140,17 @@ pub trait Store: Send + Sync {
     fn complete(&self, hold: &Hold, completed: &Completed)
     -> impl Future<Output = Result<Held<()>, StoreError>> + Send;
     /// Lets go of a task without a result.
-    fn release(&self, hold: &Hold, why: &Letting) -> impl Future<Output = Result<Held<Onward>, StoreError>> + Send;
+    fn release(
+        &self,
+        hold: &Hold,
+        why: &ReleaseReason,
+    ) -> impl Future<Output = Result<Held<AfterRelease>, StoreError>> + Send;
     /// Lets go of a task at a rung: its checkpoint is kept, and it waits until it is promoted or pruned, in a paused sweep too. In a cancelled one it ends.
-    fn wait(&self, hold: &Hold, standing: &Standing) -> impl Future<Output = Result<Held<Onward>, StoreError>> + Send;
+    fn wait(
+        &self,
+        hold: &Hold,
+        standing: &Standing,
+    ) -> impl Future<Output = Result<Held<AfterRelease>, StoreError>> + Send;
     /// Tasks that wait at these rungs become runnable, and are to be chosen for a ticket. Those that do not wait there any more, or whose sweep is paused
     /// or cancelled, are left alone. Answers how many.
     fn promote(&self, tasks: &[AtRung]) -> impl Future<Output = Result<usize, StoreError>> + Send;
@@ -150,23 +158,28 @@ pub trait Store: Send + Sync {
     fn prune(&self, tasks: &[AtRung]) -> impl Future<Output = Result<usize, StoreError>> + Send;
     /// Takes at most `most` tasks from workers whose lease ran out. Where this was not called for longer than `gap`, workers may have been unable
     /// to renew as well: leases that ran out meanwhile are prolonged once.
-    fn expire(&self, most: usize, gap: Duration) -> impl Future<Output = Result<Expiries, StoreError>> + Send;
+    fn expire(&self, limit: usize, gap: Duration) -> impl Future<Output = Result<Expiries, StoreError>> + Send;
 
     /// Keeps what a sweep's owner wants. Running tasks hear of it at their next write, idle ones by [`settle`](Self::settle). False if there is no
     /// such sweep, or it is cancelled and something else is asked.
-    fn request(&self, sweep: &str, request: Request) -> impl Future<Output = Result<bool, StoreError>> + Send;
+    fn order(&self, sweep: &str, order: Order) -> impl Future<Output = Result<bool, StoreError>> + Send;
     /// Brings at most `most` idle tasks from place `from` on in line with what the owner wants.
-    fn settle(&self, sweep: &str, from: usize, most: usize) -> impl Future<Output = Result<Walked, StoreError>> + Send;
+    fn settle(&self, sweep: &str, from: usize, limit: usize)
+    -> impl Future<Output = Result<Walked, StoreError>> + Send;
     /// Failed tasks among at most `most` from place `from` on can be worked on again.
-    fn retry(&self, sweep: &str, from: usize, most: usize) -> impl Future<Output = Result<Walked, StoreError>> + Send;
+    fn retry(&self, sweep: &str, from: usize, limit: usize) -> impl Future<Output = Result<Walked, StoreError>> + Send;
     /// A ticket was dead-lettered. If its task still waits for it, it is published again, or after `most` times the task fails. Answers what the
     /// task then is, or `None` if the ticket was worthless.
-    fn dead(&self, ticket: &Ticket, most: u32) -> impl Future<Output = Result<Option<Onward>, StoreError>> + Send;
+    fn dead(
+        &self,
+        ticket: &Ticket,
+        limit: u32,
+    ) -> impl Future<Output = Result<Option<AfterRelease>, StoreError>> + Send;
 
     /// Keeps a dead letter that is no ticket, with the newest of them. Two that are equal are two: repeated, it is kept once more.
     fn keep_letter(&self, letter: &Letter) -> impl Future<Output = Result<(), StoreError>> + Send;
     /// At most `most` of these letters.
-    fn letters(&self, most: usize) -> impl Future<Output = Result<Letters, StoreError>> + Send;
+    fn letters(&self, limit: usize) -> impl Future<Output = Result<Letters, StoreError>> + Send;
 
     /// A task.
     fn task(&self, key: &TaskKey) -> impl Future<Output = Result<Option<TaskRecord>, StoreError>> + Send;
@@ -175,7 +188,7 @@ pub trait Store: Send + Sync {
         &self,
         sweep: &str,
         from: usize,
-        most: usize,
+        limit: usize,
     ) -> impl Future<Output = Result<Vec<TaskRecord>, StoreError>> + Send;
     /// A sweep.
     fn sweep(&self, sweep: &str) -> impl Future<Output = Result<Option<SweepRecord>, StoreError>> + Send;
@@ -188,7 +201,7 @@ pub trait Store: Send + Sync {
     /// Every sweep that is not known to have ended is live: for those that an earlier version has made. Answers how many there are.
     fn adopt(&self) -> impl Future<Output = Result<usize, StoreError>> + Send;
     /// At most `most` sweeps that were retired at least `age` ago.
-    fn ended(&self, age: Duration, most: usize) -> impl Future<Output = Result<Vec<String>, StoreError>> + Send;
+    fn ended(&self, age: Duration, limit: usize) -> impl Future<Output = Result<Vec<String>, StoreError>> + Send;
     /// Writes something small: whether the store takes writes now.
     fn probe(&self) -> impl Future<Output = Result<(), StoreError>> + Send;
     /// Compares what is kept about a sweep with its tasks' own states, and with `repair` mends what differs, in one step. Holds stay as they are, so
@@ -197,7 +210,7 @@ pub trait Store: Send + Sync {
     /// The same for what is kept about no single sweep: tickets, leases, sums.
     fn examine_pool(&self, repair: bool) -> impl Future<Output = Result<Findings, StoreError>> + Send;
     /// Removes a sweep whatever is left of it, at most `most` tasks a call. Holds on its tasks are void then. False as long as there is more to remove.
-    fn discard(&self, sweep: &str, most: usize) -> impl Future<Output = Result<bool, StoreError>> + Send;
+    fn discard(&self, sweep: &str, limit: usize) -> impl Future<Output = Result<bool, StoreError>> + Send;
     /// A sweep's specification and, once its scores task is done, its manifest, both as JSON.
     fn documents(
         &self,
@@ -208,7 +221,7 @@ pub trait Store: Send + Sync {
     /// The last progress that a task's worker told, as JSON.
     fn progress(&self, key: &TaskKey) -> impl Future<Output = Result<Option<String>, StoreError>> + Send;
     /// Removes a sweep whose tasks are all final, at most `most` tasks a call. False as long as there is more to remove.
-    fn remove(&self, sweep: &str, most: usize) -> impl Future<Output = Result<bool, StoreError>> + Send;
+    fn remove(&self, sweep: &str, limit: usize) -> impl Future<Output = Result<bool, StoreError>> + Send;
     /// A worker says that it is there, for `lifetime`; `about` is JSON for people.
     fn beat(
         &self,

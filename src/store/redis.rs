@@ -15,13 +15,13 @@ use redis::{AsyncCommands, FromRedisValue, Script};
 use confirm::Confirming;
 pub use confirm::Promise;
 pub use connect::RedisSettings;
-use line::Line;
+use line::ReconnectingConnection;
 use scripts::Scripts;
 
 use super::{
-    AtRung, ClaimAnswer, Claimant, Completed, Created, Expiries, Findings, Held, Hold, Letter, Letters, Letting, Live,
-    MOST_LETTERS, NewSweep, NewTask, Onward, Order, Request, Saved, Standing, Store, StoreError, SweepRecord, Sweeps,
-    TaskEvent, TaskRecord, Tickets, Unreadable, Walked,
+    AfterRelease, AtRung, ClaimAnswer, Claimant, Completed, Created, Expiries, Findings, Held, Hold, Letter, Letters,
+    Live, MOST_LETTERS, NewSweep, NewTask, Order, ReleaseReason, Saved, Standing, Store, StoreError, SweepRecord,
+    Sweeps, TaskEvent, TaskRecord, Tickets, Unreadable, Walked,
 };
 use crate::task::{TaskKey, Ticket};
 
@@ -36,7 +36,7 @@ const FORMAT: u32 = 1;
 /// Sweeps and tasks in Redis. Clones share a connection, which is made anew whenever it breaks or falls silent.
 #[derive(Clone)]
 pub struct Redis {
-    connection: Line,
+    connection: ReconnectingConnection,
     confirming: Confirming,
     prefix: String,
     scripts: std::sync::Arc<Scripts>,
@@ -83,7 +83,7 @@ impl Redis {
 }
 
 /// Refuses what a newer program has written, and states the format where an older one has, or none.
-async fn state_format(connection: &mut Line, prefix: &str) -> Result<(), StoreError> {
+async fn state_format(connection: &mut ReconnectingConnection, prefix: &str) -> Result<(), StoreError> {
     let key = format!("{prefix}format");
     let found: Option<u32> = connection.get(&key).await.map_err(answers::error)?;
     match found {
@@ -109,7 +109,7 @@ impl Store for Redis {
             .call(&self.scripts.create_sweep, |call| {
                 call.arg(&sweep.id).arg(request.unwrap_or("")).arg(&sweep.name).arg(&sweep.spec);
                 call.arg(sweep.attempts).arg(sweep.cap).arg(sweep.priority).arg(sweep.max_seconds);
-                call.arg(u8::from(sweep.paced)).arg(sweep.backoff.first_ms);
+                call.arg(u8::from(sweep.search_controlled)).arg(sweep.backoff.first_ms);
             })
             .await?;
         Ok(Created { id, is_new: word == "new" })
@@ -154,25 +154,25 @@ impl Store for Redis {
         }
     }
 
-    async fn release_pending(&self, sweep: &str, most: usize) -> Result<usize, StoreError> {
-        if most == 0 {
+    async fn release_pending(&self, sweep: &str, limit: usize) -> Result<usize, StoreError> {
+        if limit == 0 {
             return Ok(0);
         }
         self.call(&self.scripts.release_pending, |call| {
-            call.arg(sweep).arg(most);
+            call.arg(sweep).arg(limit);
         })
         .await
     }
 
-    async fn due(&self, sweep: &str, most: usize) -> Result<usize, StoreError> {
+    async fn due(&self, sweep: &str, limit: usize) -> Result<usize, StoreError> {
         self.call(&self.scripts.due, |call| {
-            call.arg(sweep).arg(most);
+            call.arg(sweep).arg(limit);
         })
         .await
     }
 
-    async fn ready(&self, sweep: &str, most: usize) -> Result<Vec<TaskKey>, StoreError> {
-        let ids = self.range(self.key("ready", sweep), 0, most).await?;
+    async fn ready(&self, sweep: &str, limit: usize) -> Result<Vec<TaskKey>, StoreError> {
+        let ids = self.range(self.key("ready", sweep), 0, limit).await?;
         ids.iter().map(|id| answers::key(id)).collect()
     }
 
@@ -185,8 +185,8 @@ impl Store for Redis {
         .await
     }
 
-    async fn outbox(&self, most: usize) -> Result<Vec<Ticket>, StoreError> {
-        self.ticket_set("outbox", most).await
+    async fn outbox(&self, limit: usize) -> Result<Vec<Ticket>, StoreError> {
+        self.ticket_set("outbox", limit).await
     }
 
     async fn confirmed(&self, tickets: &[Ticket]) -> Result<usize, StoreError> {
@@ -198,9 +198,9 @@ impl Store for Redis {
         .await
     }
 
-    async fn republish(&self, age: Duration, most: usize) -> Result<usize, StoreError> {
+    async fn republish(&self, age: Duration, limit: usize) -> Result<usize, StoreError> {
         self.call(&self.scripts.republish, |call| {
-            call.arg(millis(age)).arg(most);
+            call.arg(millis(age)).arg(limit);
         })
         .await
     }
@@ -254,11 +254,11 @@ impl Store for Redis {
         }
     }
 
-    async fn release(&self, hold: &Hold, why: &Letting) -> Result<Held<Onward>, StoreError> {
+    async fn release(&self, hold: &Hold, why: &ReleaseReason) -> Result<Held<AfterRelease>, StoreError> {
         let (how, cause) = match why {
-            Letting::Preempted => ("preempted", ""),
-            Letting::Crashed(cause) => ("crashed", cause.as_str()),
-            Letting::Hopeless(cause) => ("hopeless", cause.as_str()),
+            ReleaseReason::Preempted => ("preempted", ""),
+            ReleaseReason::Crashed(cause) => ("crashed", cause.as_str()),
+            ReleaseReason::Hopeless(cause) => ("hopeless", cause.as_str()),
         };
         let words: Vec<String> = self
             .call(&self.scripts.release, |call| {
@@ -268,7 +268,7 @@ impl Store for Redis {
         answers::let_go(&hold.key, &words)
     }
 
-    async fn wait(&self, hold: &Hold, standing: &Standing) -> Result<Held<Onward>, StoreError> {
+    async fn wait(&self, hold: &Hold, standing: &Standing) -> Result<Held<AfterRelease>, StoreError> {
         let words: Vec<String> = self
             .call(&self.scripts.wait, |call| {
                 call.arg(hold.key.to_string()).arg(hold.epoch).arg(&hold.nonce);
@@ -286,20 +286,20 @@ impl Store for Redis {
         self.decide(&self.scripts.prune, tasks).await
     }
 
-    async fn expire(&self, most: usize, gap: Duration) -> Result<Expiries, StoreError> {
+    async fn expire(&self, limit: usize, gap: Duration) -> Result<Expiries, StoreError> {
         let words: Vec<String> = self
             .call(&self.scripts.expire, |call| {
-                call.arg(most).arg(millis(gap));
+                call.arg(limit).arg(millis(gap));
             })
             .await?;
         answers::expiries(&words)
     }
 
-    async fn request(&self, sweep: &str, request: Request) -> Result<bool, StoreError> {
-        let word = match request {
-            Request::Cancel => "cancel",
-            Request::Pause => "pause",
-            Request::Resume => "resume",
+    async fn order(&self, sweep: &str, order: Order) -> Result<bool, StoreError> {
+        let word = match order {
+            Order::Cancel => "cancel",
+            Order::Pause => "pause",
+            Order::Continue => "resume",
         };
         let done: i64 = self
             .call(&self.scripts.request, |call| {
@@ -309,23 +309,23 @@ impl Store for Redis {
         Ok(done == 1)
     }
 
-    async fn settle(&self, sweep: &str, from: usize, most: usize) -> Result<Walked, StoreError> {
-        self.walk(&self.scripts.settle, sweep, from, most).await
+    async fn settle(&self, sweep: &str, from: usize, limit: usize) -> Result<Walked, StoreError> {
+        self.walk(&self.scripts.settle, sweep, from, limit).await
     }
 
-    async fn retry(&self, sweep: &str, from: usize, most: usize) -> Result<Walked, StoreError> {
-        self.walk(&self.scripts.retry, sweep, from, most).await
+    async fn retry(&self, sweep: &str, from: usize, limit: usize) -> Result<Walked, StoreError> {
+        self.walk(&self.scripts.retry, sweep, from, limit).await
     }
 
-    async fn dead(&self, ticket: &Ticket, most: u32) -> Result<Option<Onward>, StoreError> {
+    async fn dead(&self, ticket: &Ticket, limit: u32) -> Result<Option<AfterRelease>, StoreError> {
         let word: String = self
             .call(&self.scripts.dead, |call| {
-                call.arg(ticket.task_id.to_string()).arg(ticket.generation).arg(most);
+                call.arg(ticket.task_id.to_string()).arg(ticket.generation).arg(limit);
             })
             .await?;
         match word.as_str() {
             "worthless" => Ok(None),
-            "again" => Ok(Some(Onward::Queued(ticket.clone()))),
+            "again" => Ok(Some(AfterRelease::Queued(ticket.clone()))),
             state => answers::onward(&ticket.task_id, state, None).map(Some),
         }
     }
@@ -334,8 +334,8 @@ impl Store for Redis {
         Ok(self.records(std::slice::from_ref(key)).await?.pop().flatten())
     }
 
-    async fn tasks(&self, sweep: &str, from: usize, most: usize) -> Result<Vec<TaskRecord>, StoreError> {
-        let ids = self.range(self.key("tasks", sweep), from, most).await?;
+    async fn tasks(&self, sweep: &str, from: usize, limit: usize) -> Result<Vec<TaskRecord>, StoreError> {
+        let ids = self.range(self.key("tasks", sweep), from, limit).await?;
         let keys: Vec<TaskKey> = ids.iter().map(|id| answers::key(id)).collect::<Result<_, _>>()?;
         Ok(self.records(&keys).await?.into_iter().flatten().collect())
     }
@@ -385,9 +385,9 @@ impl Store for Redis {
         self.call(&self.scripts.adopt, |_| {}).await
     }
 
-    async fn ended(&self, age: Duration, most: usize) -> Result<Vec<String>, StoreError> {
+    async fn ended(&self, age: Duration, limit: usize) -> Result<Vec<String>, StoreError> {
         self.call(&self.scripts.ended, |call| {
-            call.arg(millis(age)).arg(most);
+            call.arg(millis(age)).arg(limit);
         })
         .await
     }
@@ -412,10 +412,10 @@ impl Store for Redis {
         .await
     }
 
-    async fn discard(&self, sweep: &str, most: usize) -> Result<bool, StoreError> {
+    async fn discard(&self, sweep: &str, limit: usize) -> Result<bool, StoreError> {
         let left: usize = self
             .call(&self.scripts.discard, |call| {
-                call.arg(sweep).arg(most.max(1));
+                call.arg(sweep).arg(limit.max(1));
             })
             .await?;
         Ok(left == 0)
@@ -445,10 +445,10 @@ impl Store for Redis {
         self.connection.clone().hget(self.key("task", &key.to_string()), "progress").await.map_err(answers::error)
     }
 
-    async fn remove(&self, sweep: &str, most: usize) -> Result<bool, StoreError> {
+    async fn remove(&self, sweep: &str, limit: usize) -> Result<bool, StoreError> {
         let left: i64 = self
             .call(&self.scripts.remove, |call| {
-                call.arg(sweep).arg(most.max(1));
+                call.arg(sweep).arg(limit.max(1));
             })
             .await?;
         match left {
@@ -476,8 +476,8 @@ impl Store for Redis {
         .await
     }
 
-    async fn letters(&self, most: usize) -> Result<Letters, StoreError> {
-        let last = isize::try_from(most.min(MOST_LETTERS)).unwrap_or(0) - 1;
+    async fn letters(&self, limit: usize) -> Result<Letters, StoreError> {
+        let last = isize::try_from(limit.min(MOST_LETTERS)).unwrap_or(0) - 1;
         let mut pipe = redis::pipe();
         pipe.get(format!("{}letters-total", self.prefix));
         if last >= 0 {

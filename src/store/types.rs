@@ -25,7 +25,7 @@ pub struct NewSweep {
     /// Seconds from its creation after which nothing new is computed; 0 for no end.
     pub max_seconds: u64,
     /// Whether its pending tasks are begun as a search wants them, and not as soon as there is room.
-    pub paced: bool,
+    pub search_controlled: bool,
     /// Wait before the attempt after a crash.
     #[serde(default)]
     pub backoff: Backoff,
@@ -134,14 +134,14 @@ pub enum Refusal {
     Early(u64),
 }
 
-/// What the sweep's owner wants of a running task.
+/// What the owner of a sweep wants: a user gives the order, the store keeps it, workers obey it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
-    /// Go on.
+    /// Compute.
     Continue,
-    /// Keep a checkpoint and let go.
+    /// Compute nothing until there is another order; a running task keeps a checkpoint and is given back.
     Pause,
-    /// Let go.
+    /// Compute nothing more, for good.
     Cancel,
 }
 
@@ -156,7 +156,7 @@ pub enum Held<T> {
 
 /// What becomes of a task that its worker lets go of, or that is taken from it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Onward {
+pub enum AfterRelease {
     /// It can be worked on again; this ticket says so, and whoever gets the answer publishes it.
     Queued(Ticket),
     /// It is in this state now. A queued task without a ticket waits because its last attempt crashed.
@@ -165,7 +165,7 @@ pub enum Onward {
 
 /// Why a worker lets go of a task without a result.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Letting {
+pub enum ReleaseReason {
     /// The worker is asked to go (SIGTERM), or was ordered to pause or cancel: no attempt is counted.
     Preempted,
     /// The attempt went wrong in a way that another may not (out of memory, a panic, a stall): counted as a crash.
@@ -262,19 +262,7 @@ pub struct Expired {
     /// The task.
     pub key: TaskKey,
     /// What became of it.
-    pub onward: Onward,
-}
-
-/// What a user asks of a sweep.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Request {
-    /// Compute nothing more, for good.
-    Cancel,
-    /// Compute nothing until resumed.
-    Pause,
-    /// Go on.
-    Resume,
+    pub onward: AfterRelease,
 }
 
 /// A task as the store holds it.
@@ -338,7 +326,7 @@ pub struct SweepRecord {
     /// Attempts that may end without progress before a task fails.
     pub attempts: u32,
     /// Whether its pending tasks are begun as a search wants them.
-    pub paced: bool,
+    pub search_controlled: bool,
     /// Number of tasks by state; states without tasks are left out.
     pub counts: BTreeMap<TaskState, usize>,
     /// Runnable tasks that wait to be chosen for a ticket.

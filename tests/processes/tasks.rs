@@ -13,7 +13,7 @@ use mehl_soup::coefficients::Coefficients;
 use mehl_soup::queue::{RabbitMq, TicketQueue};
 use mehl_soup::runner::engine::Effort;
 use mehl_soup::scheduler::{Scheduler, SchedulerSettings};
-use mehl_soup::store::{Letter, Request, Store};
+use mehl_soup::store::{Letter, Order, Store};
 use mehl_soup::sweep::spec::ComputeDtype;
 use mehl_soup::task::TaskState;
 use rand_chacha::ChaCha8Rng;
@@ -188,8 +188,8 @@ async fn steered(redis: &str, rabbit: &str, folder: &Path, seed: u64) {
     }
     for _ in 0..12 {
         match below(5) {
-            0 | 1 => drop(pool.store.request("s", Request::Pause).await.unwrap()),
-            2 | 3 => drop(pool.store.request("s", Request::Resume).await.unwrap()),
+            0 | 1 => drop(pool.store.order("s", Order::Pause).await.unwrap()),
+            2 | 3 => drop(pool.store.order("s", Order::Continue).await.unwrap()),
             _ => {
                 let name = names[below(3) as usize];
                 pool.workers[name].signal("-TERM");
@@ -200,7 +200,7 @@ async fn steered(redis: &str, rabbit: &str, folder: &Path, seed: u64) {
         sleep_millis(below(250)).await;
     }
     // Pausing is heard at the next renewal.
-    pool.store.request("s", Request::Pause).await.unwrap();
+    pool.store.order("s", Order::Pause).await.unwrap();
     let running = async |pool: &Pool| pool.store.sweep("s").await.unwrap().unwrap().count(TaskState::Running) == 0;
     let took = pool.until("nothing runs", running).await;
     assert!(took < LEASE, "{took:?}");
@@ -208,7 +208,7 @@ async fn steered(redis: &str, rabbit: &str, folder: &Path, seed: u64) {
     sleep_millis(300).await;
     assert_eq!(pool.site.steps().len(), steps, "a paused sweep is not computed");
     let cancels = seed % 2 == 1;
-    pool.store.request("s", if cancels { Request::Cancel } else { Request::Resume }).await.unwrap();
+    pool.store.order("s", if cancels { Order::Cancel } else { Order::Continue }).await.unwrap();
     let records = pool.finish("s").await;
     // Whatever became of a task, none of its iterations was computed twice.
     assert_eq!(pool.repeated(1), 0, "seed {seed}");

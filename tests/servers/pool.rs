@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use crate::support::stub_engine::{Knobs, expected, spec, stub};
 use mehl_soup::queue::{InProcess, TicketQueue};
 use mehl_soup::runner::pool::{
-    AttemptSettings, Compute, Ended, PoolResult, Watch, Worker, WorkerError, WorkerSettings,
+    AttemptSettings, Compute, Ended, PoolResult, Worker, WorkerError, WorkerObserver, WorkerSettings,
 };
 use mehl_soup::scheduler::{Scheduler, SchedulerSettings, Terms, new_sweep, new_tasks};
 use mehl_soup::store::contract::saved;
-use mehl_soup::store::{ClaimAnswer, Claimant, Held, Letting, Memory, Onward, Request, Store, TaskRecord};
+use mehl_soup::store::{AfterRelease, ClaimAnswer, Claimant, Held, Memory, Order, ReleaseReason, Store, TaskRecord};
 use mehl_soup::task::{TaskKey, TaskState};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
@@ -30,7 +30,7 @@ struct Pool<S, Q> {
 #[derive(Default)]
 struct Ends(Mutex<Vec<Ended>>);
 
-impl Watch for Ends {
+impl WorkerObserver for Ends {
     fn say(&self, _: &str) {}
     fn ended(&self, _: &TaskKey, ended: &Ended) {
         self.0.lock().unwrap().push(ended.clone());
@@ -147,7 +147,7 @@ impl<S: Store + 'static, Q: TicketQueue + 'static> Pool<S, Q> {
                 else {
                     panic!("{record:?}");
                 };
-                self.store.release(&claimed.hold, &Letting::Hopeless("not in this test".into())).await.unwrap();
+                self.store.release(&claimed.hold, &ReleaseReason::Hopeless("not in this test".into())).await.unwrap();
             }
         }
     }
@@ -194,10 +194,10 @@ async fn a_paused_sweep_goes_on_where_it_was<S: Store + 'static, Q: TicketQueue 
     quick.attempt.lease = Duration::from_millis(600);
     let worker = pool.worker(quick);
     pool.until("some iterations", async || pool.knobs.computed.load(SeqCst) >= 3).await;
-    assert!(pool.store.request("s", Request::Pause).await.unwrap());
+    assert!(pool.store.order("s", Order::Pause).await.unwrap());
     pool.until_state("0001-mehl+", TaskState::Paused).await;
     assert!(pool.knobs.computed.load(SeqCst) < 60);
-    assert!(pool.store.request("s", Request::Resume).await.unwrap());
+    assert!(pool.store.order("s", Order::Continue).await.unwrap());
     pool.finish().await;
     assert_eq!(pool.record("0001-mehl+").await.state, TaskState::Succeeded);
     assert_eq!(pool.knobs.computed.load(SeqCst), 60);
@@ -208,7 +208,7 @@ async fn a_cancelled_sweep_stops_computing<S: Store + 'static, Q: TicketQueue + 
     let pool = Pool::new(store, queue, 1_000_000, 1).await;
     let worker = pool.worker(settings("a"));
     pool.until("some iterations", async || pool.knobs.computed.load(SeqCst) >= 3).await;
-    assert!(pool.store.request("s", Request::Cancel).await.unwrap());
+    assert!(pool.store.order("s", Order::Cancel).await.unwrap());
     let records = pool.finish().await;
     assert!(records[1..].iter().all(|record| record.state == TaskState::Cancelled), "{records:?}");
     assert!(records[1..].iter().all(|record| !record.has_checkpoint));
@@ -306,7 +306,9 @@ async fn checkpoints_that_cannot_be_read_are_left_behind<S: Store + 'static, Q: 
     let claimant = Claimant { worker: "another version".into(), nonce: "n".into() };
     let ClaimAnswer::Claimed(claimed) = pool.store.claim(&ticket, &claimant, PATIENCE).await.unwrap() else { panic!() };
     pool.store.save(&claimed.hold, PATIENCE, saved(7, b"no checkpoint of ours", 7)).await.unwrap();
-    let Held::Yes(Onward::Queued(_)) = pool.store.release(&claimed.hold, &Letting::Preempted).await.unwrap() else {
+    let Held::Yes(AfterRelease::Queued(_)) =
+        pool.store.release(&claimed.hold, &ReleaseReason::Preempted).await.unwrap()
+    else {
         panic!()
     };
     let worker = pool.worker(settings("a"));

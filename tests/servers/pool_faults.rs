@@ -418,7 +418,7 @@ async fn a_scheduler_without_a_broker_does_what_needs_none_at_once() {
     store.create_sweep(&new_sweep("s".into(), &spec, Terms::default()), None).await.unwrap();
     store.add_tasks("s", 0, &new_tasks(&spec)).await.unwrap();
     store.open_sweep("s").await.unwrap();
-    store.request("s", mehl_soup::store::Request::Cancel).await.unwrap();
+    store.order("s", mehl_soup::store::Order::Cancel).await.unwrap();
     // Nobody listens there.
     let port = crate::support::servers::free_port();
     let queue = RabbitMq::start(&rabbit_settings(format!("amqp://guest:guest@127.0.0.1:{port}/"))).unwrap();

@@ -8,7 +8,7 @@ use crate::support::stub_engine::spec;
 use mehl_soup::operator_file::OperatorFile;
 use mehl_soup::scheduler::{Terms, new_sweep, new_tasks};
 use mehl_soup::store::contract::saved;
-use mehl_soup::store::{ClaimAnswer, Claimant, Completed, Held, Redis, RedisSettings, Request, Store, StoreError};
+use mehl_soup::store::{ClaimAnswer, Claimant, Completed, Held, Order, Redis, RedisSettings, Store, StoreError};
 
 const LEASE: Duration = Duration::from_secs(30);
 
@@ -31,7 +31,7 @@ async fn a_whole_life(store: &Redis) {
     let ready = store.ready("s", 100).await.unwrap();
     assert_eq!(store.choose(&ready).await.unwrap(), 5);
     assert!(store.expire(100, LEASE).await.unwrap().expired.is_empty());
-    assert!(store.request("s", Request::Cancel).await.unwrap());
+    assert!(store.order("s", Order::Cancel).await.unwrap());
     store.settle("s", 0, 100).await.unwrap();
     assert!(store.sweep("s").await.unwrap().unwrap().is_final());
     assert!(!store.events(&claimed.hold.key).await.unwrap().is_empty());

@@ -64,7 +64,7 @@ fn with(url: String) -> RedisSettings {
 }
 
 /// Repeats a call until it is answered; what comes meanwhile may only say that nobody is there.
-async fn insist<T>(mut call: impl AsyncFnMut() -> Result<T, StoreError>) -> T {
+async fn retry<T>(mut call: impl AsyncFnMut() -> Result<T, StoreError>) -> T {
     let began = Instant::now();
     loop {
         let error = match call().await {
@@ -101,12 +101,12 @@ async fn a_primary_that_dies_is_left_for_the_next() {
     primary.stop();
     let began = Instant::now();
     // Many at once, as in a service.
-    let asked = (0..50).map(|_| insist(async || store.sweep("s").await));
+    let asked = (0..50).map(|_| retry(async || store.sweep("s").await));
     let answers = futures_util::future::join_all(asked).await;
     println!("followed after {:?}", began.elapsed());
     assert!(answers.iter().all(|answer| *answer == before), "{answers:?}");
     assert!(says(replica.port(), "role:master"));
-    let again = insist(async || store.claim(&ticket, &claimant("n"), LEASE).await).await;
+    let again = retry(async || store.claim(&ticket, &claimant("n"), LEASE).await).await;
     let ClaimAnswer::Claimed(again) = again else { panic!("{again:?}") };
     assert_eq!(again.checkpoint.as_deref(), Some(b"kept".as_slice()));
 
@@ -124,7 +124,7 @@ async fn a_primary_that_dies_is_left_for_the_next() {
     // By hand too: a Sentinel that was held up by a busy machine does nothing for half a minute.
     until("it is told too", || follow(replica.port(), primary.port()));
     until("the other one follows", || says(replica.port(), "role:slave"));
-    assert_eq!(insist(async || store.complete(&again.hold, &completed("1")).await).await, Held::Yes(()));
+    assert_eq!(retry(async || store.complete(&again.hold, &completed("1")).await).await, Held::Yes(()));
     let result = ask(primary.port(), None, &["KEYS", "*result:s/scores"]);
     assert!(format!("{result:?}").contains("result:s/scores"), "it was written to the primary: {result:?}");
 }

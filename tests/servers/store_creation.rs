@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use mehl_soup::store::contract::{claimant, completed, key, sweep, task};
-use mehl_soup::store::{ClaimAnswer, Letting, Memory, NewTask, Redis, Request, Stage, Store, StoreError};
+use mehl_soup::store::{ClaimAnswer, Memory, NewTask, Order, Redis, ReleaseReason, Stage, Store, StoreError};
 use mehl_soup::task::{TaskState, Ticket};
 use proptest::prelude::*;
 
@@ -82,7 +82,7 @@ async fn apply<S: Store>(store: &S, step: Step, seen: &mut Vec<Ticket>, claims: 
         // As the API does it: a sweep that is being created is opened first, so that it can end.
         Step::Cancel => {
             let known = store.sweep("s").await.unwrap();
-            let requested = store.request("s", Request::Cancel).await.unwrap();
+            let requested = store.order("s", Order::Cancel).await.unwrap();
             if known.is_some_and(|sweep| sweep.stage == Stage::Creating) {
                 drop(store.add_tasks("s", 0, &[task("scores", true)]).await);
                 store.open_sweep("s").await.unwrap();
@@ -90,8 +90,8 @@ async fn apply<S: Store>(store: &S, step: Step, seen: &mut Vec<Ticket>, claims: 
             store.settle("s", 0, 100).await.unwrap();
             requested.to_string()
         }
-        Step::Pause => store.request("s", Request::Pause).await.unwrap().to_string(),
-        Step::Resume => store.request("s", Request::Resume).await.unwrap().to_string(),
+        Step::Pause => store.order("s", Order::Pause).await.unwrap().to_string(),
+        Step::Resume => store.order("s", Order::Continue).await.unwrap().to_string(),
         Step::TimeIsOver => String::new(),
         Step::Settle => format!("{:?}", store.settle("s", 0, 100).await.unwrap()),
         Step::Release => store.release_pending("s", 2).await.unwrap().to_string(),
@@ -108,8 +108,11 @@ async fn apply<S: Store>(store: &S, step: Step, seen: &mut Vec<Ticket>, claims: 
                 ClaimAnswer::Refused(why) => format!("{why:?}"),
                 ClaimAnswer::Claimed(claimed) => match how {
                     0 | 1 => format!("{:?}", store.complete(&claimed.hold, &completed("{}")).await.unwrap()),
-                    2 => format!("{:?}", store.release(&claimed.hold, &Letting::Preempted).await.unwrap()),
-                    _ => format!("{:?}", store.release(&claimed.hold, &Letting::Hopeless("no".into())).await.unwrap()),
+                    2 => format!("{:?}", store.release(&claimed.hold, &ReleaseReason::Preempted).await.unwrap()),
+                    _ => format!(
+                        "{:?}",
+                        store.release(&claimed.hold, &ReleaseReason::Hopeless("no".into())).await.unwrap()
+                    ),
                 },
             }
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::support::servers::{RedisServer, new_store, settings};
 use mehl_soup::store::contract::{claimant, completed, key, saved, standing, sweep, task};
 use mehl_soup::store::{
-    AtRung, ClaimAnswer, Held, Hold, Letting, Memory, NewSweep, Onward, Redis, RedisSettings, Request, Store,
+    AfterRelease, AtRung, ClaimAnswer, Held, Hold, Memory, NewSweep, Order, Redis, RedisSettings, ReleaseReason, Store,
     StoreError, TaskRecord, Tickets,
 };
 use mehl_soup::task::Ticket;
@@ -30,7 +30,7 @@ enum Step {
     Release { hold: usize, why: u8 },
     Expire(usize),
     Request(u8),
-    Settle { from: usize, most: usize },
+    Settle { from: usize, limit: usize },
     Retry,
     Dead(usize),
     Wait { hold: usize, rung: u32, loss: u8 },
@@ -54,7 +54,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (0..40usize, 0..3u8).prop_map(|(hold, why)| Step::Release { hold, why }),
         3 => (1..4usize).prop_map(Step::Expire),
         1 => (0..8u8).prop_map(Step::Request),
-        2 => (0..4usize, 1..6usize).prop_map(|(from, most)| Step::Settle { from, most }),
+        2 => (0..4usize, 1..6usize).prop_map(|(from, limit)| Step::Settle { from, limit }),
         1 => Just(Step::Retry),
         1 => (0..40usize).prop_map(Step::Dead),
         5 => (0..40usize, 0..3u32, any::<u8>()).prop_map(|(hold, rung, loss)| Step::Wait { hold, rung, loss }),
@@ -86,11 +86,11 @@ fn lease(lives: bool) -> Duration {
 /// Does a step, and says what was answered, without what depends on the clock.
 async fn apply<S: Store>(store: &S, step: &Step, seen: &mut Seen) -> String {
     let answer = match step {
-        Step::ReleasePending(most) => format!("{:?}", store.release_pending("s", *most).await.unwrap()),
+        Step::ReleasePending(limit) => format!("{:?}", store.release_pending("s", *limit).await.unwrap()),
         // Without a wait (`sweep`), which of several are due first depends on the clock: so all of them.
         Step::Due => format!("{:?}", store.due("s", 100).await.unwrap()),
-        Step::Choose(most) => {
-            let ready = store.ready("s", *most).await.unwrap();
+        Step::Choose(limit) => {
+            let ready = store.ready("s", *limit).await.unwrap();
             format!("{ready:?} {:?}", store.choose(&ready).await.unwrap())
         }
         Step::Confirm(ticket) => match pick(&seen.tickets, *ticket) {
@@ -129,17 +129,17 @@ async fn apply<S: Store>(store: &S, step: &Step, seen: &mut Seen) -> String {
         Step::Release { hold, why } => match pick(&seen.holds, *hold) {
             Some(hold) => {
                 let why = match why {
-                    0 => Letting::Preempted,
-                    1 => Letting::Crashed("crash".to_string()),
-                    _ => Letting::Hopeless("hopeless".to_string()),
+                    0 => ReleaseReason::Preempted,
+                    1 => ReleaseReason::Crashed("crash".to_string()),
+                    _ => ReleaseReason::Hopeless("hopeless".to_string()),
                 };
                 format!("{:?}", store.release(&hold, &why).await.unwrap())
             }
             None => String::new(),
         },
-        Step::Expire(most) => {
+        Step::Expire(limit) => {
             // Which of several overdue leases is the oldest depends on the clock: so all of them, whatever is asked, in order of their names.
-            let _ = most;
+            let _ = limit;
             let mut expired: Vec<_> =
                 store.expire(100, lease(true)).await.unwrap().expired.into_iter().map(|e| (e.key, e.onward)).collect();
             expired.sort_by(|(a, _), (b, _)| a.cmp(b));
@@ -148,13 +148,13 @@ async fn apply<S: Store>(store: &S, step: &Step, seen: &mut Seen) -> String {
         // Mostly pause and resume: nothing follows a cancel.
         Step::Request(what) => {
             let request = match what {
-                0 => Request::Cancel,
-                1..=3 => Request::Pause,
-                _ => Request::Resume,
+                0 => Order::Cancel,
+                1..=3 => Order::Pause,
+                _ => Order::Continue,
             };
-            format!("{:?}", store.request("s", request).await.unwrap())
+            format!("{:?}", store.order("s", request).await.unwrap())
         }
-        Step::Settle { from, most } => format!("{:?}", store.settle("s", *from, *most).await.unwrap()),
+        Step::Settle { from, limit } => format!("{:?}", store.settle("s", *from, *limit).await.unwrap()),
         Step::Retry => format!("{:?}", store.retry("s", 0, 100).await.unwrap()),
         Step::Dead(ticket) => match pick(&seen.tickets, *ticket) {
             Some(ticket) => format!("{:?}", store.dead(&ticket, 3).await.unwrap()),
@@ -326,7 +326,8 @@ async fn a_server_that_is_killed_goes_on_with_all_that_it_confirmed() {
         }
     };
     assert_eq!(after, before);
-    let Held::Yes(Onward::Queued(next)) = store.release(&claimed.hold, &Letting::Preempted).await.unwrap() else {
+    let Held::Yes(AfterRelease::Queued(next)) = store.release(&claimed.hold, &ReleaseReason::Preempted).await.unwrap()
+    else {
         panic!("it is still held");
     };
     let ClaimAnswer::Claimed(again) = store.claim(&next, &claimant("two"), lease(true)).await.unwrap() else {

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use mehl_soup::queue::{Delivery, Depth, Published, QueueError, QueueState, Subscription, TicketQueue};
 use mehl_soup::store::{
-    AtRung, ClaimAnswer, Claimant, Completed, Created, Expiries, Findings, Held, Hold, Letter, Letters, Letting, Live,
-    NewSweep, NewTask, Onward, Order, Request, Saved, Standing, Store, StoreError, SweepRecord, Sweeps, TaskEvent,
+    AfterRelease, AtRung, ClaimAnswer, Claimant, Completed, Created, Expiries, Findings, Held, Hold, Letter, Letters,
+    Live, NewSweep, NewTask, Order, ReleaseReason, Saved, Standing, Store, StoreError, SweepRecord, Sweeps, TaskEvent,
     TaskRecord, Tickets, Walked,
 };
 use mehl_soup::task::{TaskKey, Ticket, TicketError};
@@ -56,46 +56,46 @@ impl<S: Store> Store for Dying<S> {
         create_sweep(sweep: &NewSweep, request: Option<&str>) -> Created;
         add_tasks(sweep: &str, order: usize, tasks: &[NewTask]) -> usize;
         open_sweep(sweep: &str) -> Option<Ticket>;
-        release_pending(sweep: &str, most: usize) -> usize;
-        ready(sweep: &str, most: usize) -> Vec<TaskKey>;
+        release_pending(sweep: &str, limit: usize) -> usize;
+        ready(sweep: &str, limit: usize) -> Vec<TaskKey>;
         choose(tasks: &[TaskKey]) -> usize;
-        outbox(most: usize) -> Vec<Ticket>;
+        outbox(limit: usize) -> Vec<Ticket>;
         confirmed(tickets: &[Ticket]) -> usize;
-        republish(age: Duration, most: usize) -> usize;
+        republish(age: Duration, limit: usize) -> usize;
         claim(ticket: &Ticket, claimant: &Claimant, lease: Duration) -> ClaimAnswer;
         renew(hold: &Hold, lease: Duration, progress: Option<&str>) -> Held<Order>;
         save(hold: &Hold, lease: Duration, saved: Saved<'_>) -> Held<Order>;
         complete(hold: &Hold, completed: &Completed) -> Held<()>;
-        release(hold: &Hold, why: &Letting) -> Held<Onward>;
-        wait(hold: &Hold, standing: &Standing) -> Held<Onward>;
+        release(hold: &Hold, why: &ReleaseReason) -> Held<AfterRelease>;
+        wait(hold: &Hold, standing: &Standing) -> Held<AfterRelease>;
         promote(tasks: &[AtRung]) -> usize;
         prune(tasks: &[AtRung]) -> usize;
-        expire(most: usize, gap: Duration) -> Expiries;
-        due(sweep: &str, most: usize) -> usize;
+        expire(limit: usize, gap: Duration) -> Expiries;
+        due(sweep: &str, limit: usize) -> usize;
         live() -> Live;
         retire(sweeps: &[String]) -> usize;
         adopt() -> usize;
-        ended(age: Duration, most: usize) -> Vec<String>;
+        ended(age: Duration, limit: usize) -> Vec<String>;
         probe() -> ();
         examine(sweep: &str, repair: bool) -> Findings;
         examine_pool(repair: bool) -> Findings;
-        discard(sweep: &str, most: usize) -> bool;
-        request(sweep: &str, request: Request) -> bool;
-        settle(sweep: &str, from: usize, most: usize) -> Walked;
-        retry(sweep: &str, from: usize, most: usize) -> Walked;
-        dead(ticket: &Ticket, most: u32) -> Option<Onward>;
+        discard(sweep: &str, limit: usize) -> bool;
+        order(sweep: &str, order: Order) -> bool;
+        settle(sweep: &str, from: usize, limit: usize) -> Walked;
+        retry(sweep: &str, from: usize, limit: usize) -> Walked;
+        dead(ticket: &Ticket, limit: u32) -> Option<AfterRelease>;
         task(key: &TaskKey) -> Option<TaskRecord>;
-        tasks(sweep: &str, from: usize, most: usize) -> Vec<TaskRecord>;
+        tasks(sweep: &str, from: usize, limit: usize) -> Vec<TaskRecord>;
         sweep(sweep: &str) -> Option<SweepRecord>;
         sweeps() -> Sweeps;
         documents(sweep: &str) -> Option<(String, Option<String>)>;
         events(key: &TaskKey) -> Vec<TaskEvent>;
         progress(key: &TaskKey) -> Option<String>;
-        remove(sweep: &str, most: usize) -> bool;
+        remove(sweep: &str, limit: usize) -> bool;
         beat(worker: &str, lifetime: Duration, about: &str) -> ();
         workers() -> Vec<(String, String)>;
         keep_letter(letter: &Letter) -> ();
-        letters(most: usize) -> Letters;
+        letters(limit: usize) -> Letters;
         tickets() -> Tickets;
         standing(key: &TaskKey) -> Option<String>;
         result(key: &TaskKey) -> Option<Completed>;

@@ -11,7 +11,7 @@ use mehl_soup::queue::TicketQueue;
 use mehl_soup::runner::pool::{AttemptSettings, Compute, Lines, WorkerSettings, serve};
 use mehl_soup::scheduler::{Scheduler, SchedulerSettings, Terms, new_sweep, new_tasks};
 use mehl_soup::store::contract::saved;
-use mehl_soup::store::{ClaimAnswer, Claimant, Completed, Letting, Redis, RedisSettings, Store, TaskRecord};
+use mehl_soup::store::{ClaimAnswer, Claimant, Completed, Redis, RedisSettings, ReleaseReason, Store, TaskRecord};
 use mehl_soup::sweep::manifest::Manifest;
 use mehl_soup::sweep::spec::Family;
 use mehl_soup::task::{TaskKey, TaskState, Ticket};
@@ -214,12 +214,12 @@ impl Pool {
         for record in self.store.tasks("s", 1, 100).await.unwrap() {
             let ticket = Ticket::new(record.key.clone(), record.generation);
             if record.key.task != TASK {
-                let why = Letting::Hopeless("not in this test".into());
+                let why = ReleaseReason::Hopeless("not in this test".into());
                 self.store.release(&self.claim(&ticket).await.hold, &why).await.unwrap();
             } else if let Some(checkpoint) = checkpoint {
                 let hold = self.claim(&ticket).await.hold;
                 self.store.save(&hold, PATIENCE, saved(7, checkpoint, 7)).await.unwrap();
-                self.store.release(&hold, &Letting::Preempted).await.unwrap();
+                self.store.release(&hold, &ReleaseReason::Preempted).await.unwrap();
             }
         }
     }

@@ -19,7 +19,7 @@ use mehl_soup::sweep::manifest::Manifest;
 use mehl_soup::sweep::spec::Spec;
 use mehl_soup::zoo::HashCache;
 use mehl_soup_worker::demo::{self, DemoError};
-use mehl_soup_worker::engine::{LocalEngine, Settings, device, dtype, memory};
+use mehl_soup_worker::engine::{Settings, TorchEngine, device, dtype, memory};
 use tch::Kind;
 
 /// The data plane of mehl-soup: computes soups on this machine's devices.
@@ -139,7 +139,7 @@ fn main() -> Exit {
 }
 
 /// An engine for one of the specification's devices.
-fn engine(spec: &Spec, slot: usize, cache: Option<HashCache>) -> Result<LocalEngine, EngineError> {
+fn engine(spec: &Spec, slot: usize, cache: Option<HashCache>) -> Result<TorchEngine, EngineError> {
     let name = spec.compute.devices.get(slot).map_or("cpu", String::as_str);
     let slots = spec.compute.devices.len().max(1);
     let threads = spec.compute.threads.unwrap_or_else(|| device::cores() / slots).max(1);
@@ -151,7 +151,7 @@ fn engine(spec: &Spec, slot: usize, cache: Option<HashCache>) -> Result<LocalEng
         cache,
         manifest_version: Manifest::VERSION,
     };
-    Ok(LocalEngine::new(spec.clone(), settings))
+    Ok(TorchEngine::new(spec.clone(), settings))
 }
 
 /// Loads a worker's device and computes on it once, so that what is wrong with it shows before a task is taken.
@@ -164,7 +164,7 @@ fn prepare_device(worker: &WorkerConfig) -> Result<(), EngineError> {
 }
 
 /// An engine for a worker of a pool: the specification says what is computed, the worker's own configuration where.
-fn pool_engine(spec: &Spec, worker: &WorkerConfig, cache: Option<HashCache>) -> Result<LocalEngine, EngineError> {
+fn pool_engine(spec: &Spec, worker: &WorkerConfig, cache: Option<HashCache>) -> Result<TorchEngine, EngineError> {
     let threads = worker.threads.unwrap_or_else(device::cores).max(1);
     device::limit_threads(threads);
     let settings = Settings {
@@ -177,7 +177,7 @@ fn pool_engine(spec: &Spec, worker: &WorkerConfig, cache: Option<HashCache>) -> 
     let mut spec = spec.clone();
     // Those of the specification would be counted as slots that share this process's memory.
     spec.compute.devices = vec![worker.device.clone()];
-    Ok(LocalEngine::new(spec, settings))
+    Ok(TorchEngine::new(spec, settings))
 }
 
 /// Makes a zoo; with `--make-zoo` that is all, without it a sweep over it follows.

@@ -10,11 +10,11 @@ use mehl_soup::cli::{Format, PlanArgs};
 use mehl_soup::runner::local::RunError;
 use mehl_soup::sweep::parse::parse_spec;
 use mehl_soup::zoo::HashCache;
-use mehl_soup_worker::engine::LocalEngine;
+use mehl_soup_worker::engine::TorchEngine;
 use mehl_soup_worker::engine::plan::SweepPlan;
 
 /// Prints the plan; ends with 2 if a task of it is refused.
-pub fn plan(args: &PlanArgs, engine: EngineFactory<LocalEngine>) -> Exit {
+pub fn plan(args: &PlanArgs, engine: EngineFactory<TorchEngine>) -> Exit {
     let mut spec = match parse_spec(&args.spec) {
         Ok(spec) => spec,
         Err(error) => return Exit::Usage.say(error),

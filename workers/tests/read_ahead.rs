@@ -11,7 +11,7 @@ use mehl_soup::runner::engine::{Directive, EngineError, HostError, Progress, Sou
 use mehl_soup::sweep::manifest::Manifest;
 use mehl_soup::task::Task;
 use mehl_soup::zoo::bytes_read;
-use mehl_soup_worker::engine::LocalEngine;
+use mehl_soup_worker::engine::TorchEngine;
 use support::{Recorder, engine, fixture};
 use tch::Kind;
 
@@ -65,7 +65,7 @@ fn stopping(rung: Option<u64>, stop_after: Option<u64>) -> Reader {
 }
 
 /// Stopped every other iteration, and after each outer epoch.
-fn in_pieces(engine: &mut LocalEngine, task: &Task, manifest: &Manifest) -> Vec<u8> {
+fn in_pieces(engine: &mut TorchEngine, task: &Task, manifest: &Manifest) -> Vec<u8> {
     let (mut resume, mut rung): (Option<Checkpoint>, u64) = (None, 1);
     loop {
         let done = resume.as_ref().map_or(0, |state| state.totals.effort.iterations);

@@ -144,7 +144,7 @@ fn one(client: &Client, id: &str, format: Format) -> Result<(), ClientError> {
 
 /// An event with the task that it is of.
 #[derive(Debug, Serialize)]
-struct Line {
+struct StatusLine {
     task: String,
     #[serde(flatten)]
     event: EventBody,
@@ -178,7 +178,7 @@ fn events(client: &Client, sweep: &str, task: Option<&str>, format: Format) -> R
     let mut lines = Vec::new();
     for task in tasks {
         let body: EventsBody = client.get(&format!("/v1/sweeps/{sweep}/tasks/{task}/events"))?;
-        lines.extend(body.events.into_iter().map(|event| Line { task: task.clone(), event }));
+        lines.extend(body.events.into_iter().map(|event| StatusLine { task: task.clone(), event }));
     }
     // Stable: what happened in one millisecond stays in its order.
     lines.sort_by_key(|line| line.event.at);
@@ -187,7 +187,7 @@ fn events(client: &Client, sweep: &str, task: Option<&str>, format: Format) -> R
         return Ok(());
     }
     let mut rows = table(["UTC", "task", "event", "detail"]);
-    for Line { task, event } in lines {
+    for StatusLine { task, event } in lines {
         rows.add_row([clock(event.at), task, event.what, event.detail.unwrap_or_default()]);
     }
     say(&printable(&rows.trim_fmt()));

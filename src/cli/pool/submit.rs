@@ -18,7 +18,7 @@ use crate::sweep::parse::{Format, parse_spec};
 use crate::untrusted::{self, LARGEST_SPEC, printable};
 
 /// Time between two looks at a sweep.
-const LOOK: Duration = Duration::from_millis(500);
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Flags of `submit`.
 #[derive(Debug, Args)]
@@ -139,7 +139,7 @@ pub(in crate::cli) fn follow(client: &Client, id: &str) -> Exit {
             }
             Err(error) => return failed(&error),
         }
-        std::thread::sleep(LOOK);
+        std::thread::sleep(POLL_INTERVAL);
     };
     if let Some(bar) = bar {
         bar.finish_and_clear();

@@ -18,14 +18,14 @@ use crate::queue::{Dead, DeadLetter, Depth, QueueError};
 
 /// Asks over the connection that consumes.
 #[derive(Debug)]
-pub struct Desk {
+pub struct Consumers {
     supervisor: Supervisor,
     topology: Topology,
     /// Taken out while it is used: after a fault it is not put back, and the next question opens another.
     channel: Mutex<Option<(Arc<Link>, Channel)>>,
 }
 
-impl Desk {
+impl Consumers {
     /// Over a connection.
     pub fn new(supervisor: Supervisor, topology: Topology) -> Self {
         Self { supervisor, topology, channel: Mutex::new(None) }

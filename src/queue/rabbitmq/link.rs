@@ -13,7 +13,7 @@ use super::wire::{self, Switch};
 use crate::queue::QueueError;
 
 /// How often it is looked whether a connection still stands. lapin tells its end by ways that differ with who ended it; its state always tells.
-const LOOK: Duration = Duration::from_millis(25);
+const POLL_INTERVAL: Duration = Duration::from_millis(25);
 
 /// A connection. Its socket ends with it.
 #[derive(Debug)]
@@ -91,7 +91,7 @@ impl Link {
             if Instant::now() >= deadline {
                 return Err(blocked());
             }
-            sleep(LOOK.min(deadline.saturating_duration_since(Instant::now()))).await;
+            sleep(POLL_INTERVAL.min(deadline.saturating_duration_since(Instant::now()))).await;
         }
         Ok(())
     }
@@ -99,7 +99,7 @@ impl Link {
     /// Waits until it is down.
     pub async fn down(&self) {
         while self.is_up() {
-            sleep(LOOK).await;
+            sleep(POLL_INTERVAL).await;
         }
     }
 

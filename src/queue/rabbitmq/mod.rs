@@ -38,7 +38,7 @@ pub use subscription::{RabbitMqDelivery, RabbitMqSubscription};
 
 use super::{Depth, Published, QueueError, QueueState, TicketQueue};
 use crate::task::Ticket;
-use desk::Desk;
+use desk::Consumers;
 use publisher::Publisher;
 use supervisor::Supervisor;
 use topology::Topology;
@@ -50,7 +50,7 @@ pub struct RabbitMq(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     publisher: Publisher,
-    desk: Desk,
+    desk: Consumers,
     topology: Topology,
     installation: String,
 }
@@ -65,7 +65,7 @@ impl RabbitMq {
         let topology = Topology::new(&checked.installation);
         let supervise = |purpose| Supervisor::start(checked.clone(), purpose, topology.clone());
         let publisher = Publisher::new(supervise("publishes"), topology.clone());
-        let desk = Desk::new(supervise("consumes"), topology.clone());
+        let desk = Consumers::new(supervise("consumes"), topology.clone());
         Ok(Self(Arc::new(Shared { publisher, desk, topology, installation: checked.installation })))
     }
 

@@ -25,7 +25,7 @@ use tokio_rustls::TlsConnector;
 use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
 
 /// What lapin runs on: tokio, with our streams.
-pub type Kit = RuntimeParts<Tokio, Wires>;
+pub type TokioRuntime = RuntimeParts<Tokio, TokioReactor>;
 
 /// A stream of bytes, encrypted or not.
 pub trait Bytes: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -35,16 +35,16 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Bytes for T {}
 pub type Wire = Compat<Box<dyn Bytes>>;
 
 /// On the tokio runtime of the caller.
-pub fn runtime() -> Runtime<Kit> {
+pub fn runtime() -> Runtime<TokioRuntime> {
     let tokio = Tokio::current();
-    Runtime::new(RuntimeParts::new(tokio.clone(), Wires(tokio)))
+    Runtime::new(RuntimeParts::new(tokio.clone(), TokioReactor(tokio)))
 }
 
 /// tokio's reactor; only its streams are others.
 #[derive(Debug, Clone)]
-pub struct Wires(Tokio);
+pub struct TokioReactor(Tokio);
 
-impl Reactor for Wires {
+impl Reactor for TokioReactor {
     type TcpStream = Wire;
     type Sleep = <Tokio as Reactor>::Sleep;
 

@@ -7,9 +7,9 @@ use crate::report::verdict::Difference;
 use crate::sweep::manifest::SplitScore;
 
 /// At most so many letters; control characters become spaces.
-pub fn cut(text: &str, most: usize) -> String {
-    let mut out: String = text.chars().take(most).map(written).collect();
-    if text.chars().nth(most).is_some() {
+pub fn cut(text: &str, limit: usize) -> String {
+    let mut out: String = text.chars().take(limit).map(written).collect();
+    if text.chars().nth(limit).is_some() {
         out.push('…');
     }
     out

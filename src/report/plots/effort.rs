@@ -17,7 +17,7 @@ const MOST: usize = 6;
 /// Names in one line of the legend.
 const IN_LINE: usize = 3;
 
-struct Line<'a> {
+struct EffortLine<'a> {
     task: &'a str,
     points: Vec<(f64, f64)>,
 }
@@ -35,7 +35,7 @@ pub fn plots(report: &Report) -> Result<Vec<Plot>, PlotError> {
         let lines = report.details.iter().filter_map(|detail| {
             let values = detail.history.iter().filter_map(|point| Some((point.iteration as f64, value(point)?)));
             let points: Vec<_> = values.filter(|(_, y)| has_place(*y)).collect();
-            (points.len() > 1).then_some(Line { task: &detail.task_id, points })
+            (points.len() > 1).then_some(EffortLine { task: &detail.task_id, points })
         });
         let lines: Vec<_> = lines.take(MOST).collect();
         if !lines.is_empty() {
@@ -46,7 +46,7 @@ pub fn plots(report: &Report) -> Result<Vec<Plot>, PlotError> {
     Ok(all)
 }
 
-fn draw_lines(what: &str, lines: &[Line<'_>], numbers: Numbers<'_>) -> Result<String, PlotError> {
+fn draw_lines(what: &str, lines: &[EffortLine<'_>], numbers: Numbers<'_>) -> Result<String, PlotError> {
     let all = || lines.iter().flat_map(|line| &line.points);
     let (low, high) = extent(all().map(|point| point.1).chain([0.0])).unwrap_or((0.0, 1.0));
     let (first, last) = extent(all().map(|point| point.0)).unwrap_or((0.0, 1.0));

@@ -38,9 +38,9 @@ const SWEEP: &str = "run";
 /// In one process nobody can be lost without the others: longer than any run.
 const FOR_EVER: Duration = Duration::from_secs(1 << 32);
 /// How long a worker tries again to keep what cannot be kept, before it ends.
-const STUBBORN: Duration = Duration::from_secs(1);
+const LOCAL_ORPHAN_TIMEOUT: Duration = Duration::from_secs(1);
 /// Longest time until an ending is noticed that nobody told.
-const LOOK: Duration = Duration::from_millis(200);
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 /// How a run ended, if not with results.
 #[derive(Debug, thiserror::Error)]
@@ -247,7 +247,7 @@ async fn finished(
         }
         tokio::select! {
             () = store.changed.notified() => {}
-            () = sleep(LOOK) => {}
+            () = sleep(POLL_INTERVAL) => {}
             Some(joined) = workers.join_next() => worker_ended(joined, ending),
         }
     }
@@ -268,9 +268,9 @@ fn worker_settings(slot: usize, spec: &Spec) -> WorkerSettings {
         lease: FOR_EVER,
         checkpoint_interval: Duration::try_from_secs_f64(spec.compute.checkpoint_seconds).unwrap_or(FOR_EVER),
         stall: FOR_EVER,
-        orphan: STUBBORN,
+        orphan: LOCAL_ORPHAN_TIMEOUT,
     };
-    WorkerSettings { name: format!("device {slot}"), attempt, once: false, look: LOOK }
+    WorkerSettings { name: format!("device {slot}"), attempt, once: false, look: POLL_INTERVAL }
 }
 
 fn worker_ended(joined: Result<Result<u64, WorkerError>, tokio::task::JoinError>, ending: &Ending) {

@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{Ending, RunError};
 use crate::runner::engine::{EngineError, Progress};
-use crate::runner::pool::{Ended, Watch};
+use crate::runner::pool::{Ended, WorkerObserver};
 use crate::runner::reporter::Reporter;
 use crate::runner::run_folder::RunFolder;
-use crate::store::{Claimed, Onward};
+use crate::store::{AfterRelease, Claimed};
 use crate::sweep::manifest::Manifest;
 use crate::task::{Task, TaskKey, TaskState};
 
@@ -43,7 +43,7 @@ impl SlotWatch {
     }
 }
 
-impl Watch for SlotWatch {
+impl WorkerObserver for SlotWatch {
     fn say(&self, message: &str) {
         // What follows from a fault that ends the run is not worth a line of its own.
         if !self.ending.is_over() {
@@ -91,7 +91,7 @@ impl Watch for SlotWatch {
     fn ended(&self, key: &TaskKey, ended: &Ended) {
         let Some(task) = self.task() else { return };
         let outcome = match ended {
-            Ended::LetGo(Onward::State(TaskState::Waiting)) => self.folder.standing(&key.task),
+            Ended::LetGo(AfterRelease::State(TaskState::Waiting)) => self.folder.standing(&key.task),
             _ => self.folder.outcome(&key.task),
         };
         if let Ok(Some(outcome)) = outcome {

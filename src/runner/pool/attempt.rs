@@ -8,11 +8,13 @@ use tokio::time::{Interval, MissedTickBehavior, interval_at, sleep};
 
 use super::compute::{Compute, Job, Output, Work};
 use super::link::{Link, PoolResult};
-use super::watch::Watch;
+use super::watch::WorkerObserver;
 use crate::checkpoint::Checkpoint;
 use crate::retry::{Faults, pauses};
 use crate::runner::engine::{EngineError, RungReached};
-use crate::store::{Claimed, Completed, Held, Hold, Letting, Onward, Order, Saved, Standing, Store, StoreError};
+use crate::store::{
+    AfterRelease, Claimed, Completed, Held, Hold, Order, ReleaseReason, Saved, Standing, Store, StoreError,
+};
 use crate::sweep::results::TaskOutcome;
 use crate::sweep::spec::Spec;
 use crate::task::{Task, TaskState};
@@ -41,7 +43,7 @@ pub enum Ended {
     /// The store has the result.
     Completed,
     /// The task went on without a result; a ticket in it is to be published.
-    LetGo(Onward),
+    LetGo(AfterRelease),
     /// The engine failed in a way that another attempt may not, and the task is to be tried again, later.
     Crashed,
     /// The task was somebody else's by then: nothing of this attempt was written.
@@ -49,7 +51,7 @@ pub enum Ended {
     /// The store was not there for too long.
     Orphaned,
     /// The engine stands still: its thread cannot be used any more, and the process has to end. What became of the task, if the store said.
-    Stalled(Option<Onward>),
+    Stalled(Option<AfterRelease>),
 }
 
 /// One attempt.
@@ -61,7 +63,7 @@ pub struct Attempt<'a, S> {
     /// How tasks are held.
     pub settings: &'a AttemptSettings,
     /// Told of what happens.
-    pub watch: Arc<dyn Watch>,
+    pub watch: Arc<dyn WorkerObserver>,
     /// True once the worker is asked to end.
     pub stop: watch::Receiver<bool>,
 }
@@ -99,7 +101,7 @@ impl<S: Store> Attempt<'_, S> {
                     claimed.checkpoint = None;
                     continue;
                 }
-                Err(Unreadable::Task(why)) => return self.let_go(&hold, Letting::Hopeless(why)).await,
+                Err(Unreadable::Task(why)) => return self.let_go(&hold, ReleaseReason::Hopeless(why)).await,
             };
             let link = Arc::new(Link::new());
             let (done, ended) = oneshot::channel();
@@ -120,7 +122,7 @@ impl<S: Store> Attempt<'_, S> {
                 Err(Interruption::Orphaned) => return Ended::Orphaned,
                 Err(Interruption::Stalled) => {
                     let cause = format!("no progress for {} s", self.settings.stall.as_secs());
-                    return match self.let_go(&hold, Letting::Crashed(cause)).await {
+                    return match self.let_go(&hold, ReleaseReason::Crashed(cause)).await {
                         Ended::LetGo(onward) => Ended::Stalled(Some(onward)),
                         _ => Ended::Stalled(None),
                     };
@@ -138,13 +140,13 @@ impl<S: Store> Attempt<'_, S> {
                     claimed.checkpoint = None;
                     continue;
                 }
-                Err(EngineError::Stopped) => self.let_go(&hold, Letting::Preempted).await,
+                Err(EngineError::Stopped) => self.let_go(&hold, ReleaseReason::Preempted).await,
                 Err(EngineError::AtRung(reached)) => self.wait(&hold, claimed.rungs, &reached).await,
                 Err(error @ (EngineError::Input(_) | EngineError::Numerics(_) | EngineError::ForeignCheckpoint(_))) => {
-                    self.let_go(&hold, Letting::Hopeless(error.to_string())).await
+                    self.let_go(&hold, ReleaseReason::Hopeless(error.to_string())).await
                 }
-                Err(error) => match self.let_go(&hold, Letting::Crashed(error.to_string())).await {
-                    Ended::LetGo(Onward::State(TaskState::Queued)) => Ended::Crashed,
+                Err(error) => match self.let_go(&hold, ReleaseReason::Crashed(error.to_string())).await {
+                    Ended::LetGo(AfterRelease::State(TaskState::Queued)) => Ended::Crashed,
                     ended => ended,
                 },
             };
@@ -180,7 +182,7 @@ impl<S: Store> Attempt<'_, S> {
                         return Err(Interruption::Stalled);
                     }
                     let answer = self.ask(self.store.renew(hold, self.settings.lease, progress.as_deref())).await;
-                    self.hear(answer, link, &mut heard)?;
+                    self.obey(answer, link, &mut heard)?;
                     // One that the store did not take when it came: the next may be long in coming.
                     self.save(hold, link, &mut heard).await?;
                 }
@@ -215,10 +217,10 @@ impl<S: Store> Attempt<'_, S> {
                 link.put_back(snapshot);
             }
         }
-        self.hear(answer, link, heard)
+        self.obey(answer, link, heard)
     }
 
-    fn hear(
+    fn obey(
         &self,
         answer: Result<Held<Order>, StoreError>,
         link: &Link,
@@ -264,10 +266,10 @@ impl<S: Store> Attempt<'_, S> {
         let completed = match completed {
             Ok(completed) => completed,
             Err(error) => {
-                return self.let_go(hold, Letting::Hopeless(format!("its result cannot be kept: {error}"))).await;
+                return self.let_go(hold, ReleaseReason::Hopeless(format!("its result cannot be kept: {error}"))).await;
             }
         };
-        match self.insist(|| self.store.complete(hold, &completed)).await {
+        match self.retry_write(|| self.store.complete(hold, &completed)).await {
             Some(Held::Yes(())) => Ended::Completed,
             Some(Held::Fenced) => Ended::Fenced,
             None => Ended::Orphaned,
@@ -279,18 +281,20 @@ impl<S: Store> Attempt<'_, S> {
         match serde_json::to_string(&TaskOutcome::waiting(reached)) {
             Ok(outcome) => {
                 let standing = Standing { rung, select: reached.select, outcome };
-                left(self.insist(|| self.store.wait(hold, &standing)).await)
+                left(self.retry_write(|| self.store.wait(hold, &standing)).await)
             }
-            Err(error) => self.let_go(hold, Letting::Hopeless(format!("its score cannot be kept: {error}"))).await,
+            Err(error) => {
+                self.let_go(hold, ReleaseReason::Hopeless(format!("its score cannot be kept: {error}"))).await
+            }
         }
     }
 
-    async fn let_go(&self, hold: &Hold, why: Letting) -> Ended {
-        left(self.insist(|| self.store.release(hold, &why)).await)
+    async fn let_go(&self, hold: &Hold, why: ReleaseReason) -> Ended {
+        left(self.retry_write(|| self.store.release(hold, &why)).await)
     }
 
     /// Repeats a write, which is safe, until the store answers; `None` once it is too late to matter.
-    async fn insist<T, F: Future<Output = Result<T, StoreError>>>(&self, write: impl Fn() -> F) -> Option<T> {
+    async fn retry_write<T, F: Future<Output = Result<T, StoreError>>>(&self, write: impl Fn() -> F) -> Option<T> {
         let began = Instant::now();
         let mut is_asked = None;
         let mut faults = Faults::default();
@@ -332,7 +336,7 @@ impl<S: Store> Attempt<'_, S> {
 }
 
 /// The end of an attempt that leaves its task without a result.
-fn left(answer: Option<Held<Onward>>) -> Ended {
+fn left(answer: Option<Held<AfterRelease>>) -> Ended {
     match answer {
         Some(Held::Yes(onward)) => Ended::LetGo(onward),
         Some(Held::Fenced) => Ended::Fenced,

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::link::{Link, Snapshot};
-use super::watch::Watch;
+use super::watch::WorkerObserver;
 use crate::checkpoint::Checkpoint;
 use crate::runner::engine::{
     Completion, Directive, EngineError, HostError, Progress, ScoresHost, SoupEngine, TaskHost,
@@ -59,7 +59,7 @@ pub struct Job {
     /// The task.
     pub key: TaskKey,
     /// Told of what happens.
-    pub watch: Arc<dyn Watch>,
+    pub watch: Arc<dyn WorkerObserver>,
     /// What is said while it is computed is said within this.
     pub span: tracing::Span,
     /// Told the end.

@@ -20,5 +20,5 @@ pub use attempt::{Attempt, AttemptSettings, Ended};
 pub use compute::Compute;
 pub use link::{HistoryPoint, PoolResult};
 pub use service::serve;
-pub use watch::{Lines, Watch};
+pub use watch::{Lines, WorkerObserver};
 pub use worker::{Worker, WorkerError, WorkerSettings};

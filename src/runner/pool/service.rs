@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::compute::Compute;
-use super::watch::Watch;
+use super::watch::WorkerObserver;
 use super::worker::{Worker, WorkerError, WorkerSettings};
 use crate::queue::TicketQueue;
 use crate::retry::Faults;
@@ -29,7 +29,7 @@ pub async fn serve<S: Store, Q: TicketQueue>(
     compute: &Compute,
     settings: &WorkerSettings,
     about: &str,
-    watch: Arc<dyn Watch>,
+    watch: Arc<dyn WorkerObserver>,
     stop: watch::Receiver<bool>,
 ) -> Result<u64, WorkerError> {
     let worker = Worker { store, queue, compute, settings, watch: watch.clone(), stop };
@@ -43,7 +43,7 @@ pub async fn serve<S: Store, Q: TicketQueue>(
 }
 
 /// Says that this worker is there, for ever.
-async fn beat(store: &impl Store, name: &str, about: &str, watch: &dyn Watch) -> Infallible {
+async fn beat(store: &impl Store, name: &str, about: &str, watch: &dyn WorkerObserver) -> Infallible {
     let mut faults = Faults::default();
     loop {
         watch.beat();

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use super::attempt::Ended;
 use crate::runner::engine::{EngineError, Progress};
-use crate::store::{Claimed, Onward, Refusal};
+use crate::store::{AfterRelease, Claimed, Refusal};
 use crate::sweep::manifest::Manifest;
 use crate::task::{TaskKey, Ticket};
 use crate::untrusted::printable;
 
 /// Told of everything that a worker does, from the compute thread and from the asynchronous side: it must not wait for anything.
-pub trait Watch: Send + Sync {
+pub trait WorkerObserver: Send + Sync {
     /// Something a person should read.
     fn say(&self, message: &str);
     /// The worker goes round its loop: it lives, whether the store answers or not.
@@ -42,7 +42,7 @@ pub trait Watch: Send + Sync {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Lines;
 
-impl Watch for Lines {
+impl WorkerObserver for Lines {
     fn say(&self, message: &str) {
         tracing::info!("{}", printable(message));
     }
@@ -92,8 +92,8 @@ impl Watch for Lines {
 fn words(ended: &Ended) -> String {
     match ended {
         Ended::Completed => "succeeded".to_string(),
-        Ended::LetGo(Onward::Queued(_)) => "given back; it can go on elsewhere".to_string(),
-        Ended::LetGo(Onward::State(state)) => state.to_string(),
+        Ended::LetGo(AfterRelease::Queued(_)) => "given back; it can go on elsewhere".to_string(),
+        Ended::LetGo(AfterRelease::State(state)) => state.to_string(),
         Ended::Crashed => "failed, to be tried again".to_string(),
         Ended::Fenced => "another worker has it: nothing was written".to_string(),
         Ended::Orphaned => "given up: the store was not there for too long".to_string(),
@@ -102,7 +102,7 @@ fn words(ended: &Ended) -> String {
 }
 
 /// Several that watch.
-impl<A: Watch + ?Sized, B: Watch + ?Sized> Watch for (Arc<A>, Arc<B>) {
+impl<A: WorkerObserver + ?Sized, B: WorkerObserver + ?Sized> WorkerObserver for (Arc<A>, Arc<B>) {
     fn say(&self, message: &str) {
         self.0.say(message);
         self.1.say(message);

@@ -11,12 +11,13 @@ use tracing::Instrument;
 
 use super::attempt::{Attempt, AttemptSettings, Ended};
 use super::compute::Compute;
-use super::watch::Watch;
+use super::watch::WorkerObserver;
 use crate::logging::task_span;
 use crate::queue::{Delivery, QueueError, Subscription, TicketQueue};
 use crate::retry::{Faults, pauses};
 use crate::store::{
-    ClaimAnswer, Claimant, Claimed, Held, Hold, Letting, Onward, Order, Stage, Store, StoreError, SweepRecord,
+    AfterRelease, ClaimAnswer, Claimant, Claimed, Held, Hold, Order, ReleaseReason, Stage, Store, StoreError,
+    SweepRecord,
 };
 use crate::task::{TaskState, Ticket};
 
@@ -68,7 +69,7 @@ pub struct Worker<'a, S, Q> {
     /// How it works.
     pub settings: &'a WorkerSettings,
     /// Told of what happens.
-    pub watch: Arc<dyn Watch>,
+    pub watch: Arc<dyn WorkerObserver>,
     /// True once it is asked to end: its task is kept and given back first.
     pub stop: watch::Receiver<bool>,
 }
@@ -106,7 +107,9 @@ impl<S: Store, Q: TicketQueue> Worker<'_, S, Q> {
             if ended == Ended::Orphaned {
                 self.give_back(&hold).await;
             }
-            if let Ended::LetGo(Onward::Queued(ticket)) | Ended::Stalled(Some(Onward::Queued(ticket))) = ended {
+            if let Ended::LetGo(AfterRelease::Queued(ticket)) | Ended::Stalled(Some(AfterRelease::Queued(ticket))) =
+                ended
+            {
                 self.publish(&ticket).await;
             }
             if stalled {
@@ -134,7 +137,7 @@ impl<S: Store, Q: TicketQueue> Worker<'_, S, Q> {
                         open
                     }
                     Err(error) => {
-                        self.bear(error, turns).await?;
+                        self.pause_after_fault(error, turns).await?;
                         continue;
                     }
                 },
@@ -169,13 +172,13 @@ impl<S: Store, Q: TicketQueue> Worker<'_, S, Q> {
                     }
                     Ok(_) => continue,
                     Err(error) => {
-                        self.bear(error, turns).await?;
+                        self.pause_after_fault(error, turns).await?;
                         continue;
                     }
                 },
                 Ok(None) => continue,
                 Err(error) => {
-                    self.bear(error, turns).await?;
+                    self.pause_after_fault(error, turns).await?;
                     return Ok(Heard::Fault);
                 }
             };
@@ -241,12 +244,12 @@ impl<S: Store, Q: TicketQueue> Worker<'_, S, Q> {
         while !self.is_stopped() {
             let mut stop = self.stop.clone();
             let answer = tokio::select! {
-                answer = self.store.release(hold, &Letting::Preempted) => answer,
+                answer = self.store.release(hold, &ReleaseReason::Preempted) => answer,
                 // The attempt has waited for a lease already: another worker has the task by then.
                 Ok(_) = stop.wait_for(|stop| *stop) => return,
             };
             match answer {
-                Ok(Held::Yes(Onward::Queued(ticket))) => return self.publish(&ticket).await,
+                Ok(Held::Yes(AfterRelease::Queued(ticket))) => return self.publish(&ticket).await,
                 Err(error) if error.is_retryable() => faults.met(&error, |fault| self.watch.say(fault)),
                 _ => return,
             }
@@ -257,7 +260,11 @@ impl<S: Store, Q: TicketQueue> Worker<'_, S, Q> {
     }
 
     /// Waits after a fault; answers one that no waiting mends: the broker was never of use, and a person has to change something.
-    async fn bear(&self, error: QueueError, turns: &mut Turns<Q::Subscription>) -> Result<(), WorkerError> {
+    async fn pause_after_fault(
+        &self,
+        error: QueueError,
+        turns: &mut Turns<Q::Subscription>,
+    ) -> Result<(), WorkerError> {
         if error == QueueError::Closed || !(turns.has_worked || error.is_retryable()) {
             return Err(WorkerError::Queue(error));
         }

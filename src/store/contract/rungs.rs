@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{LONG, after_wait, claim, completed, expired, key, refusal, saved, scored, state, sweep};
 use crate::store::{
-    AtRung, ClaimAnswer, Held, Hold, Letting, Onward, Order, Refusal, Request, Standing, Store, Tickets,
+    AfterRelease, AtRung, ClaimAnswer, Held, Hold, Order, Refusal, ReleaseReason, Standing, Store, Tickets,
 };
 use crate::sweep::manifest::SplitScore;
 use crate::task::{TaskState, Ticket};
@@ -24,11 +24,11 @@ async fn losses<S: Store>(store: &S, task: &str) -> Vec<f64> {
     store.task(&key(task)).await.unwrap().unwrap().rungs.iter().map(|score| score.loss).collect()
 }
 
-async fn wait<S: Store>(store: &S, hold: &Hold, rung: u32, loss: f64) -> Held<Onward> {
+async fn wait<S: Store>(store: &S, hold: &Hold, rung: u32, loss: f64) -> Held<AfterRelease> {
     store.wait(hold, &standing(rung, loss)).await.unwrap()
 }
 
-const WAITING: Held<Onward> = Held::Yes(Onward::State(TaskState::Waiting));
+const WAITING: Held<AfterRelease> = Held::Yes(AfterRelease::State(TaskState::Waiting));
 
 pub async fn a_task_at_a_rung_waits_until_it_is_promoted<S: Store>(store: S) {
     let tickets = scored(&store, &sweep("s"), 2).await;
@@ -48,7 +48,11 @@ pub async fn a_task_at_a_rung_waits_until_it_is_promoted<S: Store>(store: S) {
     assert_eq!(store.promote(&[at("s/t0", 0)]).await.unwrap(), 1);
     assert_eq!(store.promote(&[at("s/t0", 0)]).await.unwrap(), 0, "once");
     let next = Ticket::new(key("s/t0"), 2);
-    assert_eq!(wait(&store, &first.hold, 0, 0.5).await, Held::Yes(Onward::Queued(next.clone())), "what became of it");
+    assert_eq!(
+        wait(&store, &first.hold, 0, 0.5).await,
+        Held::Yes(AfterRelease::Queued(next.clone())),
+        "what became of it"
+    );
     assert_eq!(store.ready("s", 10).await.unwrap(), [key("s/t0")], "it is to be chosen");
     store.choose(&[key("s/t0")]).await.unwrap();
     let second = claim(&store, &next, "two").await;
@@ -96,13 +100,13 @@ pub async fn a_pruned_task_has_ended<S: Store>(store: S) {
 pub async fn pause_and_cancel_are_heard_at_a_rung<S: Store>(store: S) {
     let tickets = scored(&store, &sweep("s"), 3).await;
     let hold = claim(&store, &tickets[0], "one").await.hold;
-    assert!(store.request("s", Request::Pause).await.unwrap());
+    assert!(store.order("s", Order::Pause).await.unwrap());
     assert_eq!(wait(&store, &hold, 0, 0.5).await, WAITING, "it does not run, so there is nothing to pause");
     store.settle("s", 0, 10).await.unwrap();
     assert_eq!(state(&store, "s/t0").await, TaskState::Waiting);
     assert_eq!(store.promote(&[at("s/t0", 0)]).await.unwrap(), 0, "not while it is paused");
     assert_eq!(store.prune(&[at("s/t0", 0)]).await.unwrap(), 0);
-    assert!(store.request("s", Request::Resume).await.unwrap());
+    assert!(store.order("s", Order::Continue).await.unwrap());
     store.settle("s", 0, 10).await.unwrap();
     assert_eq!(store.promote(&[at("s/t0", 0)]).await.unwrap(), 1);
 
@@ -112,8 +116,8 @@ pub async fn pause_and_cancel_are_heard_at_a_rung<S: Store>(store: S) {
     let first = claim(&store, &Ticket::new(key("s/t0"), 2), "two").await.hold;
     let second = claim(&store, &Ticket::new(key("s/t1"), 2), "three").await.hold;
     assert_eq!(wait(&store, &first, 1, 0.4).await, WAITING);
-    assert!(store.request("s", Request::Cancel).await.unwrap());
-    assert_eq!(wait(&store, &second, 0, 0.5).await, Held::Yes(Onward::State(TaskState::Cancelled)));
+    assert!(store.order("s", Order::Cancel).await.unwrap());
+    assert_eq!(wait(&store, &second, 0, 0.5).await, Held::Yes(AfterRelease::State(TaskState::Cancelled)));
     assert_eq!(store.promote(&[at("s/t0", 1)]).await.unwrap(), 0);
     assert_eq!(store.prune(&[at("s/t0", 1)]).await.unwrap(), 0);
     store.settle("s", 0, 10).await.unwrap();
@@ -138,7 +142,7 @@ pub async fn a_task_that_begins_anew_has_reached_no_rung<S: Store>(store: S) {
     assert_eq!(expired(&store).await.len(), 1);
     let hold = claim(&store, &after_wait(&store, "s/t0").await, "three").await;
     assert_eq!(hold.rungs, 1);
-    store.release(&hold.hold, &Letting::Hopeless("loss is NaN".into())).await.unwrap();
+    store.release(&hold.hold, &ReleaseReason::Hopeless("loss is NaN".into())).await.unwrap();
     assert_eq!(losses(&store, "s/t0").await, [0.5]);
     store.retry("s", 0, 10).await.unwrap();
     assert!(losses(&store, "s/t0").await.is_empty());

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::state::{State, millis};
 use crate::store::{
-    ClaimAnswer, Claimant, Claimed, Completed, Expired, Expiries, Held, Hold, Letting, Onward, Order, Refusal, Saved,
-    Stage, StoreError,
+    AfterRelease, ClaimAnswer, Claimant, Claimed, Completed, Expired, Expiries, Held, Hold, Order, Refusal,
+    ReleaseReason, Saved, Stage, StoreError,
 };
 use crate::task::{Event, TaskKey, TaskState, Ticket};
 
@@ -138,18 +138,23 @@ impl State {
         Ok(Held::Yes(()))
     }
 
-    pub(super) fn release(&mut self, hold: &Hold, why: &Letting, now: u64) -> Result<Held<Onward>, StoreError> {
+    pub(super) fn release(
+        &mut self,
+        hold: &Hold,
+        why: &ReleaseReason,
+        now: u64,
+    ) -> Result<Held<AfterRelease>, StoreError> {
         let key = &hold.key;
         if !self.is_held(hold) {
             return Ok(self.once_more(hold, now));
         }
         let became = match why {
-            Letting::Crashed(cause) => self.crashed(key, cause.clone(), now),
-            Letting::Hopeless(cause) => {
+            ReleaseReason::Crashed(cause) => self.crashed(key, cause.clone(), now),
+            ReleaseReason::Hopeless(cause) => {
                 self.leases.remove(key);
                 self.fail(key, cause.clone(), now)
             }
-            Letting::Preempted => {
+            ReleaseReason::Preempted => {
                 self.leases.remove(key);
                 self.note(key, "released", None, now);
                 self.onward(key, None, now)
@@ -158,14 +163,14 @@ impl State {
         became.map(Held::Yes).ok_or_else(|| StoreError::Protocol("a held task could not be let go of".to_string()))
     }
 
-    pub(super) fn expire(&mut self, most: usize, gap: Duration, now: u64) -> Expiries {
+    pub(super) fn expire(&mut self, limit: usize, gap: Duration, now: u64) -> Expiries {
         let last = std::mem::replace(&mut self.turned, now);
         let was_away = last > 0 && now - last > millis(gap);
         let mut overdue: Vec<(u64, TaskKey)> =
             self.leases.iter().filter(|(_, until)| **until <= now).map(|(key, &until)| (until, key.clone())).collect();
         overdue.sort();
         let mut expiries = Expiries::default();
-        for (until, key) in overdue.into_iter().take(most) {
+        for (until, key) in overdue.into_iter().take(limit) {
             if was_away && until > last {
                 let lease = self.tasks[&key].lease;
                 self.leases.insert(key, now + lease);

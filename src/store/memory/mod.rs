@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 
 use self::state::{State, millis};
 use super::{
-    AtRung, ClaimAnswer, Claimant, Completed, Created, Expiries, Findings, Held, Hold, Letter, Letters, Letting, Live,
-    NewSweep, NewTask, Onward, Order, Request, Saved, Standing, Store, StoreError, SweepRecord, Sweeps, TaskEvent,
+    AfterRelease, AtRung, ClaimAnswer, Claimant, Completed, Created, Expiries, Findings, Held, Hold, Letter, Letters,
+    Live, NewSweep, NewTask, Order, ReleaseReason, Saved, Standing, Store, StoreError, SweepRecord, Sweeps, TaskEvent,
     TaskRecord, Tickets, Walked,
 };
 use crate::task::{TaskKey, Ticket};
@@ -66,13 +66,13 @@ impl Store for Memory {
         state.open_sweep(sweep, now)
     }
 
-    async fn release_pending(&self, sweep: &str, most: usize) -> Result<usize, StoreError> {
+    async fn release_pending(&self, sweep: &str, limit: usize) -> Result<usize, StoreError> {
         let (mut state, now) = self.locked();
-        state.release_pending(sweep, most, now)
+        state.release_pending(sweep, limit, now)
     }
 
-    async fn ready(&self, sweep: &str, most: usize) -> Result<Vec<TaskKey>, StoreError> {
-        self.locked().0.ready(sweep, most)
+    async fn ready(&self, sweep: &str, limit: usize) -> Result<Vec<TaskKey>, StoreError> {
+        self.locked().0.ready(sweep, limit)
     }
 
     async fn choose(&self, tasks: &[TaskKey]) -> Result<usize, StoreError> {
@@ -80,8 +80,8 @@ impl Store for Memory {
         state.choose(tasks, now)
     }
 
-    async fn outbox(&self, most: usize) -> Result<Vec<Ticket>, StoreError> {
-        self.locked().0.outbox(most)
+    async fn outbox(&self, limit: usize) -> Result<Vec<Ticket>, StoreError> {
+        self.locked().0.outbox(limit)
     }
 
     async fn confirmed(&self, tickets: &[Ticket]) -> Result<usize, StoreError> {
@@ -89,9 +89,9 @@ impl Store for Memory {
         state.confirmed(tickets, now)
     }
 
-    async fn republish(&self, age: Duration, most: usize) -> Result<usize, StoreError> {
+    async fn republish(&self, age: Duration, limit: usize) -> Result<usize, StoreError> {
         let (mut state, now) = self.locked();
-        state.republish(age, most, now)
+        state.republish(age, limit, now)
     }
 
     async fn claim(&self, ticket: &Ticket, claimant: &Claimant, lease: Duration) -> Result<ClaimAnswer, StoreError> {
@@ -116,12 +116,12 @@ impl Store for Memory {
         state.complete(hold, completed, now)
     }
 
-    async fn release(&self, hold: &Hold, why: &Letting) -> Result<Held<Onward>, StoreError> {
+    async fn release(&self, hold: &Hold, why: &ReleaseReason) -> Result<Held<AfterRelease>, StoreError> {
         let (mut state, now) = self.locked();
         state.release(hold, why, now)
     }
 
-    async fn wait(&self, hold: &Hold, standing: &Standing) -> Result<Held<Onward>, StoreError> {
+    async fn wait(&self, hold: &Hold, standing: &Standing) -> Result<Held<AfterRelease>, StoreError> {
         let (mut state, now) = self.locked();
         state.wait(hold, standing, now)
     }
@@ -136,38 +136,38 @@ impl Store for Memory {
         Ok(state.prune(tasks, now))
     }
 
-    async fn expire(&self, most: usize, gap: Duration) -> Result<Expiries, StoreError> {
+    async fn expire(&self, limit: usize, gap: Duration) -> Result<Expiries, StoreError> {
         let (mut state, now) = self.locked();
-        Ok(state.expire(most, gap, now))
+        Ok(state.expire(limit, gap, now))
     }
 
-    async fn request(&self, sweep: &str, request: Request) -> Result<bool, StoreError> {
-        self.locked().0.request(sweep, request)
+    async fn order(&self, sweep: &str, order: Order) -> Result<bool, StoreError> {
+        self.locked().0.order(sweep, order)
     }
 
-    async fn settle(&self, sweep: &str, from: usize, most: usize) -> Result<Walked, StoreError> {
+    async fn settle(&self, sweep: &str, from: usize, limit: usize) -> Result<Walked, StoreError> {
         let (mut state, now) = self.locked();
-        state.settle(sweep, from, most, now)
+        state.settle(sweep, from, limit, now)
     }
 
-    async fn retry(&self, sweep: &str, from: usize, most: usize) -> Result<Walked, StoreError> {
+    async fn retry(&self, sweep: &str, from: usize, limit: usize) -> Result<Walked, StoreError> {
         let (mut state, now) = self.locked();
-        state.retry(sweep, from, most, now)
+        state.retry(sweep, from, limit, now)
     }
 
-    async fn dead(&self, ticket: &Ticket, most: u32) -> Result<Option<Onward>, StoreError> {
+    async fn dead(&self, ticket: &Ticket, limit: u32) -> Result<Option<AfterRelease>, StoreError> {
         let (mut state, now) = self.locked();
-        state.dead(ticket, most, now)
+        state.dead(ticket, limit, now)
     }
 
     async fn task(&self, key: &TaskKey) -> Result<Option<TaskRecord>, StoreError> {
         Ok(self.locked().0.tasks.get(key).map(|task| task.record.clone()))
     }
 
-    async fn tasks(&self, sweep: &str, from: usize, most: usize) -> Result<Vec<TaskRecord>, StoreError> {
+    async fn tasks(&self, sweep: &str, from: usize, limit: usize) -> Result<Vec<TaskRecord>, StoreError> {
         let (state, _) = self.locked();
         let keys = state.sweeps.get(sweep).into_iter().flat_map(|sweep| sweep.tasks.values());
-        Ok(keys.skip(from).take(most).map(|key| state.tasks[key].record.clone()).collect())
+        Ok(keys.skip(from).take(limit).map(|key| state.tasks[key].record.clone()).collect())
     }
 
     async fn sweep(&self, sweep: &str) -> Result<Option<SweepRecord>, StoreError> {
@@ -204,11 +204,11 @@ impl Store for Memory {
         Ok(state.sweeps.len() - state.ended.len())
     }
 
-    async fn ended(&self, age: Duration, most: usize) -> Result<Vec<String>, StoreError> {
+    async fn ended(&self, age: Duration, limit: usize) -> Result<Vec<String>, StoreError> {
         let (state, now) = self.locked();
         let mut ended: Vec<_> = state.ended.iter().filter(|(_, at)| **at + millis(age) <= now).collect();
         ended.sort_by_key(|(_, at)| **at);
-        Ok(ended.into_iter().take(most).map(|(id, _)| id.clone()).collect())
+        Ok(ended.into_iter().take(limit).map(|(id, _)| id.clone()).collect())
     }
 
     async fn probe(&self) -> Result<(), StoreError> {
@@ -230,9 +230,9 @@ impl Store for Memory {
         Ok(true)
     }
 
-    async fn due(&self, sweep: &str, most: usize) -> Result<usize, StoreError> {
+    async fn due(&self, sweep: &str, limit: usize) -> Result<usize, StoreError> {
         let (mut state, now) = self.locked();
-        Ok(state.due(sweep, most, now))
+        Ok(state.due(sweep, limit, now))
     }
 
     async fn documents(&self, sweep: &str) -> Result<Option<(String, Option<String>)>, StoreError> {
@@ -270,8 +270,8 @@ impl Store for Memory {
         Ok(())
     }
 
-    async fn letters(&self, most: usize) -> Result<Letters, StoreError> {
-        Ok(self.locked().0.letters.newest(most))
+    async fn letters(&self, limit: usize) -> Result<Letters, StoreError> {
+        Ok(self.locked().0.letters.newest(limit))
     }
 
     async fn tickets(&self) -> Result<Tickets, StoreError> {

@@ -2,7 +2,7 @@
 
 use super::Memory;
 use super::state::State;
-use crate::store::{AtRung, Held, Hold, KeptRungs, Onward, Order, Standing, StoreError};
+use crate::store::{AfterRelease, AtRung, Held, Hold, KeptRungs, Order, Standing, StoreError};
 use crate::task::{Event, TaskKey, TaskState};
 
 impl Memory {
@@ -22,7 +22,12 @@ impl Memory {
 }
 
 impl State {
-    pub(super) fn wait(&mut self, hold: &Hold, standing: &Standing, now: u64) -> Result<Held<Onward>, StoreError> {
+    pub(super) fn wait(
+        &mut self,
+        hold: &Hold,
+        standing: &Standing,
+        now: u64,
+    ) -> Result<Held<AfterRelease>, StoreError> {
         if !self.is_held(hold) {
             return Ok(self.once_more(hold, now));
         }
@@ -40,7 +45,7 @@ impl State {
             // A paused sweep's tasks wait all the same: nobody is promoted as long as it is paused.
             Order::Continue | Order::Pause => {
                 self.note(key, "waiting", self.at_rung(key), now);
-                self.step(key, Event::Wait).map(Onward::State)
+                self.step(key, Event::Wait).map(AfterRelease::State)
             }
         };
         became.map(Held::Yes).ok_or_else(|| StoreError::Protocol("a held task could not be let go of".to_string()))

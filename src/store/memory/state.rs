@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::store::letters::Shelf;
+use crate::store::letters::DeadLetters;
 use crate::store::{
-    Completed, Held, Hold, NewSweep, Onward, Order, Stage, StoreError, SweepRecord, TaskEvent, TaskRecord, Walked,
+    AfterRelease, Completed, Held, Hold, NewSweep, Order, Stage, StoreError, SweepRecord, TaskEvent, TaskRecord, Walked,
 };
 use crate::task::{Event, TaskKey, TaskState, Ticket};
 
@@ -19,7 +19,7 @@ pub(super) struct State {
     pub(super) leases: BTreeMap<TaskKey, u64>,
     /// Until when, and what they said.
     pub(super) workers: BTreeMap<String, (u64, String)>,
-    pub(super) letters: Shelf,
+    pub(super) letters: DeadLetters,
     /// Sweeps that have ended, and when.
     pub(super) ended: BTreeMap<String, u64>,
     /// When overdue leases were looked at last.
@@ -93,7 +93,7 @@ impl State {
             priority: sweep.new.priority,
             cap: sweep.new.cap,
             attempts: sweep.new.attempts,
-            paced: sweep.new.paced,
+            search_controlled: sweep.new.search_controlled,
             counts,
             ready: sweep.ready.len(),
             delayed: sweep.delayed.len(),
@@ -135,12 +135,12 @@ impl State {
     }
 
     /// Makes a crashed task runnable under a new generation. It gets no ticket before its time.
-    fn delay(&mut self, key: &TaskKey, crashes: u64, now: u64) -> Option<Onward> {
+    fn delay(&mut self, key: &TaskKey, crashes: u64, now: u64) -> Option<AfterRelease> {
         let became = self.step(key, Event::Requeue)?;
         self.tasks.get_mut(key)?.record.generation += 1;
         let sweep = self.sweeps.get_mut(&key.sweep)?;
         sweep.delayed.insert(key.clone(), now + sweep.new.backoff.wait(crashes));
-        Some(Onward::State(became))
+        Some(AfterRelease::State(became))
     }
 
     /// Milliseconds until a task's next attempt may begin; 0 for now.
@@ -166,32 +166,32 @@ impl State {
 
     /// A task leaves its worker without a result: what its sweep's owner wants decides. After
     /// `crashes` it waits before the next attempt.
-    pub(super) fn onward(&mut self, key: &TaskKey, crashes: Option<u64>, now: u64) -> Option<Onward> {
+    pub(super) fn onward(&mut self, key: &TaskKey, crashes: Option<u64>, now: u64) -> Option<AfterRelease> {
         match self.order_of(&key.sweep, now) {
             Order::Cancel => {
                 self.drop_checkpoint(key);
                 self.note(key, "cancelled", None, now);
-                self.step(key, Event::Cancel).map(Onward::State)
+                self.step(key, Event::Cancel).map(AfterRelease::State)
             }
             Order::Pause => {
                 self.note(key, "paused", None, now);
-                self.step(key, Event::Pause).map(Onward::State)
+                self.step(key, Event::Pause).map(AfterRelease::State)
             }
             Order::Continue => match crashes {
                 Some(crashes) => self.delay(key, crashes, now),
-                None => self.enqueue(key, Event::Requeue, true, now).map(Onward::Queued),
+                None => self.enqueue(key, Event::Requeue, true, now).map(AfterRelease::Queued),
             },
         }
     }
 
-    pub(super) fn fail(&mut self, key: &TaskKey, cause: String, now: u64) -> Option<Onward> {
+    pub(super) fn fail(&mut self, key: &TaskKey, cause: String, now: u64) -> Option<AfterRelease> {
         self.note(key, "failed", Some(cause.clone()), now);
         self.drop_checkpoint(key);
         self.tasks.get_mut(key)?.record.cause = Some(cause);
-        self.step(key, Event::Fail).map(Onward::State)
+        self.step(key, Event::Fail).map(AfterRelease::State)
     }
 
-    pub(super) fn crashed(&mut self, key: &TaskKey, cause: String, now: u64) -> Option<Onward> {
+    pub(super) fn crashed(&mut self, key: &TaskKey, cause: String, now: u64) -> Option<AfterRelease> {
         self.leases.remove(key);
         self.note(key, "crashed", Some(cause.clone()), now);
         let attempts = self.sweeps.get(&key.sweep)?.new.attempts;
@@ -209,16 +209,16 @@ impl State {
 
     /// A worker's try to let go of a task that it does not hold. If the same attempt has let go before, its first answer was lost: what became of the
     /// task is said once more, as long as nobody else has claimed it.
-    pub(super) fn once_more(&self, hold: &Hold, now: u64) -> Held<Onward> {
+    pub(super) fn once_more(&self, hold: &Hold, now: u64) -> Held<AfterRelease> {
         let Some(task) = self.tasks.get(&hold.key) else { return Held::Fenced };
         let record = &task.record;
         let is_another = record.epoch != hold.epoch || task.nonce != hold.nonce;
         match record.state {
             _ if is_another => Held::Fenced,
             TaskState::Running | TaskState::Succeeded => Held::Fenced,
-            TaskState::Queued if self.wait_of(&hold.key, now) > 0 => Held::Yes(Onward::State(TaskState::Queued)),
-            TaskState::Queued => Held::Yes(Onward::Queued(Ticket::new(hold.key.clone(), record.generation))),
-            other => Held::Yes(Onward::State(other)),
+            TaskState::Queued if self.wait_of(&hold.key, now) > 0 => Held::Yes(AfterRelease::State(TaskState::Queued)),
+            TaskState::Queued => Held::Yes(AfterRelease::Queued(Ticket::new(hold.key.clone(), record.generation))),
+            other => Held::Yes(AfterRelease::State(other)),
         }
     }
 
@@ -226,16 +226,16 @@ impl State {
         &mut self,
         sweep: &str,
         from: usize,
-        most: usize,
+        limit: usize,
         mut change: impl FnMut(&mut Self, &TaskKey) -> bool,
     ) -> Walked {
-        let most = most.max(1);
+        let limit = limit.max(1);
         let keys: Vec<TaskKey> = self
             .sweeps
             .get(sweep)
-            .map(|sweep| sweep.tasks.values().skip(from).take(most).cloned().collect())
+            .map(|sweep| sweep.tasks.values().skip(from).take(limit).cloned().collect())
             .unwrap_or_default();
-        let next = (keys.len() == most).then_some(from + most);
+        let next = (keys.len() == limit).then_some(from + limit);
         Walked { changed: keys.iter().filter(|key| change(self, key)).count(), next }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::state::{State, Sweep, Task, unexpected};
-use crate::store::{Created, NewSweep, NewTask, Order, Request, Stage, StoreError, SweepRecord, TaskRecord, Walked};
+use crate::store::{Created, NewSweep, NewTask, Order, Stage, StoreError, SweepRecord, TaskRecord, Walked};
 use crate::task::{Event, TaskKey, TaskState, Ticket};
 
 impl State {
@@ -102,35 +102,35 @@ impl State {
         Ok(self.enqueue(&scores, Event::Enqueue, true, now))
     }
 
-    pub(super) fn release_pending(&mut self, sweep: &str, most: usize, now: u64) -> Result<usize, StoreError> {
+    pub(super) fn release_pending(&mut self, sweep: &str, limit: usize, now: u64) -> Result<usize, StoreError> {
         let Some(of) = self.sweeps.get(sweep).filter(|of| of.stage == Stage::Ready) else { return Ok(0) };
         let is_pending = |key: &&TaskKey| {
             let task = &self.tasks[*key];
             task.record.state == TaskState::Pending && !task.is_scores
         };
-        let pending: Vec<TaskKey> = of.tasks.values().filter(is_pending).take(most).cloned().collect();
+        let pending: Vec<TaskKey> = of.tasks.values().filter(is_pending).take(limit).cloned().collect();
         for key in &pending {
             self.enqueue(key, Event::Enqueue, false, now);
         }
         Ok(pending.len())
     }
 
-    pub(super) fn request(&mut self, sweep: &str, request: Request) -> Result<bool, StoreError> {
+    pub(super) fn order(&mut self, sweep: &str, order: Order) -> Result<bool, StoreError> {
         let Some(sweep) = self.sweeps.get_mut(sweep) else { return Ok(false) };
-        match request {
-            Request::Cancel => sweep.is_cancelled = true,
+        match order {
+            Order::Cancel => sweep.is_cancelled = true,
             _ if sweep.is_cancelled => return Ok(false),
-            Request::Pause => sweep.is_paused = true,
-            Request::Resume => sweep.is_paused = false,
+            Order::Pause => sweep.is_paused = true,
+            Order::Continue => sweep.is_paused = false,
         }
         Ok(true)
     }
 
-    pub(super) fn settle(&mut self, sweep: &str, from: usize, most: usize, now: u64) -> Result<Walked, StoreError> {
+    pub(super) fn settle(&mut self, sweep: &str, from: usize, limit: usize, now: u64) -> Result<Walked, StoreError> {
         let order = self.order_of(sweep, now);
         let scores = self.sweeps.get(sweep).and_then(|sweep| sweep.scores.clone());
         let is_hopeless = scores.is_some_and(|key| self.tasks[&key].record.state == TaskState::Failed);
-        Ok(self.walk(sweep, from, most, |state, key| {
+        Ok(self.walk(sweep, from, limit, |state, key| {
             use TaskState::{Paused, Pending, Queued, Waiting};
             let found = state.tasks[key].record.state;
             let is_idle = matches!(found, Pending | Queued | Waiting | Paused);
@@ -152,9 +152,9 @@ impl State {
         }))
     }
 
-    pub(super) fn retry(&mut self, sweep: &str, from: usize, most: usize, now: u64) -> Result<Walked, StoreError> {
+    pub(super) fn retry(&mut self, sweep: &str, from: usize, limit: usize, now: u64) -> Result<Walked, StoreError> {
         let is_cancelled = self.order_of(sweep, now) == Order::Cancel;
-        Ok(self.walk(sweep, from, most, |state, key| {
+        Ok(self.walk(sweep, from, limit, |state, key| {
             let Some(task) = state.tasks.get_mut(key).filter(|_| !is_cancelled) else { return false };
             let found = task.record.state;
             match found {

@@ -4,16 +4,16 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::state::{State, millis};
-use crate::store::{Onward, StoreError, Tickets};
+use crate::store::{AfterRelease, StoreError, Tickets};
 use crate::task::{TaskKey, TaskState, Ticket};
 
 impl State {
-    pub(super) fn due(&mut self, sweep: &str, most: usize, now: u64) -> usize {
+    pub(super) fn due(&mut self, sweep: &str, limit: usize, now: u64) -> usize {
         let Some(of) = self.sweeps.get_mut(sweep) else { return 0 };
         let mut due: Vec<_> =
             of.delayed.iter().filter(|(_, at)| **at <= now).map(|(key, &at)| (at, key.clone())).collect();
         due.sort();
-        due.truncate(most);
+        due.truncate(limit);
         for (_, key) in &due {
             of.delayed.remove(key);
             if let Some(task) = self.tasks.get(key) {
@@ -23,9 +23,9 @@ impl State {
         due.len()
     }
 
-    pub(super) fn ready(&self, sweep: &str, most: usize) -> Result<Vec<TaskKey>, StoreError> {
+    pub(super) fn ready(&self, sweep: &str, limit: usize) -> Result<Vec<TaskKey>, StoreError> {
         let ready = self.sweeps.get(sweep).into_iter().flat_map(|sweep| &sweep.ready);
-        Ok(ready.take(most).map(|(_, key)| key.clone()).collect())
+        Ok(ready.take(limit).map(|(_, key)| key.clone()).collect())
     }
 
     pub(super) fn choose(&mut self, tasks: &[TaskKey], now: u64) -> Result<usize, StoreError> {
@@ -40,10 +40,10 @@ impl State {
         Ok(chosen)
     }
 
-    pub(super) fn outbox(&self, most: usize) -> Result<Vec<Ticket>, StoreError> {
+    pub(super) fn outbox(&self, limit: usize) -> Result<Vec<Ticket>, StoreError> {
         let mut by_age: Vec<_> = self.outbox.iter().collect();
         by_age.sort_by_key(|(_, at)| **at);
-        Ok(by_age.into_iter().take(most).map(|((key, generation), _)| Ticket::new(key.clone(), *generation)).collect())
+        Ok(by_age.into_iter().take(limit).map(|((key, generation), _)| Ticket::new(key.clone(), *generation)).collect())
     }
 
     pub(super) fn confirmed(&mut self, tickets: &[Ticket], now: u64) -> Result<usize, StoreError> {
@@ -61,12 +61,12 @@ impl State {
         Ok(moved)
     }
 
-    pub(super) fn republish(&mut self, age: Duration, most: usize, now: u64) -> Result<usize, StoreError> {
+    pub(super) fn republish(&mut self, age: Duration, limit: usize, now: u64) -> Result<usize, StoreError> {
         let mut old: Vec<_> = self.outstanding.iter().map(|(entry, &at)| (at, entry.clone())).collect();
         old.retain(|(at, _)| at + millis(age) <= now);
         old.sort_by_key(|(at, _)| *at);
         let mut again = 0;
-        for (_, entry) in old.into_iter().take(most) {
+        for (_, entry) in old.into_iter().take(limit) {
             self.outstanding.remove(&entry);
             let record = &self.tasks[&entry.0].record;
             if record.state == TaskState::Queued && record.generation == entry.1 {
@@ -77,7 +77,7 @@ impl State {
         Ok(again)
     }
 
-    pub(super) fn dead(&mut self, ticket: &Ticket, most: u32, now: u64) -> Result<Option<Onward>, StoreError> {
+    pub(super) fn dead(&mut self, ticket: &Ticket, limit: u32, now: u64) -> Result<Option<AfterRelease>, StoreError> {
         let key = &ticket.task_id;
         let Some(task) = self.tasks.get_mut(key) else { return Ok(None) };
         if task.record.state != TaskState::Queued || task.record.generation != ticket.generation {
@@ -86,11 +86,11 @@ impl State {
         let count = if task.dead.0 == ticket.generation { task.dead.1 + 1 } else { 1 };
         task.dead = (ticket.generation, count);
         self.drop_ticket(key);
-        if count >= most {
-            return Ok(self.fail(key, format!("its ticket was dead-lettered {most} times"), now));
+        if count >= limit {
+            return Ok(self.fail(key, format!("its ticket was dead-lettered {limit} times"), now));
         }
         self.outbox.insert((key.clone(), ticket.generation), now);
-        Ok(Some(Onward::Queued(ticket.clone())))
+        Ok(Some(AfterRelease::Queued(ticket.clone())))
     }
 
     pub(super) fn tickets(&self) -> Result<Tickets, StoreError> {

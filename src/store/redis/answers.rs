@@ -5,7 +5,7 @@ use redis::{ErrorKind, RedisError, Value};
 use std::collections::BTreeMap;
 
 use crate::store::{
-    ClaimAnswer, Claimed, Expired, Expiries, Held, Hold, KeptLetter, Letters, Onward, Order, Refusal, Stage,
+    AfterRelease, ClaimAnswer, Claimed, Expired, Expiries, Held, Hold, KeptLetter, Letters, Order, Refusal, Stage,
     StoreError, SweepRecord, Sweeps, TaskRecord, Unreadable,
 };
 use crate::sweep::manifest::SplitScore;
@@ -104,17 +104,19 @@ fn state(word: &str) -> Result<TaskState, StoreError> {
     TaskState::parse(word).ok_or_else(|| unexpected(word))
 }
 
-pub fn onward(key: &TaskKey, word: &str, generation: Option<&String>) -> Result<Onward, StoreError> {
+pub fn onward(key: &TaskKey, word: &str, generation: Option<&String>) -> Result<AfterRelease, StoreError> {
     match (state(word)?, generation) {
-        (TaskState::Queued, Some(generation)) => Ok(Onward::Queued(Ticket::new(key.clone(), number(generation)?))),
+        (TaskState::Queued, Some(generation)) => {
+            Ok(AfterRelease::Queued(Ticket::new(key.clone(), number(generation)?)))
+        }
         // It waits because its last attempt crashed.
-        (TaskState::Queued, None) => Ok(Onward::State(TaskState::Queued)),
-        (other, _) => Ok(Onward::State(other)),
+        (TaskState::Queued, None) => Ok(AfterRelease::State(TaskState::Queued)),
+        (other, _) => Ok(AfterRelease::State(other)),
     }
 }
 
 /// What became of a task that its worker let go of.
-pub fn let_go(key: &TaskKey, words: &[String]) -> Result<Held<Onward>, StoreError> {
+pub fn let_go(key: &TaskKey, words: &[String]) -> Result<Held<AfterRelease>, StoreError> {
     match words.first().map(String::as_str) {
         Some("fenced") => Ok(Held::Fenced),
         Some(state) => onward(key, state, words.get(1)).map(Held::Yes),
@@ -228,9 +230,11 @@ pub fn counts(words: &[String]) -> Result<BTreeMap<TaskState, usize>, StoreError
     Ok(counts)
 }
 
-/// From name, stage, order, created, priority, cap, attempts, ready, delayed, paced, and then state and count of its tasks.
+/// From name, stage, order, created, priority, cap, attempts, ready, delayed, search_controlled, and then state and count of its tasks.
 fn sweep(id: &str, words: &[String]) -> Result<SweepRecord, StoreError> {
-    let [name, stage, order_word, created, priority, cap, attempts, ready, delayed, paced, counted @ ..] = words else {
+    let [name, stage, order_word, created, priority, cap, attempts, ready, delayed, search_controlled, counted @ ..] =
+        words
+    else {
         return Err(unexpected("a part of a sweep"));
     };
     let stage = match stage.as_str() {
@@ -249,7 +253,7 @@ fn sweep(id: &str, words: &[String]) -> Result<SweepRecord, StoreError> {
         priority: priority.parse().map_err(|_| unexpected(priority))?,
         cap: number(cap)? as u32,
         attempts: number(attempts)? as u32,
-        paced: paced == "1",
+        search_controlled: search_controlled == "1",
         counts: counts(counted)?,
         ready: number(ready)? as usize,
         delayed: number(delayed)? as usize,

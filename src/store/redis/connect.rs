@@ -8,7 +8,7 @@ use redis::{Client, ErrorKind, InfoDict, RedisError, RedisResult, TlsCertificate
 
 use super::answers;
 use super::confirm::Promise;
-use super::line::Line;
+use super::line::ReconnectingConnection;
 use super::sentinel::Sentinels;
 use crate::operator_file::OperatorFile;
 use crate::server_address::ServerAddress;
@@ -92,7 +92,7 @@ impl Source {
 }
 
 /// A connection that makes itself anew, checked; how others are made; and what the server promises.
-pub async fn connect(settings: &RedisSettings) -> Result<(Line, Source, Promise), StoreError> {
+pub async fn connect(settings: &RedisSettings) -> Result<(ReconnectingConnection, Source, Promise), StoreError> {
     if !crate::task::is_id(&settings.installation) {
         return Err(StoreError::Setup("the installation's name: expected letters, digits and `+ - . _`".to_string()));
     }
@@ -108,7 +108,7 @@ pub async fn connect(settings: &RedisSettings) -> Result<(Line, Source, Promise)
         .set_max_delay(Duration::from_secs(2))
         .set_number_of_retries(4);
     let first = |error: RedisError| first_fault(error, settings.url.may_change());
-    let mut connection = Line::open(source.clone(), config).await.map_err(first)?;
+    let mut connection = ReconnectingConnection::open(source.clone(), config).await.map_err(first)?;
     let promise = check(&mut connection, &source).await.map_err(|error| match error {
         // An address without a password connects, and is refused with the first command.
         StoreError::Refused(what) if what.contains("NOAUTH") && !settings.url.may_change() => StoreError::Setup(what),

@@ -19,7 +19,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 ///
 /// Where Sentinels tell the server, they are asked anew once a connection has broken, or the server says that it is not the primary.
 #[derive(Clone)]
-pub struct Line {
+pub struct ReconnectingConnection {
     shared: Arc<Shared>,
 }
 
@@ -40,7 +40,7 @@ struct Numbered {
     is_left: bool,
 }
 
-impl Line {
+impl ReconnectingConnection {
     /// Connects.
     pub async fn open(source: Source, config: ConnectionManagerConfig) -> RedisResult<Self> {
         let manager = source.client().await?.get_connection_manager_with_config(config.clone()).await?;
@@ -134,7 +134,7 @@ fn refusal(value: &Value) -> Option<RedisError> {
     }
 }
 
-impl ConnectionLike for Line {
+impl ConnectionLike for ReconnectingConnection {
     fn req_packed_command<'a>(&'a mut self, command: &'a Cmd) -> RedisFuture<'a, Value> {
         Box::pin(async move {
             let Numbered { number, mut manager, .. } = self.usable().await?;

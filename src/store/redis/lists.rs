@@ -12,11 +12,11 @@ impl Redis {
         script: &Script,
         sweep: &str,
         from: usize,
-        most: usize,
+        limit: usize,
     ) -> Result<Walked, StoreError> {
         let (changed, next): (usize, i64) = self
             .call(script, |call| {
-                call.arg(sweep).arg(from).arg(most.max(1));
+                call.arg(sweep).arg(from).arg(limit.max(1));
             })
             .await?;
         Ok(Walked { changed, next: usize::try_from(next).ok() })
@@ -47,21 +47,21 @@ impl Redis {
     }
 
     /// Members of a sorted set, from place `from` on.
-    pub(super) async fn range(&self, key: String, from: usize, most: usize) -> Result<Vec<String>, StoreError> {
-        if most == 0 {
+    pub(super) async fn range(&self, key: String, from: usize, limit: usize) -> Result<Vec<String>, StoreError> {
+        if limit == 0 {
             // Redis takes the end before the beginning for "up to the last".
             return Ok(vec![]);
         }
-        let last = isize::try_from(from.saturating_add(most) - 1).unwrap_or(isize::MAX);
+        let last = isize::try_from(from.saturating_add(limit) - 1).unwrap_or(isize::MAX);
         self.connection.clone().zrange(key, from as isize, last).await.map_err(answers::error)
     }
 
     /// Tickets of a sorted set. A member that is none can never be published: it is removed, so
     /// that it is in no ticket's way.
-    pub(super) async fn ticket_set(&self, name: &str, most: usize) -> Result<Vec<Ticket>, StoreError> {
+    pub(super) async fn ticket_set(&self, name: &str, limit: usize) -> Result<Vec<Ticket>, StoreError> {
         let key = format!("{}{name}", self.prefix);
         let mut tickets = Vec::new();
-        for member in self.range(key.clone(), 0, most).await? {
+        for member in self.range(key.clone(), 0, limit).await? {
             match answers::ticket(&member) {
                 Ok(ticket) => tickets.push(ticket),
                 Err(error) => {

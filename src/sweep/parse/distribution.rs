@@ -108,10 +108,10 @@ fn stepped(of: Distribution, step: &Field<'_>, faults: &Faults) -> Option<Distri
     };
     match of {
         Distribution::Int(low, high) => {
-            let most = high.saturating_sub(low).max(1);
+            let limit = high.saturating_sub(low).max(1);
             match whole(step.node) {
-                Some(step) if (1..=most).contains(&step) => Some(Distribution::StepInt(low, high, step)),
-                _ => refuse(wrong(&format!("a whole number from 1 to {most}, the length of the range"), step.node)),
+                Some(step) if (1..=limit).contains(&step) => Some(Distribution::StepInt(low, high, step)),
+                _ => refuse(wrong(&format!("a whole number from 1 to {limit}, the length of the range"), step.node)),
             }
         }
         Distribution::Uniform(low, high) | Distribution::LogUniform(low, high) => {

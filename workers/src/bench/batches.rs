@@ -87,18 +87,18 @@ fn measure(out: &std::path::Path, k: usize, batch: usize, threads: usize, cost: 
     fs::write(&path, text)?;
     let (mut engine, task) = engine(&path, Device::Cpu, threads)?;
     let scored = engine.scores(cost.manifest.take(), &mut Unwatched)?;
-    let mut watch = Watch { folds: vec![] };
+    let mut watch = FoldHost { folds: vec![] };
     until_stopped(&mut engine, &task, cost.manifest.insert(scored), &mut watch)?;
     cost.seconds.extend(watch.folds.windows(2).map(|pair| (pair[1] - pair[0]).as_secs_f64()).take(COUNTED));
     Ok(())
 }
 
 /// Notes when each model batch was folded, and stops a task after enough of them.
-struct Watch {
+struct FoldHost {
     folds: Vec<Instant>,
 }
 
-impl TaskHost for Watch {
+impl TaskHost for FoldHost {
     fn progress(&mut self, _: &Progress) -> Directive {
         if self.folds.len() > COUNTED { Directive::Stop } else { Directive::Continue }
     }

@@ -203,13 +203,13 @@ fn bare(
 }
 
 /// Stops a task after so many iterations.
-struct Watch {
+struct IterationHost {
     stop_at: u64,
     last: Option<Instant>,
     seconds: Vec<f64>,
 }
 
-impl TaskHost for Watch {
+impl TaskHost for IterationHost {
     fn progress(&mut self, progress: &Progress) -> Directive {
         let now = Instant::now();
         if let Some(last) = self.last {
@@ -254,7 +254,7 @@ fn soup(
     let mut seconds = vec![];
     // A short attempt to warm up, then one that counts.
     for iterations in [WARM_UP, args.iterations + 1] {
-        let mut watch = Watch { stop_at: iterations as u64, last: None, seconds: vec![] };
+        let mut watch = IterationHost { stop_at: iterations as u64, last: None, seconds: vec![] };
         let (ran, peak) = memory::peak_while(|| until_stopped(&mut engine, &task, manifest, &mut watch));
         ran?;
         seconds = watch.seconds;
@@ -298,8 +298,8 @@ fn report(args: &BenchArgs, threads: usize, elements: usize, loops: &[(Loop, Mea
         ratio(&format!("mehl+ in {name}, recompute over kept activations"), find(dtype, true, true), soup);
         if let (Some(bare), Some(soup)) = (bare, soup) {
             let above = (soup.anonymous as f64 - bare.anonymous as f64) / (elements * 4) as f64;
-            let most = args.model_batch + 3;
-            println!("memory, mehl+ above bare in {name}: {above:.2} x D x 4 bytes (target at most {most})");
+            let limit = args.model_batch + 3;
+            println!("memory, mehl+ above bare in {name}: {above:.2} x D x 4 bytes (target at most {limit})");
         }
     }
     for (what, engine) in [("bare", false), ("mehl+", true)] {

@@ -19,7 +19,7 @@ use mehl_soup::sweep::parse::parse_spec;
 use mehl_soup::sweep::spec::ComputeDtype;
 use mehl_soup::task::Task;
 use mehl_soup::zoo::HashCache;
-use mehl_soup_worker::engine::{LocalEngine, Settings};
+use mehl_soup_worker::engine::{Settings, TorchEngine};
 use tch::{Device, Kind};
 
 use super::BenchArgs;
@@ -92,7 +92,7 @@ impl From<BenchDtype> for ComputeDtype {
 }
 
 /// The task of a specification in which one method learns, and an engine for it.
-fn engine(spec: &Path, device: Device, threads: usize) -> anyhow::Result<(LocalEngine, Task)> {
+fn engine(spec: &Path, device: Device, threads: usize) -> anyhow::Result<(TorchEngine, Task)> {
     let spec = parse_spec(spec)?;
     let learns = |task: &Task| task.soup.method.learns();
     let task = expand(&spec).into_iter().find(learns).context("the sweep has its one task")?;
@@ -103,12 +103,12 @@ fn engine(spec: &Path, device: Device, threads: usize) -> anyhow::Result<(LocalE
         cache: HashCache::from_environment(),
         manifest_version: Manifest::VERSION,
     };
-    Ok((LocalEngine::new(spec, settings), task))
+    Ok((TorchEngine::new(spec, settings), task))
 }
 
 /// Runs a task until its host stops it.
 fn until_stopped(
-    engine: &mut LocalEngine,
+    engine: &mut TorchEngine,
     task: &Task,
     manifest: &Manifest,
     host: &mut dyn TaskHost,

@@ -38,8 +38,8 @@ fn sizes(n: usize) -> [usize; 5] {
     let mut sizes = [1; 5];
     for _ in sizes.len()..n {
         let missing = |split: usize| SHARES[split] * n as f64 - sizes[split] as f64;
-        let most = (0..sizes.len()).max_by(|&a, &b| missing(a).total_cmp(&missing(b))).unwrap_or(0);
-        sizes[most] += 1;
+        let neediest = (0..sizes.len()).max_by(|&a, &b| missing(a).total_cmp(&missing(b))).unwrap_or(0);
+        sizes[neediest] += 1;
     }
     sizes
 }

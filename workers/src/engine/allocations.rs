@@ -122,13 +122,13 @@ impl Drop for Event {
 }
 
 /// Watches what this thread's libtorch operations allocate and free on a device, the threads that they spread over included.
-pub struct Watch {
+pub struct AllocationRecorder {
     handle: Option<NonNull<c_void>>,
     /// Bound to its thread.
     thread: PhantomData<*const ()>,
 }
 
-impl Watch {
+impl AllocationRecorder {
     /// Begins.
     pub fn new(device: Device) -> Self {
         // SAFETY: takes a number, catches its own exceptions.
@@ -153,7 +153,7 @@ impl Watch {
     }
 }
 
-impl Drop for Watch {
+impl Drop for AllocationRecorder {
     fn drop(&mut self) {
         self.close();
     }
@@ -165,7 +165,7 @@ pub fn largest(changes: &[i64]) -> u64 {
         *sum += change;
         Some(*sum)
     });
-    sums.max().and_then(|most| u64::try_from(most).ok()).unwrap_or(0)
+    sums.max().and_then(|limit| u64::try_from(limit).ok()).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -176,7 +176,7 @@ mod tests {
     #[test]
     fn the_largest_sum_is_seen_whatever_is_left() {
         let kept = Tensor::zeros([1 << 20], (Kind::Float, Device::Cpu));
-        let watch = Watch::new(Device::Cpu);
+        let watch = AllocationRecorder::new(Device::Cpu);
         let first = Tensor::zeros([1 << 20], (Kind::Float, Device::Cpu));
         drop(Tensor::zeros([2 << 20], (Kind::Float, Device::Cpu)));
         drop((first, kept));
@@ -186,13 +186,13 @@ mod tests {
         assert!((12 << 20..13 << 20).contains(&peak), "{peak}");
         // A backward pass keeps what forward gave it.
         let leaf = Tensor::ones([1 << 20], (Kind::Float, Device::Cpu)).set_requires_grad(true);
-        let watch = Watch::new(Device::Cpu);
+        let watch = AllocationRecorder::new(Device::Cpu);
         let loss = (&leaf * &leaf).exp().sum(Kind::Float);
         let gradient = Tensor::run_backward(&[&loss], &[&leaf], false, false);
         drop(gradient);
         let peak = largest(&watch.end());
         assert!((12 << 20..33 << 20).contains(&peak), "{peak}");
-        assert!(Watch::new(Device::Cpu).end().is_empty());
+        assert!(AllocationRecorder::new(Device::Cpu).end().is_empty());
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use mehl_soup::host;
 
 /// Between two looks at the memory in use.
-const LOOK: Duration = Duration::from_millis(3);
+const POLL_INTERVAL: Duration = Duration::from_millis(3);
 
 /// Lets the allocator keep what an iteration frees for the next one, up to 2 GiB, instead of giving pages back and faulting them in again: a
 /// backward pass allocates and frees a gradient of the whole model. Blocks of 32 MiB and more, a model batch among them, still go back at once.
@@ -38,7 +38,7 @@ pub fn peak_while<R>(work: impl FnOnce() -> R) -> (R, u64) {
             let mut peak = 0;
             while !done.load(Ordering::Relaxed) {
                 peak = peak.max(host::memory().anonymous);
-                std::thread::sleep(LOOK);
+                std::thread::sleep(POLL_INTERVAL);
             }
             peak
         });

@@ -63,7 +63,7 @@ pub struct Settings {
 }
 
 /// Runs soup tasks of one sweep on one device. Lives on one thread.
-pub struct LocalEngine {
+pub struct TorchEngine {
     spec: Spec,
     settings: Settings,
     inputs: Option<Inputs>,
@@ -74,7 +74,7 @@ pub struct LocalEngine {
     ahead_on_cpu: bool,
 }
 
-impl LocalEngine {
+impl TorchEngine {
     /// An engine that opens its inputs when it first needs them.
     pub fn new(spec: Spec, settings: Settings) -> Self {
         tch::set_num_threads(settings.threads as i32);
@@ -201,7 +201,7 @@ fn identity(task: &Task, manifest: &Manifest, kind: Kind) -> String {
     task.identity(manifest, if kind == Kind::Double { ComputeDtype::F64 } else { ComputeDtype::F32 })
 }
 
-impl SoupEngine for LocalEngine {
+impl SoupEngine for TorchEngine {
     fn suits(&self, manifest: &Manifest) -> bool {
         self.inputs.as_ref().is_none_or(|inputs| {
             inputs.manifest(manifest.version).inputs_hash() == manifest.inputs_hash()
@@ -279,14 +279,14 @@ impl SoupEngine for LocalEngine {
             recompute: self.spec.compute.recompute,
             ahead_on_cpu: self.ahead_on_cpu,
         };
-        let most = resume.as_ref().map(|state| self.fits(&claim, state)).transpose()?.flatten();
+        let limit = resume.as_ref().map(|state| self.fits(&claim, state)).transpose()?.flatten();
         let state = self.begin(&claim, resume, &mut |message| host.note(message))?;
         // What scoring and the task before have left is in the way of this one's model batches.
         memory::give_back_freed_pages();
         // Tensors that no soup moves are written once.
         inputs.write_ingredient(0)?;
         let mut run = TaskRun::new(claim, state, host);
-        run.most = most;
+        run.limit = limit;
         // What was resolved at the first claim is kept before anything is computed with it.
         run.save()?;
         let found = if run.mixed.names.is_empty() {

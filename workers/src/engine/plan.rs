@@ -21,7 +21,7 @@ use super::inputs::Inputs;
 use super::memory::peak_while;
 use super::needs::Needs;
 use super::probe::{self, Probed};
-use super::{LocalEngine, dtype, read_ahead, torch_error};
+use super::{TorchEngine, dtype, read_ahead, torch_error};
 use crate::data::Split;
 use crate::families::{Pass, Precision};
 use crate::hyperplane::MixedTensors;
@@ -116,7 +116,7 @@ struct Planner<'a> {
     scoring_on_host: u64,
 }
 
-impl LocalEngine {
+impl TorchEngine {
     /// The plan of the engine's sweep.
     ///
     /// # Errors

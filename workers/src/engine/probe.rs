@@ -7,7 +7,7 @@ use std::time::Instant;
 use mehl_soup::runner::engine::EngineError;
 use tch::{Device, Tensor};
 
-use super::allocations::{Watch, largest};
+use super::allocations::{AllocationRecorder, largest};
 use super::errors::torch_error;
 use super::gradient::{Backward, gradients};
 use super::inputs::Inputs;
@@ -138,7 +138,7 @@ fn indices(inputs: &Inputs, samples: usize) -> Vec<usize> {
 }
 
 fn watched(device: Device, work: impl FnOnce() -> Result<(), EngineError>) -> Result<Taken, EngineError> {
-    let (began, watch) = (Instant::now(), Watch::new(device));
+    let (began, watch) = (Instant::now(), AllocationRecorder::new(device));
     work()?;
     Ok(Taken { changes: watch.end(), seconds: began.elapsed().as_secs_f64() })
 }

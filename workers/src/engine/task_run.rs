@@ -47,7 +47,7 @@ pub struct TaskRun<'a> {
     /// All that must survive.
     pub state: Checkpoint,
     /// Ingredients at once that fit here, if it is known that not as many do as the state asks for.
-    pub most: Option<usize>,
+    pub limit: Option<usize>,
     /// Iterations of the whole task if nothing stops early.
     pub planned_iterations: u64,
     /// Seconds by phase, of this attempt.
@@ -105,7 +105,7 @@ impl<'a> TaskRun<'a> {
             recompute,
             ahead_on_cpu,
             state,
-            most: None,
+            limit: None,
             planned_iterations: 0,
             clock: Clock::new(inputs.device),
             last_select: None,

@@ -68,7 +68,7 @@ impl Code {
     }
 
     /// Largest whole number.
-    fn most(self) -> f32 {
+    fn limit(self) -> f32 {
         if self == Self::Int4 { 7.0 } else { 127.0 }
     }
 }
@@ -224,9 +224,9 @@ fn encode<T: Float>(code: Code, group: &[T], out: &mut [u8]) -> bf16 {
         return bf16::ONE;
     }
     let largest = (0..GROUP).map(|j| value(j).abs()).fold(0.0, f32::max);
-    let mut scale = bf16::from_f32(largest / code.most());
+    let mut scale = bf16::from_f32(largest / code.limit());
     // Rounded up, so that the largest value is within the whole numbers.
-    if scale.to_f32() * code.most() < largest {
+    if scale.to_f32() * code.limit() < largest {
         scale = bf16::from_bits(scale.to_bits() + 1);
     }
     let step = scale.to_f32();

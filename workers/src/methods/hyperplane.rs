@@ -33,8 +33,8 @@ pub fn model_batches(seed: u64, outer: usize, members: &[usize], b: usize) -> Ve
 impl Method for Hyperplane {
     fn run(&self, run: &mut TaskRun<'_>) -> Result<Coefficients, EngineError> {
         let size = self.size(run);
-        if let Some(most) = run.most.filter(|&most| most < size) {
-            self.cut_to(run, most, &format!("{size} ingredients at once do not fit the memory here"))?;
+        if let Some(limit) = run.limit.filter(|&limit| limit < size) {
+            self.cut_to(run, limit, &format!("{size} ingredients at once do not fit the memory here"))?;
         }
         loop {
             match self.attempt(run) {

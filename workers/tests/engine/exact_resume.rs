@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::support::{Recorder, coefficients, engine, fixture, run};
 use mehl_soup::checkpoint::Checkpoint;
 use mehl_soup::runner::engine::{EngineError, SoupEngine};
-use mehl_soup_worker::engine::LocalEngine;
+use mehl_soup_worker::engine::TorchEngine;
 use tch::{Kind, Tensor};
 
 fn vit_spec(soup: &str) -> String {
@@ -31,7 +31,7 @@ fn text_spec(soup: &str) -> String {
 }
 
 fn finish(
-    engine: &mut LocalEngine,
+    engine: &mut TorchEngine,
     task: &mehl_soup::task::Task,
     manifest: &mehl_soup::sweep::manifest::Manifest,
     mut resume: Option<Checkpoint>,

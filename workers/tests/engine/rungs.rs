@@ -3,7 +3,7 @@
 use crate::support::{Recorder, engine, fixture, run};
 use mehl_soup::runner::engine::{EngineError, RungReached, SoupEngine};
 use mehl_soup::sweep::asha::Asha;
-use mehl_soup_worker::engine::LocalEngine;
+use mehl_soup_worker::engine::TorchEngine;
 use tch::Kind;
 
 fn spec(soup: &str) -> String {
@@ -27,7 +27,7 @@ fn through_rungs(text: &str, asha: Asha, interval: Option<u64>) -> (Vec<u8>, u64
         let rung = asha.stop(reached.len() as u32, &task.soup);
         let mut recorder = Recorder { stop_after: interval.map(|n| done + n), rung, ..Recorder::default() };
         // Every other attempt is another process's.
-        let mut other: LocalEngine;
+        let mut other: TorchEngine;
         let engine = if attempt % 2 == 0 {
             other = engine(folder.path(), text, Kind::Float).0;
             &mut other

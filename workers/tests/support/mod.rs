@@ -18,7 +18,7 @@ use mehl_soup::sweep::expand::expand;
 use mehl_soup::sweep::manifest::Manifest;
 use mehl_soup::sweep::parse::parse_spec;
 use mehl_soup::task::Task;
-use mehl_soup_worker::engine::{LocalEngine, Settings};
+use mehl_soup_worker::engine::{Settings, TorchEngine};
 use safetensors::{Dtype, SafeTensors};
 use tch::{Device, Kind};
 
@@ -53,13 +53,13 @@ pub fn only_task(spec: &mehl_soup::sweep::spec::Spec) -> Task {
 }
 
 /// An engine for a specification text; relative paths are seen from `folder`.
-pub fn engine(folder: &Path, text: &str, kind: Kind) -> (LocalEngine, Task) {
+pub fn engine(folder: &Path, text: &str, kind: Kind) -> (TorchEngine, Task) {
     let path = folder.join("sweep.toml");
     std::fs::write(&path, text).unwrap();
     let spec = parse_spec(&path).unwrap_or_else(|e| panic!("{e}"));
     let task = only_task(&spec);
     let settings = Settings { device: Device::Cpu, kind, threads: 2, cache: None, manifest_version: Manifest::VERSION };
-    (LocalEngine::new(spec, settings), task)
+    (TorchEngine::new(spec, settings), task)
 }
 
 /// Records everything, and stops after some iterations if told so.

@@ -16,7 +16,7 @@ fn row(rows: &CompactRows, k: usize) -> Vec<f64> {
 fn bound(code: Code, value: f32, largest: f32) -> f64 {
     match code {
         Code::Bf16 => f64::from(value.abs()) * 2f64.powi(-8),
-        _ => f64::from(largest / code.most()) * 0.5 * (1.0 + 2f64.powi(-6)) + 1e-42,
+        _ => f64::from(largest / code.limit()) * 0.5 * (1.0 + 2f64.powi(-6)) + 1e-42,
     }
 }
 
