@@ -31,7 +31,7 @@ pub struct MaterializeArgs {
     /// Largest weights file in MB; without it, files are cut as those of the ingredient that most are like
     #[arg(long, value_name = "MB", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
     max_shard_mb: Option<u64>,
-    /// Ingredients have moved: look for them here (files, folders, globs); they are told by their content
+    /// Where the ingredients are now (files, folders or globs), if they have moved. They are identified by content hash
     #[arg(long, value_name = "PATTERN", num_args = 1..)]
     zoo: Vec<String>,
     /// Replace a folder that is there already

@@ -3,7 +3,7 @@
 use super::value::Kind;
 use crate::logging::LogFormat;
 
-/// What a setting is where nobody says.
+/// Default value of a setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Preset {
     /// Not there.
@@ -21,7 +21,7 @@ pub struct Setting {
     pub key: &'static str,
     /// What it takes.
     pub kind: Kind,
-    /// What it is where nobody says.
+    /// Default value.
     pub default: Preset,
     /// What it does, in one or two sentences without a full stop at the end.
     pub help: &'static str,

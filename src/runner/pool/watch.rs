@@ -18,7 +18,7 @@ pub trait WorkerObserver: Send + Sync {
     fn beat(&self) {}
     /// A task is ours.
     fn claimed(&self, _: &Claimed) {}
-    /// A ticket was worth nothing.
+    /// A ticket was refused.
     fn refused(&self, _: &Ticket, _: Refusal) {}
     /// An ingredient was scored; `done` of `total`.
     fn scored(&self, _: &Manifest, _done: usize, _total: usize) {}
@@ -52,7 +52,7 @@ impl WorkerObserver for Lines {
     }
 
     fn refused(&self, ticket: &Ticket, why: Refusal) {
-        self.say(&format!("ticket of {} generation {} is worth nothing: {why:?}", ticket.task_id, ticket.generation));
+        self.say(&format!("ticket of {} generation {} is refused: {why:?}", ticket.task_id, ticket.generation));
     }
 
     fn scored(&self, _: &Manifest, done: usize, total: usize) {
