@@ -16,4 +16,5 @@ pub mod engine;
 pub mod families;
 pub mod hyperplane;
 pub mod methods;
+pub mod objectives;
 pub mod rng;

@@ -5,8 +5,10 @@
 use std::collections::BTreeMap;
 
 use mehl_soup::host;
-use mehl_soup_worker::engine::{Backward, Clock, gradients, memory};
+use mehl_soup_worker::data::Batch;
+use mehl_soup_worker::engine::{Clock, memory};
 use mehl_soup_worker::families::{Model, Pass, Precision, Vit, VitConfig};
+use mehl_soup_worker::objectives::{Backward, Classification, Objective};
 use tch::{Device, Kind, Tensor};
 
 const LAYERS: i64 = 12;
@@ -29,10 +31,13 @@ fn model() -> Vit {
 /// Bytes that the peak is above what was there before.
 fn peak(model: &Vit, precision: Precision, recompute: bool) -> u64 {
     let leaves: Vec<Tensor> = model.parameters().values().map(Tensor::shallow_clone).collect();
-    let images = [Tensor::randn([BATCH, 3, 224, 224], (Kind::Float, Device::Cpu))];
-    let labels = Tensor::zeros([BATCH], (Kind::Int64, Device::Cpu));
+    let batch = Batch {
+        inputs: vec![Tensor::randn([BATCH, 3, 224, 224], (Kind::Float, Device::Cpu))],
+        targets: Tensor::zeros([BATCH], (Kind::Int64, Device::Cpu)),
+    };
     let backward = Backward { how: Pass::Learn.with(precision), recompute };
-    let run = || gradients(model, (&images, &labels), &leaves, None, backward, &mut Clock::new(Device::Cpu)).unwrap();
+    let run =
+        || Classification.gradients(model, &batch, &leaves, None, backward, &mut Clock::new(Device::Cpu)).unwrap();
     // What libraries set up at the first call is no part of it.
     drop(run());
     memory::give_back_freed_pages();

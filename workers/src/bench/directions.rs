@@ -61,9 +61,9 @@ pub fn run(args: &BenchArgs, spec: &Path) -> anyhow::Result<()> {
     let (soup, along) = (at(&exact, &x)?, along(&exact, members.len(), &origin, &at)?);
     exact.span.mix_into(&x, &leaves)?;
     let wanted = leaves.iter().collect::<Vec<_>>();
-    let (batch, labels) = inputs.data.learn.range(0, inputs.data.learn.samples().min(SAMPLES), inputs.device)?;
-    let logits = inputs.model.logits(&batch, Pass::Learn.with(Precision::Full))?;
-    let loss = logits.f_cross_entropy_loss::<Tensor>(&labels, None, Reduction::Mean, -100, 0.0)?;
+    let batch = inputs.data.learn.range(0, inputs.data.learn.samples().min(SAMPLES), inputs.device)?;
+    let logits = inputs.model.outputs(&batch.inputs, Pass::Learn.with(Precision::Full))?;
+    let loss = logits.f_cross_entropy_loss::<Tensor>(&batch.targets, None, Reduction::Mean, -100, 0.0)?;
     let gradients = Tensor::f_run_backward(&[&loss], &wanted, false, false)?;
     let dots = exact.span.project(&gradients)?.dots;
     println!(

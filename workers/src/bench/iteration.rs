@@ -9,8 +9,10 @@ use mehl_soup::host;
 use mehl_soup::runner::engine::{Directive, HostError, Progress, SoupEngine, TaskHost};
 use mehl_soup::sweep::manifest::Manifest;
 use mehl_soup::sweep::spec::DirectionDtype;
-use mehl_soup_worker::engine::{Backward, Clock, allocations, device, dtype, gradients, memory};
+use mehl_soup_worker::data::Batch;
+use mehl_soup_worker::engine::{Clock, allocations, device, dtype, memory};
 use mehl_soup_worker::families::{Model, Pass, Precision, Vit, VitConfig};
+use mehl_soup_worker::objectives::{Backward, Classification, Objective};
 use tch::{Device, Kind, Tensor};
 
 use super::zoo::{self, CLASSES};
@@ -174,8 +176,8 @@ fn bare(
     let model = Vit::from_parameters(config.clone(), CLASSES as i64, parameters);
     let leaves: Vec<Tensor> = model.parameters().values().map(Tensor::shallow_clone).collect();
     let batch = args.batch as i64;
-    let images = [Tensor::f_randn([batch, 3, 224, 224], (Kind::Float, on))?.f_to_kind(kind)?];
-    let labels = Tensor::f_arange(batch, (Kind::Int64, on))?;
+    let images = vec![Tensor::f_randn([batch, 3, 224, 224], (Kind::Float, on))?.f_to_kind(kind)?];
+    let batch = Batch { inputs: images, targets: Tensor::f_arange(batch, (Kind::Int64, on))? };
     let precision = if kind == Kind::Float { dtype::precision(which.dtype.into()) } else { Precision::Full };
     let backward = Backward { how: Pass::Learn.with(precision), recompute: which.recompute };
     let (ran, peak) = memory::peak_while(|| -> anyhow::Result<()> {
@@ -186,7 +188,7 @@ fn bare(
             }
             clock.begin_iteration();
             let began = Instant::now();
-            let found = gradients(&model, (&images, &labels), &leaves, None, backward, &mut clock)?;
+            let found = Classification.gradients(&model, &batch, &leaves, None, backward, &mut clock)?;
             let seconds = began.elapsed().as_secs_f64();
             drop(found);
             clock.end_iteration();

@@ -9,11 +9,20 @@ use tch::{Device, Kind, TchError, Tensor};
 use images::stored::StoredImages;
 pub use splits::Data;
 
-/// Samples with labels: in host memory, mapped into it, or [kept on a device](Split::keep_on).
+/// Some samples, on one device.
+#[derive(Debug)]
+pub struct Batch {
+    /// The model's inputs, in the order of `data.inputs`; first dimension N.
+    pub inputs: Vec<Tensor>,
+    /// What the objective compares outputs with; first dimension N.
+    pub targets: Tensor,
+}
+
+/// Samples with targets: in host memory, mapped into it, or [kept on a device](Split::keep_on).
 pub struct Split {
     inputs: Samples,
-    /// `[N]`, i64.
-    pub labels: Tensor,
+    /// First dimension N; labels `[N]`, i64, for classification.
+    pub targets: Tensor,
 }
 
 /// The inputs of a split.
@@ -26,18 +35,18 @@ enum Samples {
 
 impl Split {
     /// Of tensors, one an input, first dimension N.
-    pub fn of_tensors(inputs: Vec<Tensor>, labels: Tensor) -> Self {
-        Self { inputs: Samples::Tensors(inputs), labels }
+    pub fn of_tensors(inputs: Vec<Tensor>, targets: Tensor) -> Self {
+        Self { inputs: Samples::Tensors(inputs), targets }
     }
 
     /// Of images.
-    pub fn of_images(images: StoredImages, labels: Tensor) -> Self {
-        Self { inputs: Samples::Images(images), labels }
+    pub fn of_images(images: StoredImages, targets: Tensor) -> Self {
+        Self { inputs: Samples::Images(images), targets }
     }
 
     /// N.
     pub fn samples(&self) -> usize {
-        self.labels.size()[0] as usize
+        self.targets.size()[0] as usize
     }
 
     /// Dtype and shape of one sample of each input, as batches have them.
@@ -57,7 +66,7 @@ impl Split {
     }
 
     /// The samples at `indices`, on `device`.
-    pub fn batch(&self, indices: &[usize], device: Device) -> Result<(Vec<Tensor>, Tensor), TchError> {
+    pub fn batch(&self, indices: &[usize], device: Device) -> Result<Batch, TchError> {
         let rows: Vec<i64> = indices.iter().map(|&i| i as i64).collect();
         let rows = Tensor::f_from_slice(&rows)?;
         let take = |t: &Tensor| t.f_index_select(0, &rows.f_to_device(t.device())?)?.f_to_device(device);
@@ -65,17 +74,17 @@ impl Split {
             Samples::Tensors(tensors) => tensors.iter().map(take).collect::<Result<_, _>>()?,
             Samples::Images(images) => vec![images.batch(indices, device)?],
         };
-        Ok((inputs, take(&self.labels)?))
+        Ok(Batch { inputs, targets: take(&self.targets)? })
     }
 
     /// Samples `start..end`, on `device`.
-    pub fn range(&self, start: usize, end: usize, device: Device) -> Result<(Vec<Tensor>, Tensor), TchError> {
+    pub fn range(&self, start: usize, end: usize, device: Device) -> Result<Batch, TchError> {
         let take = |t: &Tensor| t.f_narrow(0, start as i64, (end - start) as i64)?.f_to_device(device);
         let inputs = match &self.inputs {
             Samples::Tensors(tensors) => tensors.iter().map(take).collect::<Result<_, _>>()?,
             Samples::Images(images) => vec![images.range(start, end, device)?],
         };
-        Ok((inputs, take(&self.labels)?))
+        Ok(Batch { inputs, targets: take(&self.targets)? })
     }
 
     /// Bytes of all samples, as they are stored.
@@ -85,7 +94,7 @@ impl Split {
             Samples::Tensors(tensors) => tensors.iter().map(of).sum(),
             Samples::Images(images) => images.shape().iter().product::<i64>() as u64 * images.samples() as u64,
         };
-        inputs + of(&self.labels)
+        inputs + of(&self.targets)
     }
 
     /// Copies all samples to a device, as they are stored: batches are then taken there, and are the same values.
@@ -93,14 +102,14 @@ impl Split {
     /// # Errors
     /// If memory cannot be had there.
     pub fn keep_on(&mut self, device: Device) -> Result<(), TchError> {
-        let labels = self.labels.f_to_device(device)?;
+        let targets = self.targets.f_to_device(device)?;
         match &mut self.inputs {
             Samples::Tensors(tensors) => {
                 *tensors = tensors.iter().map(|t| t.f_to_device(device)).collect::<Result<_, _>>()?;
             }
             Samples::Images(images) => images.keep_on(device)?,
         }
-        self.labels = labels;
+        self.targets = targets;
         Ok(())
     }
 
@@ -108,13 +117,13 @@ impl Split {
     pub(crate) fn subset(&self, indices: &[usize]) -> Result<Self, TchError> {
         match &self.inputs {
             Samples::Tensors(_) => {
-                let (inputs, labels) = self.batch(indices, Device::Cpu)?;
-                Ok(Self::of_tensors(inputs, labels))
+                let Batch { inputs, targets } = self.batch(indices, Device::Cpu)?;
+                Ok(Self::of_tensors(inputs, targets))
             }
             Samples::Images(images) => {
                 let rows: Vec<i64> = indices.iter().map(|&i| i as i64).collect();
-                let labels = self.labels.f_index_select(0, &Tensor::f_from_slice(&rows)?)?;
-                Ok(Self::of_images(images.subset(indices), labels))
+                let targets = self.targets.f_index_select(0, &Tensor::f_from_slice(&rows)?)?;
+                Ok(Self::of_images(images.subset(indices), targets))
             }
         }
     }
@@ -128,7 +137,7 @@ impl Split {
             Samples::Tensors(tensors) => Samples::Tensors(tensors.into_iter().map(convert).collect::<Result<_, _>>()?),
             Samples::Images(images) => Samples::Images(images.into_kind(kind)),
         };
-        Ok(Self { inputs, labels: self.labels })
+        Ok(Self { inputs, targets: self.targets })
     }
 }
 

@@ -176,7 +176,7 @@ impl Data {
         }
         let splits = [Some(&self.learn), Some(&self.select), self.test.as_ref()];
         for (split, entry) in splits.into_iter().flatten().zip(&self.entries) {
-            let largest = split.labels.f_max()?.f_int64_value(&[])?;
+            let largest = split.targets.f_max()?.f_int64_value(&[])?;
             if largest >= classes {
                 return Err(DataError::Content {
                     file: entry.path.display().to_string(),

@@ -90,7 +90,7 @@ impl ImageFolder {
         let Some(Loaded { split, hash, rows }) = loaded.splits.into_iter().next() else {
             return Err(DemoError::Input(format!("{}: expected images, found none", self.root.display())));
         };
-        let labels = Vec::<i64>::try_from(&split.labels)?;
+        let labels = Vec::<i64>::try_from(&split.targets)?;
         let mut seen = HashSet::new();
         let once: Vec<usize> = (0..rows.len()).filter(|&i| seen.insert(rows[i])).collect();
         if once.len() < rows.len() {

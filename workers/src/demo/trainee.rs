@@ -12,10 +12,11 @@ use tch::{Device, Kind, Reduction, TchError, Tensor};
 use super::DemoError;
 use super::recipes::Recipe;
 use super::write::StoredTensor;
-use crate::data::Split;
+use crate::data::{Batch, Split};
 use crate::engine;
 use crate::families::{self, Model, Pass, Precision, VitConfig};
 use crate::hyperplane::schedule::cosine_with_warmup;
+use crate::objectives::Classification;
 use crate::rng::permutation;
 
 /// Of the norm of a gradient.
@@ -118,7 +119,7 @@ impl Trainee {
             optimizer.add_parameters(parameter, 0)?;
         }
         let n = data.samples();
-        let right = Vec::<i64>::try_from(&data.labels)?;
+        let right = Vec::<i64>::try_from(&data.targets)?;
         let classes = self.model.classes().unwrap_or(0) as usize;
         let targets = Tensor::f_from_slice(&recipe.labels(&right, classes))?;
         let sizes = batches(n, recipe.batch);
@@ -131,11 +132,11 @@ impl Trainee {
                 let (indices, after) = rest.split_at(size);
                 rest = after;
                 optimizer.set_learning_rate(cosine_with_warmup(recipe.learning_rate, WARMUP, step, steps))?;
-                let (inputs, _) = data.batch(indices, Device::Cpu)?;
+                let Batch { inputs, .. } = data.batch(indices, Device::Cpu)?;
                 let rows: Vec<i64> = indices.iter().map(|&i| i as i64).collect();
                 let labels = targets.f_index_select(0, &Tensor::f_from_slice(&rows)?)?;
                 let images = augment(&inputs[0], edge, recipe)?;
-                let logits = self.model.logits(&[images], pass.full())?;
+                let logits = self.model.outputs(&[images], pass.full())?;
                 let loss = logits.f_cross_entropy_loss::<Tensor>(
                     &labels,
                     None,
@@ -158,7 +159,7 @@ impl Trainee {
     /// # Errors
     /// If the loss is not finite.
     pub fn score(&self, data: &Split) -> Result<SplitScore, DemoError> {
-        Ok(engine::score(self.model.as_ref(), data, SCORE_BATCH, Device::Cpu, Precision::Full)?)
+        Ok(engine::score(&Classification, self.model.as_ref(), data, SCORE_BATCH, Device::Cpu, Precision::Full)?)
     }
 
     /// All tensors of the model as it now is, in f32, and as they were in its folder those that no training changes.

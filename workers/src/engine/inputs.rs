@@ -15,8 +15,9 @@ use crate::data::Data;
 use crate::data::images::ImageInputs;
 use crate::data::images::cache::ImageCache;
 use crate::data::images::resolve::ModelFacts;
-use crate::families::{self, Model, Pass, Precision};
+use crate::families::{self, Model, Precision};
 use crate::hyperplane::cuda;
+use crate::objectives::{Classification, Objective};
 use mehl_soup::runner::engine::EngineError;
 
 /// Faults of configurations that one error tells; the rest is counted.
@@ -34,6 +35,8 @@ pub struct Inputs {
     pub family: Family,
     /// The model, whose parameters the soup is written to.
     pub model: Box<dyn Model>,
+    /// What coefficients are learned for.
+    pub objective: Box<dyn Objective>,
     /// The splits.
     pub data: Data,
     /// What was passed over, counted once or assumed.
@@ -122,6 +125,7 @@ impl Inputs {
             layout,
             family,
             model,
+            objective: Box::new(Classification),
             data,
             notes,
             device,
@@ -131,7 +135,7 @@ impl Inputs {
             is_alone: device == Device::Cpu && budget::cpu_slots(&spec.compute) == 1,
         };
         inputs.write_ingredient(0)?;
-        inputs.check_model(spec)?;
+        inputs.objective.check(inputs.model.as_ref(), &inputs.data, &spec.data, device)?;
         inputs.base = match device {
             Device::Cpu => anonymous(),
             _ => allocations::device_memory(device).map_or(0, |memory| memory.allocated),
@@ -144,29 +148,6 @@ impl Inputs {
     /// same process, it is what was there when all was open: now their model batches are there too.
     pub fn base_bytes(&self) -> u64 {
         if self.is_alone { anonymous() } else { self.base }
-    }
-
-    /// One forward pass: that the model takes the data, gives logits, and that labels are within their width.
-    fn check_model(&self, spec: &Spec) -> Result<(), EngineError> {
-        let fault = |what: String| EngineError::Input(format!("{}: {what}", spec.data.learn.display()));
-        let samples = self.data.learn.samples().min(2);
-        let (inputs, _) = self.data.learn.range(0, samples, self.device).map_err(torch_error)?;
-        let logits = tch::no_grad(|| self.model.logits(&inputs, Pass::Learn.full())).map_err(|e| {
-            fault(format!("the model does not take inputs {:?} of this file: {}", spec.data.inputs, torch_error(e)))
-        })?;
-        let shape = logits.size();
-        let [n, classes] = shape[..] else {
-            return Err(fault(format!("expected logits [N, classes] of the model, found {shape:?}")));
-        };
-        if classes < 2 {
-            return Err(fault(format!(
-                "expected a model of two outputs or more, which tell one class of several, found logits {shape:?}"
-            )));
-        }
-        if n != samples as i64 {
-            return Err(fault(format!("expected {samples} rows of logits, found {shape:?}")));
-        }
-        self.data.check_labels(&spec.data.labels, self.model.classes().unwrap_or(classes)).map_err(data_error)
     }
 
     /// Writes one ingredient, as it is, to the model: with its own running statistics.
@@ -322,7 +303,7 @@ impl Inputs {
         batch: usize,
         precision: Precision,
     ) -> Result<mehl_soup::sweep::manifest::SplitScore, EngineError> {
-        scoring::score(self.model.as_ref(), split, batch, self.device, precision)
+        scoring::score(self.objective.as_ref(), self.model.as_ref(), split, batch, self.device, precision)
     }
 }
 

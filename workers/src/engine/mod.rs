@@ -3,15 +3,13 @@
 pub mod allocations;
 mod budget;
 mod build_info;
-mod chance;
 pub mod device;
 pub mod dtype;
-mod errors;
-mod gradient;
+pub(crate) mod errors;
 mod inputs;
 pub mod memory;
 pub mod needs;
-mod phases;
+pub(crate) mod phases;
 pub mod plan;
 mod probe;
 pub mod read_ahead;
@@ -33,7 +31,6 @@ use tch::{Device, Kind};
 pub use build_info::build;
 pub(crate) use errors::zoo_error;
 pub use errors::{span_error, torch_error};
-pub use gradient::{Backward, Gradients, gradients};
 pub use inputs::Inputs;
 pub use phases::{Clock, Phases};
 pub use scoring::score;
@@ -247,7 +244,7 @@ impl SoupEngine for TorchEngine {
         if !self.spec.zoo.allow_chance {
             let inputs =
                 self.inputs.as_ref().ok_or_else(|| EngineError::Internal("inputs are not open".to_string()))?;
-            chance::check(&manifest, &inputs.data.select.labels)?;
+            inputs.objective.check_chance(&manifest, &inputs.data.select.targets)?;
         }
         Ok(manifest)
     }

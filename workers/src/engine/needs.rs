@@ -4,11 +4,11 @@ use mehl_soup::runner::engine::EngineError;
 use mehl_soup::sweep::spec::{ComputeDtype, ComputeSpec, DirectionDtype, SoupSpec};
 
 use super::dtype;
-use super::gradient::Backward;
 use super::inputs::Inputs;
 use super::probe::Probed;
 use crate::families::{Pass, Precision};
 use crate::hyperplane::{MixedTensors, compact::Code};
+use crate::objectives::Backward;
 
 /// Bytes of a task's parts on its device; on the CPU, anonymous memory of the process.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -16,7 +16,6 @@ use serde::Serialize;
 use tch::{Device, Kind, Tensor};
 
 use super::budget::{self, Budget};
-use super::gradient::Backward;
 use super::inputs::Inputs;
 use super::memory::peak_while;
 use super::needs::Needs;
@@ -26,6 +25,7 @@ use crate::data::Split;
 use crate::families::{Pass, Precision};
 use crate::hyperplane::MixedTensors;
 use crate::methods::Blocks;
+use crate::objectives::Backward;
 
 /// Passes that a pass's time is the least of, after one that does not count.
 const TIMED: usize = 2;

@@ -9,10 +9,10 @@ use tch::{Device, Tensor};
 
 use super::allocations::{AllocationRecorder, largest};
 use super::errors::torch_error;
-use super::gradient::{Backward, gradients};
 use super::inputs::Inputs;
 use super::phases::Clock;
 use crate::families::{Forward, Pass, Precision};
+use crate::objectives::Backward;
 
 /// Samples of the smaller of the two passes that a larger one is predicted from; the other has twice as many.
 const FEW: usize = 4;
@@ -109,9 +109,9 @@ pub fn learn_once(
 ) -> Result<Taken, EngineError> {
     let indices = indices(inputs, samples);
     watched(inputs.device, || {
-        let (batch, labels) = inputs.data.learn.batch(&indices, inputs.device).map_err(torch_error)?;
+        let batch = inputs.data.learn.batch(&indices, inputs.device).map_err(torch_error)?;
         let mut clock = Clock::new(inputs.device);
-        let found = gradients(inputs.model.as_ref(), (&batch, &labels), leaves, None, backward, &mut clock);
+        let found = inputs.objective.gradients(inputs.model.as_ref(), &batch, leaves, None, backward, &mut clock);
         found.map(drop).map_err(torch_error)
     })
 }
@@ -124,10 +124,10 @@ pub fn score_once(inputs: &Inputs, samples: usize, how: Forward) -> Result<Taken
     let indices = indices(inputs, samples);
     let how = Forward { pass: Pass::Score, ..how };
     watched(inputs.device, || {
-        let (batch, _) = inputs.data.learn.batch(&indices, inputs.device).map_err(torch_error)?;
-        let logits = tch::no_grad(|| inputs.model.logits(&batch, how)).map_err(torch_error)?;
+        let batch = inputs.data.learn.batch(&indices, inputs.device).map_err(torch_error)?;
+        let outputs = tch::no_grad(|| inputs.model.outputs(&batch.inputs, how)).map_err(torch_error)?;
         // The device has done it once its answer is here.
-        logits.f_sum(tch::Kind::Float).and_then(|sum| sum.f_double_value(&[])).map(drop).map_err(torch_error)
+        outputs.f_sum(tch::Kind::Float).and_then(|sum| sum.f_double_value(&[])).map(drop).map_err(torch_error)
     })
 }
 

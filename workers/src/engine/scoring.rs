@@ -1,20 +1,22 @@
-//! Loss and accuracy of what a model now holds.
+//! Scores of what a model now holds.
 
 use std::ops::Range;
 
 use mehl_soup::runner::engine::EngineError;
 use mehl_soup::sweep::manifest::SplitScore;
-use tch::{Device, Kind, Reduction, TchError, Tensor};
+use tch::{Device, Kind, TchError};
 
 use super::errors::torch_error;
 use crate::data::Split;
 use crate::families::{Model, Pass, Precision};
+use crate::objectives::Objective;
 
-/// Mean cross-entropy and accuracy over a split, with standard errors; sums in f64.
+/// Mean loss and first metric over a split, with standard errors over units; sums in f64.
 ///
 /// # Errors
 /// [`EngineError::Numerics`] if the loss is not finite.
 pub fn score(
+    objective: &dyn Objective,
     model: &dyn Model,
     split: &Split,
     batch: usize,
@@ -22,21 +24,21 @@ pub fn score(
     precision: Precision,
 ) -> Result<SplitScore, EngineError> {
     let n = split.samples();
-    let (mut loss, mut squares, mut right) = (0.0, 0.0, 0usize);
+    let mut all = Sums::default();
     for start in (0..n).step_by(batch) {
-        let (l, s, r) =
-            tch::no_grad(|| sums(model, split, start..n.min(start + batch), device, precision)).map_err(torch_error)?;
-        loss += l;
-        squares += s;
-        right += r as usize;
+        let samples = start..n.min(start + batch);
+        let more = tch::no_grad(|| sums(objective, model, split, samples, device, precision)).map_err(torch_error)?;
+        all.loss += more.loss;
+        all.squares += more.squares;
+        all.metric += more.metric;
     }
-    let mean = loss / n as f64;
+    let mean = all.loss / n as f64;
     if !mean.is_finite() {
         return Err(EngineError::Numerics(format!("loss is {mean}, expected a finite value")));
     }
     let freedom = n.saturating_sub(1).max(1) as f64;
-    let variance = ((squares - loss * mean) / freedom).max(0.0);
-    let accuracy = right as f64 / n as f64;
+    let variance = ((all.squares - all.loss * mean) / freedom).max(0.0);
+    let accuracy = all.metric / n as f64;
     Ok(SplitScore {
         loss: mean,
         loss_standard_error: (variance / n as f64).sqrt(),
@@ -46,22 +48,28 @@ pub fn score(
     })
 }
 
-/// Sums of the loss, of its square, and of right answers.
+/// Sums over units: of the loss, of its square, and of the first metric.
+#[derive(Default)]
+struct Sums {
+    loss: f64,
+    squares: f64,
+    metric: f64,
+}
+
 fn sums(
+    objective: &dyn Objective,
     model: &dyn Model,
     split: &Split,
     samples: Range<usize>,
     device: Device,
     precision: Precision,
-) -> Result<(f64, f64, i64), TchError> {
-    let (inputs, labels) = split.range(samples.start, samples.end, device)?;
-    let logits = model.logits(&inputs, Pass::Score.with(precision))?;
-    let losses =
-        logits.f_cross_entropy_loss::<Tensor>(&labels, None, Reduction::None, -100, 0.0)?.f_to_kind(Kind::Double)?;
-    let right = logits.f_argmax(-1, false)?.f_eq_tensor(&labels)?.f_sum(Kind::Int64)?;
-    Ok((
-        losses.f_sum(Kind::Double)?.f_double_value(&[])?,
-        losses.f_square()?.f_sum(Kind::Double)?.f_double_value(&[])?,
-        right.f_int64_value(&[])?,
-    ))
+) -> Result<Sums, TchError> {
+    let batch = split.range(samples.start, samples.end, device)?;
+    let measured = objective.measure(model, &batch, Pass::Score.with(precision))?;
+    let sum = |values: &tch::Tensor| values.f_sum(Kind::Double)?.f_double_value(&[]);
+    Ok(Sums {
+        loss: sum(&measured.losses)?,
+        squares: sum(&measured.losses.f_square()?)?,
+        metric: measured.metrics.first().map(sum).transpose()?.unwrap_or(0.0),
+    })
 }

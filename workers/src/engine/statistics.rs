@@ -47,8 +47,8 @@ pub fn collect(
             let _ = tensor.shallow_clone().f_zero_()?;
         }
         for (seen, indices) in batches(seed, learn.samples()).iter().enumerate() {
-            let (inputs, _) = learn.batch(indices, device)?;
-            let _logits = model.logits(&inputs, Pass::Collect { seen }.with(precision))?;
+            let batch = learn.batch(indices, device)?;
+            let _outputs = model.outputs(&batch.inputs, Pass::Collect { seen }.with(precision))?;
         }
         let mut all = true;
         for tensor in statistics.values() {

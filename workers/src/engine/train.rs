@@ -10,11 +10,11 @@ use mehl_soup::runner::engine::EngineError;
 use tch::Tensor;
 
 use super::errors::torch_error;
-use super::gradient::{Backward, Gradients, gradients};
 use super::phases::Phase;
 use super::task_run::TaskRun;
 use crate::families::Pass;
 use crate::hyperplane::{Projection, Span, adamw};
+use crate::objectives::{Backward, Gradients};
 use crate::rng::permutation;
 
 /// How learned parameters become a soup.
@@ -122,13 +122,13 @@ pub fn learn(
             let indices = &order[iteration * soup.batch..end];
             // Before anything is queued on a device: what is copied there waits for that.
             let taken = run.clock.timed(Phase::Data, || learn.batch(indices, run.inputs.device));
-            let (batch, labels) = taken.map_err(torch_error)?;
+            let batch = taken.map_err(torch_error)?;
             let parameters = current(run)?.parameters.clone();
             mix(run, span, &parametrization.coordinates(&parameters), &leaves)?;
             let temperature = parametrization.inverse_temperature(&parameters);
             let backward = Backward { how: Pass::Learn.with(run.precision()), recompute: run.recompute };
-            let model = run.inputs.model.as_ref();
-            let found = gradients(model, (&batch, &labels), &leaves, temperature, backward, &mut run.clock);
+            let (model, objective) = (run.inputs.model.as_ref(), run.inputs.objective.as_ref());
+            let found = objective.gradients(model, &batch, &leaves, temperature, backward, &mut run.clock);
             let Gradients { loss, temperature: temperature_gradient, leaves: gradients } =
                 found.map_err(torch_error)?;
             let projection = run.clock.timed(Phase::Project, || span.project(&gradients)).map_err(torch_error)?;

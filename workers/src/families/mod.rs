@@ -52,20 +52,20 @@ pub trait Model {
     }
 
     /// Output of a part, from 0, of the output of the part before: of the first, of a batch of inputs in the order of `data.inputs`, first dimension N;
-    /// the last one's are the logits `[N, classes]`, in the dtype of the parameters.
+    /// the last one's are the outputs that the objective takes (logits `[N, classes]` for classification), in the dtype of the parameters.
     ///
     /// Deterministic on the CPU for a given number of threads; without dropout. `how.pass` matters only to families with [running
-    /// statistics](Model::statistics). A parameter belongs to one part.
+    /// statistics](Model::statistics). A parameter may belong to several parts.
     ///
     /// # Errors
     /// What libtorch reports, shapes included.
     fn part(&self, part: usize, x: &[Tensor], how: Forward) -> Result<Tensor, TchError>;
 
-    /// Logits `[N, classes]` of a batch: all parts, one after the other.
+    /// Outputs for a batch: all parts, one after the other.
     ///
     /// # Errors
     /// As [`Model::part`].
-    fn logits(&self, inputs: &[Tensor], how: Forward) -> Result<Tensor, TchError> {
+    fn outputs(&self, inputs: &[Tensor], how: Forward) -> Result<Tensor, TchError> {
         let mut x = self.part(0, inputs, how)?;
         for part in 1..self.parts() {
             x = self.part(part, &[x], how)?;

@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 
 use crate::support::fixture;
 use crate::support::images::{Scene, flat, folder, labels, picture, values};
-use mehl_soup_worker::data::{Data, Split};
+use mehl_soup_worker::data::{Batch, Data, Split};
 use serde_json::json;
 use tch::{Device, Kind, Tensor};
 
@@ -38,11 +38,11 @@ fn a_folder_is_read_by_class_and_path() {
     parts.retain(|row| !every.contains(row));
     assert!(parts.is_empty());
     // Batches in any order are the rows of the whole.
-    let (batch, of) = whole.learn.batch(&[5, 0, 5], Device::Cpu).unwrap();
+    let Batch { inputs: batch, targets: of } = whole.learn.batch(&[5, 0, 5], Device::Cpu).unwrap();
     assert_eq!(flat(&batch[0]), [every[5].clone(), every[0].clone(), every[5].clone()].concat());
     assert_eq!(Vec::<i64>::try_from(of).unwrap(), [1, 0, 1]);
     let part = values(&data.select).chunks(192).next().unwrap().to_vec();
-    let (first, _) = data.select.batch(&[0], Device::Cpu).unwrap();
+    let first = data.select.batch(&[0], Device::Cpu).unwrap().inputs;
     assert_eq!(flat(&first[0]), part);
 }
 
@@ -54,8 +54,8 @@ fn batches_of_what_is_kept_on_a_device_are_the_same() {
     folder(&scene.path("test"), &["a", "b"], 2, 9);
     let mut data = scene.load(&format!("learn = 'learn'\ntest = 'test'\nselect_fraction = 0.3\n{PLAIN}")).unwrap();
     let of = |split: &Split| {
-        let (batch, labels) = split.batch(&[1, 0, 1], Device::Cpu).unwrap();
-        let (range, _) = split.range(0, 2, Device::Cpu).unwrap();
+        let Batch { inputs: batch, targets: labels } = split.batch(&[1, 0, 1], Device::Cpu).unwrap();
+        let range = split.range(0, 2, Device::Cpu).unwrap().inputs;
         (flat(&batch[0]), Vec::<i64>::try_from(labels).unwrap(), flat(&range[0]), values(split))
     };
     let all = |data: &Data| [&data.learn, &data.select, data.test.as_ref().unwrap()].map(of);

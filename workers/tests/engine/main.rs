@@ -15,6 +15,7 @@ mod golden_trajectories;
 mod golden_vision;
 mod identity;
 mod image_data;
+mod objectives;
 mod precision;
 mod properties;
 mod rungs;

@@ -8,9 +8,11 @@ use mehl_soup::coefficients::CoefficientsFile;
 use mehl_soup::runner::engine::{Completion, EngineError, SoupEngine};
 use mehl_soup::sweep::parse::parse_spec;
 use mehl_soup::sweep::spec::{ComputeDtype, ZooSpec};
-use mehl_soup_worker::engine::{Backward, Clock, Gradients, Inputs, dtype, gradients};
+use mehl_soup_worker::data::Batch;
+use mehl_soup_worker::engine::{Clock, Inputs, dtype};
 use mehl_soup_worker::families::{Model, Pass, Precision};
 use mehl_soup_worker::hyperplane::write_soup;
+use mehl_soup_worker::objectives::{Backward, Classification, Gradients, Objective};
 use tch::{Device, Kind, Tensor};
 
 /// Bound on the relative error of logits and gradients in bf16, as Euclidean norms. One rounding to bf16 is off by at most 2^-9 = 0.002; these models have
@@ -70,8 +72,9 @@ fn compute(
 ) -> Gradients {
     let leaves: Vec<Tensor> = model.parameters().values().map(Tensor::shallow_clone).collect();
     let backward = Backward { how: Pass::Learn.with(precision), recompute };
-    let inputs = [pixels.shallow_clone()];
-    gradients(model.as_ref(), (&inputs, labels), &leaves, temperature, backward, &mut Clock::new(Device::Cpu)).unwrap()
+    let batch = Batch { inputs: vec![pixels.shallow_clone()], targets: labels.shallow_clone() };
+    let mut clock = Clock::new(Device::Cpu);
+    Classification.gradients(model.as_ref(), &batch, &leaves, temperature, backward, &mut clock).unwrap()
 }
 
 fn values(tensor: &Tensor) -> Vec<f64> {
@@ -97,7 +100,7 @@ fn bf16_is_near_f32_in_every_family() {
         let (model, pixels, _) = &case_model;
         for pass in [Pass::Learn, Pass::Score] {
             let logits = |precision| {
-                let logits = model.logits(&[pixels.shallow_clone()], pass.with(precision)).unwrap().detach();
+                let logits = model.outputs(&[pixels.shallow_clone()], pass.with(precision)).unwrap().detach();
                 assert_eq!(logits.kind(), Kind::Float, "{case}");
                 [logits]
             };
@@ -110,12 +113,12 @@ fn bf16_is_near_f32_in_every_family() {
             (compute(&case_model, Precision::Full, false, None), compute(&case_model, Precision::Bf16, false, None));
         let error = relative_error(&narrow.leaves, &full.leaves);
         let rounded = pixels.to_kind(Kind::BFloat16).to_kind(Kind::Float);
-        let images = [rounded];
+        let batch = Batch { inputs: vec![rounded], targets: case_model.2.shallow_clone() };
         let leaves: Vec<Tensor> = model.parameters().values().map(Tensor::shallow_clone).collect();
         let backward = Backward { how: Pass::Learn.full(), recompute: false };
-        let of_rounded =
-            gradients(model.as_ref(), (&images, &case_model.2), &leaves, None, backward, &mut Clock::new(Device::Cpu))
-                .unwrap();
+        let of_rounded = Classification
+            .gradients(model.as_ref(), &batch, &leaves, None, backward, &mut Clock::new(Device::Cpu))
+            .unwrap();
         let floor = relative_error(&of_rounded.leaves, &full.leaves);
         println!("{case}: gradients {error:.5}, of rounded images {floor:.5}");
         let bound = TOLERANCE.max(OF_ROUNDED_IMAGES * floor);
@@ -193,10 +196,9 @@ fn recomputing_leaves_out_parts_without_gradient() {
     assert!(!leaves.is_empty() && leaves.len() < model.parameters().len());
     let found = |recompute| {
         let backward = Backward { how: Pass::Learn.full(), recompute };
-        let inputs = [pixels.shallow_clone()];
-        let found =
-            gradients(model.as_ref(), (&inputs, &labels), &leaves, None, backward, &mut Clock::new(Device::Cpu))
-                .unwrap();
+        let batch = Batch { inputs: vec![pixels.shallow_clone()], targets: labels.shallow_clone() };
+        let mut clock = Clock::new(Device::Cpu);
+        let found = Classification.gradients(model.as_ref(), &batch, &leaves, None, backward, &mut clock).unwrap();
         found.leaves.iter().map(values).collect::<Vec<_>>()
     };
     assert_eq!(found(true), found(false));

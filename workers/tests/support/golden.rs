@@ -57,7 +57,7 @@ pub fn close(what: &str, found: &Tensor, expected: &[f64]) {
 /// Asserts that logits, loss and gradients are those of the golden file, whose names are those on disk after `disk_prefix`.
 pub fn check(model: &dyn Model, inputs: &[Tensor], labels: &Tensor, golden: &Path, disk_prefix: &str) {
     let golden = read_floats(golden);
-    let logits = model.logits(inputs, Pass::Learn.full()).unwrap();
+    let logits = model.outputs(inputs, Pass::Learn.full()).unwrap();
     close("logits", &logits.detach(), &golden["logits64"]);
     let loss = logits.cross_entropy_loss::<Tensor>(labels, None, Reduction::Mean, -100, 0.0);
     close("loss", &loss.detach(), &golden["loss64"]);

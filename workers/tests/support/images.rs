@@ -103,12 +103,12 @@ impl Scene {
 
 /// A split's labels.
 pub fn labels(split: &mehl_soup_worker::data::Split) -> Vec<i64> {
-    Vec::try_from(&split.labels).unwrap()
+    Vec::try_from(&split.targets).unwrap()
 }
 
 /// All inputs of a split, one after the other.
 pub fn values(split: &mehl_soup_worker::data::Split) -> Vec<f32> {
-    let (inputs, _) = split.range(0, split.samples(), Device::Cpu).unwrap();
+    let inputs = split.range(0, split.samples(), Device::Cpu).unwrap().inputs;
     flat(&inputs[0])
 }
 

@@ -1,13 +1,13 @@
-//! The soup's loss and gradient on one batch, by one backward pass through one model.
+//! The soup's loss and gradient on one batch, by one backward pass through one model: what objectives have in common.
 
-use tch::{Kind, Reduction, TchError, Tensor};
+use tch::{Kind, TchError, Tensor};
 
-use super::phases::{Clock, Phase};
+use crate::engine::phases::{Clock, Phase};
 use crate::families::{Forward, Model};
 
 /// What a backward pass gives.
 pub struct Gradients {
-    /// Mean cross-entropy over the batch.
+    /// Mean loss over the batch.
     pub loss: f64,
     /// Gradient of the inverse temperature; 0 without one.
     pub temperature: f64,
@@ -25,18 +25,19 @@ pub struct Backward {
     pub recompute: bool,
 }
 
-/// Loss and gradients of `leaves` on a batch. Labels are `[N]`, i64; logits are multiplied with the inverse temperature if there is one. The loss
-/// is computed in the dtype of the parameters.
+/// Loss and gradients of `leaves` on a batch, for objectives whose loss is one function of the last part's outputs:
+/// `loss_of`, of outputs multiplied by the inverse temperature if there is one.
 ///
 /// # Errors
 /// What libtorch reports.
-pub fn gradients(
+pub fn through_parts(
     model: &dyn Model,
-    (inputs, labels): (&[Tensor], &Tensor),
+    inputs: &[Tensor],
     leaves: &[Tensor],
     inverse_temperature: Option<f64>,
     backward: Backward,
     clock: &mut Clock,
+    loss_of: &dyn Fn(&Tensor) -> Result<Tensor, TchError>,
 ) -> Result<Gradients, TchError> {
     let begun = clock.begin(Phase::Forward);
     let Backward { how, recompute } = backward;
@@ -63,16 +64,16 @@ pub fn gradients(
         })?;
     }
     let mut entry = between.pop().map(|x| x.f_set_requires_grad(true)).transpose()?;
-    let logits = match &entry {
+    let outputs = match &entry {
         Some(x) => model.part(model.parts() - 1, std::slice::from_ref(x), how)?,
-        None => model.logits(inputs, how)?,
+        None => model.outputs(inputs, how)?,
     };
-    let logits = match &temperature {
-        Some(temperature) => logits.f_mul(temperature)?,
-        None => logits,
+    let outputs = match &temperature {
+        Some(temperature) => outputs.f_mul(temperature)?,
+        None => outputs,
     };
-    let loss = logits.f_cross_entropy_loss::<Tensor>(labels, None, Reduction::Mean, -100, 0.0)?;
-    drop(logits);
+    let loss = loss_of(&outputs)?;
+    drop(outputs);
     clock.end(Phase::Forward, begun);
 
     let begun = clock.begin(Phase::Backward);
@@ -93,10 +94,10 @@ pub fn gradients(
         }
         // Of this sum, the gradient of the output is `above`, and that is all that libtorch can be given through tch.
         found = Backpropagated::through(&output.f_mul(&above)?.f_sum(None::<Kind>)?, leaves, entry.iter())?;
-        // A parameter belongs to one part.
+        // A parameter of several parts, such as a tied embedding, has the sum of what each of them gives.
         for (gradient, own) in gradients.iter_mut().zip(found.leaves) {
             if own.defined() {
-                *gradient = own;
+                *gradient = if gradient.defined() { gradient.f_add(&own)? } else { own };
             }
         }
         found.leaves = vec![];

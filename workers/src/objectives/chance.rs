@@ -5,7 +5,7 @@ use mehl_soup::runner::engine::EngineError;
 use mehl_soup::sweep::manifest::{Manifest, SplitScore};
 use tch::{TchError, Tensor};
 
-use super::errors::torch_error;
+use crate::engine::errors::torch_error;
 
 /// Standard errors by which an ingredient has to be better.
 const ERRORS: f64 = 2.0;

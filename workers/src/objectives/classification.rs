@@ -1,0 +1,78 @@
+//! One class of several: cross-entropy of logits `[N, classes]` against labels `[N]`, i64.
+
+use mehl_soup::runner::engine::EngineError;
+use mehl_soup::sweep::manifest::Manifest;
+use mehl_soup::sweep::spec::DataSpec;
+use tch::{Device, Kind, Reduction, TchError, Tensor};
+
+use super::{Backward, Facts, Gradients, Measured, MetricFacts, Objective, Unit, chance, through_parts};
+use crate::data::{Batch, Data};
+use crate::engine::errors::{data_error, torch_error};
+use crate::engine::phases::Clock;
+use crate::families::{Forward, Model, Pass};
+
+/// Mean cross-entropy in nats; accuracy is the part of samples whose largest logit is that of their label.
+#[derive(Debug, Clone, Copy)]
+pub struct Classification;
+
+const FACTS: Facts = Facts {
+    name: "classification",
+    loss_unit: "nats",
+    metrics: &[MetricFacts { name: "accuracy", unit: "part of samples", higher_is_better: true }],
+    unit: Unit::Sample,
+    has_temperature: true,
+};
+
+impl Objective for Classification {
+    fn facts(&self) -> &'static Facts {
+        &FACTS
+    }
+
+    /// The loss is computed in the dtype of the parameters.
+    fn gradients(
+        &self,
+        model: &dyn Model,
+        batch: &Batch,
+        leaves: &[Tensor],
+        inverse_temperature: Option<f64>,
+        backward: Backward,
+        clock: &mut Clock,
+    ) -> Result<Gradients, TchError> {
+        let loss_of =
+            |logits: &Tensor| logits.f_cross_entropy_loss::<Tensor>(&batch.targets, None, Reduction::Mean, -100, 0.0);
+        through_parts(model, &batch.inputs, leaves, inverse_temperature, backward, clock, &loss_of)
+    }
+
+    fn measure(&self, model: &dyn Model, batch: &Batch, how: Forward) -> Result<Measured, TchError> {
+        let logits = model.outputs(&batch.inputs, how)?;
+        let losses = logits.f_cross_entropy_loss::<Tensor>(&batch.targets, None, Reduction::None, -100, 0.0)?;
+        let right = logits.f_argmax(-1, false)?.f_eq_tensor(&batch.targets)?;
+        Ok(Measured { losses: losses.f_to_kind(Kind::Double)?, metrics: vec![right.f_to_kind(Kind::Double)?] })
+    }
+
+    fn check(&self, model: &dyn Model, data: &Data, spec: &DataSpec, device: Device) -> Result<(), EngineError> {
+        let fault = |what: String| EngineError::Input(format!("{}: {what}", spec.learn.display()));
+        let samples = data.learn.samples().min(2);
+        let batch = data.learn.range(0, samples, device).map_err(torch_error)?;
+        let logits = tch::no_grad(|| model.outputs(&batch.inputs, Pass::Learn.full())).map_err(|e| {
+            fault(format!("the model does not take inputs {:?} of this file: {}", spec.inputs, torch_error(e)))
+        })?;
+        let shape = logits.size();
+        let [n, classes] = shape[..] else {
+            return Err(fault(format!("expected logits [N, classes] of the model, found {shape:?}")));
+        };
+        if classes < 2 {
+            return Err(fault(format!(
+                "expected a model of two outputs or more, which tell one class of several, found logits {shape:?}"
+            )));
+        }
+        if n != samples as i64 {
+            return Err(fault(format!("expected {samples} rows of logits, found {shape:?}")));
+        }
+        data.check_labels(&spec.labels, model.classes().unwrap_or(classes)).map_err(data_error)
+    }
+
+    fn check_chance(&self, manifest: &Manifest, targets: &Tensor) -> Result<(), EngineError> {
+        chance::check(manifest, targets)
+    }
+}

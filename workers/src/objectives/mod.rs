@@ -1,0 +1,111 @@
+//! Objectives: what coefficients are learned for, and what a soup is scored by.
+//!
+//! An [`Objective`] drives the model for one batch: it calls the model's parts, computes the loss, and owns the backward
+//! pass through what it puts behind the model. So plain cross-entropy, a loss that is computed in chunks of a language
+//! model's tokens, and one over several encodings of a sample need the same of the engine. Nothing outside of this
+//! module knows what outputs and targets are.
+//!
+//! `docs/add-an-objective.md` shows how to add one.
+
+mod backward;
+mod chance;
+mod classification;
+
+use mehl_soup::runner::engine::EngineError;
+use mehl_soup::sweep::manifest::Manifest;
+use mehl_soup::sweep::spec::DataSpec;
+use tch::{Device, TchError, Tensor};
+
+pub use backward::{Backward, Gradients, through_parts};
+pub use classification::Classification;
+
+use crate::data::{Batch, Data};
+use crate::engine::phases::Clock;
+use crate::families::{Forward, Model};
+
+/// What coefficients are learned for.
+pub trait Objective {
+    /// What the engine goes by.
+    fn facts(&self) -> &'static Facts;
+
+    /// Mean loss over a batch, and the gradients of `leaves`. With an inverse temperature, outputs are multiplied by it,
+    /// and its gradient is given too; only where [`Facts::has_temperature`].
+    ///
+    /// # Errors
+    /// What libtorch reports.
+    fn gradients(
+        &self,
+        model: &dyn Model,
+        batch: &Batch,
+        leaves: &[Tensor],
+        inverse_temperature: Option<f64>,
+        backward: Backward,
+        clock: &mut Clock,
+    ) -> Result<Gradients, TchError>;
+
+    /// Loss and metrics of a batch, for each [unit](Facts::unit). Called without gradients.
+    ///
+    /// # Errors
+    /// What libtorch reports.
+    fn measure(&self, model: &dyn Model, batch: &Batch, how: Forward) -> Result<Measured, TchError>;
+
+    /// That the model takes the inputs, and that its outputs and all targets fit each other.
+    ///
+    /// # Errors
+    /// [`EngineError::Input`] with file, tensor, expected and found.
+    fn check(&self, model: &dyn Model, data: &Data, spec: &DataSpec, device: Device) -> Result<(), EngineError>;
+
+    /// That at least one ingredient is better on select than a guess that does not look at the inputs.
+    ///
+    /// # Errors
+    /// [`EngineError::Input`] with the best scores and those of guessing.
+    fn check_chance(&self, manifest: &Manifest, targets: &Tensor) -> Result<(), EngineError>;
+}
+
+/// What the engine goes by where it deals with an objective.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Facts {
+    /// Its name.
+    pub name: &'static str,
+    /// Unit of the loss.
+    pub loss_unit: &'static str,
+    /// What is measured besides the loss, in the order of [`Measured::metrics`].
+    pub metrics: &'static [MetricFacts],
+    /// What standard errors are taken over.
+    pub unit: Unit,
+    /// Whether an inverse temperature on the outputs means anything.
+    pub has_temperature: bool,
+}
+
+/// A metric.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MetricFacts {
+    /// Its name.
+    pub name: &'static str,
+    /// Its unit.
+    pub unit: &'static str,
+    /// Whether more is better.
+    pub higher_is_better: bool,
+}
+
+/// What of a data set is independent of the rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unit {
+    /// One sample.
+    Sample,
+    /// One sequence of tokens.
+    Sequence,
+    /// One pair of samples.
+    Pair,
+    /// One batch: samples of a batch are compared with each other.
+    Batch,
+}
+
+/// Loss and metrics of a batch, `[units]` f64 each, on the device.
+#[derive(Debug)]
+pub struct Measured {
+    /// Loss of each unit.
+    pub losses: Tensor,
+    /// Each metric of each unit.
+    pub metrics: Vec<Tensor>,
+}

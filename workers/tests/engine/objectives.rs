@@ -1,0 +1,156 @@
+//! The seam of objectives: a second one, written for this test alone, and a tensor that two parts of a model use.
+
+use std::collections::BTreeMap;
+
+use mehl_soup::runner::engine::EngineError;
+use mehl_soup::sweep::manifest::Manifest;
+use mehl_soup::sweep::spec::DataSpec;
+use mehl_soup_worker::data::{Batch, Data, Split};
+use mehl_soup_worker::engine::{Clock, score};
+use mehl_soup_worker::families::{Forward, Model, Pass, Precision};
+use mehl_soup_worker::objectives::{
+    Backward, Classification, Facts, Gradients, Measured, MetricFacts, Objective, Unit, through_parts,
+};
+use tch::{Device, Kind, Reduction, TchError, Tensor};
+
+/// `x W tanh(.) W^T`: the first and the last of three parts use one tensor.
+struct Tied {
+    parameters: BTreeMap<String, Tensor>,
+}
+
+impl Tied {
+    fn new() -> Self {
+        tch::manual_seed(4);
+        let weight = Tensor::randn([5, 3], (Kind::Double, Device::Cpu)).set_requires_grad(true);
+        let between = Tensor::randn([3, 3], (Kind::Double, Device::Cpu)).set_requires_grad(true);
+        Self { parameters: [("between".to_string(), between), ("weight".to_string(), weight)].into() }
+    }
+}
+
+impl Model for Tied {
+    fn parameters(&self) -> &BTreeMap<String, Tensor> {
+        &self.parameters
+    }
+
+    fn parts(&self) -> usize {
+        3
+    }
+
+    fn part(&self, part: usize, x: &[Tensor], _: Forward) -> Result<Tensor, TchError> {
+        let weight = &self.parameters["weight"];
+        match part {
+            0 => x[0].f_matmul(weight),
+            1 => x[0].f_matmul(&self.parameters["between"])?.f_tanh(),
+            _ => x[0].f_matmul(&weight.f_tr()?),
+        }
+    }
+
+    fn architecture(&self) -> serde_json::Value {
+        serde_json::Value::Null
+    }
+}
+
+/// Mean squared error of outputs against targets of the same shape.
+struct SquaredError;
+
+impl Objective for SquaredError {
+    fn facts(&self) -> &'static Facts {
+        &Facts {
+            name: "squared-error",
+            loss_unit: "squares",
+            metrics: &[MetricFacts { name: "absolute-error", unit: "1", higher_is_better: false }],
+            unit: Unit::Sample,
+            has_temperature: false,
+        }
+    }
+
+    fn gradients(
+        &self,
+        model: &dyn Model,
+        batch: &Batch,
+        leaves: &[Tensor],
+        inverse_temperature: Option<f64>,
+        backward: Backward,
+        clock: &mut Clock,
+    ) -> Result<Gradients, TchError> {
+        assert!(inverse_temperature.is_none());
+        let loss_of = |outputs: &Tensor| outputs.f_mse_loss(&batch.targets, Reduction::Mean);
+        through_parts(model, &batch.inputs, leaves, None, backward, clock, &loss_of)
+    }
+
+    fn measure(&self, model: &dyn Model, batch: &Batch, how: Forward) -> Result<Measured, TchError> {
+        let apart = model.outputs(&batch.inputs, how)?.f_sub(&batch.targets)?;
+        let mean = |values: Tensor| values.f_mean_dim(&[-1i64][..], false, Kind::Double);
+        Ok(Measured { losses: mean(apart.f_square()?)?, metrics: vec![mean(apart.f_abs()?)?] })
+    }
+
+    fn check(&self, _: &dyn Model, _: &Data, _: &DataSpec, _: Device) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    fn check_chance(&self, _: &Manifest, _: &Tensor) -> Result<(), EngineError> {
+        Ok(())
+    }
+}
+
+fn batch(targets: Tensor) -> Batch {
+    tch::manual_seed(5);
+    Batch { inputs: vec![Tensor::randn([7, 5], (Kind::Double, Device::Cpu))], targets }
+}
+
+fn squares() -> Batch {
+    batch(Tensor::arange(35, (Kind::Double, Device::Cpu)).view([7, 5]) / 35)
+}
+
+fn classes() -> Batch {
+    batch(Tensor::from_slice(&[0i64, 1, 2, 3, 4, 0, 1]))
+}
+
+/// As autograd has them, of the whole graph at once.
+fn by_autograd(model: &Tied, loss: Tensor, leaves: &[Tensor]) -> (f64, Vec<Tensor>) {
+    assert_eq!(model.parameters.len(), leaves.len());
+    let wanted: Vec<&Tensor> = leaves.iter().collect();
+    let gradients = Tensor::run_backward(&[&loss], &wanted, false, false);
+    (loss.double_value(&[]), gradients)
+}
+
+#[test]
+fn a_tensor_of_several_parts_has_the_sum_of_their_gradients() {
+    let model = Tied::new();
+    let leaves: Vec<Tensor> = model.parameters.values().map(Tensor::shallow_clone).collect();
+    let how = Pass::Learn.full();
+    let cases: [(&dyn Objective, Batch); 2] = [(&SquaredError, squares()), (&Classification, classes())];
+    for (objective, batch) in &cases {
+        let outputs = model.outputs(&batch.inputs, how).unwrap();
+        let loss = match objective.facts().name {
+            "squared-error" => outputs.mse_loss(&batch.targets, Reduction::Mean),
+            _ => outputs.cross_entropy_loss::<Tensor>(&batch.targets, None, Reduction::Mean, -100, 0.0),
+        };
+        let (expected_loss, expected) = by_autograd(&model, loss, &leaves);
+        for recompute in [false, true] {
+            let backward = Backward { how, recompute };
+            let found =
+                objective.gradients(&model, batch, &leaves, None, backward, &mut Clock::new(Device::Cpu)).unwrap();
+            assert_eq!(found.loss, expected_loss, "recompute {recompute}");
+            for (found, expected) in found.leaves.iter().zip(&expected) {
+                assert!(found.equal(expected), "recompute {recompute}: {found:?}, expected {expected:?}");
+                assert!(expected.abs().max().double_value(&[]) > 1e-3);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_split_is_scored_by_any_objective() {
+    let model = Tied::new();
+    let all = squares();
+    let split = Split::of_tensors(all.inputs.iter().map(Tensor::shallow_clone).collect(), all.targets.shallow_clone());
+    let found = score(&SquaredError, &model, &split, 3, Device::Cpu, Precision::Full).unwrap();
+    let apart = model.outputs(&all.inputs, Pass::Score.full()).unwrap().detach() - &all.targets;
+    let losses = Vec::<f64>::try_from(apart.square().mean_dim(-1, false, Kind::Double)).unwrap();
+    let mean = losses.iter().sum::<f64>() / 7.0;
+    let variance = losses.iter().map(|loss| (loss - mean).powi(2)).sum::<f64>() / 6.0;
+    assert!((found.loss - mean).abs() < 1e-12);
+    assert!((found.loss_standard_error - (variance / 7.0).sqrt()).abs() < 1e-12);
+    assert_eq!(found.samples, 7);
+}
