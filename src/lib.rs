@@ -15,6 +15,7 @@
 //! | [`untrusted`] | reading files that somebody else made, within limits |
 //! | [`store`] | the truth about sweeps and tasks of a pool: in Redis, or in memory |
 //! | [`queue`] | tickets that tell workers of work: in RabbitMQ, or within one process |
+//! | [`api_types`] | what the API takes and answers |
 //! | [`api`] | the scheduler's HTTP API |
 //! | [`serving`] | listening, and HTTP connections within limits |
 //! | [`metrics`] | what is measured |
@@ -30,6 +31,7 @@
 //! The crate links no libtorch; `mehl-soup-worker` depends on it, never the reverse.
 
 pub mod api;
+pub mod api_types;
 pub mod canonical;
 pub mod checkpoint;
 pub mod cli;
@@ -42,7 +44,6 @@ pub mod fuzzing;
 pub mod host;
 pub mod logging;
 pub mod metrics;
-pub mod operator_file;
 pub mod queue;
 pub mod report;
 pub mod retry;
@@ -55,3 +56,5 @@ pub mod sweep;
 pub mod task;
 pub mod untrusted;
 pub mod zoo;
+
+pub use untrusted::operator_file;

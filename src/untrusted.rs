@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Once;
 
 mod confine;
+pub mod operator_file;
 
 pub use confine::{Confinement, check_module, check_place, confine};
 use rustix::fs::OFlags;

@@ -104,7 +104,6 @@ HEAVY = (
             "src/checkpoint/",
             "src/coefficients/",
             "src/files.rs",
-            "src/operator_file.rs",
             "src/runner/engine.rs",
             "src/sweep/",
             "src/task/",

@@ -13,7 +13,8 @@ use crate::store::{Store, StoreError, TaskRecord};
 use crate::sweep::expand::Expansion;
 use crate::sweep::results::TaskOutcome;
 use crate::sweep::spec::Spec;
-use crate::task::{Task, TaskState};
+use crate::sweep::task::Task;
+use crate::task::TaskState;
 
 /// Bytes that remembered sweeps may take together. One of a hundred thousand tasks takes some 12 MB
 /// at first, and up to 50 MB once all its tasks have ended. The sweep that was asked for last is

@@ -36,7 +36,7 @@ mod results;
 mod snapshot;
 mod sweeps;
 mod tasks;
-pub mod types;
+pub use crate::api_types as types;
 mod waiting;
 
 use std::sync::Arc;

@@ -15,7 +15,8 @@ use crate::sweep::parse::parse_spec;
 use crate::sweep::results::{Row, SweepResults, winner};
 use crate::sweep::spec::Spec;
 use crate::sweep::table;
-use crate::task::{Origin, TaskState};
+use crate::sweep::task::Origin;
+use crate::task::TaskState;
 use crate::zoo::HashCache;
 
 /// Refuses a bad specification before anything is started or written.

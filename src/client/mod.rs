@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use ureq::http::{Method, Request};
 use ureq::tls::{PemItem, RootCerts, TlsConfig};
 
-use crate::api::types::{ErrorBody, ErrorDetail};
+use crate::api_types::{ErrorBody, ErrorDetail};
 use crate::config::Secret;
 use crate::operator_file::OperatorFile;
 

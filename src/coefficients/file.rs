@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Coefficients;
 use super::statistics::{PREFIX, Statistic, Statistics};
-use crate::runner::engine::Scores;
+use crate::sweep::outcome::Scores;
 use crate::sweep::manifest::DataEntry;
 use crate::zoo::parse_header;
 

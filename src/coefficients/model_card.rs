@@ -151,7 +151,7 @@ mod tests {
     use super::*;
     use crate::coefficients::Coefficients;
     use crate::coefficients::testing::about;
-    use crate::runner::engine::Scores;
+    use crate::sweep::outcome::Scores;
     use crate::sweep::manifest::DataEntry;
 
     fn file() -> CoefficientsFile {

@@ -1,7 +1,7 @@
 //! A report from a scheduler, through its HTTP API.
 
 use super::data::{Detail, Report, chosen};
-use crate::api::types::HistoryBody;
+use crate::api_types::HistoryBody;
 use crate::client::{Client, ClientError};
 use crate::sweep::results::SweepResults;
 use crate::sweep::spec::Spec;

@@ -7,7 +7,7 @@
 use crate::sweep::manifest::SplitScore;
 use crate::sweep::results::{SweepResults, winner};
 use crate::sweep::spec::{MethodName, Metric};
-use crate::task::Origin;
+use crate::sweep::task::Origin;
 
 /// Standard errors that a difference must exceed to be called real.
 const ERRORS: f64 = 2.0;

@@ -9,9 +9,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::Checkpoint;
-use crate::sweep::manifest::{Manifest, SplitScore};
-use crate::sweep::spec::ComputeDtype;
-use crate::task::Task;
+use crate::sweep::manifest::Manifest;
+pub use crate::sweep::outcome::{Completion, Effort, RungReached, Scores};
+use crate::sweep::task::Task;
 
 /// Computes soup tasks on one device.
 pub trait SoupEngine {
@@ -123,66 +123,6 @@ pub struct Iteration {
     /// Seconds by phase, in order: data, mix, forward, backward, project, update, and snapshot, which is the checkpoint that was made before it.
     /// By the clock of the host: on CUDA, what was queued in one phase may be waited for in another.
     pub phases: [(&'static str, f64); PHASES],
-}
-
-/// A finished task.
-#[derive(Debug, Clone)]
-pub struct Completion {
-    /// The coefficients file's content.
-    pub coefficients: Vec<u8>,
-    /// Scores of the exact soup.
-    pub scores: Scores,
-    /// What it took.
-    pub effort: Effort,
-    /// Whether the result is bit-exact after resumption, or only within tolerance (another build, thread count or a GPU).
-    pub exact: bool,
-    /// Resolved number of ingredients a model batch.
-    pub model_batch: usize,
-    /// Resolved dtype that it was learned in.
-    pub dtype: ComputeDtype,
-    /// Attempts begun.
-    pub attempts: u32,
-}
-
-/// A task at a rung.
-#[derive(Debug, Clone, PartialEq)]
-pub struct RungReached {
-    /// Score on select of the exact soup so far.
-    pub select: SplitScore,
-    /// What it took so far.
-    pub effort: Effort,
-    /// Resolved number of ingredients a model batch.
-    pub model_batch: usize,
-    /// Attempts begun.
-    pub attempts: u32,
-}
-
-/// Scores on the three splits.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Scores {
-    /// On the data that coefficients were learned on.
-    pub learn: SplitScore,
-    /// On the data that chooses.
-    pub select: SplitScore,
-    /// On the data that is only reported.
-    pub test: Option<SplitScore>,
-}
-
-/// Time, iterations and memory of a task.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-pub struct Effort {
-    /// Optimizer steps, over all attempts.
-    pub iterations: u64,
-    /// Learn samples that went through a backward pass, over all attempts.
-    pub samples: u64,
-    /// Seconds of computation, over all attempts.
-    pub seconds: f64,
-    /// Seconds within iterations, over all attempts.
-    pub iteration_seconds: f64,
-    /// Largest use of device memory seen, where the device is not the host and can tell.
-    pub peak_device_bytes: Option<u64>,
-    /// Largest resident memory of the process during the task.
-    pub peak_host_bytes: u64,
 }
 
 /// Why an engine gave up, by what the caller does next.

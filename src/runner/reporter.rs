@@ -8,7 +8,8 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use super::engine::Progress;
 use crate::sweep::results::TaskOutcome;
-use crate::task::{Task, TaskState};
+use crate::sweep::task::Task;
+use crate::task::TaskState;
 
 /// Told of everything that happens in a run, from several threads.
 pub trait Reporter: Send + Sync {

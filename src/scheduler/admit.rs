@@ -8,7 +8,8 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 use crate::store::{Backoff, NewSweep, NewTask, Stage, Store, StoreError};
 use crate::sweep::expand::expand;
 use crate::sweep::spec::Spec;
-use crate::task::{Task, TaskKey, is_id};
+use crate::sweep::task::Task;
+use crate::task::{TaskKey, is_id};
 
 /// Id of the scores task of every sweep.
 pub const SCORES: &str = TaskKey::SCORES;

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::parse::{TOP, resolve_soup};
 use super::space;
 use super::spec::{MethodName, Overrides, SoupSpec, Spec, Strategy};
-use crate::task::{Origin, Task};
+use crate::sweep::task::{Origin, Task};
 
 /// The tasks of a sweep, in the order in which they run: the baselines `best`, `uniform`, if asked for or among the tasks `greedy`, and where the zoo has a base `model-stock`;
 /// then `search.points`; then the grid, lexicographic in the order of the file, or the random samples; without a space, the one task that `[soup]` describes.

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::manifest::Manifest;
 use super::spec::{ComputeDtype, Family, SearchSpec, Spec, ZooSpec};
 use crate::canonical;
-use crate::task::Task;
+use crate::sweep::task::Task;
 
 impl Spec {
     /// Version of [`identity`](Self::identity).

@@ -6,10 +6,11 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::manifest::{Manifest, SplitScore};
+use super::outcome::{Completion, Effort, RungReached, Scores};
 use super::rows::{Rows, by_select};
 use super::spec::{ComputeDtype, MethodName, Metric, Overrides, SoupSpec, Spec};
-use crate::runner::engine::{Completion, Effort, RungReached, Scores};
-use crate::task::{Origin, Task, TaskState};
+use crate::sweep::task::{Origin, Task};
+use crate::task::TaskState;
 
 /// What came of one task so far.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

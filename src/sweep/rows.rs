@@ -6,7 +6,8 @@ use std::cmp::Ordering;
 use super::manifest::SplitScore;
 use super::results::{Baselines, Hyperparameters, Row, SweepResults, TaskOutcome, best_of};
 use super::spec::Metric;
-use crate::task::{Task, TaskState};
+use crate::sweep::task::Task;
+use crate::task::TaskState;
 
 /// What the rows of one sweep have in common.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -7,7 +7,8 @@ use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table, Wi
 use super::manifest::SplitScore;
 use super::results::{Row, SweepResults, winner};
 use super::spec::Metric;
-use crate::task::{Origin, TaskState};
+use crate::sweep::task::Origin;
+use crate::task::TaskState;
 
 const HEADER: [&str; 10] = [
     "rank",

@@ -1,40 +1,9 @@
-//! One soup task and its states.
+//! A task as a pool sees it: its key, its states, and the ticket that names it. What it computes is [`crate::sweep::task`].
 
 mod key;
 mod state;
 mod ticket;
 
-use serde::{Deserialize, Serialize};
-
 pub use key::{KeyError, TaskKey, is_id};
 pub use state::{Event, TaskState};
 pub use ticket::{Ticket, TicketError};
-
-use crate::sweep::spec::{Overrides, SoupSpec};
-
-/// One soup: fully resolved hyperparameters on the sweep's zoo and data.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Task {
-    /// Unique in the sweep, usable as a folder name: `0007-mehl+`, or `best`, `uniform`, `greedy` for the baselines.
-    pub id: String,
-    /// Hyperparameters.
-    pub soup: SoupSpec,
-    /// Use only the best this many ingredients by select.
-    pub top: Option<usize>,
-    /// Where the task comes from.
-    pub origin: Origin,
-    /// The searched values, as they are shown.
-    pub overrides: Overrides,
-}
-
-/// Where a task comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Origin {
-    /// Computed with every sweep, to compare with.
-    Baseline,
-    /// Named in `search.points`.
-    Point,
-    /// Drawn by the search, or the one task of a sweep without search.
-    Search,
-}

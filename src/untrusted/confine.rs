@@ -9,7 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::OnceLock;
 
-use crate::operator_file::OperatorFile;
+use super::operator_file::OperatorFile;
 
 /// What specifications of others may make this process read and run.
 #[derive(Debug, Clone)]

@@ -19,7 +19,8 @@ use mehl_soup::sweep::expand::expand;
 use mehl_soup::sweep::parse::{Format, parse_spec_text};
 use mehl_soup::sweep::results::{SweepResults, TaskOutcome, winner};
 use mehl_soup::sweep::spec::{MethodName, Spec};
-use mehl_soup::task::{Task, TaskState};
+use mehl_soup::sweep::task::Task;
+use mehl_soup::task::TaskState;
 use tokio::sync::{Notify, watch};
 
 const PATIENCE: Duration = Duration::from_secs(60);

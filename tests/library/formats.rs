@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use mehl_soup::api::types::{EventsBody, HistoryBody, LoadBody, SweepBody, SweepPage, TaskDetail, TaskPage};
+use mehl_soup::api_types::{EventsBody, HistoryBody, LoadBody, SweepBody, SweepPage, TaskDetail, TaskPage};
 use mehl_soup::checkpoint::{Checkpoint, CheckpointError};
 use mehl_soup::coefficients::CoefficientsFile;
 use mehl_soup::report::{read_folder, render};

@@ -15,7 +15,8 @@ use mehl_soup::runner::run_folder::RunFolder;
 use mehl_soup::sweep::expand::expand;
 use mehl_soup::sweep::results::{SweepResults, TaskOutcome};
 use mehl_soup::sweep::spec::ComputeDtype;
-use mehl_soup::task::{Task, TaskState};
+use mehl_soup::sweep::task::Task;
+use mehl_soup::task::TaskState;
 use serde_json::{Value, json};
 
 /// Largest page.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use mehl_soup::api::types::{CreatedBody, NewSweepBody, SpecFormat};
+use mehl_soup::api_types::{CreatedBody, NewSweepBody, SpecFormat};
 use mehl_soup::client::{Client, ClientSettings};
 
 use crate::support::servers::{RabbitServer, RedisServer, free_port};

@@ -15,7 +15,7 @@ use mehl_soup::sweep::expand::expand;
 use mehl_soup::sweep::manifest::{Manifest, SplitScore};
 use mehl_soup::sweep::parse::{Format, parse_spec_text};
 use mehl_soup::sweep::spec::{ComputeDtype, Family, Spec};
-use mehl_soup::task::Task;
+use mehl_soup::sweep::task::Task;
 
 /// What a test can turn while tasks run.
 #[derive(Debug, Default)]

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use mehl_soup::checkpoint::Checkpoint;
 use mehl_soup::runner::engine::{Directive, EngineError, HostError, Progress, SoupEngine, TaskHost};
 use mehl_soup::sweep::manifest::Manifest;
-use mehl_soup::task::Task;
+use mehl_soup::sweep::task::Task;
 use mehl_soup::zoo::bytes_read;
 use mehl_soup_worker::engine::TorchEngine;
 use support::{Recorder, engine, fixture};

@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::{ServerArgs, failed, sweep_id};
-use crate::api::types::ChangedBody;
+use crate::api_types::ChangedBody;
 use crate::cli::exit::Exit;
 
 /// Flags of what is done to sweeps.

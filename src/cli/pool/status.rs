@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::submit::{follow, summary};
 use super::{ServerArgs, failed, sweep_id};
-use crate::api::types::{EventBody, EventsBody, SweepBody, SweepOutcome, SweepPage, TaskBody, TaskPage};
+use crate::api_types::{EventBody, EventsBody, SweepBody, SweepOutcome, SweepPage, TaskBody, TaskPage};
 use crate::cli::Format;
 use crate::cli::exit::{Exit, say};
 use crate::client::{Client, ClientError};

@@ -10,7 +10,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{ServerArgs, failed};
-use crate::api::types::{CreatedBody, NewSweepBody, SpecFormat, SweepBody, SweepOutcome};
+use crate::api_types::{CreatedBody, NewSweepBody, SpecFormat, SweepBody, SweepOutcome};
 use crate::cli::exit::{Exit, say};
 use crate::client::{Client, ClientError};
 use crate::scheduler::unique_word;

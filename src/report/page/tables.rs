@@ -6,7 +6,8 @@ use serde_json::Value;
 use super::words;
 use crate::report::data::Report;
 use crate::sweep::results::Row;
-use crate::task::{Origin, TaskState};
+use crate::sweep::task::Origin;
+use crate::task::TaskState;
 
 /// Rows of the leaderboard.
 const MOST_ROWS: usize = 50;

@@ -11,7 +11,8 @@ use super::{Part, Plot, PlotError};
 use crate::report::data::Report;
 use crate::sweep::manifest::SplitScore;
 use crate::sweep::results::Row;
-use crate::task::{Origin, TaskState};
+use crate::sweep::task::Origin;
+use crate::task::TaskState;
 
 const WIDTH: i32 = 560;
 const NAMES: i32 = 104;

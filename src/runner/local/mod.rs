@@ -31,7 +31,8 @@ use crate::store::{Kept, Store, StoreError};
 use crate::sweep::expand::expand;
 use crate::sweep::results::SweepResults;
 use crate::sweep::spec::Spec;
-use crate::task::{Task, TaskState};
+use crate::sweep::task::Task;
+use crate::task::TaskState;
 
 /// Id of the one sweep.
 const SWEEP: &str = "run";

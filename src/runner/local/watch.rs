@@ -10,7 +10,8 @@ use crate::runner::reporter::Reporter;
 use crate::runner::run_folder::RunFolder;
 use crate::store::{AfterRelease, Claimed};
 use crate::sweep::manifest::Manifest;
-use crate::task::{Task, TaskKey, TaskState};
+use crate::sweep::task::Task;
+use crate::task::{TaskKey, TaskState};
 
 /// Watches one device's worker.
 pub(super) struct SlotWatch {

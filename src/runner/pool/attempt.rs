@@ -17,7 +17,8 @@ use crate::store::{
 };
 use crate::sweep::results::TaskOutcome;
 use crate::sweep::spec::Spec;
-use crate::task::{Task, TaskState};
+use crate::sweep::task::Task;
+use crate::task::TaskState;
 
 /// Waits between two tries of a write that the store did not answer.
 const RETRY: Duration = Duration::from_millis(200);

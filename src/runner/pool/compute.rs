@@ -15,7 +15,8 @@ use crate::runner::engine::{
 };
 use crate::sweep::manifest::Manifest;
 use crate::sweep::spec::Spec;
-use crate::task::{Task, TaskKey};
+use crate::sweep::task::Task;
+use crate::task::TaskKey;
 
 /// What is to be computed.
 #[derive(Debug, Clone)]

@@ -214,7 +214,7 @@ fn model_batch(section: &mut Section<'_>) -> ModelBatch {
 }
 
 /// The hyperparameters that follow from the values `given` in `[soup]` with `overrides` in their place; defaults are taken last,
-/// so that they follow the overridden method. `seed` is the default of `soup.seed`; the override [`zoo.top`](crate::task::Task::top) is left alone.
+/// so that they follow the overridden method. `seed` is the default of `soup.seed`; the override [`zoo.top`](crate::sweep::task::Task::top) is left alone.
 ///
 /// # Errors
 /// If a key or a value is not one of `[soup]`. What [`parse_spec`](super::parse_spec) returned, and what is drawn from its space, always resolves.

@@ -16,7 +16,7 @@ use mehl_soup::sweep::manifest::{DataEntry, IngredientEntry, Manifest, SplitScor
 use mehl_soup::sweep::parse::{Format, parse_spec_text};
 use mehl_soup::sweep::results::{SweepResults, TaskOutcome};
 use mehl_soup::sweep::spec::{ComputeDtype, Family, MethodName, Spec};
-use mehl_soup::task::Task;
+use mehl_soup::sweep::task::Task;
 use tokio::sync::watch;
 
 /// Iterations of a task.

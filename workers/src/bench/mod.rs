@@ -17,7 +17,7 @@ use mehl_soup::sweep::expand::expand;
 use mehl_soup::sweep::manifest::Manifest;
 use mehl_soup::sweep::parse::parse_spec;
 use mehl_soup::sweep::spec::ComputeDtype;
-use mehl_soup::task::Task;
+use mehl_soup::sweep::task::Task;
 use mehl_soup::zoo::HashCache;
 use mehl_soup_worker::engine::{Settings, TorchEngine};
 use tch::{Device, Kind};

@@ -24,7 +24,7 @@ use mehl_soup::runner::engine::{Completion, Directive, EngineError, Scores, Scor
 use mehl_soup::sweep::manifest::Manifest;
 use mehl_soup::sweep::results::Hyperparameters;
 use mehl_soup::sweep::spec::{ComputeDtype, Spec};
-use mehl_soup::task::Task;
+use mehl_soup::sweep::task::Task;
 use mehl_soup::zoo::{HashCache, LayerGroups};
 use tch::{Device, Kind};
 

@@ -10,7 +10,7 @@ use mehl_soup::host;
 use mehl_soup::runner::engine::EngineError;
 use mehl_soup::sweep::expand::expand;
 use mehl_soup::sweep::spec::{ComputeDtype, DirectionDtype, Init, MethodName, Spec};
-use mehl_soup::task::Task;
+use mehl_soup::sweep::task::Task;
 use mehl_soup::zoo::{LayerGroups, bytes_read};
 use serde::Serialize;
 use tch::{Device, Kind, Tensor};

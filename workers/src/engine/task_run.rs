@@ -8,7 +8,7 @@ use mehl_soup::host;
 use mehl_soup::runner::engine::{Directive, Effort, EngineError, Iteration, Progress, RungReached, Scores, TaskHost};
 use mehl_soup::sweep::manifest::{Manifest, SplitScore};
 use mehl_soup::sweep::spec::{Init, Metric};
-use mehl_soup::task::Task;
+use mehl_soup::sweep::task::Task;
 
 use super::errors::{span_error, zoo_error};
 use super::inputs::Inputs;

@@ -32,7 +32,7 @@ fn text_spec(soup: &str) -> String {
 
 fn finish(
     engine: &mut TorchEngine,
-    task: &mehl_soup::task::Task,
+    task: &mehl_soup::sweep::task::Task,
     manifest: &mehl_soup::sweep::manifest::Manifest,
     mut resume: Option<Checkpoint>,
     interval: Option<u64>,

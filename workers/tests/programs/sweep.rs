@@ -7,7 +7,8 @@ use std::path::Path;
 use crate::support::fixture;
 use crate::support::programs::{Place, assert_same_coefficients, edit, read_tensors, sound_spec, vit_spec};
 use mehl_soup::sweep::results::SweepResults;
-use mehl_soup::task::{Origin, TaskState};
+use mehl_soup::sweep::task::Origin;
+use mehl_soup::task::TaskState;
 use serde_json::Value;
 
 const SOUP: &str = "batch = 8\ninner_epochs = 2\nmodel_batch = 2";
