@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Coefficients;
 use super::statistics::{PREFIX, Statistic, Statistics};
-use crate::sweep::outcome::Scores;
 use crate::sweep::manifest::DataEntry;
+use crate::sweep::outcome::Scores;
 use crate::zoo::parse_header;
 
 const META_KEY: &str = "mehl_soup_coefficients";

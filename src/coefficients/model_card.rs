@@ -151,8 +151,8 @@ mod tests {
     use super::*;
     use crate::coefficients::Coefficients;
     use crate::coefficients::testing::about;
-    use crate::sweep::outcome::Scores;
     use crate::sweep::manifest::DataEntry;
+    use crate::sweep::outcome::Scores;
 
     fn file() -> CoefficientsFile {
         let mut about = about(&["run-a", "run-b"], &["g", "h"], &[("w", 0)]);

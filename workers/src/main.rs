@@ -15,7 +15,9 @@ use mehl_soup::cli::run::run_to_the_end;
 use mehl_soup::cli::{DemoArgs, PlanArgs, RunArgs};
 use mehl_soup::config::WorkerConfig;
 use mehl_soup::runner::engine::EngineError;
+use mehl_soup::runner::run_folder::{FolderError, RunFolder};
 use mehl_soup::sweep::manifest::Manifest;
+use mehl_soup::sweep::parse::parse_spec;
 use mehl_soup::sweep::spec::Spec;
 use mehl_soup::zoo::HashCache;
 use mehl_soup_worker::demo::{self, DemoError};
@@ -197,6 +199,12 @@ fn make_demo(args: &DemoArgs) -> Exit {
         }
         (Ok(spec), None) => {
             let run = RunArgs { spec, out: args.out.join("run"), format: args.format, retry_failed: false };
+            if is_of_another_version(&run) {
+                return Exit::Usage.say(format!(
+                    "{} is a run of another version of the demo; remove this folder to run the demo again",
+                    run.out.display()
+                ));
+            }
             run_to_the_end(&run, engine)
         }
         (Err(error @ (DemoError::Io { .. } | DemoError::Other { .. } | DemoError::Input(_))), _) => {
@@ -204,4 +212,10 @@ fn make_demo(args: &DemoArgs) -> Exit {
         }
         (Err(error), _) => Exit::Failed.say(error),
     }
+}
+
+/// Whether a folder holds a run of another specification. What else is wrong with it, the run itself says.
+fn is_of_another_version(run: &RunArgs) -> bool {
+    let Ok(spec) = parse_spec(&run.spec) else { return false };
+    matches!(RunFolder::open(&run.out, &spec), Err(FolderError::OtherSpec { .. }))
 }
