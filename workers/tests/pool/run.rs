@@ -114,16 +114,14 @@ fn a_worker_for_one_task_and_sweeps_that_it_must_not_or_cannot_read() {
 #[test]
 fn a_sweep_with_a_base_ends_with_the_bits_of_one_machine() {
     let mut pool = Pool::start();
-    pool.place.copy_zoo();
     // A fourth fine-tune stands for the model that the others come from.
-    std::fs::rename(pool.place.path("zoo/k3"), pool.place.path("base")).unwrap();
     let spec = vit_spec(
-        pool.place.path("zoo/*").to_str().unwrap(),
+        fixture("trajectories/zoo/k[012]").to_str().unwrap(),
         &fixture("trajectories/learn.safetensors"),
         "batch = 8\ninner_epochs = 40\npatience = 40\nmodel_batch = 2",
         "[search.space]\nmethod = ['steady', 'mehl+']",
     );
-    let spec = spec.replace("[data]", &format!("base = '{}'\n[data]", pool.place.path("base").display()));
+    let spec = spec.replace("[data]", &format!("base = '{}'\n[data]", fixture("trajectories/zoo/k3").display()));
     pool.place.spec("sweep.toml", &spec);
     pool.place.run("sweep.toml", "whole").expect(0);
     let found: BTreeSet<_> = pool.place.results("whole").tasks.iter().map(|row| row.method.to_string()).collect();
