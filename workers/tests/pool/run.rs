@@ -118,8 +118,8 @@ fn a_sweep_with_a_base_ends_with_the_bits_of_one_machine() {
     let spec = vit_spec(
         fixture("trajectories/zoo/k[012]").to_str().unwrap(),
         &fixture("trajectories/learn.safetensors"),
-        "batch = 8\ninner_epochs = 40\npatience = 40\nmodel_batch = 2",
-        "[search.space]\nmethod = ['steady', 'mehl+']",
+        "batch = 4\ninner_epochs = 700\npatience = 700\nmodel_batch = 2",
+        "[search.space]\nmethod = ['steady', 'mehl+']\n[compute]\nthreads = 1",
     );
     let spec = spec.replace("[data]", &format!("base = '{}'\n[data]", fixture("trajectories/zoo/k3").display()));
     pool.place.spec("sweep.toml", &spec);
