@@ -2,9 +2,9 @@
 
     ideas.py ZOO [--learn N] [--splits 5] [--only NAME ...]
 
-ZOO is a folder of `mehl-soup demo --make-zoo` (family vit or timm-vit). The samples of learn and select are pooled
-and split at random: N for learning, 125 for early stopping, 125 for the comparison. The test file is not read. All begin at the mean, or at the
-best ingredient where that has the lower loss.
+ZOO is a folder of `mehl-soup demo --make-zoo` (family vit or timm-vit). The samples of learn and
+select are pooled and split at random: N for learning, 125 for early stopping, 125 for the comparison.
+The test file is not read. All begin at the mean, or at the best ingredient if that has the lower loss.
 Prints for each idea the mean and standard error over the splits of its loss less that of the best ingredient, and
 of its loss less that of `steady`.
 """
@@ -74,7 +74,8 @@ def project(s, radius):
 
 def steady(zoo, start, learn, steer, seed=0, shrink=20.0, average=0.97, temperature=False, sam=0.0, trust=None,
            shrink_a=0.0, epochs=EPOCHS, patience=PATIENCE):
-    """One model batch that holds all. Returns s [K, L] with the best loss on `steer`, and its epoch; `steer = None`: the last."""
+    """One model batch that holds all. Returns s [K, L] with the best loss on `steer`, and its epoch;
+    without `steer` the last."""
     centre = zoo.mix(start)
     D = {name: zoo.theta[name] - centre[name] for name in zoo.names}
     L = len(zoo.names)
@@ -83,7 +84,10 @@ def steady(zoo, start, learn, steer, seed=0, shrink=20.0, average=0.97, temperat
     inverse = torch.ones((), requires_grad=True)
     optimizer = torch.optim.AdamW([a, delta] + ([inverse] if temperature else []), lr=RATE, weight_decay=0.0)
     generator = torch.Generator().manual_seed(seed)
-    place = lambda s: {name: centre[name] + torch.tensordot(s[:, l], D[name], 1) for l, name in enumerate(zoo.names)}  # noqa: E731
+
+    def place(s):
+        return {name: centre[name] + torch.tensordot(s[:, l], D[name], 1) for l, name in enumerate(zoo.names)}
+
     mean, best, best_epoch, step = torch.zeros(zoo.K, L), None, 0, 0
     s_best = torch.zeros(zoo.K, L)
     if steer is not None:
@@ -146,7 +150,9 @@ def ideas(zoo, start, learn, steer):
     def bagged(times, bootstrap):
         total = 0
         for i in range(times):
-            rows = learn[torch.randint(len(learn), (len(learn),), generator=torch.Generator().manual_seed(i))] if bootstrap else learn
+            generator = torch.Generator().manual_seed(i)
+            drawn = torch.randint(len(learn), (len(learn),), generator=generator)
+            rows = learn[drawn] if bootstrap else learn
             total = total + steady(zoo, start, rows, steer, seed=i)[0]
         return fold(start, total / times)
 
@@ -214,7 +220,8 @@ def main():
     for name, found in table.items():
         beside = [x - y for x, y in zip(found, table["steady"])]
         error = lambda x: statistics.stdev(x) / math.sqrt(len(x)) if len(x) > 1 else math.nan  # noqa: E731
-        print(f"{name:32} {statistics.mean(found):+.4f} ± {error(found):.4f}   {statistics.mean(beside):+.4f} ± {error(beside):.4f}", flush=True)
+        of = lambda x: f"{statistics.mean(x):+.4f} ± {error(x):.4f}"  # noqa: E731
+        print(f"{name:32} {of(found)}   {of(beside)}", flush=True)
     if arguments.json:
         arguments.json.write_text(json.dumps(table))
 

@@ -72,6 +72,16 @@ pub enum FolderError {
         /// Name of the sweep that the folder was begun with.
         found_name: String,
     },
+    /// A newer version of this program has begun the folder.
+    #[error("output folder {path} is of version {found}, this program reads up to {expected}: use the newer program")]
+    Newer {
+        /// The folder.
+        path: String,
+        /// Version of its identity.
+        found: u32,
+        /// The latest that this program reads.
+        expected: u32,
+    },
     /// The folder holds something else.
     #[error("output folder {path} is not empty and holds no sweep; choose another folder")]
     NotASweep {
@@ -173,6 +183,9 @@ impl RunFolder {
         let folder = Self { root: root.to_path_buf(), sweep: SweepFile::of(spec), _lock: lock };
         match folder.read_json::<SweepFile>(&sweep_file)? {
             Some(found) if found.is_of(spec) => {}
+            Some(SweepFile { version: found, .. }) if found > Spec::IDENTITY => {
+                return Err(FolderError::Newer { path, found, expected: Spec::IDENTITY });
+            }
             Some(found) => {
                 return Err(FolderError::OtherSpec {
                     path,
@@ -379,6 +392,11 @@ mod tests {
         assert!(matches!(RunFolder::open(&root, &spec(1, "one")), Err(FolderError::OtherSpec { .. })));
         let again = RunFolder::open(&root, &spec(2, "renamed")).unwrap();
         assert_eq!(again.manifest().unwrap(), Some(manifest()));
+        let newer = SweepFile { version: Spec::IDENTITY + 1, ..again.sweep.clone() };
+        again.write_json(&root.join("sweep.json"), &newer).unwrap();
+        drop(again);
+        let error = RunFolder::open(&root, &spec(2, "two")).unwrap_err().to_string();
+        assert!(error.contains("is of version 3, this program reads up to 2"), "{error}");
     }
 
     fn spec(seed: u64, name: &str) -> Spec {

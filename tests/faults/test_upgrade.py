@@ -58,6 +58,16 @@ def test_a_sweep_that_an_earlier_version_began(ground, new_pool, redis, inputs, 
     pool.assert_alive()
 
 
+def test_a_database_that_a_newer_version_has_written(new_pool, redis):
+    pool = new_pool(redis)
+    redis.call("SET", f"{{{pool.name}}}:format", "9")
+    says = "it holds sweeps of format 9, this program reads up to 1: upgrade it"
+    for program in (pool.scheduler(wait=False), pool.worker()):
+        assert program.wait() != 0
+        assert says in program.text()
+    assert redis.call("GET", f"{{{pool.name}}}:format") == "9"
+
+
 def coefficients(run):
     files = (run / "tasks").glob("*/coefficients.safetensors")
     return {file.parent.name: file.read_bytes() for file in files}
