@@ -43,7 +43,7 @@ def test_keda_follows_the_load_with_the_token(rendered, name):
     metadata = triggers[0]["metadata"]
     assert (metadata["url"], metadata["valueLocation"], metadata["targetValue"]) == (expected, "wanted", "1")
     # The field is one that the scheduler answers with.
-    types = (helm.ROOT / "src" / "api" / "types.rs").read_text()
+    types = (helm.ROOT / "src" / "api_types.rs").read_text()
     assert "pub wanted: usize" in types[types.index("pub struct LoadBody") :]
     authentication = helm.find(objects, "TriggerAuthentication", "-worker")
     assert triggers[0]["authenticationRef"]["name"] == authentication["metadata"]["name"]
