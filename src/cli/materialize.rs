@@ -98,6 +98,7 @@ pub(super) fn materialize(args: &MaterializeArgs) -> Exit {
         max_shard_bytes: args.max_shard_mb.map(|mb| mb * 1_000_000),
         zoo,
         overwrite: args.overwrite,
+        comparisons: vec![],
     };
     let bar = ProgressBar::new(0);
     let style = ProgressStyle::with_template("{wide_bar} {bytes}/{total_bytes} {eta} left");

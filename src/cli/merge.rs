@@ -101,6 +101,7 @@ fn write(args: &MergeArgs) -> Result<(), String> {
         max_shard_bytes: args.max_shard_mb.map(|mb| mb * 1_000_000),
         zoo: None,
         overwrite: args.overwrite,
+        comparisons: vec![],
     };
     let written = write_mix(&zoo, &layout, &file, &options, &mut progress("writing"));
     bar.finish_and_clear();

@@ -11,6 +11,7 @@ use super::mix::mix_range;
 use super::shards::{PlannedTensor, ShardPlan, index, plan};
 use super::{CoefficientsFile, companions, model_card};
 use crate::files::{NewFolder, free_bytes, parent_of};
+use crate::sweep::paired::Comparison;
 use crate::zoo::{
     HashCache, Ingredient, Layout, TensorClass, Zoo, ZooError, ZooHashes, encode, hash_ingredient, is_mixable,
 };
@@ -33,6 +34,8 @@ pub struct Options {
     pub zoo: Option<Vec<PathBuf>>,
     /// Whether a model that this program wrote to `out` before is replaced.
     pub overwrite: bool,
+    /// The soup against other tasks of its sweep, for the model card.
+    pub comparisons: Vec<Comparison>,
 }
 
 /// What was written.
@@ -201,7 +204,7 @@ pub(super) fn write(
     let licences: Vec<_> =
         zoo.ingredients().iter().chain(zoo.base()).map(|i| model_card::licence_of(i.path())).collect();
     let mut small = vec![
-        ("README.md", model_card::render(file, &licences).into_bytes()),
+        ("README.md", model_card::render(file, &licences, &options.comparisons).into_bytes()),
         (model_card::COEFFICIENTS_NAME, file.to_bytes()),
     ];
     small.extend(index(&shards));

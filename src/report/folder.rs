@@ -13,8 +13,9 @@ use crate::runner::run_folder::{HistoryFile, SpecFile, SweepFile};
 use crate::store::KeptRungs;
 use crate::sweep::expand::expand;
 use crate::sweep::manifest::Manifest;
+use crate::sweep::metric::Metric;
 use crate::sweep::results::{Baselines, IngredientResult, SweepResults, TaskOutcome};
-use crate::sweep::spec::{Metric, Spec};
+use crate::sweep::spec::Spec;
 use crate::task::{TaskState, is_id};
 use crate::untrusted::{LARGEST_COEFFICIENTS, read};
 
@@ -133,11 +134,12 @@ fn begun(root: &Path, sweep: Option<SweepFile>, manifest: Option<&Manifest>) -> 
         generated_by: String::new(),
         spec_identity: sweep.identity,
         inputs_hash: manifest.map(Manifest::inputs_hash).unwrap_or_default(),
-        metric: Metric::Loss,
+        metric: Metric::LOSS,
         notes: manifest.map(|manifest| manifest.notes.clone()).unwrap_or_default(),
         ingredients: ingredient.collect(),
         baselines: Baselines::of(|_| None),
         tasks: vec![],
+        comparisons: vec![],
     })
 }
 

@@ -8,8 +8,9 @@
 use std::ops::AddAssign;
 
 use crate::store::{AtRung, Order, Stage, Store, StoreError, SweepRecord, TaskRecord};
-use crate::sweep::manifest::SplitScore;
-use crate::sweep::spec::{Metric, Spec};
+use crate::sweep::metric::Metric;
+use crate::sweep::score::SplitScore;
+use crate::sweep::spec::Spec;
 use crate::task::TaskState;
 
 /// Tasks that are read, or decided about, in one call of the store.
@@ -187,7 +188,7 @@ mod tests {
     use proptest::prelude::*;
     use std::time::Duration;
 
-    const THIRDS: Halving = Halving { eta: 3, metric: Metric::Loss };
+    const THIRDS: Halving = Halving { eta: 3, metric: Metric::LOSS };
 
     fn score(loss: f64) -> SplitScore {
         standing(0, loss).select
@@ -283,7 +284,7 @@ mod tests {
             eta in 2..5usize,
             mut history in prop::collection::vec(next(), 0..200),
         ) {
-            let halving = Halving { eta, metric: Metric::Loss };
+            let halving = Halving { eta, metric: Metric::LOSS };
             let mut tasks = vec![task(TaskState::Pending, &[]); count];
             let mut promoted = [0usize; 8];
             let mut turns = 0;
@@ -302,7 +303,7 @@ mod tests {
                     // Nobody that waits at the rung is better.
                     let better = tasks.iter().filter(|task| task.state == TaskState::Waiting && task.is_at(rung));
                     let here = &tasks[place].rungs[rung];
-                    let passed_over = better.filter(|task| Metric::Loss.compare(&task.rungs[rung], here).is_lt());
+                    let passed_over = better.filter(|task| Metric::LOSS.compare(&task.rungs[rung], here).is_lt());
                     let also_promoted = decision.promote.iter().filter(|(_, other)| *other as usize == rung).count();
                     prop_assert!(passed_over.count() <= also_promoted.saturating_sub(1));
                 }

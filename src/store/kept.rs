@@ -11,7 +11,7 @@ use super::{
     Live, Memory, NewSweep, NewTask, Order, ReleaseReason, Saved, Standing, Store, StoreError, SweepRecord, Sweeps,
     TaskEvent, TaskRecord, Tickets, Walked,
 };
-use crate::sweep::manifest::SplitScore;
+use crate::sweep::score::SplitScore;
 use crate::task::{TaskKey, TaskState, Ticket};
 
 /// The rungs that a task has reached, as they are kept.
@@ -115,7 +115,7 @@ impl<K: Keeper> Store for Kept<K> {
         self.keeper.keep_result(&hold.key, completed).map_err(full)?;
         // A manifest is handed out with the sweep's tasks; of other results nobody asks this store.
         let result = if hold.key.is_scores() { completed.result.clone() } else { String::new() };
-        let answer = self.memory.complete(hold, &Completed { result, coefficients: vec![] }).await;
+        let answer = self.memory.complete(hold, &Completed { result, coefficients: vec![], units: None }).await;
         self.changed.notify_one();
         answer
     }
@@ -222,6 +222,7 @@ impl<K: Keeper> Store for Kept<K> {
         letters(limit: usize) -> Letters;
         tickets() -> Tickets;
         standing(key: &TaskKey) -> Option<String>;
+        units(key: &TaskKey) -> Option<Vec<u8>>;
         result(key: &TaskKey) -> Option<Completed>;
     }
 }

@@ -30,8 +30,8 @@ pub use memory::Memory;
 pub use redis::{Promise, Redis, RedisSettings};
 pub use types::{
     AfterRelease, AtRung, Backoff, ClaimAnswer, Claimant, Claimed, Completed, Expired, Expiries, Findings, Held, Hold,
-    Live, NewSweep, NewTask, Order, Refusal, ReleaseReason, Saved, Stage, Standing, SweepRecord, Sweeps, TaskEvent,
-    TaskRecord, Tickets, Unreadable,
+    KeptUnits, Live, NewSweep, NewTask, Order, Refusal, ReleaseReason, Saved, Stage, Standing, SweepRecord, Sweeps,
+    TaskEvent, TaskRecord, Tickets, Unreadable,
 };
 
 use crate::task::{TaskKey, Ticket};
@@ -236,6 +236,8 @@ pub trait Store: Send + Sync {
     fn tickets(&self) -> impl Future<Output = Result<Tickets, StoreError>> + Send;
     /// What a task had to show at the last rung that it has reached, as JSON.
     fn standing(&self, key: &TaskKey) -> impl Future<Output = Result<Option<String>, StoreError>> + Send;
-    /// A finished task's result and coefficients.
+    /// Values of a finished task's units, if they are kept: [`UnitScores`](crate::sweep::paired::UnitScores) as bytes.
+    fn units(&self, key: &TaskKey) -> impl Future<Output = Result<Option<Vec<u8>>, StoreError>> + Send;
+    /// A finished task's result and coefficients; without its units.
     fn result(&self, key: &TaskKey) -> impl Future<Output = Result<Option<Completed>, StoreError>> + Send;
 }

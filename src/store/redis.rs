@@ -19,9 +19,9 @@ use line::ReconnectingConnection;
 use scripts::Scripts;
 
 use super::{
-    AfterRelease, AtRung, ClaimAnswer, Claimant, Completed, Created, Expiries, Findings, Held, Hold, Letter, Letters,
-    Live, MOST_LETTERS, NewSweep, NewTask, Order, ReleaseReason, Saved, Standing, Store, StoreError, SweepRecord,
-    Sweeps, TaskEvent, TaskRecord, Tickets, Unreadable, Walked,
+    AfterRelease, AtRung, ClaimAnswer, Claimant, Completed, Created, Expiries, Findings, Held, Hold, KeptUnits, Letter,
+    Letters, Live, MOST_LETTERS, NewSweep, NewTask, Order, ReleaseReason, Saved, Standing, Store, StoreError,
+    SweepRecord, Sweeps, TaskEvent, TaskRecord, Tickets, Unreadable, Walked,
 };
 use crate::task::{TaskKey, Ticket};
 
@@ -242,6 +242,9 @@ impl Store for Redis {
             .call(&self.scripts.complete, |call| {
                 call.arg(hold.key.to_string()).arg(hold.epoch).arg(&hold.nonce);
                 call.arg(&completed.result).arg(&completed.coefficients);
+                if let Some(KeptUnits { bytes, cost, limit }) = &completed.units {
+                    call.arg(bytes).arg(cost.map(|cost| format!("{cost:?}")).unwrap_or_default()).arg(*limit);
+                }
             })
             .await?;
         match word.as_str() {
@@ -502,6 +505,10 @@ impl Store for Redis {
         self.connection.clone().hget(self.key("task", &key.to_string()), "standing").await.map_err(answers::error)
     }
 
+    async fn units(&self, key: &TaskKey) -> Result<Option<Vec<u8>>, StoreError> {
+        self.connection.clone().hget(self.key("units", &key.sweep), key.to_string()).await.map_err(answers::error)
+    }
+
     async fn result(&self, key: &TaskKey) -> Result<Option<Completed>, StoreError> {
         let id = key.to_string();
         let (result, coefficients): (Option<String>, Option<Vec<u8>>) = redis::pipe()
@@ -510,6 +517,6 @@ impl Store for Redis {
             .query_async(&mut self.connection.clone())
             .await
             .map_err(answers::error)?;
-        Ok(result.map(|result| Completed { result, coefficients: coefficients.unwrap_or_default() }))
+        Ok(result.map(|result| Completed { result, coefficients: coefficients.unwrap_or_default(), units: None }))
     }
 }

@@ -113,26 +113,34 @@ async fn many_readers_of_a_large_sweep_take_little_memory() {
         notes: vec![],
     };
     let manifest = serde_json::to_string(&manifest).unwrap();
-    complete(&store, TaskKey::new(&id, "scores").unwrap(), &Completed { result: manifest, coefficients: vec![] }).await;
+    complete(
+        &store,
+        TaskKey::new(&id, "scores").unwrap(),
+        &Completed { result: manifest, coefficients: vec![], units: None },
+    )
+    .await;
     // The scheduler alone would begin a few tasks at a time. The first are the baselines.
     store.release_pending(&id, DONE + 2).await.unwrap();
     let tasks = store.tasks(&id, 3, DONE).await.unwrap();
     assert!(tasks.iter().all(|task| task.state == TaskState::Queued));
-    let done = tasks.into_iter().enumerate().map(|(i, task)| {
-        let completion = Completion {
-            attempts: 1,
-            coefficients: vec![],
-            scores: Scores { learn: score(1.0), select: score(1.0 / (i + 1) as f64), test: None },
-            effort: Effort::default(),
-            exact: true,
-            model_batch: 2,
-            dtype: ComputeDtype::F32,
-        };
-        let result = PoolResult { outcome: TaskOutcome::succeeded(&completion, 1), history: vec![] };
-        let result = serde_json::to_string(&result).unwrap();
-        let store = &store;
-        async move { complete(store, task.key, &Completed { result, coefficients: vec![0; 16 << 10] }).await }
-    });
+    let done =
+        tasks.into_iter().enumerate().map(|(i, task)| {
+            let completion = Completion {
+                attempts: 1,
+                coefficients: vec![],
+                scores: Scores { learn: score(1.0), select: score(1.0 / (i + 1) as f64), test: None },
+                effort: Effort::default(),
+                exact: true,
+                model_batch: 2,
+                dtype: ComputeDtype::F32,
+            };
+            let result = PoolResult { outcome: TaskOutcome::succeeded(&completion, 1), history: vec![] };
+            let result = serde_json::to_string(&result).unwrap();
+            let store = &store;
+            async move {
+                complete(store, task.key, &Completed { result, coefficients: vec![0; 16 << 10], units: None }).await
+            }
+        });
     iter(done).buffer_unordered(16).collect::<()>().await;
 
     let path = format!("/v1/sweeps/{id}/results");

@@ -80,16 +80,16 @@ fn exactness(report: &Report) -> Markup {
 
 fn ingredients(report: &Report) -> Markup {
     let all = &report.results.ingredients;
+    let metrics = report.results.metrics();
     html! {
         @if !all.is_empty() {
             details {
                 summary { (words::count(all.len() as u64)) " ingredients" }
                 div.scroll { table {
-                    thead { tr { th { "ingredient" } th.n { "select loss" } th.n { "select acc. %" } th { "blake3" } } }
+                    thead { tr { th { "ingredient" } @for metric in &metrics { th.n { "select " (metric.facts().shown.heading) } } th { "blake3" } } }
                     tbody { @for ingredient in all.iter().take(MOST) { tr {
                         td.w { (words::cut(&ingredient.name, 100)) }
-                        td.n { (words::loss(ingredient.select.as_ref())) }
-                        td.n { (words::accuracy(ingredient.select.as_ref())) }
+                        @for metric in &metrics { td.n { (words::score(ingredient.select.as_ref(), *metric)) } }
                         td.hash.w { (short(&ingredient.hash)) }
                     } } }
                 } }

@@ -91,6 +91,9 @@ impl Keeper for FolderKeeper {
         if !history.is_empty() {
             self.folder.write_history(&key.task, history).map_err(|error| self.fault(error))?;
         }
+        if let Some(units) = &completed.units {
+            self.folder.keep_units(&key.task, units).map_err(|error| self.fault(error))?;
+        }
         self.folder.complete(&key.task, &outcome, Some(&completed.coefficients)).map_err(|error| self.fault(error))
     }
 

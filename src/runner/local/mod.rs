@@ -11,6 +11,7 @@
 mod keeper;
 mod watch;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -145,7 +146,7 @@ pub fn run_sweep<E: SoupEngine + 'static>(
     }
     let manifest = folder.manifest()?.ok_or_else(|| RunError::Internal("no manifest was kept".to_string()))?;
     folder.write_spec(spec)?;
-    let mut outcomes = std::collections::BTreeMap::new();
+    let mut outcomes = BTreeMap::new();
     for task in &tasks {
         let outcome = match folder.outcome(&task.id)? {
             Some(outcome) => Some(outcome),
@@ -155,7 +156,14 @@ pub fn run_sweep<E: SoupEngine + 'static>(
             outcomes.insert(task.id.clone(), outcome);
         }
     }
-    let results = SweepResults::build(spec, &manifest, &tasks, &outcomes);
+    let mut results = SweepResults::build(spec, &manifest, &tasks, &outcomes);
+    let mut units = BTreeMap::new();
+    for task in results.compared() {
+        if let Some(found) = folder.units(&task)? {
+            units.insert(task, found);
+        }
+    }
+    results.compare(|task| units.get(task));
     folder.write_results(&results)?;
     Ok(Finished { results, out_of_time })
 }

@@ -11,13 +11,14 @@ use super::link::{Link, PoolResult};
 use super::watch::WorkerObserver;
 use crate::checkpoint::Checkpoint;
 use crate::retry::{Faults, pauses};
-use crate::runner::engine::{EngineError, RungReached};
+use crate::runner::engine::{Completion, EngineError, RungReached};
 use crate::store::{
-    AfterRelease, Claimed, Completed, Held, Hold, Order, ReleaseReason, Saved, Standing, Store, StoreError,
+    AfterRelease, Claimed, Completed, Held, Hold, KeptUnits, Order, ReleaseReason, Saved, Standing, Store, StoreError,
 };
+use crate::sweep::metric::Metric;
 use crate::sweep::results::TaskOutcome;
 use crate::sweep::spec::Spec;
-use crate::sweep::task::Task;
+use crate::sweep::task::{Origin, Task};
 use crate::task::TaskState;
 
 /// Waits between two tries of a write that the store did not answer.
@@ -89,6 +90,41 @@ enum Interruption {
     Stalled,
 }
 
+/// What decides whether a task's units are kept.
+#[derive(Debug, Clone, Copy)]
+struct Ranking {
+    metric: Metric,
+    is_baseline: bool,
+    limit: usize,
+}
+
+impl Ranking {
+    fn of(spec: &Spec, work: &Work) -> Self {
+        let is_baseline = match work {
+            Work::Scores(_) => false,
+            Work::Task { task, .. } => task.origin == Origin::Baseline,
+        };
+        Self { metric: spec.data.metric, is_baseline, limit: spec.compute.paired_tasks }
+    }
+
+    fn kept_units(self, completion: &Completion) -> Option<KeptUnits> {
+        let cost = match self.is_baseline {
+            true => None,
+            // Without a value it ranks behind all others, which need not be kept.
+            false => {
+                let value = completion.scores.select.get(self.metric)?.value;
+                Some(self.metric.cost(value)).filter(|cost| cost.is_finite())
+            }
+        };
+        let is_wanted = !completion.units.is_empty() && self.limit > 0 && (self.is_baseline || cost.is_some());
+        is_wanted.then(|| {
+            let mut units = completion.units.clone();
+            units.cost = cost;
+            KeptUnits { bytes: units.to_bytes(), cost, limit: self.limit }
+        })
+    }
+}
+
 impl<S: Store> Attempt<'_, S> {
     /// Computes a claimed task to its end, whatever that is.
     pub async fn run(mut self, claimed: Claimed) -> Ended {
@@ -106,6 +142,7 @@ impl<S: Store> Attempt<'_, S> {
             };
             let link = Arc::new(Link::new());
             let (done, ended) = oneshot::channel();
+            let ranking = Ranking::of(&spec, &work);
             self.compute.submit(Job {
                 spec,
                 work,
@@ -135,7 +172,7 @@ impl<S: Store> Attempt<'_, S> {
                 self.watch.gave_up(&hold.key, error);
             }
             return match output {
-                Ok(output) => self.complete(&hold, &link, output).await,
+                Ok(output) => self.complete(&hold, &link, output, ranking).await,
                 Err(EngineError::ForeignCheckpoint(why)) if claimed.checkpoint.is_some() => {
                     self.watch.checkpoint_refused(&hold.key, &why);
                     claimed.checkpoint = None;
@@ -253,15 +290,19 @@ impl<S: Store> Attempt<'_, S> {
         }
     }
 
-    async fn complete(&self, hold: &Hold, link: &Link, output: Output) -> Ended {
+    async fn complete(&self, hold: &Hold, link: &Link, output: Output, ranking: Ranking) -> Ended {
         let completed = match output {
             Output::Scores(manifest) => {
-                serde_json::to_string(&manifest).map(|result| Completed { result, coefficients: vec![] })
+                serde_json::to_string(&manifest).map(|result| Completed { result, coefficients: vec![], units: None })
             }
             Output::Task(completion) => {
                 let outcome = TaskOutcome::succeeded(&completion, completion.attempts);
-                serde_json::to_string(&PoolResult { outcome, history: link.history() })
-                    .map(|result| Completed { result, coefficients: completion.coefficients })
+                let units = ranking.kept_units(&completion);
+                serde_json::to_string(&PoolResult { outcome, history: link.history() }).map(|result| Completed {
+                    result,
+                    coefficients: completion.coefficients,
+                    units,
+                })
             }
         };
         let completed = match completed {

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use super::fault::Problem;
 use super::image;
 use super::section::Section;
-use crate::sweep::spec::{DataSpec, Family, Metric, ZooSpec};
+use crate::sweep::metric::Metric;
+use crate::sweep::objective::CLASSIFICATION;
+use crate::sweep::spec::{DataSpec, Family, ZooSpec};
 
 /// Reads `[zoo]`; paths and globs become absolute against `base`.
 pub(super) fn zoo(mut section: Section<'_>, base: &Path) -> ZooSpec {
@@ -81,9 +83,7 @@ pub(super) fn data(mut section: Section<'_>, base: &Path) -> DataSpec {
         inputs,
         labels,
         select_fraction: section.number("select_fraction", open).unwrap_or(0.3),
-        metric: section
-            .word("metric", &[("loss", Metric::Loss), ("accuracy", Metric::Accuracy)])
-            .unwrap_or(Metric::Loss),
+        metric: section.word("metric", &Metric::words_of(&CLASSIFICATION)).unwrap_or(Metric::LOSS),
         image: image::image(section.section("image")),
         classes: image::classes(&mut section),
         skip_unreadable: section.boolean("skip_unreadable").unwrap_or(false),

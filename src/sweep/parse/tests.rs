@@ -6,9 +6,10 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
+use crate::sweep::metric::Metric;
 use crate::sweep::spec::{
-    Asha, Auto, ComputeDtype, DirectionDtype, Distribution, Family, Grouping, Init, MethodName, Metric, ModelBatch,
-    OneLevel, Shrink, SoupSpec, Strategy as Draw,
+    Asha, Auto, ComputeDtype, DirectionDtype, Distribution, Family, Grouping, Init, MethodName, ModelBatch, OneLevel,
+    Shrink, SoupSpec, Strategy as Draw,
 };
 
 const LEAST: &str = "zoo.ingredients = 'zoo/*'\ndata.learn = 'learn.safetensors'\n";
@@ -62,7 +63,7 @@ fn defaults() {
         (["/base/zoo/*".to_string()].as_slice(), None, None)
     );
     assert_eq!(spec.data.learn, PathBuf::from("/base/learn.safetensors"));
-    assert_eq!((&spec.data.select, spec.data.select_fraction, spec.data.metric), (&None, 0.3, Metric::Loss));
+    assert_eq!((&spec.data.select, spec.data.select_fraction, spec.data.metric), (&None, 0.3, Metric::LOSS));
     assert_eq!((spec.data.inputs.as_slice(), spec.data.labels.as_str()), (["inputs".to_string()].as_slice(), "labels"));
     assert_eq!((spec.search.strategy, spec.search.tasks, spec.search.greedy_baseline), (Draw::Grid, 0, false));
     assert_eq!((spec.compute.devices.as_slice(), spec.compute.threads), (["cpu".to_string()].as_slice(), None));
@@ -91,7 +92,7 @@ fn every_key_is_read_and_the_three_formats_agree() {
     assert_eq!(spec.zoo.family, Some(Family::Torchscript));
     assert_eq!(spec.zoo.architecture, Some(PathBuf::from("/base/m.pt")));
     assert_eq!(spec.zoo.ingredients, ["/base/a.safetensors", "/abs/*"]);
-    assert_eq!((spec.data.inputs.len(), spec.data.metric), (2, Metric::Accuracy));
+    assert_eq!((spec.data.inputs.len(), spec.data.metric), (2, Metric::named("accuracy").unwrap()));
     let soup = &spec.soup;
     assert_eq!((soup.layer_groups, soup.model_batch, soup.learning_rate), (Grouping::Block, ModelBatch::Fixed(2), 1.0));
     assert_eq!((soup.inner_epochs, soup.outer_epochs, soup.batch, soup.patience, soup.seed), (6, 2, 64, 9, 8));

@@ -5,7 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use mehl_soup::sweep::image_spec::{Extent, ImageSpec};
-use mehl_soup::sweep::spec::{ComputeSpec, DataSpec, Metric};
+use mehl_soup::sweep::metric::Metric;
+use mehl_soup::sweep::spec::{ComputeSpec, DataSpec};
 use mehl_soup::zoo::HashCache;
 
 use super::DemoError;
@@ -176,7 +177,7 @@ fn data_spec(root: &Path, size: Option<usize>) -> DataSpec {
         inputs: vec!["inputs".to_string()],
         labels: "labels".to_string(),
         select_fraction: 0.3,
-        metric: Metric::Loss,
+        metric: Metric::LOSS,
         image: ImageSpec { size: size.map(Extent::square), ..ImageSpec::default() },
         classes: None,
         skip_unreadable: false,

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use mehl_soup::sweep::manifest::SplitScore;
+use mehl_soup::sweep::score::SplitScore;
 use mehl_soup::sweep::spec::{Family, ZooSpec};
 use mehl_soup::zoo::{Ingredient, Layout, Zoo};
 use safetensors::Dtype;

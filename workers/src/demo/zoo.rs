@@ -251,8 +251,11 @@ pub fn train(runs: &Runs<'_>, material: &Material, tell: &mut dyn FnMut(&str)) -
         model.train(&material.train, material.edge, recipe).map_err(in_run)?;
         let score = model.score(&material.select).map_err(in_run)?;
         tell(&format!(
-            "{run}: lr {:.1e}, {} epochs, smoothing {:.2}{bad}: select loss {:.4}, accuracy {:.4}",
-            recipe.learning_rate, recipe.epochs, recipe.label_smoothing, score.loss, score.accuracy
+            "{run}: lr {:.1e}, {} epochs, smoothing {:.2}{bad}: select {}",
+            recipe.learning_rate,
+            recipe.epochs,
+            recipe.label_smoothing,
+            score.short()
         ));
         let mut files = companions.clone();
         files.push((TRAINING, described(recipe)?));
@@ -281,7 +284,7 @@ fn train_base(runs: &Runs<'_>, material: &Material, path: &Path, tell: &mut dyn 
         Untrained::Nothing => {}
     }
     let score = model.score(&material.select)?;
-    tell(&format!("base: select loss {:.4}, accuracy {:.4}", score.loss, score.accuracy));
+    tell(&format!("base: select {}", score.short()));
     if runs.base_is_described && !matches!(runs.start.untrained, Untrained::Nothing) {
         files.push((TRAINING, described(&runs.base)?));
     }

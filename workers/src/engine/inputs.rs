@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use mehl_soup::host;
 use mehl_soup::sweep::manifest::{IngredientEntry, Manifest};
+use mehl_soup::sweep::score::SplitScore;
 use mehl_soup::sweep::spec::{Family, Spec};
 use mehl_soup::zoo::{HashCache, Ingredient, Layout, Zoo, ZooHashes, config_faults, mixed_dtypes};
 use safetensors::Dtype;
@@ -17,7 +18,7 @@ use crate::data::images::cache::ImageCache;
 use crate::data::images::resolve::ModelFacts;
 use crate::families::{self, Model, Precision};
 use crate::hyperplane::cuda;
-use crate::objectives::{Classification, Objective};
+use crate::objectives::{Classification, Measured, Objective};
 use mehl_soup::runner::engine::EngineError;
 
 /// Faults of configurations that one error tells; the rest is counted.
@@ -45,8 +46,8 @@ pub struct Inputs {
     pub device: Device,
     /// Dtype of parameters, their gradients and float inputs: f32, or f64 for checks.
     pub kind: Kind,
-    /// Seed of the learn samples that running statistics are collected on.
-    seed: u64,
+    /// Seed of the sweep: of the learn samples that running statistics are collected on, and of the units that are kept.
+    pub seed: u64,
     hashes: Vec<String>,
     /// Memory on the device once all was open and the model had run for the first time.
     base: u64,
@@ -302,8 +303,28 @@ impl Inputs {
         split: &crate::data::Split,
         batch: usize,
         precision: Precision,
-    ) -> Result<mehl_soup::sweep::manifest::SplitScore, EngineError> {
+    ) -> Result<SplitScore, EngineError> {
         scoring::score(self.objective.as_ref(), self.model.as_ref(), split, batch, self.device, precision)
+    }
+
+    /// As [`score`](Self::score), and the values of all units: of the loss, then of each metric.
+    pub fn score_units(
+        &self,
+        split: &crate::data::Split,
+        batch: usize,
+        precision: Precision,
+    ) -> Result<(SplitScore, Vec<Vec<f32>>), EngineError> {
+        let mut values = vec![vec![]; 1 + self.objective.facts().metrics.len()];
+        let mut keep = |measured: &Measured| {
+            for (values, found) in values.iter_mut().zip(std::iter::once(&measured.losses).chain(&measured.metrics)) {
+                let found = found.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?;
+                values.extend(Vec::<f32>::try_from(found)?);
+            }
+            Ok(())
+        };
+        let (objective, model) = (self.objective.as_ref(), self.model.as_ref());
+        let score = scoring::score_units(objective, model, split, batch, self.device, precision, &mut keep)?;
+        Ok((score, values))
     }
 }
 

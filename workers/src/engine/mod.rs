@@ -294,7 +294,7 @@ impl SoupEngine for TorchEngine {
         };
         self.phases = run.clock.phases();
         let coefficients = found?;
-        let scores = run.score_exact(&coefficients)?;
+        let (scores, units) = run.score_exact(&coefficients)?;
         // Every weight of this attempt has been read: a result of changed files would be nobody's.
         inputs.zoo.check_unchanged().map_err(zoo_error)?;
         run.update_effort();
@@ -305,7 +305,7 @@ impl SoupEngine for TorchEngine {
         let about = about(&self.spec, task, manifest, &groups, &scores, &run.state);
         let statistics = statistics::read(inputs.model.as_ref())?;
         let file = CoefficientsFile { coefficients, statistics, about };
-        Ok(Completion { coefficients: file.to_bytes(), scores, effort, exact, model_batch, dtype, attempts })
+        Ok(Completion { coefficients: file.to_bytes(), scores, effort, exact, model_batch, dtype, attempts, units })
     }
 }
 

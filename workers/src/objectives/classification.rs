@@ -2,10 +2,11 @@
 
 use mehl_soup::runner::engine::EngineError;
 use mehl_soup::sweep::manifest::Manifest;
+use mehl_soup::sweep::objective::{CLASSIFICATION, Facts};
 use mehl_soup::sweep::spec::DataSpec;
 use tch::{Device, Kind, Reduction, TchError, Tensor};
 
-use super::{Backward, Facts, Gradients, Measured, MetricFacts, Objective, Unit, chance, through_parts};
+use super::{Backward, Gradients, Measured, Objective, chance, through_parts};
 use crate::data::{Batch, Data};
 use crate::engine::errors::{data_error, torch_error};
 use crate::engine::phases::Clock;
@@ -15,17 +16,9 @@ use crate::families::{Forward, Model, Pass};
 #[derive(Debug, Clone, Copy)]
 pub struct Classification;
 
-const FACTS: Facts = Facts {
-    name: "classification",
-    loss_unit: "nats",
-    metrics: &[MetricFacts { name: "accuracy", unit: "part of samples", higher_is_better: true }],
-    unit: Unit::Sample,
-    has_temperature: true,
-};
-
 impl Objective for Classification {
     fn facts(&self) -> &'static Facts {
-        &FACTS
+        &CLASSIFICATION
     }
 
     /// The loss is computed in the dtype of the parameters.

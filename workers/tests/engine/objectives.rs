@@ -4,13 +4,12 @@ use std::collections::BTreeMap;
 
 use mehl_soup::runner::engine::EngineError;
 use mehl_soup::sweep::manifest::Manifest;
+use mehl_soup::sweep::objective::{Facts, MetricFacts, Shown, Unit};
 use mehl_soup::sweep::spec::DataSpec;
 use mehl_soup_worker::data::{Batch, Data, Split};
 use mehl_soup_worker::engine::{Clock, score};
 use mehl_soup_worker::families::{Forward, Model, Pass, Precision};
-use mehl_soup_worker::objectives::{
-    Backward, Classification, Facts, Gradients, Measured, MetricFacts, Objective, Unit, through_parts,
-};
+use mehl_soup_worker::objectives::{Backward, Classification, Gradients, Measured, Objective, through_parts};
 use tch::{Device, Kind, Reduction, TchError, Tensor};
 
 /// `x W tanh(.) W^T`: the first and the last of three parts use one tensor.
@@ -50,6 +49,14 @@ impl Model for Tied {
     }
 }
 
+const ABSOLUTE_ERROR: MetricFacts = MetricFacts {
+    name: "absolute-error",
+    meaning: "mean absolute error",
+    higher_is_better: false,
+    is_share: false,
+    shown: Shown { factor: 1.0, digits: 4, unit: "", difference_unit: "", heading: "abs. error" },
+};
+
 /// Mean squared error of outputs against targets of the same shape.
 struct SquaredError;
 
@@ -57,8 +64,8 @@ impl Objective for SquaredError {
     fn facts(&self) -> &'static Facts {
         &Facts {
             name: "squared-error",
-            loss_unit: "squares",
-            metrics: &[MetricFacts { name: "absolute-error", unit: "1", higher_is_better: false }],
+            loss: "mean squared error",
+            metrics: &[&ABSOLUTE_ERROR],
             unit: Unit::Sample,
             has_temperature: false,
         }
