@@ -7,10 +7,10 @@ use std::path::Path;
 use safetensors::SafeTensors;
 
 use crate::coefficients::CoefficientsFile;
+use crate::source::is_plain_name;
 use crate::sweep::expand::expand;
 use crate::sweep::parse::{Format, parse_spec_text};
 use crate::sweep::spec::{Distribution, Spec, Strategy};
-use crate::source::is_plain_name;
 use crate::untrusted::{LONGEST_TENSOR_NAME, MOST_SHARDS, MOST_TENSORS};
 use crate::zoo::{parse_header, parse_index};
 

@@ -268,8 +268,7 @@ fn check_output(out: &Path, overwrite: bool) -> Result<(), MaterializeError> {
 /// Replacing `out` must not delete what the soup is made of.
 fn refuse_own_ingredient(zoo: &Zoo, out: &Path) -> Result<(), MaterializeError> {
     let Ok(out) = out.canonicalize() else { return Ok(()) };
-    let inside =
-        |i: &&Ingredient| source::of(i.path()).canonical(i.path()).is_ok_and(|path| path.starts_with(&out));
+    let inside = |i: &&Ingredient| source::of(i.path()).canonical(i.path()).is_ok_and(|path| path.starts_with(&out));
     match zoo.ingredients().iter().chain(zoo.base()).find(inside) {
         None => Ok(()),
         Some(ingredient) => {

@@ -43,7 +43,8 @@ impl Shard {
 
         let size = blob.identity().size;
         let malformed = |reason: String| ZooError::Malformed { file: path.to_path_buf(), reason };
-        let mut beginning = vec![0; usize::try_from(size).map_or(header::BEGINNING, |size| size.min(header::BEGINNING))];
+        let mut beginning =
+            vec![0; usize::try_from(size).map_or(header::BEGINNING, |size| size.min(header::BEGINNING))];
         blob.read_exact_at(&mut beginning, 0).map_err(ZooError::io(path))?;
         if let Some(kind) = header::other_kind(&beginning) {
             return Err(malformed(format!("not a safetensors file but {kind}")));
