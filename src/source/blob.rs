@@ -30,23 +30,26 @@ pub trait Blob: Debug + Send + Sync {
     /// If nothing is there, or the source refuses.
     fn now(&self) -> io::Result<Identity>;
 
-    /// Fills `out` with the bytes from byte `start` on. They are those that the file has now, unless the source can
-    /// give those that it had when it was opened.
+    /// Fills `out` with the bytes from byte `start` on. They are those that the file has now,
+    /// unless the source can give those that it had when it was opened.
     ///
     /// # Errors
-    /// Kind `UnexpectedEof` if the file ends before that. [`Changed`] if the source knows that the file is another.
+    /// Kind `UnexpectedEof` if the file ends before that. [`Changed`] if the source knows that the
+    /// file is another.
     fn read_exact_at(&self, out: &mut [u8], start: u64) -> io::Result<()>;
 
     /// Says what will be read. Returns at once or soon. A source may do nothing.
     fn hint(&self, _hint: Hint) {}
 }
 
-/// A file that is no longer what it was when it was opened, and how. A source wraps it in an [`io::Error`].
+/// A file that is no longer what it was when it was opened, and how. A source wraps it in an
+/// [`io::Error`].
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Changed(pub String);
 
-/// How a file changed, if that is why a read of it failed. The read was within the size that it had when opened.
+/// How a file changed, if that is why a read of it failed. The read was within the size that it had
+/// when opened.
 pub fn change_told_by(error: &io::Error) -> Option<String> {
     if error.kind() == io::ErrorKind::UnexpectedEof {
         return Some("it was shortened".to_string());
@@ -54,7 +57,8 @@ pub fn change_told_by(error: &io::Error) -> Option<String> {
     error.get_ref().and_then(|inner| inner.downcast_ref::<Changed>()).map(ToString::to_string)
 }
 
-/// Reads a blob from a place on, for parsers that want a [`Read`]. It ends where the file ended when it was opened.
+/// Reads a blob from a place on, for parsers that want a [`Read`]. It ends where the file ended
+/// when it was opened.
 #[derive(Debug, Clone)]
 pub struct BlobReader {
     blob: Arc<dyn Blob>,

@@ -35,7 +35,8 @@ pub enum Version {
 pub enum State {
     /// As it was.
     Same,
-    /// Only the inode's own time differs: a new link or mode, or a write whose time was set back. The contents tell.
+    /// Only the inode's own time differs: a new link or mode, or a write whose time was set back.
+    /// The contents tell.
     Touched(Identity),
     /// Another file or other contents, in words.
     Changed(String),
@@ -73,8 +74,8 @@ impl Identity {
         }
     }
 
-    /// Whether every later change gives another identity: the last one is not so recent that the next could hide in
-    /// the resolution of the file system's clock.
+    /// Whether every later change gives another identity: the last one is not so recent that the
+    /// next could hide in the resolution of the file system's clock.
     pub fn is_settled(&self) -> bool {
         match &self.version {
             Version::Inode { changed, .. } => {
@@ -85,7 +86,8 @@ impl Identity {
         }
     }
 
-    /// Bytes that are others for another identity: for the keys of caches, which outlive the process.
+    /// Bytes that are others for another identity: for the keys of caches, which outlive the
+    /// process.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         match &self.version {

@@ -60,8 +60,8 @@ impl FileSource for Local {
         path.symlink_metadata().is_ok()
     }
 
-    /// A link belongs to a folder only where it leads into the folder itself or, as in the Hugging Face cache
-    /// (`<repo>/snapshots/<revision>`), to the `<repo>/blobs` that hold its files.
+    /// A link belongs to a folder only where it leads into the folder itself or, as in the Hugging
+    /// Face cache (`<repo>/snapshots/<revision>`), to the `<repo>/blobs` that hold its files.
     fn own_file(&self, folder: &Path, name: &str) -> io::Result<Option<PathBuf>> {
         if !is_plain_name(name) {
             return Ok(None);
@@ -127,8 +127,8 @@ fn identity(metadata: &Metadata) -> Identity {
     Identity { size: metadata.len(), version }
 }
 
-/// It is read, not mapped: a file that another program shortens then gives an error, where a map would end the
-/// process.
+/// It is read, not mapped: a file that another program shortens then gives an error, where a map
+/// would end the process.
 #[derive(Debug)]
 struct LocalBlob {
     name: PathBuf,

@@ -7,8 +7,8 @@
 //! | `local` | files of this machine, the default source |
 //! | `walk` | patterns, for a source that can only list folders |
 //!
-//! A path tells its source. The first part of the path is the scheme: `memory:/zoo/a` lies in the source
-//! that is [mounted](mount) as `memory`. Every other path is a file of this machine.
+//! A path tells its source. The first part of the path is the scheme: `memory:/zoo/a` lies in the
+//! source that is [mounted](mount) as `memory`. Every other path is a file of this machine.
 //!
 //! `docs/add-a-source.md` shows how to add a source.
 
@@ -57,16 +57,16 @@ pub enum GlobError {
 
 /// A place that holds files: the file system, a store of objects, memory.
 ///
-/// Four methods are required. The others follow from them; a source replaces those that it can do better.
-/// Paths are whole: they begin with the scheme that the source is mounted as.
+/// Four methods are required. The others follow from them; a source replaces those that it can do
+/// better. Paths are whole: they begin with the scheme that the source is mounted as.
 ///
-/// All errors are those of the source. Kind `NotFound` means that nothing is there, and `InvalidInput` that
-/// something is there that is no file.
+/// All errors are those of the source. Kind `NotFound` means that nothing is there, and
+/// `InvalidInput` that something is there that is no file.
 pub trait FileSource: Debug + Send + Sync {
     /// Whether this process may look at a path, or at a pattern up to its first wildcard.
     ///
-    /// A [confined](untrusted::confine) worker runs specifications of others. The source decides what those
-    /// may reach.
+    /// A [confined](untrusted::confine) worker runs specifications of others. The source decides
+    /// what those may reach.
     ///
     /// # Errors
     /// If it may not.
@@ -93,7 +93,8 @@ pub trait FileSource: Debug + Send + Sync {
     /// The whole content of a file.
     ///
     /// # Errors
-    /// As [`open`](Self::open). Kind `FileTooLarge` if it has more than `limit` bytes; none is kept then.
+    /// As [`open`](Self::open). Kind `FileTooLarge` if it has more than `limit` bytes; none is kept
+    /// then.
     fn read(&self, path: &Path, limit: u64) -> io::Result<Vec<u8>> {
         let blob = self.open(path)?;
         let size = blob.identity().size;
@@ -138,8 +139,8 @@ pub trait FileSource: Debug + Send + Sync {
         matches!(self.head(path), Ok(Head::Folder))
     }
 
-    /// The path of `folder/name` if it is a file that belongs to the folder: its name is plain, and no link
-    /// leads out of the folder. `None` otherwise.
+    /// The path of `folder/name` if it is a file that belongs to the folder: its name is plain, and
+    /// no link leads out of the folder. `None` otherwise.
     ///
     /// # Errors
     /// If nothing is there, or the source refuses.
@@ -151,8 +152,8 @@ pub trait FileSource: Debug + Send + Sync {
         Ok(matches!(self.head(&path)?, Head::File(_)).then_some(path))
     }
 
-    /// Paths that a glob matches, sorted, all of them where this process may look. Relative patterns start from
-    /// `base`. Hidden entries match only a pattern with that dot.
+    /// Paths that a glob matches, sorted, all of them where this process may look. Relative
+    /// patterns start from `base`. Hidden entries match only a pattern with that dot.
     ///
     /// # Errors
     /// If the pattern is invalid, or the source refuses a path that it leads to.
@@ -177,8 +178,8 @@ static MOUNTED: RwLock<Vec<(String, &'static dyn FileSource)>> = RwLock::new(Vec
 
 /// Adds a source to this process, for good. From now on paths that begin with `SCHEME:` lie in it.
 ///
-/// It is the process's own and not a parameter, as [confinement](untrusted::confine) is: the path alone tells the
-/// source, wherever it comes from.
+/// It is the process's own and not a parameter, as [confinement](untrusted::confine) is: the path
+/// alone tells the source, wherever it comes from.
 ///
 /// # Errors
 /// If the scheme is no word, or has a source.
@@ -208,7 +209,8 @@ fn mounted(path: &Path) -> Option<&'static dyn FileSource> {
     mounted.iter().find(|(known, _)| known.as_bytes() == scheme).map(|(_, source)| *source)
 }
 
-/// Whether a path means the same wherever it is seen from: it names a source, or is absolute on this machine.
+/// Whether a path means the same wherever it is seen from: it names a source, or is absolute on
+/// this machine.
 pub fn is_absolute(path: &Path) -> bool {
     path.is_absolute() || mounted(path).is_some()
 }

@@ -7,7 +7,8 @@ use glob::{MatchOptions, Pattern};
 
 use super::{FileSource, GlobError};
 
-/// Hidden entries match only a pattern with that dot. Letters in parts with wildcards match in either case.
+/// Hidden entries match only a pattern with that dot. Letters in parts with wildcards match in
+/// either case.
 pub(super) const OPTIONS: MatchOptions =
     MatchOptions { case_sensitive: false, require_literal_separator: true, require_literal_leading_dot: true };
 
@@ -16,7 +17,8 @@ pub(super) fn is_wild(part: &str) -> bool {
     part.contains(['*', '?', '['])
 }
 
-/// Paths of a source that a whole pattern matches, sorted. Folders are listed only where a wildcard needs it.
+/// Paths of a source that a whole pattern matches, sorted. Folders are listed only where a wildcard
+/// needs it.
 ///
 /// # Errors
 /// If the pattern is invalid, or the source refuses a path that it leads to.

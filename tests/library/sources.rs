@@ -24,7 +24,9 @@ struct Place {
 
 enum Kind {
     /// The folder is removed with it.
-    Disk { _folder: tempfile::TempDir },
+    Disk {
+        _folder: tempfile::TempDir,
+    },
     Memory(Memory),
 }
 
@@ -38,7 +40,7 @@ impl Place {
     fn each(name: &str) -> [Self; 2] {
         let disk = tempfile::tempdir().unwrap();
         [
-            Self { root: disk.path().to_path_buf(), kind: Kind::Disk { _folder: disk } },
+            Self { root: disk.path().canonicalize().unwrap(), kind: Kind::Disk { _folder: disk } },
             Self { root: PathBuf::from(format!("memory:/{name}")), kind: Kind::Memory(memory().clone()) },
         ]
     }

@@ -106,7 +106,8 @@ impl FileSource for Memory {
     }
 }
 
-/// A version of a file. It is not read once there is another: a store of objects would refuse that too.
+/// A version of a file. It is not read once there is another: a store of objects would refuse that
+/// too.
 #[derive(Debug)]
 struct MemoryBlob {
     memory: Memory,
