@@ -1,4 +1,6 @@
-//! Ingredients: what a zoo is made of, checked before anything is computed. Files are opened by `source` alone.
+//! Ingredients: what a zoo is made of, checked before anything is computed.
+//!
+//! Their files are opened by [`source`](crate::source) alone.
 //!
 //! | file | holds |
 //! |---|---|

@@ -26,7 +26,8 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// Opens `path` and checks its header: sizes, offsets without gap or overlap, shapes that fit them, no byte too many or too few.
+    /// Opens `path` and checks its header: sizes, offsets without gap or overlap, shapes that fit
+    /// them, no byte too many or too few.
     ///
     /// # Errors
     /// If it is no regular file, cannot be read, or is malformed.
@@ -65,7 +66,8 @@ impl Shard {
         Ok((Self { path: path.to_path_buf(), blob, data, tensors, identity }, infos))
     }
 
-    /// Asks the source to have the whole file at hand, as far as it is not. Answers at once or soon, whatever the disk does.
+    /// Asks the source to have the whole file at hand. Returns at once or soon, whatever the disk
+    /// does.
     pub(super) fn read_ahead(&self) {
         self.blob.hint(Hint::WillNeed);
     }
