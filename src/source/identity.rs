@@ -142,6 +142,15 @@ mod tests {
         assert_eq!(gone, State::Changed("it is gone".to_string()));
     }
 
+    /// Caches of hashes that earlier programs wrote have these keys.
+    #[test]
+    fn bytes_of_an_identity_stay() {
+        let version = Version::Inode { device: 1, inode: 2, modified: (4, 5), changed: (6, -7) };
+        let expected = [1i64, 2, 3, 4, 5, 6, -7].map(i64::to_le_bytes).concat();
+        assert_eq!(Identity { size: 3, version }.to_bytes(), expected);
+        assert_eq!(tagged(3, "ab").to_bytes(), [&3u64.to_le_bytes()[..], b"ab"].concat());
+    }
+
     #[test]
     fn a_recent_change_is_not_settled() {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as i64;

@@ -141,3 +141,20 @@ fn remember(by_file: &[(&Path, Option<Identity>, Vec<usize>)], hashes: &ContentH
     }
     memory
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_are_remembered_as_they_always_were() {
+        let text = r#"{"files":{"/a.png":[[1,2,3,[4,5],[6,7]],["ab"]],"s3:/b.png":[[3,"v1"],[]]}}"#;
+        let memory: Memory = serde_json::from_str(text).unwrap();
+        let version = Version::Inode { device: 1, inode: 2, modified: (4, 5), changed: (6, 7) };
+        assert_eq!(memory.files[Path::new("/a.png")].0, Stamp::from(&Identity { size: 3, version }));
+        let tagged = Identity { size: 3, version: Version::Tag("v1".to_string()) };
+        assert_eq!(memory.files[Path::new("s3:/b.png")].0, Stamp::from(&tagged));
+        let same: serde_json::Value = serde_json::from_str(text).unwrap();
+        assert_eq!(serde_json::to_value(&memory).unwrap(), same);
+    }
+}
