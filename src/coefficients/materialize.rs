@@ -11,6 +11,7 @@ use super::mix::mix_range;
 use super::shards::{PlannedTensor, ShardPlan, index, plan};
 use super::{CoefficientsFile, companions, model_card};
 use crate::files::{NewFolder, free_bytes, parent_of};
+use crate::source;
 use crate::sweep::paired::Comparison;
 use crate::zoo::{
     HashCache, Ingredient, Layout, TensorClass, Zoo, ZooError, ZooHashes, encode, hash_ingredient, is_mixable,
@@ -270,7 +271,7 @@ fn check_output(out: &Path, overwrite: bool) -> Result<(), MaterializeError> {
 /// Replacing `out` must not delete what the soup is made of.
 fn refuse_own_ingredient(zoo: &Zoo, out: &Path) -> Result<(), MaterializeError> {
     let Ok(out) = out.canonicalize() else { return Ok(()) };
-    let inside = |i: &&Ingredient| i.path().canonicalize().is_ok_and(|path| path.starts_with(&out));
+    let inside = |i: &&Ingredient| source::of(i.path()).canonical(i.path()).is_ok_and(|path| path.starts_with(&out));
     match zoo.ingredients().iter().chain(zoo.base()).find(inside) {
         None => Ok(()),
         Some(ingredient) => {

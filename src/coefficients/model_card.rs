@@ -5,12 +5,12 @@ use std::fmt::Write;
 use std::path::Path;
 
 use super::CoefficientsFile;
+use crate::source;
 use crate::sweep::metric::Metric;
 use crate::sweep::objective::CLASSIFICATION;
 use crate::sweep::outcome::Scores;
 use crate::sweep::paired::Comparison;
-use crate::untrusted::{self, LARGEST_CARD};
-use crate::zoo::own_file;
+use crate::untrusted::LARGEST_CARD;
 
 /// Name under which the coefficients lie beside the weights.
 pub(super) const COEFFICIENTS_NAME: &str = "coefficients.safetensors";
@@ -132,8 +132,9 @@ fn front_matter(licences: &[Option<String>], hashes: &[&str]) -> String {
 ///
 /// Read line by line: a YAML parser would expand whatever a stranger's card refers to.
 pub(super) fn licence_of(ingredient: &Path) -> Option<String> {
-    let card = own_file(ingredient, "README.md").ok()??;
-    let text = String::from_utf8(untrusted::read(&card, LARGEST_CARD).ok()?).ok()?;
+    let files = source::of(ingredient);
+    let card = files.own_file(ingredient, "README.md").ok()??;
+    let text = String::from_utf8(files.read(&card, LARGEST_CARD).ok()?).ok()?;
     let mut lines = text.trim_start_matches('\u{feff}').lines();
     if lines.next()?.trim_end() != "---" {
         return None;

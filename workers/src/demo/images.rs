@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use mehl_soup::source;
 use mehl_soup::sweep::image_spec::{Extent, ImageSpec};
 use mehl_soup::sweep::metric::Metric;
 use mehl_soup::sweep::spec::{ComputeSpec, DataSpec};
@@ -166,7 +167,8 @@ fn copy(from: &Path, to: &Path) -> Result<(), DemoError> {
     if let Some(parent) = to.parent() {
         fs::create_dir_all(parent).map_err(io(parent))?;
     }
-    fs::copy(from, to).map(drop).map_err(io(from))
+    let content = source::of(from).read(from, u64::MAX).map_err(io(from))?;
+    fs::write(to, content).map_err(io(to))
 }
 
 fn data_spec(root: &Path, size: Option<usize>) -> DataSpec {

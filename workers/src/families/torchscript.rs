@@ -3,11 +3,10 @@
 //! Parameters are matched to the ingredients' tensors by name after a common prefix on either side. Buffers are the module's own and stay as they are.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Read;
 use std::path::Path;
 
-use mehl_soup::untrusted;
 use mehl_soup::zoo::{Layout, LayoutTensor, TensorClass, Zoo};
+use mehl_soup::{source, untrusted};
 use tch::{CModule, Device, Kind, TchError, Tensor};
 
 use super::{FamilyError, Forward, Model, is_mixed, list};
@@ -35,8 +34,7 @@ impl TorchScript {
         tch::jit::f_set_tensor_expr_fuser_enabled(false).map_err(torch)?;
         tch::jit::f_set_graph_executor_optimize(false).map_err(torch)?;
         let read = |source| FamilyError::Torch { file: path.display().to_string(), source: TchError::Io(source) };
-        let mut bytes = Vec::new();
-        untrusted::open(path).and_then(|mut file| file.read_to_end(&mut bytes)).map_err(read)?;
+        let bytes = source::of(path).read(path, u64::MAX).map_err(read)?;
         let hash = blake3::hash(&bytes).to_hex();
         // What was looked up is what runs: the file may be another by now.
         untrusted::check_module(path, &hash).map_err(read)?;

@@ -6,6 +6,10 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[path = "../../../tests/support/memory_source.rs"]
+#[allow(dead_code, missing_docs, reason = "each test binary uses its part of this")]
+mod memory_source;
+
 mod base;
 mod batch_norm;
 mod exact_resume;
@@ -19,3 +23,4 @@ mod objectives;
 mod precision;
 mod properties;
 mod rungs;
+mod sources;

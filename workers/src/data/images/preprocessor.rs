@@ -3,9 +3,10 @@
 
 use std::path::{Path, PathBuf};
 
+use mehl_soup::source;
 use mehl_soup::sweep::image_spec::{Extent, Interpolation};
 use mehl_soup::sweep::spec::Family;
-use mehl_soup::untrusted::{self, LARGEST_CONFIG, without_mark};
+use mehl_soup::untrusted::{LARGEST_CONFIG, without_mark};
 use serde_json::Value;
 
 use super::transform::{Crop, Normalization, Passes, Resize, Rounding};
@@ -275,7 +276,7 @@ pub fn read(folder: &Path) -> Result<Option<Found>, (PathBuf, String)> {
 
 fn read_json(path: &Path) -> Result<Option<Value>, (PathBuf, String)> {
     let fault = |what: String| (path.to_path_buf(), what);
-    let text = match untrusted::read(path, LARGEST_CONFIG) {
+    let text = match source::of(path).read(path, LARGEST_CONFIG) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(fault(error.to_string())),

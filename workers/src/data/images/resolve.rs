@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use mehl_soup::source;
 use mehl_soup::sweep::image_spec::{Extent, ImageSpec, Interpolation, ResizeSpec};
 use mehl_soup::sweep::spec::Family;
-use mehl_soup::untrusted::{self, LARGEST_CONFIG, without_mark};
+use mehl_soup::untrusted::{LARGEST_CONFIG, without_mark};
 use serde_json::Value;
 
 use super::preprocessor::{self, Steps, USUAL_SIDE};
@@ -181,7 +182,7 @@ fn said_in(
     if is_first {
         return model.config.map_or(Ok(None), |config| timm_steps(config, file.display().to_string()));
     }
-    let config = match untrusted::read(&file, LARGEST_CONFIG) {
+    let config = match source::of(&file).read(&file, LARGEST_CONFIG) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(fault(&file, error.to_string())),

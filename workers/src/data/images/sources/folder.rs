@@ -1,11 +1,10 @@
 //! A folder of class folders, as torchvision's `ImageFolder` and Hugging Face's `imagefolder` read it.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::{Listing, Place, Sample, by_name, io, is_image, is_unread_image};
+use super::{Listing, Place, Sample, by_name, io, is_hidden, is_image, is_unread_image};
 use crate::data::DataError;
-use mehl_soup::untrusted;
+use mehl_soup::source;
 use mehl_soup::zoo::nfc;
 
 /// Folders within folders that are followed; links may lead in a circle.
@@ -18,7 +17,7 @@ pub(super) fn list(root: &Path, skip_unreadable: bool) -> Result<Listing, DataEr
     let mut classes = Vec::new();
     let mut loose = 0;
     for entry in entries(root)? {
-        if entry.is_dir() {
+        if source::of(&entry).is_folder(&entry) {
             classes.push(entry);
         } else {
             loose += usize::from(is_image(&entry));
@@ -94,14 +93,10 @@ impl Ignored {
 
 /// What is in a folder, sorted, without hidden entries.
 fn entries(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
-    untrusted::check_place(folder).map_err(io(folder))?;
-    let mut paths = Vec::new();
-    for entry in fs::read_dir(folder).map_err(io(folder))? {
-        let entry = entry.map_err(io(folder))?;
-        if !entry.file_name().as_encoded_bytes().starts_with(b".") {
-            paths.push(entry.path());
-        }
-    }
+    let files = source::of(folder);
+    files.check(folder).map_err(io(folder))?;
+    let mut paths = files.list(folder).map_err(io(folder))?;
+    paths.retain(|path| !is_hidden(path));
     paths.sort_unstable_by(|a, b| a.as_os_str().as_encoded_bytes().cmp(b.as_os_str().as_encoded_bytes()));
     Ok(paths)
 }
@@ -114,7 +109,7 @@ fn walk(folder: &Path, depth: usize, files: &mut Vec<PathBuf>, ignored: &mut Ign
         });
     }
     for path in entries(folder)? {
-        if path.is_dir() {
+        if source::of(&path).is_folder(&path) {
             walk(&path, depth - 1, files, ignored)?;
         } else if is_image(&path) {
             files.push(path);
