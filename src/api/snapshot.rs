@@ -272,7 +272,7 @@ fn unscored(scores: Option<&TaskRecord>) -> String {
         Some(TaskRecord { state: TaskState::Failed, cause, .. }) => {
             format!("the scores task failed: {}", cause.as_deref().unwrap_or("the cause is not known"))
         }
-        Some(record) => format!("ingredients and data were not looked at yet: the scores task is {}", record.state),
-        None => "ingredients and data were not looked at yet".to_string(),
+        Some(record) => format!("ingredients and data are not checked yet: the scores task is {}", record.state),
+        None => "ingredients and data are not checked yet".to_string(),
     }
 }

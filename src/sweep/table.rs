@@ -138,7 +138,7 @@ fn verdict(results: &SweepResults) -> String {
             std::cmp::Ordering::Equal => "is not better, but equal",
             std::cmp::Ordering::Greater => "is not better",
         };
-        let _ = writeln!(text, "on test, which chose nothing, it {word}: {}", difference(&test, &best));
+        let _ = writeln!(text, "on test, which was not used for any choice, it {word}: {}", difference(&test, &best));
     }
     text
 }

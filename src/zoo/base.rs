@@ -42,7 +42,7 @@ impl Zoo {
             let count = lacking.len();
             let others = if count > 1 { format!(" and {} others", count - 1) } else { String::new() };
             notes.push(format!(
-                "zoo.base: it lacks `{first}`{others} or has them in another shape; they count as the ingredients' mean"
+                "zoo.base: missing or of another shape: `{first}`{others}; the ingredients' mean is used instead"
             ));
         }
         Ok((self, notes))

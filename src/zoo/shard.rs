@@ -74,11 +74,11 @@ impl FileStamp {
         if now == *self {
             FileState::Same
         } else if (now.device, now.inode) != (self.device, self.inode) {
-            FileState::Changed("another file has taken its place".into())
+            FileState::Changed("it was replaced by another file".into())
         } else if now.bytes != self.bytes {
             FileState::Changed(format!("expected {} bytes, found {}", self.bytes, now.bytes))
         } else if now.modified != self.modified {
-            FileState::Changed("it was written to".into())
+            FileState::Changed("it was modified".into())
         } else {
             FileState::Touched(now)
         }
@@ -151,7 +151,7 @@ impl Shard {
     fn read_from_file(&self, at: u64, out: &mut [u8]) -> Result<(), ZooError> {
         self.file.read_exact_at(out, at).map_err(|e| match e.kind() {
             // The header fits the file's size when it was opened.
-            io::ErrorKind::UnexpectedEof => self.changed("it was shortened".into()),
+            io::ErrorKind::UnexpectedEof => self.changed("it was truncated".into()),
             _ => ZooError::io(&self.path)(e),
         })
     }

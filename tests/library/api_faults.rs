@@ -83,7 +83,7 @@ async fn the_limit_of_tasks_counts_what_the_search_asks_for() {
 async fn a_fault_names_the_format_that_was_given() {
     let service = Service::in_memory().await;
     for (format, spec, expected) in [
-        ("json", "{\"a\": 1, \"a\": 2}", "cannot use this JSON: duplicate key `a`"),
+        ("json", "{\"a\": 1, \"a\": 2}", "unusable JSON: duplicate key `a`"),
         ("json", "{\"a\": 1,}", "not JSON"),
         ("json", "a: 1", "not JSON"),
         ("yaml", "a: [", "not YAML"),

@@ -349,8 +349,8 @@ fn a_write_that_fails_midway_leaves_nothing() {
 fn an_ingredient_that_changes_while_the_model_is_written_leaves_nothing() {
     type Change = fn(&Path);
     let changes: [(&str, Change); 4] = [
-        ("it was shortened", |path| fs::File::options().write(true).open(path).unwrap().set_len(100).unwrap()),
-        ("it was written to", |path| {
+        ("it was truncated", |path| fs::File::options().write(true).open(path).unwrap().set_len(100).unwrap()),
+        ("it was modified", |path| {
             let bytes = fs::read(path).unwrap();
             fs::write(path, bytes).unwrap();
         }),

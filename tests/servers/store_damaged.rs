@@ -1,4 +1,4 @@
-//! Records that cannot be read: the scheduler sets them aside and goes on with all others, workers pass over them, and the doctor mends what can be mended.
+//! Records that cannot be read: the scheduler sets them aside and goes on with all others, workers pass over them, and the doctor repairs what can be repaired.
 
 use std::time::Duration;
 

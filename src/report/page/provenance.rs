@@ -22,7 +22,7 @@ pub fn provenance(report: &Report) -> Markup {
                     @if results.spec_identity.is_empty() { "not known yet" } @else { (words::cut(&results.spec_identity, 100)) }
                 }
                 dt { "Zoo and data" } dd.hash {
-                    @if results.inputs_hash.is_empty() { "not looked at yet" } @else { (words::cut(&results.inputs_hash, 100)) }
+                    @if results.inputs_hash.is_empty() { "not checked yet" } @else { (words::cut(&results.inputs_hash, 100)) }
                 }
                 (asked(report))
                 (exactness(report))

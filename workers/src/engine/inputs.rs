@@ -312,7 +312,7 @@ fn wrapper_note(zoo: &Zoo, spec: &Spec) -> Option<String> {
     let prefix = zoo.reference().common_prefix();
     let is_left_out = !prefix.is_empty() && spec.zoo.family != Some(Family::Torchscript);
     is_left_out.then(|| {
-        format!("assumed: what all tensors begin with, `{prefix}`, is a wrapper's; the written model has it too")
+        format!("assumed: the prefix of all tensors, `{prefix}`, comes from a wrapper; the written model keeps it")
     })
 }
 

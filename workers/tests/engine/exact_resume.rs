@@ -195,7 +195,7 @@ fn an_ingredient_that_changes_under_a_running_engine_gives_no_result() {
     // The same bytes again: only the time tells that they are not certain.
     let touch = |file: &std::fs::File| file.set_modified(std::time::SystemTime::now()).unwrap();
     for method in ["uniform", "mehl+", "learned"] {
-        for (how, change) in [("expected", &shorten as &dyn Fn(&std::fs::File)), ("it was written to", &touch)] {
+        for (how, change) in [("expected", &shorten as &dyn Fn(&std::fs::File)), ("it was modified", &touch)] {
             let folder = tempfile::tempdir().unwrap();
             let place = crate::support::programs::Place::new();
             place.copy_zoo();
@@ -212,7 +212,7 @@ fn an_ingredient_that_changes_under_a_running_engine_gives_no_result() {
             assert!(matches!(error, EngineError::Input(_)), "{method}: {error}");
             let text = error.to_string();
             let is_named = text.contains("zoo changed") && text.contains("k2/model.safetensors");
-            assert!(is_named && (text.contains(how) || text.contains("shortened")), "{method} {how}: {text}");
+            assert!(is_named && (text.contains(how) || text.contains("truncated")), "{method} {how}: {text}");
         }
     }
 }

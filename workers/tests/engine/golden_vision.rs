@@ -316,7 +316,7 @@ fn ingredients_configurations_must_agree() {
 fn a_zoo_of_two_candidates_says_what_was_looked_at() {
     let mut both = Changed::copy("resnet/basic");
     both.tensors.extend(Changed::copy("timm/vit").tensors);
-    both.refused(&zoo_spec(None), &["tensor names fit `timm-vit` and `resnet`", "looked at config.json: none"]);
+    both.refused(&zoo_spec(None), &["tensor names fit `timm-vit` and `resnet`", "checked: config.json: none"]);
     Changed::copy("timm/vit")
         .zeros("x", &[1])
         .config("/architecture", "convnext_tiny".into())

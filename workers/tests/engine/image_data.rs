@@ -173,7 +173,7 @@ fn classes_are_those_of_the_model() {
     scene.config = Some(json!({"id2label": {"0": "LABEL_0", "1": "LABEL_1"}}));
     assert_eq!(labels(&scene.load(&both).unwrap().learn), [0, 1]);
     scene.config = Some(json!({"id2label": {"0": "bee", "1": "cat"}}));
-    scene.refuses(&both, &["learn", "class `ant`", "2 classes of id2label of config.json", "the nearest is `"]);
+    scene.refuses(&both, &["learn", "class `ant`", "2 classes of id2label of config.json", "did you mean `"]);
     // The specification has the last word.
     let stated = format!("classes = ['x', 'ant', 'bee']\n{both}");
     assert_eq!(labels(&scene.load(&stated).unwrap().learn), [1, 2]);

@@ -122,7 +122,7 @@ fn weights_under_another_name_are_used_if_they_are_the_only_ones() {
     fs::rename(file("model.safetensors"), file("weights.safetensors")).unwrap();
     let (_, results) = run(&place);
     assert_eq!(results.ingredients.len(), 4);
-    assert!(noted(&results, "assumed: `weights.safetensors` holds the weights"), "{:?}", results.notes);
+    assert!(noted(&results, "assumed: `weights.safetensors` contains the weights"), "{:?}", results.notes);
     fs::copy(file("weights.safetensors"), file("more.safetensors")).unwrap();
     place.run("sweep.toml", "two").expect(2).says(&[
         "zoo/k2",
@@ -148,7 +148,7 @@ fn one_ingredient_in_f16_is_mixed_with_others_in_f32() {
     let place = scene();
     weights(&place, "k0", in_f16);
     let (ended, _) = run(&place);
-    ended.says(&["ingredients are in several dtypes: k0 in F16, 3 (k1, ...) in F32"]);
+    ended.says(&["ingredients have different dtypes: k0 in F16, 3 (k1, ...) in F32"]);
     place.mehl_soup(&["materialize", "out/tasks/uniform/coefficients.safetensors", "--out", "mean"]).expect(0);
     let mean = read_tensors(&place.path("mean/model.safetensors"));
     assert!(mean.values().all(|(dtype, ..)| *dtype == Dtype::F32));

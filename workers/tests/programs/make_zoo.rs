@@ -249,7 +249,7 @@ fn what_is_wrong_is_told_with_exit_code_2_before_anything_is_made() {
     refused(&["zoo", "--family", "resnet", "--image-size", "16"], &["at least 32 for a ResNet", "found 16"]);
     refused(&["zoo", "--image-size", "12"], &["multiple of 8", "found 12 x 12"]);
     refused(&["zoo", "--bad", "1.5"], &["--bad", "from 0 to 1"]);
-    refused(&["zoo", "--learning-rate", "1..0.1"], &["--learning-rate", "the lower first, found 1 before 0.1"]);
+    refused(&["zoo", "--learning-rate", "1..0.1"], &["--learning-rate", "LOW <= HIGH, found 1..0.1"]);
     refused(&["zoo", "--epochs", "0..3"], &["--epochs", "whole numbers from 1"]);
     refused(&["zoo", "--base", "images"], &["images", "model.safetensors"]);
     refused(&["zoo", "--base", "images", "--family", "vit"], &["--family", "--base"]);

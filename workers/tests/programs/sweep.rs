@@ -315,7 +315,9 @@ fn inspect_shows_what_differs() {
     let place = Place::new();
     place.copy_zoo();
     let ended = place.mehl_soup(&["inspect", "zoo/*"]).expect(0);
-    for text in ["family: vit", "k0, k1, k2, k3", "768", "F32", "differences from k0, which most are like: none"] {
+    for text in
+        ["family: vit", "k0, k1, k2, k3", "768", "F32", "differences from k0, which most ingredients match: none"]
+    {
         assert!(ended.stdout.contains(text), "expected `{text}` in:\n{}", ended.stdout);
     }
     let name = "classifier.weight";

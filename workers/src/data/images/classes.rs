@@ -40,7 +40,7 @@ impl ClassNames {
         let file = folder.map_or("config.json".into(), |folder| folder.join("config.json").display().to_string());
         let found = config.map(ClassMap::of).transpose().map_err(|fault| DataError::Content {
             file: file.clone(),
-            what: format!("{fault} (data.classes, or a mended file, says what outputs are)"),
+            what: format!("{fault} (set data.classes, or correct the file)"),
         })?;
         Ok(found.flatten().map(|map| Self {
             source: format!("{} of {file}", map.field),
@@ -242,7 +242,7 @@ fn outputs(names: &[String], known: Option<&ClassNames>, listing: &Listing) -> R
     let output = |name: &String| {
         index.get(name.as_str()).copied().ok_or_else(|| {
             let near = nearest(name, known.names.iter().map(String::as_str));
-            let near = near.map(|near| format!(", the nearest is `{near}`")).unwrap_or_default();
+            let near = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
             fault(
                 listing,
                 format!("class `{name}`: expected one of the {} classes of {}{near}", known.names.len(), known.source),
