@@ -268,7 +268,7 @@ mod tests {
             assert!(why.contains(said), "{why}");
         }
         for (files, said) in [
-            (&["a.safetensors", "b.safetensors"][..], "`a.safetensors`, `b.safetensors`: name the file"),
+            (&["a.safetensors", "b.safetensors"][..], "`a.safetensors`, `b.safetensors`: give the file"),
             (&["x-00001-of-00002.safetensors"], "expected the index of its shards"),
             (&["a.safetensors.index.json", "b.safetensors.index.json"], "`a.safetensors.index.json`, `b"),
         ] {

@@ -150,7 +150,7 @@ mod tests {
             "{told:?}"
         );
         assert!(told[1].starts_with("2/config.json: id2label: ") && told[1].contains("found none"), "{told:?}");
-        assert!(faults(&[json!({}), named], false)[0].contains("expected no names"));
+        assert!(faults(&[json!({}), named], false)[0].contains("expected no output names"));
     }
 
     #[test]

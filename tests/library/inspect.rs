@@ -227,7 +227,7 @@ fn values_that_are_not_finite_and_copies_that_differ_are_named() {
     assert_eq!(said.code, Some(1));
     said.has(&[
         "nan.safetensors: tensor `encoder.layer.1.weight`: NaN at element 5",
-        "frozen and tied tensors: not known",
+        "frozen and tied tensors: unknown",
     ]);
     let report = place.inspect(&["--hash", "--format", "json"]).json();
     let expected =
@@ -331,7 +331,7 @@ fn sharded_folders_and_their_files_are_counted() {
 #[test]
 fn the_family_is_told_or_why_not() {
     let place = Place::new();
-    place.zoo(2).inspect(&[]).has(&["family: not known: "]);
+    place.zoo(2).inspect(&[]).has(&["family: unknown: "]);
     let report = place.inspect(&["--format", "json"]).json();
     assert!(report["family"].is_null() && report["family_fault"].is_string());
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("workers/tests/fixtures/trajectories/zoo/*");

@@ -34,7 +34,7 @@ pub fn score(
     }
     let mean = all.loss / n as f64;
     if !mean.is_finite() {
-        return Err(EngineError::Numerics(format!("loss is {mean}, expected a finite value")));
+        return Err(EngineError::Numerics(format!("expected a finite loss, found {mean}")));
     }
     let freedom = n.saturating_sub(1).max(1) as f64;
     let variance = ((all.squares - all.loss * mean) / freedom).max(0.0);

@@ -149,7 +149,11 @@ fn a_base_that_changed_or_is_none_is_said() {
     };
     let manifest = scores("base").unwrap();
     let equal = scores("zoo/k1").unwrap();
-    assert!(equal.notes.iter().any(|note| note == "zoo.base is equal to ingredient k1"), "{:?}", equal.notes);
+    assert!(
+        equal.notes.iter().any(|note| note == "zoo.base has the same contents as ingredient k1"),
+        "{:?}",
+        equal.notes
+    );
     assert_ne!(equal.inputs_hash(), manifest.inputs_hash());
 
     let (mut other, task) = engine(&zoo.path(""), &zoo.spec("zoo/k1", "method = 'uniform'"), Kind::Float);

@@ -103,7 +103,7 @@ fn a_start_that_leaves_bad_ingredients_out() {
     let found = |init| {
         let folder = tempfile::tempdir().unwrap();
         let (completion, recorder) = run(folder.path(), &vit_spec_of(zoo.path(), &soup(init)), Kind::Float).unwrap();
-        let begins = recorder.notes.iter().any(|note| note.contains("Begins from the greedy soup"));
+        let begins = recorder.notes.iter().any(|note| note.contains("starts from the greedy soup"));
         (coefficients(&completion).values().to_vec(), begins)
     };
     let (auto, greedy, mean) = (found("auto"), found("greedy"), found("batch-mean"));

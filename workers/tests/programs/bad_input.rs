@@ -126,7 +126,7 @@ fn a_zoo_with_nothing_in_it() {
             fs::remove_file(zoo.join(k).join("model.safetensors")).unwrap();
         }
     };
-    refused_zoo(empty, &["zoo/*", "no folder that holds a safetensors model"]);
+    refused_zoo(empty, &["zoo/*", "no folder with a safetensors model"]);
     let place = Place::new();
     place.copy_zoo();
     empty(&place.path("zoo"));
@@ -254,7 +254,7 @@ fn a_bad_start_is_told() {
     let soup = "batch = 16\ninner_epochs = 1\nmodel_batch = 4";
     place.spec("sweep.toml", &vit_spec("zoo/*", &fixture("trajectories/learn.safetensors"), soup, search));
     let said = place.run("sweep.toml", "out").expect(0).stderr;
-    let told: Vec<&str> = said.lines().filter(|line| line.contains("begins at a select loss of")).collect();
+    let told: Vec<&str> = said.lines().filter(|line| line.contains("starts at a select loss of")).collect();
     let results = place.results("out");
     let started = |method: MethodName, init: Init| {
         let row = results.tasks.iter().find(|row| (row.method, row.hyperparameters.soup.init) == (method, init));
@@ -271,7 +271,7 @@ fn a_bad_start_is_told() {
 fn specifications() {
     let with = |soup: &str, rest: &str| sound_spec(soup, rest);
     refused_spec(&with("metod = 'mehl+'", ""), &["sweep.toml:9", "soup.metod", "did you mean `method`"]);
-    refused_spec(&with("method = 'mehl++'", ""), &["soup.method", "`mehl++`", "nearest is `mehl+`"]);
+    refused_spec(&with("method = 'mehl++'", ""), &["soup.method", "`mehl++`", "did you mean `mehl+`?"]);
     refused_spec(&with("", "[serach]"), &["serach", "did you mean `search`"]);
     refused_spec(&with("learning_rate = -1.0", ""), &["soup.learning_rate", "above 0", "found -1"]);
     refused_spec(&with("inner_epochs = 0", ""), &["soup.inner_epochs", "from 1 to", "found 0"]);

@@ -77,7 +77,7 @@ fn a_zoo_that_is_no_better_than_guessing_stops_unless_that_is_allowed() {
     place.spec("sweep.toml", &strict);
     place.run("sweep.toml", "out").expect(2).says(&[
         "no ingredient is better than guessing",
-        "classes or preprocessing probably do not fit",
+        "classes or preprocessing are probably wrong",
         "zoo.allow_chance = true",
     ]);
     // Asked again, it is refused again: the scores are known, and what they mean has not changed.
@@ -127,7 +127,7 @@ fn weights_under_another_name_are_used_if_they_are_the_only_ones() {
     place.run("sweep.toml", "two").expect(2).says(&[
         "zoo/k2",
         "`more.safetensors`, `weights.safetensors`",
-        "name the file",
+        "give the file",
     ]);
 }
 
@@ -222,7 +222,7 @@ fn class_maps_that_cannot_be_used_are_refused_with_the_entry() {
 fn models_for_another_problem_and_quantised_ones_are_refused() {
     let place = scene();
     config(&place, "k3", |json| json["problem_type"] = json!("multi_label_classification"));
-    both_refuse(&place, &["zoo/k3/config.json: problem_type", "`multi_label_classification`: there is no objective"]);
+    both_refuse(&place, &["zoo/k3/config.json: problem_type", "`multi_label_classification`, which is not supported"]);
     let place = scene();
     config(&place, "k0", |json| json["quantization_config"] = json!({"quant_method": "gptq"}));
     both_refuse(&place, &["zoo/k0/config.json: its weights are quantised", "gptq"]);
@@ -299,5 +299,5 @@ fn a_number_of_heads_that_would_be_a_guess_has_to_be_stated() {
     let place = Place::new();
     let model = fixture("clip/openai/model.safetensors");
     let told = place.mehl_soup(&["inspect", model.to_str().unwrap()]).expect(1);
-    assert!(told.stdout.contains("state it as `zoo.heads`"), "{}", told.stdout);
+    assert!(told.stdout.contains("set zoo.heads"), "{}", told.stdout);
 }

@@ -201,7 +201,7 @@ fn time_that_is_over_and_more_of_it() {
     place.spec("sweep.toml", &search(""));
     place.run("sweep.toml", "whole").expect(0);
     place.spec("sweep.toml", &search("max_seconds = 0.6"));
-    let ended = place.run("sweep.toml", "out").expect(0).says(&["max_seconds is over"]);
+    let ended = place.run("sweep.toml", "out").expect(0).says(&["max_seconds has passed"]);
     assert!(ended.stdout.contains("queued"), "{}", ended.stdout);
     let unfinished = |results: &SweepResults| results.tasks.iter().filter(|row| row.state == TaskState::Queued).count();
     assert!(unfinished(&place.results("out")) > 0);
