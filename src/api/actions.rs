@@ -67,12 +67,12 @@ pub async fn retry<S: Store, Q: TicketQueue>(
     }
     let changed = walk(|from| api.store.retry(&id, from, WALKED)).await?;
     api.changed.notify_one();
-    tracing::info!(sweep = id, changed, "failed tasks begin anew");
+    tracing::info!(sweep = id, changed, "failed tasks start again");
     Ok(Json(ChangedBody { order: order_word(found.order).to_string(), id, changed }))
 }
 
 fn ended(id: &str) -> ApiError {
-    ApiError::Conflict(format!("sweep {id} is cancelled, or its time is over: submit it anew"))
+    ApiError::Conflict(format!("sweep {id} is cancelled or out of time: submit it again"))
 }
 
 async fn order<S: Store, Q: TicketQueue>(

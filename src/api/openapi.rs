@@ -13,7 +13,7 @@ use crate::store::Store;
 
 #[derive(OpenApi)]
 #[openapi(
-    info(title = "mehl-soup scheduler", description = "Sweeps of model soups: submit, read, steer"),
+    info(title = "mehl-soup scheduler", description = "Submit, read and control sweeps of model soups"),
     paths(
         create::create_sweep,
         sweeps::sweeps,

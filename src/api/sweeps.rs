@@ -64,7 +64,7 @@ fn cursor(text: &str) -> Result<(u64, &str), ApiError> {
     let is_number = |text: &str| (1..=19).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
     let parts = text.split_once('.').filter(|(created, id)| is_number(created) && is_id(id));
     let parts = parts.and_then(|(created, id)| Some((created.parse().ok()?, id)));
-    parts.ok_or_else(|| ApiError::BadRequest("after: expected `next` of an earlier page".to_string()))
+    parts.ok_or_else(|| ApiError::BadRequest("after: expected the value of `next` from the previous page".to_string()))
 }
 
 /// Tells how far a sweep is.
@@ -101,7 +101,7 @@ pub async fn spec<S: Store, Q: TicketQueue>(
     delete, path = "/v1/sweeps/{id}", tag = "sweeps", params(("id" = String, Path, description = "The sweep")),
     responses(
         (status = 204, description = "Deleted"),
-        (status = 409, body = ErrorBody, description = "Not every task is final: cancel it first"),
+        (status = 409, body = ErrorBody, description = "The sweep has unfinished tasks: cancel it first"),
         (status = "4XX", body = ErrorBody), (status = "5XX", body = ErrorBody),
     )
 )]
@@ -111,7 +111,7 @@ pub async fn delete_sweep<S: Store, Q: TicketQueue>(
 ) -> Result<StatusCode, ApiError> {
     let found = record(&api, &id).await?;
     if !found.is_final() {
-        return Err(ApiError::Conflict(format!("sweep {id} has tasks that are not final: cancel it first")));
+        return Err(ApiError::Conflict(format!("sweep {id} has unfinished tasks: cancel it first")));
     }
     while !api.store.remove(&id, REMOVED).await? {}
     api.known.forget(&id);

@@ -149,7 +149,7 @@ pub async fn history<S: Store, Q: TicketQueue>(
     params(("id" = String, Path, description = "The sweep"), ("task" = String, Path, description = "The task")),
     responses(
         (status = 200, body = [u8], content_type = "application/octet-stream"),
-        (status = 404, body = ErrorBody, description = "No such task, or it has no result (yet)"),
+        (status = 404, body = ErrorBody, description = "No such task, or it has no result yet"),
         (status = "4XX", body = ErrorBody), (status = "5XX", body = ErrorBody),
     )
 )]
@@ -160,7 +160,7 @@ pub async fn coefficients<S: Store, Q: TicketQueue>(
     let record = record(&api, &id, &task).await?;
     let completed = if task == SCORES { None } else { api.store.result(&record.key).await? };
     let Some(completed) = completed else {
-        let why = if task == SCORES { "never has any".to_string() } else { format!("is {}", record.state) };
+        let why = if task == SCORES { "computes no coefficients".to_string() } else { format!("is {}", record.state) };
         return Err(ApiError::NotFound(format!("no coefficients: task {task} {why}")));
     };
     if completed.coefficients.is_empty() {

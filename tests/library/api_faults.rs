@@ -66,7 +66,7 @@ async fn the_limit_of_tasks_counts_what_the_search_asks_for() {
     };
     let refused = submit(&start(2).await, SPEC).await;
     assert_eq!(refused.status, 400);
-    let message = "expected a search of at most 2 tasks besides the baselines, found one of 3";
+    let message = "expected at most 2 tasks, not counting baselines, found 3";
     assert_eq!(refused.json()["error"]["message"], message);
     assert_eq!(submit(&start(3).await, SPEC).await.status, 201);
     // The largest number that is documented.

@@ -163,7 +163,7 @@ fn running_statistics_are_the_soups_own_and_nobody_elses() {
     let statistic = |values: &[f32]| Statistic { shape: vec![values.len()], values: values.to_vec() };
     setup.file.statistics.insert("bn.running_mean".into(), statistic(&[0.25, -3.0]));
     setup.file.statistics.insert("bn.running_var".into(), statistic(&[0.5]));
-    refused(&setup, "tensor `bn.running_var`: expected a running statistic of the ingredients' shape");
+    refused(&setup, "tensor `bn.running_var`: expected a running statistic with the shape in the ingredients");
     setup.file.statistics.insert("bn.running_var".into(), statistic(&[0.5, 8.0]));
     setup.file.statistics.insert("a".into(), statistic(&[0.5]));
     refused(&setup, "tensor `a`: expected a running statistic that differs");

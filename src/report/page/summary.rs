@@ -21,14 +21,14 @@ pub fn standing(report: &Report) -> Markup {
     let notes: Vec<&String> = results.notes.iter().chain(faults).collect();
     html! {
         @match stands(results) {
-            Standing::Empty => div.banner.bad { p { strong { "This sweep has no tasks yet." } " There is nothing to compare; what is known of it is below." } },
+            Standing::Empty => div.banner.bad { p { strong { "This sweep has no tasks yet." } " Information about the sweep is below." } },
             Standing::Unfinished { ended, all } => div.banner { p {
                 strong { "This sweep is not finished." } " " (words::count(ended as u64)) " of " (words::count(all as u64))
-                " tasks have ended" (states(report)) ". What follows may change."
+                " tasks have ended" (states(report)) ". The results below can still change."
             } },
             Standing::Fruitless => div.banner.bad { p { strong { "No task of this sweep has succeeded" } (states(report)) "." } },
             Standing::Finished => @if failed > 0 {
-                div.banner { p { strong { (words::count(failed as u64)) @if failed == 1 { " task" } @else { " tasks" } " failed." } " The causes are below the leaderboard." } }
+                div.banner { p { strong { (words::count(failed as u64)) @if failed == 1 { " task" } @else { " tasks" } " failed." } " The causes are listed below the leaderboard." } }
             },
         }
         @if !notes.is_empty() {
@@ -76,12 +76,12 @@ pub fn summary(report: &Report, scores: Option<Markup>) -> Markup {
                 }
                 div { dt { "Ingredients" } dd { (words::count(results.ingredients.len() as u64)) } }
                 div { dt { "Tasks" } dd { (words::count(results.tasks.len() as u64)) } }
-                div { dt { "Computed for" } dd { (words::time(seconds)) } }
+                div { dt { "Compute time" } dd { (words::time(seconds)) } }
             }
             @if !gains.is_empty() { (table(&gains)) }
             @if let Some(detail) = report.winner().and_then(|winner| report.detail(&winner.task_id))
                 && let Some(soup) = &detail.soup && soup.coefficients.single_ingredient().is_none() {
-                p.hint { "Of the winner's coefficients " (spread(soup)) "." }
+                p.hint { "Coefficients of the winner: " (spread(soup)) "." }
             }
             @if let Some(scores) = scores { div.wide { (scores) } }
         }
@@ -91,9 +91,9 @@ pub fn summary(report: &Report, scores: Option<Markup>) -> Markup {
 fn table(gains: &[Gain]) -> Markup {
     let on_test = gains.iter().all(|gain| gain.on_test);
     html! {
-        h3 { "What the winner gains" @if on_test { ", on test" } }
+        h3 { "Improvement of the winner" @if on_test { ", on test" } }
         div.scroll { table {
-            thead { tr { th { "over" } th { "is it real?" } th.n { "loss, lower by" } th.n { "accuracy, higher by (points)" } @if !on_test { th { "on" } } } }
+            thead { tr { th { "over" } th { "better?" } th.n { "loss reduction" } th.n { "accuracy gain (points)" } @if !on_test { th { "on" } } } }
             tbody { @for gain in gains {
                 tr {
                     td.w { (gain.over.facts().title) }
@@ -105,9 +105,9 @@ fn table(gains: &[Gain]) -> Markup {
             } }
         } }
         p.hint {
-            "± is one standard error. That of a difference is taken as if both models had been scored on samples of their own; on the same samples it is \
-             smaller as a rule, so a gain that is called real is. Real means more than two standard errors."
-            @if !on_test { " Select chose the winner: what it says in the winner's favour is too good. Only test, which chose nothing, can confirm it." }
+            "± is one standard error. The standard error of a difference assumes different samples for the two models. On the same samples it is usually \
+             smaller, so these verdicts are cautious. \"Yes\" means more than two standard errors."
+            @if !on_test { " The winner was chosen on select, so its scores there are too good. Only a test split can confirm them." }
         }
     }
 }

@@ -247,10 +247,7 @@ fn numbers_in_a_table_are_names_where_the_model_has_them() {
     scene.config = Some(names);
     let (found, notes) = of(&scene).unwrap();
     assert_eq!(found, [2, 3, 0]);
-    assert!(
-        notes.iter().any(|n| n.starts_with("assumed: the labels of") && n.contains("class names")),
-        "{notes:?}"
-    );
+    assert!(notes.iter().any(|n| n.starts_with("assumed: the labels of") && n.contains("class names")), "{notes:?}");
     table(["10", "2", "7"]);
     let both = of(&scene).unwrap_err();
     assert!(both.contains("label 7 is ambiguous: it can be output 7, or the name of a class"), "{both}");

@@ -28,8 +28,7 @@ fn place() -> Place {
 fn a_sweep_learns_on_images() {
     let place = place();
     place.spec("sweep.toml", &spec("learn = 'learn'\ntest = 'test'", 2));
-    let ran =
-        place.run("sweep.toml", "out").expect(0).says(&["assumed: images are prepared as usual for `vit`"]);
+    let ran = place.run("sweep.toml", "out").expect(0).says(&["assumed: images are prepared as usual for `vit`"]);
     assert!(ran.stdout.contains("mehl+"));
     let results = place.results("out");
     assert!(
