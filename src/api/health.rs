@@ -18,13 +18,14 @@ use crate::store::{Store, StoreError};
 
 pub(super) const OK: &str = "ok";
 
-/// Answers as long as the process lives.
+/// Answers while the process is alive.
 #[utoipa::path(get, path = "/healthz", tag = "health", security(()), responses((status = 200, body = String)))]
 pub async fn healthz<S: Store, Q: TicketQueue>(State(_): State<Arc<Api<S, Q>>>) -> &'static str {
     OK
 }
 
-/// Tells whether the store takes writes and the broker allows what is done with it. Both are asked at most once a second.
+/// Reports whether Redis accepts writes and RabbitMQ allows the needed operations. Each is asked at
+/// most once a second.
 #[utoipa::path(
     get, path = "/readyz", tag = "health", security(()),
     responses((status = 200, body = ReadyBody), (status = 503, body = ReadyBody, description = "Redis or RabbitMQ is not `ok`"))
@@ -78,7 +79,7 @@ async fn broker<S, Q: TicketQueue>(api: &Api<S, Q>) -> &'static str {
     word
 }
 
-/// Gives the metrics, for Prometheus.
+/// Returns the metrics for Prometheus.
 #[utoipa::path(get, path = "/metrics", tag = "health", security(()), responses((status = 200, body = String, content_type = "text/plain")))]
 pub async fn metrics<S: Store, Q: TicketQueue>(
     State(api): State<Arc<Api<S, Q>>>,

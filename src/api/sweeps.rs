@@ -67,7 +67,7 @@ fn cursor(text: &str) -> Result<(u64, &str), ApiError> {
     parts.ok_or_else(|| ApiError::BadRequest("after: expected the value of `next` from the previous page".to_string()))
 }
 
-/// Tells how far a sweep is.
+/// Returns the state and progress of a sweep.
 #[utoipa::path(
     get, path = "/v1/sweeps/{id}", tag = "sweeps", params(("id" = String, Path, description = "The sweep")),
     responses((status = 200, body = SweepBody), (status = "4XX", body = ErrorBody), (status = "5XX", body = ErrorBody))
@@ -79,7 +79,7 @@ pub async fn sweep<S: Store, Q: TicketQueue>(
     Ok(Json(SweepBody::from(&record(&api, &id).await?)))
 }
 
-/// Gives the specification as it was understood: resolved, with absolute paths.
+/// Returns the resolved specification, with absolute paths.
 #[utoipa::path(
     get, path = "/v1/sweeps/{id}/spec", tag = "sweeps", params(("id" = String, Path, description = "The sweep")),
     responses(
@@ -96,7 +96,7 @@ pub async fn spec<S: Store, Q: TicketQueue>(
     Ok(([(header::CONTENT_TYPE, "application/json")], spec))
 }
 
-/// Deletes a sweep whose tasks are all final, with its results. One that is not has to be cancelled first.
+/// Deletes a sweep whose tasks have all ended, with its results. Cancel an unfinished sweep first.
 #[utoipa::path(
     delete, path = "/v1/sweeps/{id}", tag = "sweeps", params(("id" = String, Path, description = "The sweep")),
     responses(
