@@ -300,9 +300,9 @@ fn nothing_known(spec: &Spec) -> Manifest {
 fn unscored(scores: Option<&TaskRecord>) -> String {
     match scores {
         Some(TaskRecord { state: TaskState::Failed, cause, .. }) => {
-            format!("the scores task failed: {}", cause.as_deref().unwrap_or("the cause is not known"))
+            format!("the scores task failed: {}", cause.as_deref().unwrap_or("unknown cause"))
         }
-        Some(record) => format!("ingredients and data were not looked at yet: the scores task is {}", record.state),
-        None => "ingredients and data were not looked at yet".to_string(),
+        Some(record) => format!("ingredients and data are not checked yet: the scores task is {}", record.state),
+        None => "ingredients and data are not checked yet".to_string(),
     }
 }

@@ -32,7 +32,7 @@ pub(super) fn render(file: &CoefficientsFile, licences: &[Option<String>], compa
     };
     line(format!(
         "A weighted sum of {models} fine-tuned models of family {}{base}, made by {} with method {}. \
-         It costs no more to run than one of them.",
+         Its inference cost is that of one model.",
         code(&about.family),
         code(&about.program),
         code(&about.method)
@@ -47,7 +47,7 @@ pub(super) fn render(file: &CoefficientsFile, licences: &[Option<String>], compa
         comparisons_table(comparisons).into_iter().for_each(&mut line);
     }
     if !about.data.is_empty() {
-        line("\n## Data\n\n| split | samples | blake3 of the file |\n|---|---|---|".into());
+        line("\n## Data\n\n| split | samples | BLAKE3 of the file |\n|---|---|---|".into());
         for data in &about.data {
             line(format!("| {} | {} | {} |", code(&data.split), data.samples, code(&data.hash)));
         }
@@ -58,8 +58,8 @@ pub(super) fn render(file: &CoefficientsFile, licences: &[Option<String>], compa
         let others = settings.iter().filter(|(name, _)| !["method", "seed"].contains(&name.as_str()));
         others.for_each(|(name, value)| line(format!("| {} | {} |", code(name), code(&value.to_string()))));
     }
-    line("\n## Ingredients\n\nThe mean coefficient is that over layer groups; coefficients may be negative or above 1.\n".into());
-    line("| ingredient | mean coefficient | licence | blake3 of the contents |\n|---|---|---|---|".into());
+    line("\n## Ingredients\n\nThe mean coefficient is the mean over layer groups. Coefficients can be negative or above 1.\n".into());
+    line("| ingredient | mean coefficient | licence | BLAKE3 of the contents |\n|---|---|---|---|".into());
     let groups = file.coefficients.groups();
     for (k, ingredient) in about.ingredients.iter().enumerate() {
         let mean = (0..groups).map(|l| file.coefficients.get(k, l)).sum::<f64>() / groups as f64;
@@ -71,8 +71,8 @@ pub(super) fn render(file: &CoefficientsFile, licences: &[Option<String>], compa
         about.notes.iter().for_each(|note| line(format!("- {}", code(note))));
     }
     line(format!(
-        "\n## Made again\n\n`{COEFFICIENTS_NAME}` holds the exact coefficients, {} ingredients by {groups} layer groups. With the ingredients \
-         at hand, this folder is written again by\n\n```sh\nmehl-soup materialize {COEFFICIENTS_NAME} --out DIR\n```",
+        "\n## Reproduce\n\n`{COEFFICIENTS_NAME}` contains the exact coefficients, {} ingredients by {groups} layer groups. With the \
+         ingredients, this command writes this folder again:\n\n```sh\nmehl-soup materialize {COEFFICIENTS_NAME} --out DIR\n```",
         about.ingredients.len()
     ));
     card
@@ -81,8 +81,8 @@ pub(super) fn render(file: &CoefficientsFile, licences: &[Option<String>], compa
 /// Loss and metrics of each split.
 fn scores_table(scores: &Scores) -> Vec<String> {
     let about = format!(
-        "\n## Scores\n\nThe loss is {}. ± is one standard error over samples. `learn` taught the coefficients, \
-         `select` chose among soups, `test` was only reported.\n",
+        "\n## Scores\n\nThe loss is {}. ± is one standard error over samples. The coefficients were \
+         learned on `learn`; the soup was chosen on `select`; `test` was used only for this report.\n",
         CLASSIFICATION.loss
     );
     let metrics: Vec<Metric> = scores.select.all().map(|(metric, _)| metric).collect();

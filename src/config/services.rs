@@ -54,7 +54,7 @@ impl SchedulerConfig {
                 key: "scheduler.token".to_string(),
                 origin: None,
                 problem: format!(
-                    "missing: others than this machine can reach scheduler.listen ({}); expected a token, or scheduler.token_file",
+                    "missing. Other machines can reach scheduler.listen ({}), so a token is required: set scheduler.token_file, or listen on a loopback address",
                     self.listen
                 ),
             })),
@@ -73,7 +73,7 @@ impl WorkerConfig {
                 key: "worker.input_roots".to_string(),
                 origin: None,
                 problem:
-                    "missing: expected the folders whose files sweeps may name, zoos and data; nothing outside is read"
+                    "missing. Set it to the folders with the zoos and data that sweeps can use; files outside of them are not read"
                         .to_string(),
             }));
         }

@@ -28,7 +28,7 @@ const MOST_TASKS: usize = 100_000;
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// The folder holds no sweep.
-    #[error("{path} holds no sweep: expected results.json or sweep.json, as `mehl-soup run` leaves them")]
+    #[error("{path} contains no sweep: expected results.json or sweep.json, as `mehl-soup run` writes them")]
     NotASweep {
         /// The folder.
         path: String,
@@ -147,7 +147,7 @@ fn detail(root: &Path, task: &str) -> Detail {
     let mut detail = Detail::new(task);
     // A name from a file becomes part of a path only if it is one that this program gives.
     if !is_id(task) {
-        detail.faults.push(format!("{task}: expected the id of a task"));
+        detail.faults.push(format!("{task}: expected a task id"));
         return detail;
     }
     let folder = root.join("tasks").join(task);

@@ -153,7 +153,7 @@ pub enum EngineError {
     #[error("out of memory: {0}")]
     OutOfMemory(String),
     /// The checkpoint belongs to something else or is damaged: start the task anew.
-    #[error("checkpoint refused: {0}")]
+    #[error("cannot use the checkpoint: {0}")]
     ForeignCheckpoint(String),
     /// The host could not keep a checkpoint: end the run.
     #[error(transparent)]

@@ -78,7 +78,7 @@ impl Reporter for Stderr {
 
     fn started(&self, slot: usize, task: &Task, left: usize) {
         let searched: Vec<String> = task.overrides.iter().map(|(key, value)| format!("{key}={value}")).collect();
-        self.line(&format!("task {} begins ({left} more to come) {}", task.id, searched.join(" ")));
+        self.line(&format!("task {} starts ({left} more to come) {}", task.id, searched.join(" ")));
         self.with_slot(slot, |slot| {
             slot.began = None;
             slot.bar = self.bars.as_ref().map(|bars| {

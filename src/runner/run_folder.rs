@@ -64,7 +64,7 @@ pub enum FolderError {
     },
     /// The folder belongs to another specification.
     #[error(
-        "output folder {path} belongs to another specification (sweep `{found_name}`, identity {found}); expected identity {expected}; \
+        "output folder {path} contains another sweep (`{found_name}`, identity {found}); expected identity {expected}; \
          choose another folder, or undo the change to the specification"
     )]
     OtherSpec {
@@ -78,7 +78,7 @@ pub enum FolderError {
         found_name: String,
     },
     /// A newer version of this program has begun the folder.
-    #[error("output folder {path} is of version {found}, this program reads up to {expected}: use the newer program")]
+    #[error("output folder {path} has version {found}, this program reads up to {expected}: use a newer program")]
     Newer {
         /// The folder.
         path: String,
@@ -88,7 +88,7 @@ pub enum FolderError {
         expected: u32,
     },
     /// The folder holds something else.
-    #[error("output folder {path} is not empty and holds no sweep; choose another folder")]
+    #[error("output folder {path} is not empty and contains no sweep; choose another folder")]
     NotASweep {
         /// The folder.
         path: String,
@@ -102,7 +102,7 @@ pub enum FolderError {
         source: io::Error,
     },
     /// A file of the folder does not hold what this program wrote.
-    #[error("{path} is damaged: {what}; move it away to go on without it")]
+    #[error("{path} is damaged: {what}; move it away to continue without it")]
     Damaged {
         /// The file.
         path: String,
@@ -428,7 +428,7 @@ mod tests {
         again.write_json(&root.join("sweep.json"), &newer).unwrap();
         drop(again);
         let error = RunFolder::open(&root, &spec(2, "two")).unwrap_err().to_string();
-        assert!(error.contains("is of version 3, this program reads up to 2"), "{error}");
+        assert!(error.contains("has version 3, this program reads up to 2"), "{error}");
     }
 
     fn spec(seed: u64, name: &str) -> Spec {

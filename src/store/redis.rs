@@ -88,7 +88,7 @@ async fn state_format(connection: &mut ReconnectingConnection, prefix: &str) -> 
     let found: Option<u32> = connection.get(&key).await.map_err(answers::error)?;
     match found {
         Some(found) if found > FORMAT => Err(StoreError::Setup(format!(
-            "it holds sweeps of format {found}, this program reads up to {FORMAT}: upgrade it"
+            "it contains sweeps of format {found}, this program reads up to {FORMAT}: upgrade the program"
         ))),
         Some(FORMAT) => Ok(()),
         _ => {

@@ -120,7 +120,7 @@ fn verdict(results: &SweepResults) -> String {
     }
     let shown = results.shown_comparisons();
     if let Some(first) = shown.first() {
-        let chose = if first.split == "test" { "which chose nothing" } else { "which chose the winner" };
+        let chose = if first.split == "test" { "not used for any choice" } else { "on which the winner was chosen" };
         let units = results.unit().plural();
         let _ = writeln!(text, "on {} ({} {units}, {chose}), {} against", first.split, first.units, winner.task_id);
     }
@@ -166,7 +166,7 @@ mod tests {
         }
         assert!(line(&text, "2 ").contains("best *"));
         assert_eq!(line(&text, "winner"), "winner: 0001-mehl+, by select loss: 0.4000 ±0.0100");
-        assert_eq!(line(&text, "on test"), "on test (50 samples, which chose nothing), 0001-mehl+ against");
+        assert_eq!(line(&text, "on test"), "on test (50 samples, not used for any choice), 0001-mehl+ against");
         assert_eq!(line(&text, "best ingredient"), "best ingredient (dog): better: loss 0.1000 ±0.0141 lower");
         assert!(text.contains("0003-mehl+ failed: loss is NaN") && text.contains("note: select is a part of learn"));
     }

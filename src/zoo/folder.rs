@@ -54,7 +54,7 @@ pub(crate) fn find_weights(folder: &Path) -> Result<Weights, NoWeights> {
     if files.has(&single) {
         let note = files.has(&index).then(|| {
             format!(
-                "assumed: `{SINGLE}` holds the weights of {}, as in transformers, and not what `{INDEX}` names",
+                "assumed: `{SINGLE}` contains the weights of {}, as in transformers; `{INDEX}` is ignored",
                 folder.display()
             )
         });
@@ -63,15 +63,19 @@ pub(crate) fn find_weights(folder: &Path) -> Result<Weights, NoWeights> {
     if files.has(&index) {
         return Ok(Weights { file: index, is_index: true, note: None });
     }
-    let names = file_names(files, folder).map_err(|error| NoWeights::Other(format!("it cannot be listed: {error}")))?;
+    let names =
+        file_names(files, folder).map_err(|error| NoWeights::Other(format!("cannot list the folder: {error}")))?;
     if names.iter().any(|name| name == ADAPTER) {
-        let why = format!("an adapter (`{ADAPTER}`): merge it into its base model first");
+        let why = format!("an adapter (`{ADAPTER}`), not a model: merge it into its base model first");
         return Err(NoWeights::Other(why));
     }
     let ending = |end: &str| names.iter().filter(|name| name.ends_with(end)).cloned().collect::<Vec<_>>();
     let (indices, files) = (ending(INDEX_ENDING), ending(".safetensors"));
     let note = |name: &str| {
-        Some(format!("assumed: `{name}` holds the weights of {}: it is the only such file there", folder.display()))
+        Some(format!(
+            "assumed: `{name}` contains the weights of {}, because it is the only such file",
+            folder.display()
+        ))
     };
     match (&indices[..], &files[..]) {
         ([only], _) => Ok(Weights { file: folder.join(only), is_index: true, note: note(only) }),
@@ -80,10 +84,10 @@ pub(crate) fn find_weights(folder: &Path) -> Result<Weights, NoWeights> {
             let pickles: Vec<&String> = names.iter().filter(|name| is_pickle(name)).collect();
             Err(NoWeights::Other(match pickles.first() {
                 Some(pickle) => format!(
-                    "its weights are a pickle (`{pickle}`), which can run code and is never opened: `python -m mehl_soup convert` makes safetensors of it"
+                    "its weights are a pickle (`{pickle}`). Pickles can run code and are never opened: convert it with `python -m mehl_soup convert`"
                 ),
-                None if names.is_empty() => format!("no files in it, expected weights in `{SINGLE}`"),
-                None => format!("no weights in it (`{SINGLE}`, or another `.safetensors` file)"),
+                None if names.is_empty() => format!("the folder is empty, expected weights in `{SINGLE}`"),
+                None => format!("no weights found, expected `{SINGLE}` or another `.safetensors` file"),
             }))
         }
         ([], several) if several.iter().all(|name| is_shard(name)) => Err(NoWeights::Ambiguous(format!(
@@ -91,7 +95,7 @@ pub(crate) fn find_weights(folder: &Path) -> Result<Weights, NoWeights> {
             listed(several)
         ))),
         _ => Err(NoWeights::Ambiguous(format!(
-            "expected the weights of one model, found {}: name the file that is meant",
+            "expected the weights of one model, found {}: give the file instead of the folder",
             listed(if indices.is_empty() { &files } else { &indices })
         ))),
     }
@@ -235,14 +239,14 @@ mod tests {
         for (files, said) in [
             (&["adapter_config.json", "adapter_model.safetensors"][..], "an adapter"),
             (&["config.json", "pytorch_model.bin"], "a pickle (`pytorch_model.bin`)"),
-            (&["trainer_state.json"], "no weights in it"),
-            (&[], "no files in it"),
+            (&["trainer_state.json"], "no weights found"),
+            (&[], "the folder is empty"),
         ] {
             let Err(NoWeights::Other(why)) = found(files) else { panic!("{files:?}") };
             assert!(why.contains(said), "{why}");
         }
         for (files, said) in [
-            (&["a.safetensors", "b.safetensors"][..], "`a.safetensors`, `b.safetensors`: name the file"),
+            (&["a.safetensors", "b.safetensors"][..], "`a.safetensors`, `b.safetensors`: give the file"),
             (&["x-00001-of-00002.safetensors"], "expected the index of its shards"),
             (&["a.safetensors.index.json", "b.safetensors.index.json"], "`a.safetensors.index.json`, `b"),
         ] {

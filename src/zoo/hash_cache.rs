@@ -54,7 +54,9 @@ impl HashCache {
             Ok(()) => Ok(root),
             Err(error) => {
                 let shown = root.display();
-                Err(format!("cannot write to the cache folder {shown}: {error} ({FOLDER_VARIABLE} names another one)"))
+                Err(format!(
+                    "cannot write to the cache folder {shown}: {error} (set {FOLDER_VARIABLE} to another folder)"
+                ))
             }
         }
     }

@@ -162,7 +162,7 @@ impl Ingredient {
             let info = TensorInfo { dtype: info.dtype, shape: info.shape, shard: self.shards.len(), range: start..end };
             if let Some(other) = self.tensors.get(&name) {
                 let other = self.shards[other.shard].path().display();
-                let reason = format!("tensor `{name}`: expected in one shard, found in {other} too");
+                let reason = format!("tensor `{name}`: expected in one shard, found in {other} as well");
                 return Err(ZooError::Malformed { file: path.to_path_buf(), reason });
             }
             self.tensors.insert(name, info);
@@ -232,7 +232,7 @@ impl Ingredient {
         if own != prefix {
             let named = |prefix: &str| if prefix.is_empty() { "nothing".to_string() } else { format!("`{prefix}`") };
             self.notes.push(format!(
-                "assumed: what all tensors of {} begin with, {}, is a wrapper's; in most ingredients it is {}",
+                "assumed: the prefix of all tensors of {}, {}, comes from a wrapper; in most ingredients it is {}",
                 self.path.display(),
                 named(&own),
                 named(prefix)
@@ -374,7 +374,7 @@ impl Ingredient {
         if let Some(known) = self.hash.get()
             && *known != hash_contents(self, &mut |_| {})?.total
         {
-            return Err(first.changed("it was written to".into()));
+            return Err(first.changed("it was modified".into()));
         }
         for (shard, now) in touched {
             shard.renew(now);

@@ -207,7 +207,7 @@ pub fn mixed_dtypes(ingredients: &[Ingredient]) -> Option<String> {
     };
     let told: Vec<String> = by_dtypes.iter().map(named).collect();
     Some(format!(
-        "ingredients are in several dtypes: {}; they are mixed in f32 or wider, and each tensor is written in the dtype that most have it in",
+        "ingredients have different dtypes: {}. They are mixed in f32 or wider, and each tensor is written in its most common dtype",
         told.join(", ")
     ))
 }

@@ -33,10 +33,10 @@ const LINES: usize = 20;
 impl Found {
     /// What was passed over, one line each.
     pub fn notes(&self) -> Vec<String> {
-        let line = |one: &PassedOver| format!("passed over: {}: {}", one.path.display(), one.reason);
+        let line = |one: &PassedOver| format!("skipped: {}: {}", one.path.display(), one.reason);
         let mut lines: Vec<String> = self.passed_over.iter().take(LINES).map(line).collect();
         if self.passed_over.len() > LINES {
-            lines.push(format!("passed over: {} more files and folders", self.passed_over.len() - LINES));
+            lines.push(format!("skipped: {} more files and folders", self.passed_over.len() - LINES));
         }
         lines
     }
@@ -75,7 +75,7 @@ pub(super) fn resolve(patterns: &[String], base: &Path) -> Result<Found, ZooErro
     let found = Found { paths: paths.into_iter().collect(), passed_over: passed_over.into_iter().collect() };
     if found.paths.is_empty() && !patterns.is_empty() {
         let all = patterns.join("`, `");
-        let mut reason = format!("`{all}` match no `.safetensors` file and no folder that holds a safetensors model");
+        let mut reason = format!("`{all}` match no `.safetensors` file and no folder with a safetensors model");
         for line in found.notes() {
             reason.push_str("\n  ");
             reason.push_str(&line);
@@ -107,14 +107,16 @@ fn kind(path: &Path) -> Result<(), NoWeights> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     if path.extension().is_none_or(|ending| ending != "safetensors") {
         return Err(NoWeights::Other(if is_pickle(&name) {
-            "a pickle, which can run code and is never opened: `python -m mehl_soup convert` makes safetensors of it"
+            "a pickle. Pickles can run code and are never opened: convert it with `python -m mehl_soup convert`"
                 .to_string()
         } else {
-            "expected a `.safetensors` file or a folder that holds a safetensors model".to_string()
+            "expected a `.safetensors` file or a folder with a safetensors model".to_string()
         }));
     }
     if name.starts_with("adapter_model") {
-        return Err(NoWeights::Other("the weights of an adapter: merge it into its base model first".to_string()));
+        return Err(NoWeights::Other(
+            "the weights of an adapter, not of a model: merge it into its base model first".to_string(),
+        ));
     }
     Ok(())
 }
@@ -161,7 +163,7 @@ mod tests {
         let all = resolve(&["zoo/*".to_string()], root.path()).unwrap().notes();
         assert_eq!(all.len(), 2, "{all:?}");
         assert!(
-            all[0].contains("zoo/no-model: no files in it") && all[1].contains("zoo/notes.txt: expected"),
+            all[0].contains("zoo/no-model: the folder is empty") && all[1].contains("zoo/notes.txt: expected"),
             "{all:?}"
         );
         assert_eq!(names(root.path(), &["zoo/*/*.safetensors"]).unwrap().len(), 2);

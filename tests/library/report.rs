@@ -106,7 +106,7 @@ fn an_unfinished_sweep_says_so_and_shows_what_there_is() {
     read.says("This sweep is not finished.")
         .says("of 7 tasks have ended")
         .says("queued")
-        .says("What follows may change");
+        .says("The results below can still change");
     assert!(
         render(&read_folder(&root).unwrap()).unwrap().contains("over inner epochs\""),
         "of the task that was stopped"

@@ -25,14 +25,14 @@ pub fn standing(report: &Report) -> Markup {
     let notes: Vec<&String> = results.notes.iter().chain(faults).collect();
     html! {
         @match stands(results) {
-            Standing::Empty => div.banner.bad { p { strong { "This sweep has no tasks yet." } " There is nothing to compare; what is known of it is below." } },
+            Standing::Empty => div.banner.bad { p { strong { "This sweep has no tasks yet." } " Information about the sweep is below." } },
             Standing::Unfinished { ended, all } => div.banner { p {
                 strong { "This sweep is not finished." } " " (words::count(ended as u64)) " of " (words::count(all as u64))
-                " tasks have ended" (states(report)) ". What follows may change."
+                " tasks have ended" (states(report)) ". The results below can still change."
             } },
             Standing::Fruitless => div.banner.bad { p { strong { "No task of this sweep has succeeded" } (states(report)) "." } },
             Standing::Finished => @if failed > 0 {
-                div.banner { p { strong { (words::count(failed as u64)) @if failed == 1 { " task" } @else { " tasks" } " failed." } " The causes are below the leaderboard." } }
+                div.banner { p { strong { (words::count(failed as u64)) @if failed == 1 { " task" } @else { " tasks" } " failed." } " The causes are listed below the leaderboard." } }
             },
         }
         @if !notes.is_empty() {
@@ -70,12 +70,12 @@ pub fn summary(report: &Report, scores: Option<Markup>) -> Markup {
                 }
                 div { dt { "Ingredients" } dd { (words::count(results.ingredients.len() as u64)) } }
                 div { dt { "Tasks" } dd { (words::count(results.tasks.len() as u64)) } }
-                div { dt { "Computed for" } dd { (words::time(seconds)) } }
+                div { dt { "Compute time" } dd { (words::time(seconds)) } }
             }
             (comparisons(results))
             @if let Some(detail) = report.winner().and_then(|winner| report.detail(&winner.task_id))
                 && let Some(soup) = &detail.soup && soup.coefficients.single_ingredient().is_none() {
-                p.hint { "Of the winner's coefficients " (spread(soup)) "." }
+                p.hint { "Coefficients of the winner: " (spread(soup)) "." }
             }
             @if let Some(scores) = scores { div.wide { (scores) } }
         }
@@ -125,9 +125,9 @@ fn comparisons(results: &SweepResults) -> Markup {
             } }
             p.hint {
                 "Differences are the winner's value less the other's; ± is one standard error. Better and worse mean more than two standard errors."
-                @if unpaired { " Values of single " (results.unit().plural()) " are not kept for all of these, so their errors are those of independent scores, which are larger as a rule." }
+                @if unpaired { " For some of these, values of single " (results.unit().plural()) " are not kept. Their standard errors are those of independent scores, which are usually larger." }
                 @else { " Both models were scored on the same " (results.unit().plural()) ", which are compared one by one." }
-                @if split != "test" { " Select chose the winner: what it says in the winner's favour is too good. Only test, which chose nothing, can confirm it." }
+                @if split != "test" { " The winner was chosen on select, so its scores there are too good. Only a test split can confirm them." }
             }
         }
     }

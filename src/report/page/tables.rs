@@ -29,7 +29,7 @@ pub fn leaderboard(report: &Report) -> Markup {
         @if !tasks.is_empty() {
             section {
                 h2 { "Leaderboard" }
-                p.hint { "Best first by select, which chose; ± is one standard error over samples. Grey rows are baselines." }
+                p.hint { "Ranked by select. ± is one standard error over samples. Grey rows are baselines." }
                 div.scroll { table {
                     thead { tr {
                         th.n { "#" } th { "task" } th.spare { "method" }
@@ -147,7 +147,7 @@ fn causes(tasks: &[Row]) -> Markup {
     let failed = tasks.iter().filter(|row| row.state == TaskState::Failed);
     let mut places = std::collections::HashMap::new();
     for row in failed {
-        let cause = words::cut(row.cause.as_deref().unwrap_or("the cause is not known"), LONGEST);
+        let cause = words::cut(row.cause.as_deref().unwrap_or("unknown cause"), LONGEST);
         let place = *places.entry(cause.clone()).or_insert_with(|| {
             causes.push((cause, vec![]));
             causes.len() - 1

@@ -36,7 +36,7 @@ impl FolderKeeper {
     }
 
     fn cannot_keep(&self, what: &str, error: &dyn std::fmt::Display) -> String {
-        let text = format!("cannot keep {what}: {error}");
+        let text = format!("cannot write {what}: {error}");
         self.ending.end(RunError::Host(HostError(text.clone())));
         text
     }

@@ -57,7 +57,7 @@ pub enum RunError {
     #[error("{0}")]
     Host(#[from] HostError),
     /// Stopped by the user; run again to go on.
-    #[error("stopped; run the same command again to go on")]
+    #[error("stopped; run the same command again to continue")]
     Stopped,
     /// A fault of this program or of a library.
     #[error("{0}")]
@@ -141,7 +141,7 @@ pub fn run_sweep<E: SoupEngine + 'static>(
             .worker_threads(2)
             .enable_all()
             .build()
-            .map_err(|e| RunError::Internal(format!("no threads: {e}")))?;
+            .map_err(|e| RunError::Internal(format!("cannot start threads: {e}")))?;
         out_of_time = runtime.block_on(compute(spec, folder, (&tasks, open), slots, engine, surroundings))?;
     }
     let manifest = folder.manifest()?.ok_or_else(|| RunError::Internal("no manifest was kept".to_string()))?;
@@ -201,7 +201,7 @@ async fn compute<E: SoupEngine + 'static>(
                 EngineError::Stopped
             })
         })
-        .map_err(|e| RunError::Internal(format!("no thread: {e}")))?;
+        .map_err(|e| RunError::Internal(format!("cannot start a thread: {e}")))?;
         let settings = worker_settings(slot, spec);
         let (store, queue, stop) = (store.clone(), queue.clone(), ending.stop.subscribe());
         workers.spawn(async move {

@@ -79,7 +79,7 @@ impl WorkerObserver for SlotWatch {
     }
 
     fn checkpoint_refused(&self, key: &TaskKey, why: &str) {
-        self.say(&format!("task {}: checkpoint refused ({why}); the task begins anew", key.task));
+        self.say(&format!("task {}: cannot use the checkpoint ({why}); the task starts from the beginning", key.task));
     }
 
     fn gave_up(&self, key: &TaskKey, error: &EngineError) {

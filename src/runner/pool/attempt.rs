@@ -308,7 +308,7 @@ impl<S: Store> Attempt<'_, S> {
         let completed = match completed {
             Ok(completed) => completed,
             Err(error) => {
-                return self.let_go(hold, ReleaseReason::Hopeless(format!("its result cannot be kept: {error}"))).await;
+                return self.let_go(hold, ReleaseReason::Hopeless(format!("cannot store its result: {error}"))).await;
             }
         };
         match self.retry_write(|| self.store.complete(hold, &completed)).await {
@@ -325,9 +325,7 @@ impl<S: Store> Attempt<'_, S> {
                 let standing = Standing { rung, select: reached.select, outcome };
                 left(self.retry_write(|| self.store.wait(hold, &standing)).await)
             }
-            Err(error) => {
-                self.let_go(hold, ReleaseReason::Hopeless(format!("its score cannot be kept: {error}"))).await
-            }
+            Err(error) => self.let_go(hold, ReleaseReason::Hopeless(format!("cannot store its score: {error}"))).await,
         }
     }
 
@@ -395,7 +393,7 @@ enum Unreadable {
 }
 
 fn read(claimed: &Claimed) -> Result<(Spec, Work), Unreadable> {
-    let task = |what: &str, error: serde_json::Error| Unreadable::Task(format!("{what} cannot be read: {error}"));
+    let task = |what: &str, error: serde_json::Error| Unreadable::Task(format!("cannot read {what}: {error}"));
     let spec: Spec = serde_json::from_str(&claimed.spec).map_err(|e| task("its sweep's specification", e))?;
     if claimed.is_scores {
         let known = claimed.checkpoint.as_deref().map(serde_json::from_slice).transpose();

@@ -25,9 +25,9 @@ pub(super) fn zoo(mut section: Section<'_>, base: &Path) -> ZooSpec {
     if section.field("family").is_none() || family.is_some() {
         let torchscript = family == Some(Some(Family::Torchscript));
         match section.field("architecture") {
-            None if torchscript => section.missing("architecture", "a path, with family `torchscript`"),
+            None if torchscript => section.missing("architecture", "a path (required with family `torchscript`)"),
             Some(field) if !torchscript => {
-                section.fault(&field, Problem::Conflict("is for family `torchscript` only".into()));
+                section.fault(&field, Problem::Conflict("can only be used with family `torchscript`".into()));
             }
             _ => {}
         }
@@ -78,7 +78,7 @@ pub(super) fn data(mut section: Section<'_>, base: &Path) -> DataSpec {
     if let Some(field) = section.field("inputs") {
         let twice = inputs.iter().enumerate().find(|(i, name)| **name == labels || inputs[..*i].contains(*name));
         if let Some((_, name)) = twice {
-            section.fault(&field, Problem::Conflict(format!("tensor `{name}` is named twice among inputs and labels")));
+            section.fault(&field, Problem::Conflict(format!("tensor `{name}` appears twice among inputs and labels")));
         }
     }
     let open = (std::ops::Bound::Excluded(0.0), std::ops::Bound::Excluded(1.0));

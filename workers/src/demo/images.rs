@@ -48,15 +48,15 @@ impl ImageFolder {
         let fault = |what: String| DemoError::Input(format!("{}: {what}", root.display()));
         let source = Source::find(root)?;
         if source.kind != SourceKind::Folder {
-            return Err(fault("expected a folder with a folder of images for each class".to_string()));
+            return Err(fault("expected a folder with one subfolder of images per class".to_string()));
         }
         let listing = Listing::open(&source, &Columns { image: None, label: None, skip_unreadable: false })?;
         let Labels::Names { names: classes, .. } = &listing.labels else {
-            return Err(fault("expected a folder with a folder of images for each class".to_string()));
+            return Err(fault("expected a folder with one subfolder of images per class".to_string()));
         };
         let classes = classes.clone();
         if let [only] = &classes[..] {
-            return Err(fault(format!("expected folders of at least two classes, found only `{only}`")));
+            return Err(fault(format!("expected subfolders of at least two classes, found only `{only}`")));
         }
         Ok(Self { root: root.to_path_buf(), listing, classes })
     }
@@ -97,14 +97,14 @@ impl ImageFolder {
         let once: Vec<usize> = (0..rows.len()).filter(|&i| seen.insert(rows[i])).collect();
         if once.len() < rows.len() {
             let twice = rows.len() - once.len();
-            tell(&format!("{}: {twice} images are the same as another and were left out", self.root.display()));
+            tell(&format!("{}: {twice} images are copies of others and were skipped", self.root.display()));
         }
         let of_once: Vec<i64> = once.iter().map(|&i| labels[i]).collect();
         let mut splits = splits::stratified(&of_once, self.classes.len(), seed).map_err(|(class, found)| {
             // Numbers are the model's; the name is that of any image with it.
             let name = labels.iter().position(|&label| label == class as i64).map(|i| self.class_of(i));
             DemoError::Input(format!(
-                "{}: class `{}`: expected at least {} different images, one for each of {}, found {found}",
+                "{}: class `{}`: expected at least {} different images (one each for {}), found {found}",
                 self.root.display(),
                 name.unwrap_or_default(),
                 NAMES.len(),

@@ -93,7 +93,10 @@ impl Inputs {
         } else {
             let (zoo, hashes, equal) = zoo.without_duplicates(hashes);
             notes.extend(equal.iter().map(|names| {
-                format!("equal contents, counted once: {} (zoo.duplicates = \"keep\" counts each)", names.join(" = "))
+                format!(
+                    "equal contents, counted once (count each with zoo.duplicates = \"keep\"): {}",
+                    names.join(" = ")
+                )
             }));
             (zoo, hashes)
         };
@@ -117,7 +120,7 @@ impl Inputs {
         data.keep_on(device, budget / DATA_SHARE).map_err(torch_error)?;
         if let (Device::Cuda(_), Kind::Float, Err(why)) = (device, kind, cuda::prepare(device)) {
             note(&format!(
-                "on the GPU libtorch's operations mix and project, which is slower than kernels would be: {why}"
+                "mixing and projecting on the GPU use libtorch operations, which are slower than the CUDA kernels: {why}"
             ));
         }
         let mut inputs = Self {
@@ -205,7 +208,7 @@ impl Inputs {
         let mut notes: Vec<String> = self.notes.iter().chain(&self.data.notes).cloned().collect();
         if let Some(tensor) = self.layout.mixed().find(|tensor| !matches!(tensor.dtype, Dtype::F32 | Dtype::F64)) {
             notes.push(format!(
-                "scores are those of the f32 mix; a model written in the ingredients' {:?} is rounded after that (materialize --dtype f32 is not)",
+                "scores are of the f32 mix; the written model is rounded to the ingredients' {:?} (not with materialize --dtype f32)",
                 tensor.dtype
             ));
         }
@@ -292,7 +295,7 @@ impl Inputs {
             }
         }
         Err(EngineError::Input(
-            "data changed: the splits are not those that the sweep began with; choose another output folder"
+            "data changed: the splits differ from those at the start of the sweep; choose another output folder"
                 .to_string(),
         ))
     }
@@ -333,7 +336,7 @@ fn wrapper_note(zoo: &Zoo, spec: &Spec) -> Option<String> {
     let prefix = zoo.reference().common_prefix();
     let is_left_out = !prefix.is_empty() && spec.zoo.family != Some(Family::Torchscript);
     is_left_out.then(|| {
-        format!("assumed: what all tensors begin with, `{prefix}`, is a wrapper's; the written model has it too")
+        format!("assumed: the prefix of all tensors, `{prefix}`, comes from a wrapper; the written model keeps it")
     })
 }
 
@@ -381,7 +384,7 @@ fn with_base(
     let of_base = hashes.base.as_ref().map(|own| &own.total);
     let equal = zoo.ingredients().iter().zip(&hashes.ingredients).find(|(_, own)| Some(&own.total) == of_base);
     if let Some((ingredient, _)) = equal {
-        notes.push(format!("zoo.base is equal to ingredient {}", ingredient.name()));
+        notes.push(format!("zoo.base has the same contents as ingredient {}", ingredient.name()));
     }
     Ok(zoo)
 }

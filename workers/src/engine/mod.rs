@@ -138,7 +138,7 @@ impl TorchEngine {
         if let Some(mut state) = resume {
             if state.identity != identity {
                 return Err(EngineError::ForeignCheckpoint(
-                    "it belongs to other hyperparameters, another zoo or other data".to_string(),
+                    "it was made with other hyperparameters, another zoo or other data".to_string(),
                 ));
             }
             let shape = (state.coefficients.ingredients(), state.coefficients.groups());
@@ -151,13 +151,13 @@ impl TorchEngine {
             if state.build != build || build.device != "cpu" {
                 state.exact = false;
                 note(&format!(
-                    "task {}: goes on with {build:?} what {:?} began; the result is within tolerance, not bit-exact",
+                    "task {}: continues with {build:?}, started with {:?}; the result is within tolerance, not bit-exact",
                     task.id, state.build
                 ));
                 state.build = build;
             }
             if self.spec.compute.dtype.is_some_and(|stated| stated != state.dtype) {
-                note(&format!("task {}: goes on in {}, in which it began", task.id, state.dtype));
+                note(&format!("task {}: continues in {}, the dtype it was started with", task.id, state.dtype));
             }
             state.totals.attempts += 1;
             return Ok(state);
@@ -287,7 +287,7 @@ impl SoupEngine for TorchEngine {
         // What was resolved at the first claim is kept before anything is computed with it.
         run.save()?;
         let found = if run.mixed.names.is_empty() {
-            run.host.note(&format!("task {}: all ingredients are equal, there is nothing to mix", task.id));
+            run.host.note(&format!("task {}: all ingredients are equal, so every mix is the same model", task.id));
             Ok(Coefficients::mean_of(inputs.zoo.rows(), groups.len(), &run.members))
         } else {
             methods::by_name(task.soup.method).run(&mut run)

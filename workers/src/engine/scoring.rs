@@ -56,7 +56,7 @@ pub fn score_units(
     }
     let loss = loss.estimate();
     if !loss.value.is_finite() {
-        return Err(EngineError::Numerics(format!("loss is {}, expected a finite value", loss.value)));
+        return Err(EngineError::Numerics(format!("expected a finite loss, found {}", loss.value)));
     }
     let metrics = facts.metrics.iter().zip(&metrics).map(|(facts, sums)| {
         let estimate = if facts.is_share { sums.share() } else { sums.estimate() };

@@ -110,7 +110,7 @@ pub(super) fn attention(query: &Tensor, key: &Tensor, value: &Tensor) -> Result<
 /// What a part takes that is not the first.
 pub(super) fn only(x: &[Tensor]) -> Result<&Tensor, TchError> {
     let [x] = x else {
-        return Err(TchError::Shape(format!("expected the output of the part before, found {} tensors", x.len())));
+        return Err(TchError::Shape(format!("expected the output of the previous part, found {} tensors", x.len())));
     };
     Ok(x)
 }

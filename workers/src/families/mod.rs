@@ -124,7 +124,7 @@ pub trait Model {
 #[derive(Debug, thiserror::Error)]
 pub enum FamilyError {
     /// No family, or none that can be told, fits.
-    #[error("cannot tell the model's family: {0}")]
+    #[error("cannot determine the model family: {0}")]
     Unknown(String),
     /// `config.json` says something this family does not compute.
     #[error("{file}: {what}")]
@@ -135,7 +135,7 @@ pub enum FamilyError {
         what: String,
     },
     /// The ingredients' tensors are not those of the model; all differences, one a line.
-    #[error("the tensors of {ingredient} are not those of the {family} model:\n{faults}")]
+    #[error("the tensors of {ingredient} do not match the {family} model:\n{faults}")]
     Tensors {
         /// The first ingredient.
         ingredient: String,

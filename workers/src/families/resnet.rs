@@ -40,7 +40,8 @@ impl Resnet {
     ) -> Result<Self, FamilyError> {
         let first = &zoo.ingredients()[0];
         if spec.heads.is_some() || spec.activation.is_some() {
-            let what = "`zoo.heads` and `zoo.activation` are for transformers, and this is a ResNet".to_string();
+            let what = "zoo.heads and zoo.activation are only for transformers; this model is a ResNet. Remove them"
+                .to_string();
             return Err(FamilyError::Config { file: first.path().display().to_string(), what });
         }
         let config = ResnetConfig::from_zoo(zoo)?;
@@ -77,8 +78,7 @@ impl Resnet {
         };
         let size = x.size();
         if of_batch && size.iter().product::<i64>() == size[1] {
-            let what =
-                format!("{name}: expected more than one value a channel for statistics of a batch, found {size:?}");
+            let what = format!("{name}: expected more than one value per channel for batch statistics, found {size:?}");
             return Err(TchError::Shape(what));
         }
         let (mean, variance) = statistics.unzip();

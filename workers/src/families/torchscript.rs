@@ -72,7 +72,7 @@ impl TorchScript {
                 let first_tied = |t: &LayoutTensor| t.name == *first && t.tied_to.as_deref() == Some(&disk);
                 if !layout.tensors.iter().any(|t| tied(t) || first_tied(t)) {
                     faults.push(format!(
-                        "{disk}: expected the values of {first}, with which the module ties it, found others"
+                        "{disk}: expected the same values as {first}, because the module ties them, found different ones"
                     ));
                 }
                 continue;
@@ -82,7 +82,7 @@ impl TorchScript {
         for tensor in layout.tensors.iter().filter(|t| t.class != TensorClass::Copied) {
             if !matched.contains(&tensor.name) {
                 faults.push(format!(
-                    "{}: expected no such tensor, found one that is no parameter of the module (buffers are the module's own: leave them out)",
+                    "{}: expected no such tensor: it is not a parameter of the module (buffers belong to the module; remove them from the ingredients)",
                     tensor.name
                 ));
             }

@@ -48,16 +48,14 @@ impl Objective for Classification {
         let samples = data.learn.samples().min(2);
         let batch = data.learn.range(0, samples, device).map_err(torch_error)?;
         let logits = tch::no_grad(|| model.outputs(&batch.inputs, Pass::Learn.full())).map_err(|e| {
-            fault(format!("the model does not take inputs {:?} of this file: {}", spec.inputs, torch_error(e)))
+            fault(format!("the model does not accept inputs {:?} of this file: {}", spec.inputs, torch_error(e)))
         })?;
         let shape = logits.size();
         let [n, classes] = shape[..] else {
             return Err(fault(format!("expected logits [N, classes] of the model, found {shape:?}")));
         };
         if classes < 2 {
-            return Err(fault(format!(
-                "expected a model of two outputs or more, which tell one class of several, found logits {shape:?}"
-            )));
+            return Err(fault(format!("expected a classifier with two or more outputs, found logits {shape:?}")));
         }
         if n != samples as i64 {
             return Err(fault(format!("expected {samples} rows of logits, found {shape:?}")));

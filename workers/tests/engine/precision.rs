@@ -256,7 +256,7 @@ fn a_task_in_bf16_goes_on_with_the_same_bits_in_the_dtype_in_which_it_began() {
         let (found, checkpoints, notes) = in_pieces(soup, &compute, 2);
         assert!(checkpoints.len() > 3 && checkpoints.iter().all(|c| c.dtype == ComputeDtype::Bf16));
         assert_eq!(found.coefficients, expected.coefficients, "{soup}");
-        assert!(found.exact && notes.iter().any(|note| note.contains("goes on in bf16")), "{notes:?}");
+        assert!(found.exact && notes.iter().any(|note| note.contains("continues in bf16")), "{notes:?}");
     }
 }
 

@@ -72,7 +72,7 @@ pub fn usual(family: Family, size: Extent) -> Steps {
         crop,
         rounding,
         normalization: normalization(&mean, &std),
-        source: format!("what is usual for `{family}`"),
+        source: format!("usual for `{family}`"),
     }
 }
 
@@ -176,9 +176,7 @@ pub fn from_hugging_face(json: &Value) -> Result<Option<(Steps, Option<String>)>
     let (defaults, note) = match defaults(short) {
         Some(defaults) => (defaults, None),
         None => {
-            let note = format!(
-                "assumed: image processor `{class}`, which is not known, reads its keys as ViTImageProcessor does"
-            );
+            let note = format!("assumed: the unknown image processor `{class}` has the same keys as ViTImageProcessor");
             let vit = Defaults {
                 resample: Interpolation::Bilinear,
                 moments: HALF,

@@ -59,12 +59,12 @@ impl Source {
         let fault = |what: String| DataError::Content { file: path.display().to_string(), what };
         let matches = glob_paths(&text, Path::new("/")).map_err(|error| fault(error.to_string()))?;
         match &matches[..] {
-            [] => Err(fault("expected a file or folder, found none that it matches".to_string())),
+            [] => Err(fault("expected a file or folder, found no match".to_string())),
             [only] => Self::of_place(path, only),
             several => match several.iter().find(|file| ending(file) != "parquet" || !files.is_file(file)) {
                 None => Ok(Self { kind: SourceKind::Parquet, path: path.to_path_buf(), files: matches }),
                 Some(other) => Err(fault(format!(
-                    "expected one file or folder, or Parquet files only, found {} matches, such as {}",
+                    "expected one file or folder, or only Parquet files, found {} matches, such as {}",
                     several.len(),
                     other.display()
                 ))),
@@ -97,7 +97,7 @@ impl Source {
             return Err(DataError::Content {
                 file: path.display().to_string(),
                 what: format!(
-                    "expected Parquet files of one split, found {}: name one as `{}#{example}`, or its files by a glob",
+                    "expected Parquet files of one split, found {}: choose one with `{}#{example}`, or use a glob for its files",
                     all.join(", "),
                     place.display()
                 ),
@@ -210,7 +210,7 @@ mod tests {
         assert_eq!(names(found("train-*.parquet")).unwrap(), ["train-0.parquet", "train-1.parquet"]);
         assert_eq!(found("*.csv").unwrap().kind, SourceKind::Csv);
         assert!(names(found("*")).unwrap_err().contains("found 4 matches"));
-        assert!(names(found("z*")).unwrap_err().contains("found none that it matches"));
+        assert!(names(found("z*")).unwrap_err().contains("found no match"));
         assert!(matches!(found("absent"), Err(DataError::Io { .. })));
     }
 }

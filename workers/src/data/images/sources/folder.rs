@@ -27,26 +27,24 @@ pub(super) fn list(root: &Path, skip_unreadable: bool) -> Result<Listing, DataEr
     let fault = |what: String| DataError::Content { file: root.display().to_string(), what };
     if classes.is_empty() {
         return Err(fault(format!(
-            "expected one folder a class with images (JPEG, PNG, WebP, BMP, GIF, TIFF) in them, or only .parquet files; found no folder and {loose} images (a folder of images with a table of labels: name the table)"
+            "expected one subfolder per class with images (JPEG, PNG, WebP, BMP, GIF, TIFF), or only .parquet files; found no subfolder and {loose} images (if the labels are in a CSV file, give that file)"
         )));
     }
     let mut samples = Vec::new();
     let mut names = Vec::new();
     let mut all = Vec::new();
     for class in classes {
-        let name = class
-            .file_name()
-            .unwrap_or_default()
-            .to_str()
-            .map(str::to_string)
-            .ok_or_else(|| fault(format!("expected names of class folders in UTF-8, found {}", class.display())))?;
+        let name =
+            class.file_name().unwrap_or_default().to_str().map(str::to_string).ok_or_else(|| {
+                fault(format!("expected class folders with names in UTF-8, found {}", class.display()))
+            })?;
         let mut files = Vec::new();
         walk(&class, DEEPEST, &mut files, &mut ignored)?;
         files.sort_unstable_by(|a, b| a.as_os_str().as_encoded_bytes().cmp(b.as_os_str().as_encoded_bytes()));
         names.extend(std::iter::repeat_n(name.clone(), files.len()));
         if all.iter().any(|other: &String| nfc(other) == nfc(&name)) {
             return Err(fault(format!(
-                "expected one folder a class, found two that are named `{}` in Unicode NFC",
+                "expected one subfolder per class, found two with the name `{}` in Unicode NFC",
                 nfc(&name)
             )));
         }
@@ -57,7 +55,7 @@ pub(super) fn list(root: &Path, skip_unreadable: bool) -> Result<Listing, DataEr
     }
     if !skip_unreadable && let Some(first) = ignored.images.first() {
         return Err(fault(format!(
-            "expected images that can be decoded here, found {} that cannot, the first is {}: convert them (data.skip_unreadable leaves them out)",
+            "found {} images in formats that cannot be decoded, the first is {}: convert them (to skip them, set data.skip_unreadable = true)",
             ignored.images.len(),
             first.display()
         )));
@@ -82,11 +80,11 @@ impl Ignored {
     fn notes(&self, root: &Path) -> Vec<String> {
         let note = |files: &[PathBuf], what: &str| {
             let first = files.first()?;
-            Some(format!("{}: {} {what} were left out, such as {}", root.display(), files.len(), first.display()))
+            Some(format!("{}: {} {what} were skipped, such as {}", root.display(), files.len(), first.display()))
         };
-        note(&self.images, "images that cannot be decoded here")
+        note(&self.images, "images in formats that cannot be decoded")
             .into_iter()
-            .chain(note(&self.others, "files that are no images in class folders"))
+            .chain(note(&self.others, "files in class folders that are not images"))
             .collect()
     }
 }

@@ -60,7 +60,10 @@ pub(super) fn list(path: &Path, files: &[PathBuf], columns: &Columns<'_>) -> Res
             .map_err(|what| content(file, format!("label: {what}")))?;
         let names = feature_names(&reader, label);
         if index > 0 && names != class_names {
-            return Err(content(file, "expected the class names of the first file, found others".to_string()));
+            return Err(content(
+                file,
+                "expected the same class names as in the first file, found different ones".to_string(),
+            ));
         }
         class_names = names;
         for group in 0..reader.num_row_groups() {
@@ -125,9 +128,10 @@ pub(super) fn for_each(
             let here = wanted.partition_point(|&i| place(i).2 < first + records);
             wanted[..here].par_iter().for_each(|&i| match images.get(place(i).2 - first).copied().flatten() {
                 Some(bytes) => work(i, Ok(bytes.data())),
-                None => {
-                    work(i, Err("expected an image's bytes, found none (a path alone is not followed)".to_string()))
-                }
+                None => work(
+                    i,
+                    Err("expected the bytes of an image, found none (paths to images are not followed)".to_string()),
+                ),
             });
             wanted = &wanted[here..];
             first += records;
@@ -217,7 +221,7 @@ fn open(path: &Path) -> Result<SerializedFileReader<ParquetFile>, DataError> {
 }
 
 fn malformed(path: &Path, error: &ParquetError) -> DataError {
-    content(path, format!("not a Parquet file that can be read: {error}"))
+    content(path, format!("cannot read the Parquet file: {error}"))
 }
 
 fn content(path: &Path, what: String) -> DataError {
