@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
+use crate::search::{Reach, Search, Searches, first_tasks};
 use crate::store::{Backoff, NewSweep, NewTask, Stage, Store, StoreError};
-use crate::sweep::expand::expand;
 use crate::sweep::spec::Spec;
 use crate::sweep::task::Task;
 use crate::task::{TaskKey, is_id};
@@ -72,9 +72,10 @@ pub fn scores_task() -> NewTask {
     NewTask { id: SCORES.to_string(), body: "{}".to_string(), is_scores: true }
 }
 
-/// All tasks of a sweep as the store keeps them: the scores task, then those that the specification spans.
+/// The tasks that a sweep begins with, as the store keeps them: the scores task, then those of its search.
 pub fn new_tasks(spec: &Spec) -> Vec<NewTask> {
-    std::iter::once(scores_task()).chain(expand(spec).iter().map(soup_task)).collect()
+    let first = first_tasks(&*Searches::default().of(spec));
+    std::iter::once(scores_task()).chain(first.iter().map(soup_task)).collect()
 }
 
 /// A soup task as the store keeps it.
@@ -83,8 +84,13 @@ pub fn soup_task(task: &Task) -> NewTask {
     NewTask { id: task.id.clone(), body, is_scores: false }
 }
 
-/// A sweep as the store keeps it.
+/// A sweep as the store keeps it, with the search that its specification asks for.
 pub fn new_sweep(id: String, spec: &Spec, terms: Terms) -> NewSweep {
+    searched_sweep(id, spec, &*Searches::default().of(spec), terms)
+}
+
+/// A sweep as the store keeps it, with this search.
+pub fn searched_sweep(id: String, spec: &Spec, search: &dyn Search, terms: Terms) -> NewSweep {
     NewSweep {
         id,
         name: spec.name.clone(),
@@ -94,7 +100,7 @@ pub fn new_sweep(id: String, spec: &Spec, terms: Terms) -> NewSweep {
         priority: terms.priority,
         // A part of a second is a second: 0 would be no limit.
         max_seconds: spec.search.max_seconds.map_or(0, |seconds| seconds.ceil() as u64),
-        search_controlled: spec.search.asha.is_some(),
+        search_controlled: search.reach() != Reach::Nothing,
         backoff: terms.backoff,
     }
 }

@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 use tokio::time::sleep;
 
-use super::asha::{Stepped, step_asha};
 use super::outbox::publish_outbox;
 use super::plan::{Action, PlanSettings, Snapshot, plan};
+use super::search::{Stepped, step_search};
 use crate::queue::{DeadLetter, QueueError, TicketQueue};
+use crate::search::Searches;
 use crate::store::{AfterRelease, Expired, Letter, Store, StoreError, SweepRecord};
 use crate::task::{TaskState, Ticket};
 use crate::untrusted::printable;
@@ -40,6 +41,8 @@ pub struct SchedulerSettings {
     pub republish_after: Duration,
     /// A sweep is removed so long after its end; `None` keeps it for ever.
     pub retention: Option<Duration>,
+    /// What decides in sweeps that a search controls.
+    pub searches: Searches,
 }
 
 impl Default for SchedulerSettings {
@@ -49,6 +52,7 @@ impl Default for SchedulerSettings {
             interval: Duration::from_secs(1),
             republish_after: Duration::from_secs(60),
             retention: None,
+            searches: Searches::default(),
         }
     }
 }
@@ -258,7 +262,7 @@ impl<S: Store, Q: TicketQueue> Scheduler<'_, S, Q> {
             Action::Release { sweep, limit } => turn.released += self.store.release_pending(sweep, *limit).await?,
             Action::Search { sweep, slots } => {
                 if let Some(record) = sweeps.iter().find(|record| record.id == *sweep) {
-                    turn.searched += step_asha(self.store, record, *slots).await?;
+                    turn.searched += step_search(self.store, &self.settings.searches, record, *slots).await?;
                 }
             }
             Action::Choose { sweep, limit } => {

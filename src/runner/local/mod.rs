@@ -26,9 +26,9 @@ use super::pool::{AttemptSettings, Compute, Worker, WorkerError, WorkerSettings}
 use super::reporter::Reporter;
 use super::run_folder::{FolderError, RunFolder};
 use crate::queue::InProcess;
-use crate::scheduler::{PlanSettings, Scheduler, SchedulerSettings, Terms, new_sweep, scores_task, soup_task};
+use crate::scheduler::{PlanSettings, Scheduler, SchedulerSettings, Terms, scores_task, searched_sweep, soup_task};
+use crate::search::{Search, Searches, first_tasks};
 use crate::store::{Kept, Store, StoreError};
-use crate::sweep::expand::expand;
 use crate::sweep::results::SweepResults;
 use crate::sweep::spec::Spec;
 use crate::sweep::task::Task;
@@ -71,6 +71,8 @@ pub struct Surroundings {
     pub reporter: Arc<dyn Reporter>,
     /// Begin failed tasks anew.
     pub retry_failed: bool,
+    /// What finds the tasks.
+    pub searches: Searches,
 }
 
 /// A finished run.
@@ -119,7 +121,8 @@ pub fn run_sweep<E: SoupEngine + 'static>(
     engine: &Arc<dyn Fn(usize) -> Result<E, EngineError> + Send + Sync>,
     surroundings: &Surroundings,
 ) -> Result<Finished, RunError> {
-    let tasks = expand(spec);
+    let search = surroundings.searches.of(spec);
+    let tasks = first_tasks(&*search);
     let mut open = 0;
     for task in &tasks {
         match folder.outcome(&task.id)? {
@@ -141,7 +144,7 @@ pub fn run_sweep<E: SoupEngine + 'static>(
             .enable_all()
             .build()
             .map_err(|e| RunError::Internal(format!("no threads: {e}")))?;
-        out_of_time = runtime.block_on(compute(spec, folder, (&tasks, open), slots, engine, surroundings))?;
+        out_of_time = runtime.block_on(compute(spec, folder, (&*search, &tasks, open), slots, engine, surroundings))?;
     }
     let manifest = folder.manifest()?.ok_or_else(|| RunError::Internal("no manifest was kept".to_string()))?;
     folder.write_spec(spec)?;
@@ -164,7 +167,7 @@ pub fn run_sweep<E: SoupEngine + 'static>(
 async fn compute<E: SoupEngine + 'static>(
     spec: &Spec,
     folder: &Arc<RunFolder>,
-    (tasks, open): (&[Task], usize),
+    (search, tasks, open): (&dyn Search, &[Task], usize),
     slots: usize,
     engine: &Arc<dyn Fn(usize) -> Result<E, EngineError> + Send + Sync>,
     surroundings: &Surroundings,
@@ -173,7 +176,7 @@ async fn compute<E: SoupEngine + 'static>(
     let store = Arc::new(Kept::new(Arc::new(FolderKeeper::new(folder.clone(), spec.clone(), ending.clone()))));
     let queue = Arc::new(InProcess::default());
     let begun = Arc::new(AtomicUsize::new(0));
-    admit(spec, tasks, &*store).await.map_err(broken)?;
+    admit(spec, search, tasks, &*store).await.map_err(broken)?;
 
     let mut workers = JoinSet::new();
     for slot in 0..slots {
@@ -204,6 +207,7 @@ async fn compute<E: SoupEngine + 'static>(
         let (store, queue, stop) = (store.clone(), queue.clone(), ending.stop.subscribe());
         let settings = SchedulerSettings {
             plan: PlanSettings { window_per_worker: 0, window_extra: 2 * slots, ..PlanSettings::default() },
+            searches: surroundings.searches.clone(),
             ..SchedulerSettings::default()
         };
         tokio::spawn(async move {
@@ -255,9 +259,9 @@ async fn finished(
 }
 
 /// Tells the store of all tasks. Where each stands it knows from its keeper.
-async fn admit(spec: &Spec, tasks: &[Task], store: &impl Store) -> Result<(), StoreError> {
+async fn admit(spec: &Spec, search: &dyn Search, tasks: &[Task], store: &impl Store) -> Result<(), StoreError> {
     // Tasks that were interrupted keep their checkpoints, and tasks that crash here would crash again.
-    let sweep = new_sweep(SWEEP.to_string(), spec, Terms { attempts: 1, ..Terms::default() });
+    let sweep = searched_sweep(SWEEP.to_string(), spec, search, Terms { attempts: 1, ..Terms::default() });
     store.create_sweep(&crate::store::NewSweep { max_seconds: 0, ..sweep }, None).await?;
     let tasks: Vec<_> = std::iter::once(scores_task()).chain(tasks.iter().map(soup_task)).collect();
     store.add_tasks(SWEEP, 0, &tasks).await?;

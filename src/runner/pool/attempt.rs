@@ -12,6 +12,7 @@ use super::watch::WorkerObserver;
 use crate::checkpoint::Checkpoint;
 use crate::retry::{Faults, pauses};
 use crate::runner::engine::{EngineError, RungReached};
+use crate::search::Searches;
 use crate::store::{
     AfterRelease, Claimed, Completed, Held, Hold, Order, ReleaseReason, Saved, Standing, Store, StoreError,
 };
@@ -364,7 +365,7 @@ fn read(claimed: &Claimed) -> Result<(Spec, Work), Unreadable> {
     let resume = claimed.checkpoint.as_deref().map(Checkpoint::from_bytes).transpose();
     let soup: Task = serde_json::from_str(&claimed.body).map_err(|e| task("it", e))?;
     let work = Work::Task {
-        rung: spec.search.asha.and_then(|asha| asha.stop(claimed.rungs, &soup.soup)),
+        rung: Searches::default().of(&spec).stop(claimed.rungs, &soup.soup),
         task: Box::new(soup),
         manifest: serde_json::from_str(manifest).map_err(|e| task("its sweep's manifest", e))?,
         resume: resume.map_err(|e| Unreadable::Checkpoint(e.to_string()))?.map(Box::new),

@@ -12,6 +12,7 @@ use mehl_soup::runner::engine::{
 use mehl_soup::runner::local::{RunError, Surroundings, run_sweep};
 use mehl_soup::runner::reporter::Reporter;
 use mehl_soup::runner::run_folder::RunFolder;
+use mehl_soup::search::Searches;
 use mehl_soup::sweep::manifest::{DataEntry, IngredientEntry, Manifest, SplitScore};
 use mehl_soup::sweep::parse::{Format, parse_spec_text};
 use mehl_soup::sweep::results::{SweepResults, TaskOutcome};
@@ -277,7 +278,7 @@ pub fn run(root: &Path, spec: &Spec, zoo: &Zoo, after: u64) -> Option<SweepResul
         Arc::new(move |_| Ok(Sketch(zoo.clone())));
     let (stop, stopped) = watch::channel(false);
     let reporter = Arc::new(Stopping { after, seen: 0.into(), stop });
-    let surroundings = Surroundings { stop: stopped, reporter, retry_failed: false };
+    let surroundings = Surroundings { stop: stopped, reporter, retry_failed: false, searches: Searches::default() };
     match run_sweep(spec, &folder, 1, &engine, &surroundings) {
         Ok(finished) => Some(finished.results),
         Err(RunError::Stopped) => None,

@@ -1,0 +1,183 @@
+//! Carries out what a search decides. Whatever the search, a step is safe to repeat, and to be done
+//! by two schedulers at once: the store drops a decision about a task that is not there any more.
+
+use std::ops::AddAssign;
+
+use crate::search::{AtRung, Decision, History, Searches, SeenTask};
+use crate::store::{self, Order, Stage, Store, StoreError, SweepRecord, TaskRecord};
+use crate::sweep::spec::Spec;
+use crate::task::{TaskKey, TaskState};
+
+/// Tasks that are read, or decided about, in one call of the store.
+const MOST: usize = 500;
+
+/// States of tasks that take a slot. A task that a user has set aside goes on when the sweep is resumed.
+const BUSY: [TaskState; 3] = [TaskState::Queued, TaskState::Running, TaskState::Paused];
+
+/// What a step has done.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stepped {
+    /// Tasks that go on past their rung.
+    pub promoted: usize,
+    /// Pending tasks that became runnable.
+    pub released: usize,
+    /// Tasks that ended at their rung.
+    pub pruned: usize,
+}
+
+impl AddAssign for Stepped {
+    fn add_assign(&mut self, other: Self) {
+        self.promoted += other.promoted;
+        self.released += other.released;
+        self.pruned += other.pruned;
+    }
+}
+
+/// How many tasks of a sweep a step may make runnable; `None` if it has nothing to decide. Known
+/// without reading a task: a sweep that fills its slots costs nothing.
+pub(super) fn wanted(sweep: &SweepRecord, slots: usize) -> Option<usize> {
+    if sweep.stage != Stage::Ready || sweep.order != Order::Continue {
+        return None;
+    }
+    let open = sweep.count(TaskState::Pending) + sweep.count(TaskState::Waiting);
+    let busy: usize = BUSY.iter().map(|&state| sweep.count(state)).sum();
+    (open > 0 && slots > busy).then(|| open.min(slots - busy))
+}
+
+/// One step of a sweep that a search controls: promotes, begins and ends tasks so that no more than
+/// `slots` of them are runnable or run at once. Promoted tasks come before pending ones. It takes the
+/// place of [`Store::release_pending`]. What becomes runnable is to be chosen for a ticket
+/// afterwards, as ever. `sweep` is what the store has just said of it.
+///
+/// # Errors
+/// If the store does not answer, or holds a specification that cannot be read; what was done before
+/// is done.
+pub async fn step_search(
+    store: &impl Store,
+    searches: &Searches,
+    sweep: &SweepRecord,
+    slots: usize,
+) -> Result<Stepped, StoreError> {
+    let mut stepped = Stepped::default();
+    let Some(wanted) = wanted(sweep, slots) else { return Ok(stepped) };
+    if sweep.count(TaskState::Waiting) == 0 {
+        stepped.released = store.release_pending(&sweep.id, wanted).await?;
+        return Ok(stepped);
+    }
+    let Some((spec, _)) = store.documents(&sweep.id).await? else { return Ok(stepped) };
+    let unreadable = |e| StoreError::Protocol(format!("the specification of sweep {}: {e}", sweep.id));
+    let spec: Spec = serde_json::from_str(&spec).map_err(unreadable)?;
+    let (keys, history) = history(store, &sweep.id).await?;
+    let named = |at: AtRung| keys.get(at.place).map(|key| store::AtRung { key: key.clone(), rung: at.rung });
+    let (mut promote, mut prune) = (Vec::new(), Vec::new());
+    for decision in searches.of(&spec).decide(&history) {
+        match decision {
+            Decision::Promote(at) => promote.extend(named(at)),
+            Decision::Prune(at) => prune.extend(named(at)),
+            // All tasks of the sweep are open.
+            Decision::Open(_) | Decision::Close => {}
+        }
+    }
+    let free = slots.saturating_sub(history.count(&BUSY));
+    promote.truncate(free);
+    let released = history.count(&[TaskState::Pending]).min(free - promote.len());
+    for part in promote.chunks(MOST) {
+        stepped.promoted += store.promote(part).await?;
+    }
+    if released > 0 {
+        stepped.released = store.release_pending(&sweep.id, released).await?;
+    }
+    for part in prune.chunks(MOST) {
+        stepped.pruned += store.prune(part).await?;
+    }
+    Ok(stepped)
+}
+
+/// A sweep's tasks but its scores task, as a search sees them, and their keys.
+async fn history(store: &impl Store, sweep: &str) -> Result<(Vec<TaskKey>, History), StoreError> {
+    let (mut keys, mut history) = (Vec::new(), History::default());
+    for record in all_tasks(store, sweep).await?.into_iter().filter(|record| !record.key.is_scores()) {
+        history.tasks.push(SeenTask { state: record.state, rungs: record.rungs, task: None, select: None });
+        keys.push(record.key);
+    }
+    Ok((keys, history))
+}
+
+async fn all_tasks(store: &impl Store, sweep: &str) -> Result<Vec<TaskRecord>, StoreError> {
+    let mut records = Vec::new();
+    loop {
+        let page = store.tasks(sweep, records.len(), MOST).await?;
+        let is_last = page.len() < MOST;
+        records.extend(page);
+        if is_last {
+            return Ok(records);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::store::contract::{claimant, completed, key, standing};
+    use crate::store::{AfterRelease, ClaimAnswer, Held, Memory, NewSweep, ReleaseReason};
+    use crate::sweep::parse::{Format, parse_spec_text};
+    use crate::task::Ticket;
+
+    async fn claimed(store: &Memory, id: &str) -> crate::store::Hold {
+        let record = store.task(&key(id)).await.unwrap().unwrap();
+        let ticket = Ticket::new(record.key, record.generation);
+        let nonce = format!("{id} {}", record.generation);
+        match store.claim(&ticket, &claimant(&nonce), Duration::from_secs(100)).await.unwrap() {
+            ClaimAnswer::Claimed(claimed) => claimed.hold,
+            refused => panic!("{refused:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn steps_act_on_the_store_and_two_schedulers_decide_alike() {
+        let store = Memory::default();
+        let text = "zoo.ingredients = 'z'\ndata.learn = 'l'\nsoup.outer_epochs = 9\n\
+                    search = { strategy = 'asha', tasks = 9, eta = 2 }";
+        let spec = parse_spec_text(text, Format::Toml, std::path::Path::new("/")).unwrap();
+        let spec = serde_json::to_string(&spec).unwrap();
+        let new = NewSweep { spec, search_controlled: true, ..crate::store::contract::sweep("s") };
+        store.create_sweep(&new, None).await.unwrap();
+        let task = crate::store::contract::task;
+        let tasks = [task("scores", true), task("t0", false), task("t1", false), task("t2", false)];
+        store.add_tasks("s", 0, &tasks).await.unwrap();
+        store.open_sweep("s").await.unwrap();
+        let step = async |slots| {
+            let sweep = store.sweep("s").await.unwrap().unwrap();
+            step_search(&store, &Searches::default(), &sweep, slots).await.unwrap()
+        };
+        assert_eq!(step(2).await, Stepped::default(), "its scores are not there");
+        let scores = claimed(&store, "s/scores").await;
+        store.complete(&scores, &completed("{}")).await.unwrap();
+        assert_eq!(step(2).await, Stepped { released: 2, ..Stepped::default() });
+        assert_eq!(step(2).await, Stepped::default(), "its slots are full");
+        for (id, loss) in [("s/t0", 0.5), ("s/t1", 0.4)] {
+            store.wait(&claimed(&store, id).await, &standing(0, loss)).await.unwrap();
+        }
+        let snapshot = store.sweep("s").await.unwrap().unwrap();
+        assert_eq!(step(1).await, Stepped { promoted: 1, ..Stepped::default() });
+        // Another scheduler that has seen the same.
+        let second = step_search(&store, &Searches::default(), &snapshot, 1).await.unwrap();
+        assert_eq!(second, Stepped::default());
+        assert_eq!(store.ready("s", 9).await.unwrap(), [key("s/t1")]);
+        assert!(store.order("s", Order::Pause).await.unwrap());
+        assert_eq!(step(9).await, Stepped::default(), "it is paused");
+        assert!(store.order("s", Order::Continue).await.unwrap());
+        assert_eq!(step(9).await, Stepped { released: 1, ..Stepped::default() });
+        let hold = claimed(&store, "s/t1").await;
+        store.complete(&hold, &completed("{}")).await.unwrap();
+        let hold = claimed(&store, "s/t2").await;
+        let fails = store.release(&hold, &ReleaseReason::Hopeless("no".into())).await.unwrap();
+        assert_eq!(fails, Held::Yes(AfterRelease::State(TaskState::Failed)));
+        assert_eq!(step(9).await, Stepped { pruned: 1, ..Stepped::default() });
+        let sweep = store.sweep("s").await.unwrap().unwrap();
+        assert!(sweep.is_final());
+        assert_eq!((sweep.count(TaskState::Pruned), sweep.count(TaskState::Succeeded)), (1, 2));
+    }
+}
