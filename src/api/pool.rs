@@ -99,6 +99,7 @@ mod tests {
             counts: [(TaskState::Queued, queued), (TaskState::Running, running), (TaskState::Waiting, 1)].into(),
             ready: 0,
             delayed: 0,
+            may_grow: false,
         };
         let sweeps = [
             SweepRecord { delayed: 2, ..sweep(Order::Continue, 0, 9, 1) },

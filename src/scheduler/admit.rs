@@ -34,11 +34,13 @@ pub struct Terms {
     pub attempts: u32,
     /// Wait before the attempt after a crash.
     pub backoff: Backoff,
+    /// Most tasks of a sweep whose search adds tasks while it is open, its scores task included.
+    pub task_limit: usize,
 }
 
 impl Default for Terms {
     fn default() -> Self {
-        Self { priority: 0, cap: 0, attempts: 3, backoff: Backoff::default() }
+        Self { priority: 0, cap: 0, attempts: 3, backoff: Backoff::default(), task_limit: 100_000 }
     }
 }
 
@@ -102,6 +104,7 @@ pub fn searched_sweep(id: String, spec: &Spec, search: &dyn Search, terms: Terms
         max_seconds: spec.search.max_seconds.map_or(0, |seconds| seconds.ceil() as u64),
         search_controlled: search.reach() != Reach::Nothing,
         backoff: terms.backoff,
+        task_limit: if search.reach() == Reach::Tasks { terms.task_limit } else { 0 },
     }
 }
 

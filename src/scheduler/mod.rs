@@ -6,9 +6,11 @@
 //! | `plan` | what a turn changes: a pure function |
 //! | `reconcile` | the turns |
 //! | `search` | carries out what a search decides |
+//! | `histories` | what searches are told |
 //! | `outbox` | publishes the tickets that are to be published |
 
 mod admit;
+mod histories;
 mod outbox;
 mod plan;
 mod reconcile;
@@ -22,4 +24,4 @@ pub use admit::{
 pub use outbox::publish_outbox;
 pub use plan::{Action, PlanSettings, Snapshot, plan};
 pub use reconcile::{Scheduler, SchedulerSettings, Turn, Watcher};
-pub use search::{Stepped, step_search};
+pub use search::Stepped;

@@ -185,6 +185,7 @@ mod tests {
             counts: counts.iter().copied().collect(),
             ready,
             delayed: 0,
+            may_grow: false,
         }
     }
 

@@ -3,12 +3,14 @@
 
 use std::ops::AddAssign;
 
-use crate::search::{AtRung, Decision, History, Searches, SeenTask};
-use crate::store::{self, Order, Stage, Store, StoreError, SweepRecord, TaskRecord};
+use super::admit::soup_task;
+use super::histories::Histories;
+use crate::search::{AtRung, Decision, Searches};
+use crate::store::{self, Extended, NewTask, Order, Stage, Store, StoreError, SweepRecord};
 use crate::sweep::spec::Spec;
-use crate::task::{TaskKey, TaskState};
+use crate::task::TaskState;
 
-/// Tasks that are read, or decided about, in one call of the store.
+/// Tasks that are added, or decided about, in one call of the store.
 const MOST: usize = 500;
 
 /// States of tasks that take a slot. A task that a user has set aside goes on when the sweep is resumed.
@@ -17,6 +19,8 @@ const BUSY: [TaskState; 3] = [TaskState::Queued, TaskState::Running, TaskState::
 /// What a step has done.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stepped {
+    /// Tasks that the sweep did not have.
+    pub opened: usize,
     /// Tasks that go on past their rung.
     pub promoted: usize,
     /// Pending tasks that became runnable.
@@ -27,6 +31,7 @@ pub struct Stepped {
 
 impl AddAssign for Stepped {
     fn add_assign(&mut self, other: Self) {
+        self.opened += other.opened;
         self.promoted += other.promoted;
         self.released += other.released;
         self.pruned += other.pruned;
@@ -41,49 +46,56 @@ pub(super) fn wanted(sweep: &SweepRecord, slots: usize) -> Option<usize> {
     }
     let open = sweep.count(TaskState::Pending) + sweep.count(TaskState::Waiting);
     let busy: usize = BUSY.iter().map(|&state| sweep.count(state)).sum();
-    (open > 0 && slots > busy).then(|| open.min(slots - busy))
+    ((open > 0 || sweep.takes_tasks()) && slots > busy).then(|| open.min(slots - busy))
 }
 
-/// One step of a sweep that a search controls: promotes, begins and ends tasks so that no more than
-/// `slots` of them are runnable or run at once. Promoted tasks come before pending ones. It takes the
-/// place of [`Store::release_pending`]. What becomes runnable is to be chosen for a ticket
+/// One step of a sweep that a search controls: promotes, adds, begins and ends tasks so that no more
+/// than `slots` of them are runnable or run at once. Promoted tasks come before pending ones. It takes
+/// the place of [`Store::release_pending`]. What becomes runnable is to be chosen for a ticket
 /// afterwards, as ever. `sweep` is what the store has just said of it.
 ///
 /// # Errors
 /// If the store does not answer, or holds a specification that cannot be read; what was done before
 /// is done.
-pub async fn step_search(
+pub(super) async fn step_search(
     store: &impl Store,
     searches: &Searches,
+    histories: &Histories,
     sweep: &SweepRecord,
     slots: usize,
 ) -> Result<Stepped, StoreError> {
     let mut stepped = Stepped::default();
     let Some(wanted) = wanted(sweep, slots) else { return Ok(stepped) };
-    if sweep.count(TaskState::Waiting) == 0 {
+    if sweep.count(TaskState::Waiting) == 0 && !sweep.takes_tasks() {
         stepped.released = store.release_pending(&sweep.id, wanted).await?;
         return Ok(stepped);
     }
     let Some((spec, _)) = store.documents(&sweep.id).await? else { return Ok(stepped) };
     let unreadable = |e| StoreError::Protocol(format!("the specification of sweep {}: {e}", sweep.id));
     let spec: Spec = serde_json::from_str(&spec).map_err(unreadable)?;
-    let (keys, history) = history(store, &sweep.id).await?;
+    let search = searches.of(&spec);
+    let (keys, history) = histories.read(store, &sweep.id, search.reads_results()).await?;
     let named = |at: AtRung| keys.get(at.place).map(|key| store::AtRung { key: key.clone(), rung: at.rung });
-    let (mut promote, mut prune) = (Vec::new(), Vec::new());
-    for decision in searches.of(&spec).decide(&history) {
+    let (mut promote, mut prune, mut open, mut closes) = (Vec::new(), Vec::new(), Vec::new(), false);
+    for decision in search.decide(&history) {
         match decision {
             Decision::Promote(at) => promote.extend(named(at)),
             Decision::Prune(at) => prune.extend(named(at)),
-            // All tasks of the sweep are open.
-            Decision::Open(_) | Decision::Close => {}
+            Decision::Open(task) => open.push(soup_task(&task)),
+            Decision::Close => closes = true,
         }
     }
     let free = slots.saturating_sub(history.count(&BUSY));
     promote.truncate(free);
-    let released = history.count(&[TaskState::Pending]).min(free - promote.len());
     for part in promote.chunks(MOST) {
         stepped.promoted += store.promote(part).await?;
     }
+    if sweep.takes_tasks() {
+        // The scores task has the first place.
+        stepped.opened = add(store, &sweep.id, keys.len() + 1, &open, closes).await?;
+    }
+    let pending = history.count(&[TaskState::Pending]) + stepped.opened;
+    let released = pending.min(free - promote.len());
     if released > 0 {
         stepped.released = store.release_pending(&sweep.id, released).await?;
     }
@@ -93,26 +105,33 @@ pub async fn step_search(
     Ok(stepped)
 }
 
-/// A sweep's tasks but its scores task, as a search sees them, and their keys.
-async fn history(store: &impl Store, sweep: &str) -> Result<(Vec<TaskKey>, History), StoreError> {
-    let (mut keys, mut history) = (Vec::new(), History::default());
-    for record in all_tasks(store, sweep).await?.into_iter().filter(|record| !record.key.is_scores()) {
-        history.tasks.push(SeenTask { state: record.state, rungs: record.rungs, task: None, select: None });
-        keys.push(record.key);
-    }
-    Ok((keys, history))
-}
-
-async fn all_tasks(store: &impl Store, sweep: &str) -> Result<Vec<TaskRecord>, StoreError> {
-    let mut records = Vec::new();
-    loop {
-        let page = store.tasks(sweep, records.len(), MOST).await?;
-        let is_last = page.len() < MOST;
-        records.extend(page);
-        if is_last {
-            return Ok(records);
+/// Adds tasks to an open sweep, the first at this place, and closes it if its search opens no more.
+/// Answers how many are new.
+async fn add(
+    store: &impl Store,
+    sweep: &str,
+    place: usize,
+    tasks: &[NewTask],
+    mut closes: bool,
+) -> Result<usize, StoreError> {
+    let mut added = 0;
+    for (i, part) in tasks.chunks(MOST).enumerate() {
+        match store.extend(sweep, place + i * MOST, part).await? {
+            Extended::Added(new) => added += new,
+            Extended::Full(limit) => {
+                tracing::warn!(sweep, "its search wants more than {limit} tasks, the limit: it gets no more");
+                closes = true;
+                break;
+            }
+            // Another scheduler has seen another history, and was quicker: its decision holds.
+            // What follows from it is decided next time.
+            Extended::Taken(_) | Extended::Closed => return Ok(added),
         }
     }
+    if closes {
+        store.close(sweep).await?;
+    }
+    Ok(added)
 }
 
 #[cfg(test)]
@@ -150,7 +169,7 @@ mod tests {
         store.open_sweep("s").await.unwrap();
         let step = async |slots| {
             let sweep = store.sweep("s").await.unwrap().unwrap();
-            step_search(&store, &Searches::default(), &sweep, slots).await.unwrap()
+            step_search(&store, &Searches::default(), &Histories::default(), &sweep, slots).await.unwrap()
         };
         assert_eq!(step(2).await, Stepped::default(), "its scores are not there");
         let scores = claimed(&store, "s/scores").await;
@@ -163,7 +182,7 @@ mod tests {
         let snapshot = store.sweep("s").await.unwrap().unwrap();
         assert_eq!(step(1).await, Stepped { promoted: 1, ..Stepped::default() });
         // Another scheduler that has seen the same.
-        let second = step_search(&store, &Searches::default(), &snapshot, 1).await.unwrap();
+        let second = step_search(&store, &Searches::default(), &Histories::default(), &snapshot, 1).await.unwrap();
         assert_eq!(second, Stepped::default());
         assert_eq!(store.ready("s", 9).await.unwrap(), [key("s/t1")]);
         assert!(store.order("s", Order::Pause).await.unwrap());

@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use super::{
-    AfterRelease, AtRung, ClaimAnswer, Claimant, Completed, Created, Expiries, Findings, Held, Hold, Letter, Letters,
-    Live, Memory, NewSweep, NewTask, Order, ReleaseReason, Saved, Standing, Store, StoreError, SweepRecord, Sweeps,
-    TaskEvent, TaskRecord, Tickets, Walked,
+    AfterRelease, AtRung, ClaimAnswer, Claimant, Completed, Created, Expiries, Extended, Findings, Held, Hold, Letter,
+    Letters, Live, Memory, NewSweep, NewTask, Order, ReleaseReason, Saved, Standing, Store, StoreError, SweepRecord,
+    Sweeps, TaskEvent, TaskRecord, Tickets, Walked,
 };
 use crate::sweep::manifest::SplitScore;
 use crate::task::{TaskKey, TaskState, Ticket};
@@ -42,6 +42,16 @@ pub trait Keeper: Send + Sync {
     /// # Errors
     /// What is wrong, for a person.
     fn keep_result(&self, key: &TaskKey, completed: &Completed) -> Result<(), String>;
+    /// The result of a task that succeeded, as JSON, `None` for other tasks.
+    ///
+    /// # Errors
+    /// What is wrong, for a person.
+    fn result(&self, key: &TaskKey) -> Result<Option<String>, String>;
+    /// Keeps tasks that a search adds to the open sweep, the first at this place. Kept once more, they are the same.
+    ///
+    /// # Errors
+    /// What is wrong, for a person.
+    fn keep_opened(&self, place: usize, tasks: &[NewTask]) -> Result<(), String>;
     /// Keeps that a task failed, and why.
     ///
     /// # Errors
@@ -71,7 +81,7 @@ pub struct Kept<K> {
     keeper: Arc<K>,
     /// Told whenever a task has ended, or its worker has let go of it.
     pub changed: Notify,
-    /// Told whenever a task waits at a rung.
+    /// Told whenever a search may have something to decide: a task waits at a rung, or has ended in a sweep that takes tasks.
     pub waits: Notify,
 }
 
@@ -79,6 +89,16 @@ impl<K: Keeper> Kept<K> {
     /// An empty one.
     pub fn new(keeper: Arc<K>) -> Self {
         Self { memory: Memory::default(), keeper, changed: Notify::new(), waits: Notify::new() }
+    }
+}
+
+impl<K> Kept<K> {
+    /// A task of this sweep has ended, or its worker has let go of it.
+    async fn tell(&self, sweep: &str) {
+        if matches!(self.memory.sweep(sweep).await, Ok(Some(sweep)) if sweep.takes_tasks()) {
+            self.waits.notify_one();
+        }
+        self.changed.notify_one();
     }
 }
 
@@ -113,10 +133,10 @@ impl<K: Keeper> Store for Kept<K> {
 
     async fn complete(&self, hold: &Hold, completed: &Completed) -> Result<Held<()>, StoreError> {
         self.keeper.keep_result(&hold.key, completed).map_err(full)?;
-        // A manifest is handed out with the sweep's tasks; of other results nobody asks this store.
+        // A manifest is handed out with the sweep's tasks; the keeper has the other results.
         let result = if hold.key.is_scores() { completed.result.clone() } else { String::new() };
         let answer = self.memory.complete(hold, &Completed { result, coefficients: vec![] }).await;
-        self.changed.notify_one();
+        self.tell(&hold.key.sweep).await;
         answer
     }
 
@@ -129,7 +149,7 @@ impl<K: Keeper> Store for Kept<K> {
         {
             self.keeper.keep_failure(&hold.key, cause).map_err(full)?;
         }
-        self.changed.notify_one();
+        self.tell(&hold.key.sweep).await;
         Ok(answer)
     }
 
@@ -141,6 +161,30 @@ impl<K: Keeper> Store for Kept<K> {
             self.memory.restore(&key, rungs, ended);
         }
         Ok(added)
+    }
+
+    async fn extend(&self, sweep: &str, place: usize, tasks: &[NewTask]) -> Result<Extended, StoreError> {
+        // Kept first: a task that is worked on must be known to the next process.
+        match self.memory.extension(sweep, place, tasks)? {
+            Extended::Added(1..) => self.keeper.keep_opened(place, tasks).map_err(full)?,
+            answer => return Ok(answer),
+        }
+        self.memory.extend(sweep, place, tasks).await
+    }
+
+    async fn close(&self, sweep: &str) -> Result<bool, StoreError> {
+        let closed = self.memory.close(sweep).await;
+        self.changed.notify_one();
+        closed
+    }
+
+    /// Without coefficients, which the keeper has.
+    async fn result(&self, key: &TaskKey) -> Result<Option<Completed>, StoreError> {
+        if key.is_scores() {
+            return self.memory.result(key).await;
+        }
+        let result = self.keeper.result(key).map_err(full)?;
+        Ok(result.map(|result| Completed { result, coefficients: vec![] }))
     }
 
     async fn wait(&self, hold: &Hold, standing: &Standing) -> Result<Held<AfterRelease>, StoreError> {
@@ -222,6 +266,6 @@ impl<K: Keeper> Store for Kept<K> {
         letters(limit: usize) -> Letters;
         tickets() -> Tickets;
         standing(key: &TaskKey) -> Option<String>;
-        result(key: &TaskKey) -> Option<Completed>;
+        bodies(tasks: &[TaskKey]) -> Vec<Option<String>>;
     }
 }

@@ -7,6 +7,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `types` | what is asked and answered |
+//! | `sweep_record` | how far a sweep is |
 //! | `memory` | the store of one process, and the model that Redis is tested against |
 //! | `kept` | the same, with a keeper of what must outlive the process |
 //! | `letters` | dead letters that are no tickets |
@@ -19,6 +20,7 @@ mod kept;
 mod letters;
 mod memory;
 mod redis;
+mod sweep_record;
 mod types;
 
 use std::future::Future;
@@ -28,10 +30,11 @@ pub use kept::{Keeper, Kept, KeptRungs};
 pub use letters::{KeptLetter, LARGEST_LETTER, Letter, Letters, MOST_LETTERS};
 pub use memory::Memory;
 pub use redis::{Promise, Redis, RedisSettings};
+pub use sweep_record::{Stage, SweepRecord};
 pub use types::{
-    AfterRelease, AtRung, Backoff, ClaimAnswer, Claimant, Claimed, Completed, Expired, Expiries, Findings, Held, Hold,
-    Live, NewSweep, NewTask, Order, Refusal, ReleaseReason, Saved, Stage, Standing, SweepRecord, Sweeps, TaskEvent,
-    TaskRecord, Tickets, Unreadable,
+    AfterRelease, AtRung, Backoff, ClaimAnswer, Claimant, Claimed, Completed, Expired, Expiries, Extended, Findings,
+    Held, Hold, Live, NewSweep, NewTask, Order, Refusal, ReleaseReason, Saved, Standing, Sweeps, TaskEvent, TaskRecord,
+    Tickets, Unreadable,
 };
 
 use crate::task::{TaskKey, Ticket};
@@ -100,6 +103,17 @@ pub trait Store: Send + Sync {
     ) -> impl Future<Output = Result<usize, StoreError>> + Send;
     /// All tasks are there: the scores task gets its ticket. `None` if the sweep was open already, or its scores task was cancelled while tasks were added.
     fn open_sweep(&self, sweep: &str) -> impl Future<Output = Result<Option<Ticket>, StoreError>> + Send;
+    /// Adds pending tasks to an open sweep whose search may open more, the first at place `place`; at most some hundreds.
+    /// All of them are added, or none. The same tasks at the same places once more change nothing, also when the sweep is
+    /// closed by then.
+    fn extend(
+        &self,
+        sweep: &str,
+        place: usize,
+        tasks: &[NewTask],
+    ) -> impl Future<Output = Result<Extended, StoreError>> + Send;
+    /// The search opens no more tasks: the sweep ends when its tasks have. False if that was so before, or there is no such sweep.
+    fn close(&self, sweep: &str) -> impl Future<Output = Result<bool, StoreError>> + Send;
     /// Once the scores task is done: the first `most` pending tasks become runnable. Answers how many.
     fn release_pending(&self, sweep: &str, limit: usize) -> impl Future<Output = Result<usize, StoreError>> + Send;
     /// Runnable tasks whose wait after a crash is over are to be chosen for a ticket, at most `most`. Answers how many.
@@ -190,6 +204,8 @@ pub trait Store: Send + Sync {
         from: usize,
         limit: usize,
     ) -> impl Future<Output = Result<Vec<TaskRecord>, StoreError>> + Send;
+    /// Tasks of one sweep as JSON, as they were added; `None` for those that are not there.
+    fn bodies(&self, tasks: &[TaskKey]) -> impl Future<Output = Result<Vec<Option<String>>, StoreError>> + Send;
     /// A sweep.
     fn sweep(&self, sweep: &str) -> impl Future<Output = Result<Option<SweepRecord>, StoreError>> + Send;
     /// All sweeps, oldest first.

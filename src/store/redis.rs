@@ -19,9 +19,9 @@ use line::ReconnectingConnection;
 use scripts::Scripts;
 
 use super::{
-    AfterRelease, AtRung, ClaimAnswer, Claimant, Completed, Created, Expiries, Findings, Held, Hold, Letter, Letters,
-    Live, MOST_LETTERS, NewSweep, NewTask, Order, ReleaseReason, Saved, Standing, Store, StoreError, SweepRecord,
-    Sweeps, TaskEvent, TaskRecord, Tickets, Unreadable, Walked,
+    AfterRelease, AtRung, ClaimAnswer, Claimant, Completed, Created, Expiries, Extended, Findings, Held, Hold, Letter,
+    Letters, Live, MOST_LETTERS, NewSweep, NewTask, Order, ReleaseReason, Saved, Standing, Store, StoreError,
+    SweepRecord, Sweeps, TaskEvent, TaskRecord, Tickets, Unreadable, Walked,
 };
 use crate::task::{TaskKey, Ticket};
 
@@ -109,7 +109,7 @@ impl Store for Redis {
             .call(&self.scripts.create_sweep, |call| {
                 call.arg(&sweep.id).arg(request.unwrap_or("")).arg(&sweep.name).arg(&sweep.spec);
                 call.arg(sweep.attempts).arg(sweep.cap).arg(sweep.priority).arg(sweep.max_seconds);
-                call.arg(u8::from(sweep.search_controlled)).arg(sweep.backoff.first_ms);
+                call.arg(u8::from(sweep.search_controlled)).arg(sweep.backoff.first_ms).arg(sweep.task_limit);
             })
             .await?;
         Ok(Created { id, is_new: word == "new" })
@@ -152,6 +152,25 @@ impl Store for Redis {
             }
             _ => Err(StoreError::Protocol("no such sweep, or one without its scores task".to_string())),
         }
+    }
+
+    async fn extend(&self, sweep: &str, place: usize, tasks: &[NewTask]) -> Result<Extended, StoreError> {
+        let words: Vec<String> = self
+            .call(&self.scripts.extend, |call| {
+                call.arg(sweep).arg(place);
+                for task in tasks {
+                    call.arg(&task.id).arg(&task.body);
+                }
+            })
+            .await?;
+        answers::extended(&words)
+    }
+
+    async fn close(&self, sweep: &str) -> Result<bool, StoreError> {
+        self.call(&self.scripts.close, |call| {
+            call.arg(sweep);
+        })
+        .await
     }
 
     async fn release_pending(&self, sweep: &str, limit: usize) -> Result<usize, StoreError> {
@@ -340,6 +359,13 @@ impl Store for Redis {
         Ok(self.records(&keys).await?.into_iter().flatten().collect())
     }
 
+    async fn bodies(&self, tasks: &[TaskKey]) -> Result<Vec<Option<String>>, StoreError> {
+        let Some(first) = tasks.first() else { return Ok(vec![]) };
+        let ids: Vec<String> = tasks.iter().map(ToString::to_string).collect();
+        let key = self.key("bodies", &first.sweep);
+        self.connection.clone().hmget(key, ids).await.map_err(answers::error)
+    }
+
     async fn sweep(&self, sweep: &str) -> Result<Option<SweepRecord>, StoreError> {
         let mut found = self.summaries(&[sweep.to_string()]).await?;
         match found.unreadable.pop() {
@@ -452,7 +478,9 @@ impl Store for Redis {
             })
             .await?;
         match left {
-            -1 => Err(StoreError::Protocol("the sweep has tasks that are not final".to_string())),
+            -1 => Err(StoreError::Protocol(
+                "the sweep has tasks that are not final, or its search may open more".to_string(),
+            )),
             left => Ok(left == 0),
         }
     }

@@ -21,3 +21,4 @@ mod inspect;
 mod materialize;
 mod read_speed;
 mod report;
+mod search;

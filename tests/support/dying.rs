@@ -1,4 +1,4 @@
-//! A store and a queue that end the process before or after a chosen call.
+//! A store and a queue that end the process before or after a chosen call, or hold its caller for ever.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -6,34 +6,52 @@ use std::time::Duration;
 
 use mehl_soup::queue::{Delivery, Depth, Published, QueueError, QueueState, Subscription, TicketQueue};
 use mehl_soup::store::{
-    AfterRelease, AtRung, ClaimAnswer, Claimant, Completed, Created, Expiries, Findings, Held, Hold, Letter, Letters,
-    Live, NewSweep, NewTask, Order, ReleaseReason, Saved, Standing, Store, StoreError, SweepRecord, Sweeps, TaskEvent,
-    TaskRecord, Tickets, Walked,
+    AfterRelease, AtRung, ClaimAnswer, Claimant, Completed, Created, Expiries, Extended, Findings, Held, Hold, Letter,
+    Letters, Live, NewSweep, NewTask, Order, ReleaseReason, Saved, Standing, Store, StoreError, SweepRecord, Sweeps,
+    TaskEvent, TaskRecord, Tickets, Walked,
 };
 use mehl_soup::task::{TaskKey, Ticket, TicketError};
+use tokio::sync::Notify;
 
 /// Where the process ends: `claim:before` or `claim:after`, say, at the n-th time.
 #[derive(Debug)]
 pub struct Fuse {
     point: String,
     left: AtomicU32,
+    /// In place of the process, only the caller ends: told when it is held.
+    held: Option<Notify>,
 }
 
 impl Fuse {
     pub fn new(point: &str, times: u32) -> Arc<Self> {
-        Arc::new(Self { point: point.to_string(), left: AtomicU32::new(times) })
+        Arc::new(Self { point: point.to_string(), left: AtomicU32::new(times), held: None })
     }
 
-    fn burn(&self, call: &str, when: &str) {
+    /// One that holds its caller for ever, once: who waits for [`held`](Self::held) can drop it, as if its process had ended.
+    pub fn holding(point: &str) -> Arc<Self> {
+        Arc::new(Self { point: point.to_string(), left: AtomicU32::new(1), held: Some(Notify::new()) })
+    }
+
+    /// Until a caller is held.
+    pub async fn held(&self) {
+        match &self.held {
+            Some(held) => held.notified().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    async fn burn(&self, call: &str, when: &str) {
         if self.point == format!("{call}:{when}") && self.left.fetch_sub(1, Ordering::SeqCst) == 1 {
-            std::process::abort();
+            let Some(held) = &self.held else { std::process::abort() };
+            held.notify_one();
+            std::future::pending::<()>().await;
         }
     }
 
     async fn around<T>(&self, call: &str, work: impl Future<Output = T>) -> T {
-        self.burn(call, "before");
+        self.burn(call, "before").await;
         let done = work.await;
-        self.burn(call, "after");
+        self.burn(call, "after").await;
         done
     }
 }
@@ -56,6 +74,9 @@ impl<S: Store> Store for Dying<S> {
         create_sweep(sweep: &NewSweep, request: Option<&str>) -> Created;
         add_tasks(sweep: &str, order: usize, tasks: &[NewTask]) -> usize;
         open_sweep(sweep: &str) -> Option<Ticket>;
+        extend(sweep: &str, place: usize, tasks: &[NewTask]) -> Extended;
+        close(sweep: &str) -> bool;
+        bodies(tasks: &[TaskKey]) -> Vec<Option<String>>;
         release_pending(sweep: &str, limit: usize) -> usize;
         ready(sweep: &str, limit: usize) -> Vec<TaskKey>;
         choose(tasks: &[TaskKey]) -> usize;

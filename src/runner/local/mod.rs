@@ -27,7 +27,7 @@ use super::reporter::Reporter;
 use super::run_folder::{FolderError, RunFolder};
 use crate::queue::InProcess;
 use crate::scheduler::{PlanSettings, Scheduler, SchedulerSettings, Terms, scores_task, searched_sweep, soup_task};
-use crate::search::{Search, Searches, first_tasks};
+use crate::search::{Reach, Search, Searches, first_tasks};
 use crate::store::{Kept, Store, StoreError};
 use crate::sweep::results::SweepResults;
 use crate::sweep::spec::Spec;
@@ -122,7 +122,11 @@ pub fn run_sweep<E: SoupEngine + 'static>(
     surroundings: &Surroundings,
 ) -> Result<Finished, RunError> {
     let search = surroundings.searches.of(spec);
-    let tasks = first_tasks(&*search);
+    let first = first_tasks(&*search);
+    let known_tasks = || -> Result<Vec<Task>, FolderError> {
+        Ok(first.iter().cloned().chain(folder.opened()?.into_values()).collect())
+    };
+    let tasks = known_tasks()?;
     let mut open = 0;
     for task in &tasks {
         match folder.outcome(&task.id)? {
@@ -136,9 +140,10 @@ pub fn run_sweep<E: SoupEngine + 'static>(
     }
     let known = folder.manifest()?;
     let complete = known.as_ref().is_some_and(|m| m.ingredients.iter().all(|entry| entry.select.is_some()));
-    // If nothing is left to compute, results are written anew without opening the zoo.
+    // If nothing is left to compute, results are written anew without opening the zoo. A search that
+    // adds tasks has to say that first.
     let mut out_of_time = false;
-    if !complete || open > 0 {
+    if !complete || open > 0 || search.reach() == Reach::Tasks {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -149,6 +154,7 @@ pub fn run_sweep<E: SoupEngine + 'static>(
     let manifest = folder.manifest()?.ok_or_else(|| RunError::Internal("no manifest was kept".to_string()))?;
     folder.write_spec(spec)?;
     let mut outcomes = std::collections::BTreeMap::new();
+    let tasks = known_tasks()?;
     for task in &tasks {
         let outcome = match folder.outcome(&task.id)? {
             Some(outcome) => Some(outcome),

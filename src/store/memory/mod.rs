@@ -3,9 +3,10 @@
 //! | file | holds |
 //! |---|---|
 //! | `state` | what is kept, and the steps that transitions are made of |
-//! | `sweeps`, `tickets`, `attempts`, `rungs` | the transitions |
+//! | `sweeps`, `growth`, `tickets`, `attempts`, `rungs` | the transitions |
 
 mod attempts;
+mod growth;
 mod rungs;
 mod state;
 mod sweeps;
@@ -16,9 +17,9 @@ use std::time::{Duration, Instant};
 
 use self::state::{State, millis};
 use super::{
-    AfterRelease, AtRung, ClaimAnswer, Claimant, Completed, Created, Expiries, Findings, Held, Hold, Letter, Letters,
-    Live, NewSweep, NewTask, Order, ReleaseReason, Saved, Standing, Store, StoreError, SweepRecord, Sweeps, TaskEvent,
-    TaskRecord, Tickets, Walked,
+    AfterRelease, AtRung, ClaimAnswer, Claimant, Completed, Created, Expiries, Extended, Findings, Held, Hold, Letter,
+    Letters, Live, NewSweep, NewTask, Order, ReleaseReason, Saved, Standing, Store, StoreError, SweepRecord, Sweeps,
+    TaskEvent, TaskRecord, Tickets, Walked,
 };
 use crate::task::{TaskKey, Ticket};
 
@@ -64,6 +65,15 @@ impl Store for Memory {
     async fn open_sweep(&self, sweep: &str) -> Result<Option<Ticket>, StoreError> {
         let (mut state, now) = self.locked();
         state.open_sweep(sweep, now)
+    }
+
+    async fn extend(&self, sweep: &str, place: usize, tasks: &[NewTask]) -> Result<Extended, StoreError> {
+        let (mut state, now) = self.locked();
+        state.extend(sweep, place, tasks, now)
+    }
+
+    async fn close(&self, sweep: &str) -> Result<bool, StoreError> {
+        Ok(self.locked().0.close(sweep))
     }
 
     async fn release_pending(&self, sweep: &str, limit: usize) -> Result<usize, StoreError> {
@@ -168,6 +178,11 @@ impl Store for Memory {
         let (state, _) = self.locked();
         let keys = state.sweeps.get(sweep).into_iter().flat_map(|sweep| sweep.tasks.values());
         Ok(keys.skip(from).take(limit).map(|key| state.tasks[key].record.clone()).collect())
+    }
+
+    async fn bodies(&self, tasks: &[TaskKey]) -> Result<Vec<Option<String>>, StoreError> {
+        let (state, _) = self.locked();
+        Ok(tasks.iter().map(|key| state.tasks.get(key).map(|task| task.body.clone())).collect())
     }
 
     async fn sweep(&self, sweep: &str) -> Result<Option<SweepRecord>, StoreError> {

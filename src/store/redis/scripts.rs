@@ -22,6 +22,8 @@ scripts!(
     create_sweep,
     add_tasks,
     open_sweep,
+    extend,
+    close,
     release_pending,
     due,
     choose,

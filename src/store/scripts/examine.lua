@@ -14,6 +14,7 @@ end
 -- Fields that others rely on, with what stands for them where they are lost.
 local has_manifest = redis.call('HEXISTS', sweep_key(sweep), 'manifest') == 1
 local NUMBERS = {attempts = '3', cap = '0', priority = '0', created = tostring(now), closes = '0'}
+if redis.call('HEXISTS', sweep_key(sweep), 'task_limit') == 1 then NUMBERS.task_limit = '0' end
 local WORDS = {
   cancelled = {'0', '1'}, paused = {'0', '1'}, stage = {has_manifest and 'ready' or 'scoring', 'creating', 'scoring', 'ready'},
 }
@@ -147,7 +148,7 @@ if differs then
     redis.call('SADD', P .. 'live', sweep)
   end
 end
-local is_final = is_open
+local is_final = is_open and not takes_tasks(sweep)
 for state in pairs(counts) do is_final = is_final and FINAL[state] end
 if not is_final and redis.call('SISMEMBER', P .. 'live', sweep) == 0 then
   find('it has tasks that are not final, but no scheduler looks at it')

@@ -119,6 +119,13 @@ local function order_of(sweep)
   return 'continue'
 end
 
+-- Whether its search may open more tasks. Such a sweep has not ended, though all its tasks have. Older programs have stored no limit: those sweeps
+-- have all their tasks. As `SweepRecord::takes_tasks`.
+local function takes_tasks(sweep)
+  local found = redis.call('HMGET', sweep_key(sweep), 'task_limit', 'stage')
+  return tonumber(found[1] or '0') > 0 and found[2] == 'ready' and order_of(sweep) ~= 'cancel'
+end
+
 -- A task leaves its worker without a result: what its sweep's owner wants decides. After `crashes` it waits before the next attempt, without a ticket.
 -- Answers {'queued', generation} if it has a ticket, else {state}.
 local function onward(id, crashes)
