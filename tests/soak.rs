@@ -17,7 +17,8 @@ use std::time::{Duration, Instant};
 
 use mehl_soup::scheduler::{Terms, new_sweep, new_tasks};
 use mehl_soup::search::Searches;
-use mehl_soup::store::{Redis, RedisSettings, Store, StoreError};
+use mehl_soup::store::traits::*;
+use mehl_soup::store::{Redis, RedisSettings, StoreError};
 use mehl_soup::task::TaskState;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};

@@ -15,7 +15,7 @@ use super::types::{CreatedBody, ErrorBody, NewSweepBody};
 use crate::queue::TicketQueue;
 use crate::scheduler::{Terms, admit, scores_task, soup_task};
 use crate::search::{Searches, first_tasks};
-use crate::store::{NewTask, Store};
+use crate::store::{ApiStore, NewTask};
 use crate::sweep::parse::parse_spec_text;
 use crate::sweep::spec::Spec;
 use crate::sweep::task::Origin;
@@ -46,7 +46,7 @@ const LONGEST_TEXT: usize = 200;
         (status = "4XX", body = ErrorBody), (status = "5XX", body = ErrorBody),
     )
 )]
-pub async fn create_sweep<S: Store, Q: TicketQueue>(
+pub async fn create_sweep<S: ApiStore, Q: TicketQueue>(
     State(api): State<Arc<Api<S, Q>>>,
     headers: HeaderMap,
     Body(body): Body<NewSweepBody>,

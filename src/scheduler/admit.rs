@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use crate::search::{Reach, Search, Searches, first_tasks};
-use crate::store::{Backoff, NewSweep, NewTask, Stage, Store, StoreError};
+use crate::store::traits::{Admission, Reading};
+use crate::store::{Backoff, NewSweep, NewTask, Stage, StoreError};
 use crate::sweep::spec::Spec;
 use crate::sweep::task::Task;
 use crate::task::{TaskKey, is_id};
@@ -114,7 +115,7 @@ pub fn searched_sweep(id: String, spec: &Spec, search: &dyn Search, terms: Terms
 /// # Errors
 /// If the store does not answer; if the key belongs to a sweep of another specification or other terms.
 pub async fn admit(
-    store: &impl Store,
+    store: &(impl Admission + Reading),
     spec: &Spec,
     tasks: &[NewTask],
     terms: Terms,
@@ -140,7 +141,7 @@ pub async fn admit(
 }
 
 /// The specification counts, not its text: a later version may write more fields.
-async fn compare(store: &impl Store, id: &str, spec: &Spec, terms: Terms) -> Result<(), AdmitError> {
+async fn compare(store: &impl Reading, id: &str, spec: &Spec, terms: Terms) -> Result<(), AdmitError> {
     let taken = |what| Err(AdmitError::KeyTaken { id: id.to_string(), what });
     let (Some((stored, _)), Some(record)) = (store.documents(id).await?, store.sweep(id).await?) else {
         // It was deleted in between.
@@ -160,11 +161,11 @@ async fn compare(store: &impl Store, id: &str, spec: &Spec, terms: Terms) -> Res
     if record.attempts != terms.attempts.max(1) { taken("number of attempts") } else { Ok(()) }
 }
 
-async fn is_creating(store: &impl Store, id: &str) -> Result<bool, StoreError> {
+async fn is_creating(store: &impl Reading, id: &str) -> Result<bool, StoreError> {
     Ok(store.sweep(id).await?.is_some_and(|sweep| sweep.stage == Stage::Creating))
 }
 
-async fn fill(store: &impl Store, id: &str, tasks: &[NewTask]) -> Result<(), StoreError> {
+async fn fill(store: &(impl Admission + Reading), id: &str, tasks: &[NewTask]) -> Result<(), StoreError> {
     let batches: Vec<_> =
         tasks.chunks(BATCH).enumerate().map(|(i, batch)| store.add_tasks(id, i * BATCH, batch)).collect();
     let added: Result<Vec<usize>, StoreError> = stream::iter(batches).buffer_unordered(AT_ONCE).try_collect().await;

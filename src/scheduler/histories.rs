@@ -7,7 +7,8 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::search::{History, SeenTask};
-use crate::store::{Store, StoreError, SweepRecord, TaskRecord};
+use crate::store::traits::Reading;
+use crate::store::{StoreError, SweepRecord, TaskRecord};
 use crate::sweep::manifest::SplitScore;
 use crate::sweep::results::TaskOutcome;
 use crate::sweep::task::Task;
@@ -40,7 +41,7 @@ impl Histories {
     /// A sweep's tasks but its scores task, as a search sees them, and their keys.
     pub(super) async fn read(
         &self,
-        store: &impl Store,
+        store: &impl Reading,
         sweep: &str,
         with_results: bool,
     ) -> Result<(Vec<TaskKey>, History), StoreError> {
@@ -74,7 +75,7 @@ impl Histories {
         }
     }
 
-    async fn read_bodies(&self, store: &impl Store, records: &[TaskRecord]) -> Result<(), StoreError> {
+    async fn read_bodies(&self, store: &impl Reading, records: &[TaskRecord]) -> Result<(), StoreError> {
         let new: Vec<TaskKey> = {
             let seen = self.locked();
             records.iter().filter(|record| !seen.contains_key(&record.key)).map(|record| record.key.clone()).collect()
@@ -90,7 +91,7 @@ impl Histories {
         Ok(())
     }
 
-    async fn read_results(&self, store: &impl Store, records: &[TaskRecord]) -> Result<(), StoreError> {
+    async fn read_results(&self, store: &impl Reading, records: &[TaskRecord]) -> Result<(), StoreError> {
         for TaskRecord { key, .. } in records.iter().filter(|record| record.state == TaskState::Succeeded) {
             if self.locked().get(key).is_none_or(|seen| seen.select.is_some()) {
                 continue;
@@ -114,7 +115,7 @@ fn read_json<T: DeserializeOwned>(key: &TaskKey, text: &str) -> Result<T, StoreE
     serde_json::from_str(text).map_err(|e| StoreError::Protocol(format!("what is kept of task {key}: {e}")))
 }
 
-async fn all_tasks(store: &impl Store, sweep: &str) -> Result<Vec<TaskRecord>, StoreError> {
+async fn all_tasks(store: &impl Reading, sweep: &str) -> Result<Vec<TaskRecord>, StoreError> {
     let mut records = Vec::new();
     loop {
         let page = store.tasks(sweep, records.len(), PAGE).await?;

@@ -14,7 +14,7 @@ use super::plan::{Action, PlanSettings, Snapshot, plan};
 use super::search::{Stepped, step_search};
 use crate::queue::{DeadLetter, QueueError, TicketQueue};
 use crate::search::Searches;
-use crate::store::{AfterRelease, Expired, Letter, Store, StoreError, SweepRecord};
+use crate::store::{AfterRelease, Expired, Letter, SchedulerStore, StoreError, SweepRecord};
 use crate::task::{TaskState, Ticket};
 use crate::untrusted::printable;
 
@@ -119,7 +119,7 @@ pub struct Scheduler<'a, S, Q> {
     pub wake: &'a Notify,
 }
 
-impl<S: Store, Q: TicketQueue> Scheduler<'_, S, Q> {
+impl<S: SchedulerStore, Q: TicketQueue> Scheduler<'_, S, Q> {
     /// Turns until it is asked to end. Whatever goes wrong is said once, and tried again.
     pub async fn run(&self, mut stop: watch::Receiver<bool>, watcher: &impl Watcher) {
         let mut whole: Option<Instant> = None;
@@ -417,6 +417,7 @@ mod tests {
     use super::*;
     use crate::queue::InProcess;
     use crate::scheduler::{Terms, admit, new_tasks};
+    use crate::store::traits::*;
     use crate::store::{Memory, Order};
     use crate::sweep::parse::{Format, parse_spec_text};
 

@@ -6,7 +6,8 @@ use std::ops::AddAssign;
 use super::admit::soup_task;
 use super::histories::Histories;
 use crate::search::{AtRung, Decision, Searches};
-use crate::store::{self, Extended, NewTask, Order, Stage, Store, StoreError, SweepRecord};
+use crate::store::traits::Steering;
+use crate::store::{self, Extended, NewTask, Order, SchedulerStore, Stage, StoreError, SweepRecord};
 use crate::sweep::spec::Spec;
 use crate::task::TaskState;
 
@@ -51,14 +52,14 @@ pub(super) fn wanted(sweep: &SweepRecord, slots: usize) -> Option<usize> {
 
 /// One step of a sweep that a search controls: promotes, adds, begins and ends tasks so that no more
 /// than `slots` of them are runnable or run at once. Promoted tasks come before pending ones. It takes
-/// the place of [`Store::release_pending`]. What becomes runnable is to be chosen for a ticket
+/// the place of [`Steering::release_pending`]. What becomes runnable is to be chosen for a ticket
 /// afterwards, as ever. `sweep` is what the store has just said of it.
 ///
 /// # Errors
 /// If the store does not answer, or holds a specification that cannot be read; what was done before
 /// is done.
 pub(super) async fn step_search(
-    store: &impl Store,
+    store: &impl SchedulerStore,
     searches: &Searches,
     histories: &Histories,
     sweep: &SweepRecord,
@@ -108,7 +109,7 @@ pub(super) async fn step_search(
 /// Adds tasks to an open sweep, the first at this place, and closes it if its search opens no more.
 /// Answers how many are new.
 async fn add(
-    store: &impl Store,
+    store: &impl Steering,
     sweep: &str,
     place: usize,
     tasks: &[NewTask],
@@ -140,6 +141,7 @@ mod tests {
 
     use super::*;
     use crate::store::contract::{claimant, completed, key, standing};
+    use crate::store::traits::*;
     use crate::store::{AfterRelease, ClaimAnswer, Held, Memory, NewSweep, ReleaseReason};
     use crate::sweep::parse::{Format, parse_spec_text};
     use crate::task::Ticket;

@@ -6,10 +6,11 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
+use super::traits::{Admission, Leases, Outbox, Owner, Publishing, Reading, Repair, Steering, Upkeep};
 use super::{
     AfterRelease, AtRung, ClaimAnswer, Claimant, Completed, Created, Expiries, Extended, Findings, Held, Hold, Letter,
-    Letters, Live, Memory, NewSweep, NewTask, Order, ReleaseReason, Saved, Standing, Store, StoreError, SweepRecord,
-    Sweeps, TaskEvent, TaskRecord, Tickets, Walked,
+    Letters, Live, Memory, NewSweep, NewTask, Order, ReleaseReason, Saved, Standing, StoreError, SweepRecord, Sweeps,
+    TaskEvent, TaskRecord, Tickets, Walked,
 };
 use crate::sweep::manifest::SplitScore;
 use crate::task::{TaskKey, TaskState, Ticket};
@@ -116,7 +117,7 @@ macro_rules! as_in_memory {
     )*};
 }
 
-impl<K: Keeper> Store for Kept<K> {
+impl<K: Keeper> Leases for Kept<K> {
     async fn claim(&self, ticket: &Ticket, claimant: &Claimant, lease: Duration) -> Result<ClaimAnswer, StoreError> {
         let mut answer = self.memory.claim(ticket, claimant, lease).await?;
         if let ClaimAnswer::Claimed(claimed) = &mut answer {
@@ -153,6 +154,33 @@ impl<K: Keeper> Store for Kept<K> {
         Ok(answer)
     }
 
+    async fn wait(&self, hold: &Hold, standing: &Standing) -> Result<Held<AfterRelease>, StoreError> {
+        let key = &hold.key;
+        let (mut rungs, _) = self.keeper.rungs(key).map_err(full)?;
+        if rungs.scores.len() == standing.rung as usize {
+            rungs.scores.push(standing.select);
+        }
+        rungs.outcome.clone_from(&standing.outcome);
+        self.keeper.keep_rungs(key, &rungs).map_err(full)?;
+        let answer = self.memory.wait(hold, standing).await;
+        self.changed.notify_one();
+        self.waits.notify_one();
+        answer
+    }
+
+    as_in_memory! {
+        renew(hold: &Hold, lease: Duration, progress: Option<&str>) -> Held<Order>;
+        beat(worker: &str, lifetime: Duration, about: &str) -> ();
+    }
+}
+
+impl<K: Keeper> Publishing for Kept<K> {
+    as_in_memory! {
+        confirmed(tickets: &[Ticket]) -> usize;
+    }
+}
+
+impl<K: Keeper> Admission for Kept<K> {
     async fn add_tasks(&self, sweep: &str, order: usize, tasks: &[NewTask]) -> Result<usize, StoreError> {
         let added = self.memory.add_tasks(sweep, order, tasks).await?;
         for task in tasks.iter().filter(|task| !task.is_scores) {
@@ -163,6 +191,13 @@ impl<K: Keeper> Store for Kept<K> {
         Ok(added)
     }
 
+    as_in_memory! {
+        create_sweep(sweep: &NewSweep, request: Option<&str>) -> Created;
+        open_sweep(sweep: &str) -> Option<Ticket>;
+    }
+}
+
+impl<K: Keeper> Steering for Kept<K> {
     async fn extend(&self, sweep: &str, place: usize, tasks: &[NewTask]) -> Result<Extended, StoreError> {
         // Kept first: a task that is worked on must be known to the next process.
         match self.memory.extension(sweep, place, tasks)? {
@@ -176,29 +211,6 @@ impl<K: Keeper> Store for Kept<K> {
         let closed = self.memory.close(sweep).await;
         self.changed.notify_one();
         closed
-    }
-
-    /// Without coefficients, which the keeper has.
-    async fn result(&self, key: &TaskKey) -> Result<Option<Completed>, StoreError> {
-        if key.is_scores() {
-            return self.memory.result(key).await;
-        }
-        let result = self.keeper.result(key).map_err(full)?;
-        Ok(result.map(|result| Completed { result, coefficients: vec![] }))
-    }
-
-    async fn wait(&self, hold: &Hold, standing: &Standing) -> Result<Held<AfterRelease>, StoreError> {
-        let key = &hold.key;
-        let (mut rungs, _) = self.keeper.rungs(key).map_err(full)?;
-        if rungs.scores.len() == standing.rung as usize {
-            rungs.scores.push(standing.select);
-        }
-        rungs.outcome.clone_from(&standing.outcome);
-        self.keeper.keep_rungs(key, &rungs).map_err(full)?;
-        let answer = self.memory.wait(hold, standing).await;
-        self.changed.notify_one();
-        self.waits.notify_one();
-        answer
     }
 
     async fn promote(&self, tasks: &[AtRung]) -> Result<usize, StoreError> {
@@ -229,29 +241,53 @@ impl<K: Keeper> Store for Kept<K> {
     }
 
     as_in_memory! {
-        create_sweep(sweep: &NewSweep, request: Option<&str>) -> Created;
-        open_sweep(sweep: &str) -> Option<Ticket>;
         release_pending(sweep: &str, limit: usize) -> usize;
+    }
+}
+
+impl<K: Keeper> Outbox for Kept<K> {
+    as_in_memory! {
         ready(sweep: &str, limit: usize) -> Vec<TaskKey>;
         choose(tasks: &[TaskKey]) -> usize;
         outbox(limit: usize) -> Vec<Ticket>;
-        confirmed(tickets: &[Ticket]) -> usize;
         republish(age: Duration, limit: usize) -> usize;
-        renew(hold: &Hold, lease: Duration, progress: Option<&str>) -> Held<Order>;
-        expire(limit: usize, gap: Duration) -> Expiries;
         due(sweep: &str, limit: usize) -> usize;
-        live() -> Live;
+        dead(ticket: &Ticket, limit: u32) -> Option<AfterRelease>;
+        keep_letter(letter: &Letter) -> ();
+    }
+}
+
+impl<K: Keeper> Upkeep for Kept<K> {
+    as_in_memory! {
+        expire(limit: usize, gap: Duration) -> Expiries;
         retire(sweeps: &[String]) -> usize;
         adopt() -> usize;
         ended(age: Duration, limit: usize) -> Vec<String>;
-        probe() -> ();
-        examine(sweep: &str, repair: bool) -> Findings;
-        examine_pool(repair: bool) -> Findings;
-        discard(sweep: &str, limit: usize) -> bool;
+    }
+}
+
+impl<K: Keeper> Owner for Kept<K> {
+    as_in_memory! {
         order(sweep: &str, order: Order) -> bool;
         settle(sweep: &str, from: usize, limit: usize) -> Walked;
         retry(sweep: &str, from: usize, limit: usize) -> Walked;
-        dead(ticket: &Ticket, limit: u32) -> Option<AfterRelease>;
+        remove(sweep: &str, limit: usize) -> bool;
+    }
+}
+
+impl<K: Keeper> Reading for Kept<K> {
+    /// Without coefficients, which the keeper has.
+    async fn result(&self, key: &TaskKey) -> Result<Option<Completed>, StoreError> {
+        if key.is_scores() {
+            return self.memory.result(key).await;
+        }
+        let result = self.keeper.result(key).map_err(full)?;
+        Ok(result.map(|result| Completed { result, coefficients: vec![] }))
+    }
+
+    as_in_memory! {
+        live() -> Live;
+        probe() -> ();
         task(key: &TaskKey) -> Option<TaskRecord>;
         tasks(sweep: &str, from: usize, limit: usize) -> Vec<TaskRecord>;
         sweep(sweep: &str) -> Option<SweepRecord>;
@@ -259,13 +295,18 @@ impl<K: Keeper> Store for Kept<K> {
         documents(sweep: &str) -> Option<(String, Option<String>)>;
         events(key: &TaskKey) -> Vec<TaskEvent>;
         progress(key: &TaskKey) -> Option<String>;
-        remove(sweep: &str, limit: usize) -> bool;
-        beat(worker: &str, lifetime: Duration, about: &str) -> ();
         workers() -> Vec<(String, String)>;
-        keep_letter(letter: &Letter) -> ();
         letters(limit: usize) -> Letters;
         tickets() -> Tickets;
         standing(key: &TaskKey) -> Option<String>;
         bodies(tasks: &[TaskKey]) -> Vec<Option<String>>;
+    }
+}
+
+impl<K: Keeper> Repair for Kept<K> {
+    as_in_memory! {
+        examine(sweep: &str, repair: bool) -> Findings;
+        examine_pool(repair: bool) -> Findings;
+        discard(sweep: &str, limit: usize) -> bool;
     }
 }

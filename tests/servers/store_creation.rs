@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use mehl_soup::store::contract::{claimant, completed, key, sweep, task};
+use mehl_soup::store::traits::*;
 use mehl_soup::store::{ClaimAnswer, Memory, NewSweep, NewTask, Order, Redis, ReleaseReason, Stage, Store, StoreError};
 use mehl_soup::task::{TaskState, Ticket};
 use proptest::prelude::*;

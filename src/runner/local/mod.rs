@@ -28,7 +28,8 @@ use super::run_folder::{FolderError, RunFolder};
 use crate::queue::InProcess;
 use crate::scheduler::{PlanSettings, Scheduler, SchedulerSettings, Terms, scores_task, searched_sweep, soup_task};
 use crate::search::{Reach, Search, Searches, first_tasks};
-use crate::store::{Kept, Store, StoreError};
+use crate::store::traits::{Admission, Reading};
+use crate::store::{Kept, StoreError};
 use crate::sweep::results::SweepResults;
 use crate::sweep::spec::Spec;
 use crate::sweep::task::Task;
@@ -265,7 +266,7 @@ async fn finished(
 }
 
 /// Tells the store of all tasks. Where each stands it knows from its keeper.
-async fn admit(spec: &Spec, search: &dyn Search, tasks: &[Task], store: &impl Store) -> Result<(), StoreError> {
+async fn admit(spec: &Spec, search: &dyn Search, tasks: &[Task], store: &impl Admission) -> Result<(), StoreError> {
     // Tasks that were interrupted keep their checkpoints, and tasks that crash here would crash again.
     let sweep = searched_sweep(SWEEP.to_string(), spec, search, Terms { attempts: 1, ..Terms::default() });
     store.create_sweep(&crate::store::NewSweep { max_seconds: 0, ..sweep }, None).await?;

@@ -14,7 +14,7 @@ use crate::retry::{Faults, pauses};
 use crate::runner::engine::{EngineError, RungReached};
 use crate::search::Searches;
 use crate::store::{
-    AfterRelease, Claimed, Completed, Held, Hold, Order, ReleaseReason, Saved, Standing, Store, StoreError,
+    AfterRelease, Claimed, Completed, Held, Hold, Order, ReleaseReason, Saved, Standing, StoreError, WorkerStore,
 };
 use crate::sweep::results::TaskOutcome;
 use crate::sweep::spec::Spec;
@@ -90,7 +90,7 @@ enum Interruption {
     Stalled,
 }
 
-impl<S: Store> Attempt<'_, S> {
+impl<S: WorkerStore> Attempt<'_, S> {
     /// Computes a claimed task to its end, whatever that is.
     pub async fn run(mut self, claimed: Claimed) -> Ended {
         let hold = claimed.hold.clone();

@@ -6,7 +6,7 @@ use crate::store::{Extended, NewTask, StoreError};
 use crate::task::TaskKey;
 
 impl Memory {
-    /// What [`extend`](crate::store::Store::extend) would answer.
+    /// What [`extend`](crate::store::traits::Steering::extend) would answer.
     ///
     /// # Errors
     /// As that.
