@@ -8,7 +8,7 @@ redis.call('SET', P .. 'result:' .. id, ARGV[4])
 if ARGV[5] ~= '' then redis.call('SET', P .. 'coefficients:' .. id, ARGV[5]) end
 drop_checkpoint(id)
 let_go(id)
-set_state(id, 'succeeded')
+step(id, 'complete')
 event(id, 'succeeded')
 if redis.call('HGET', task_key(id), 'scores') == '1' then
   redis.call('HSET', sweep_key(sweep_of(id)), 'manifest', ARGV[4], 'stage', 'ready')

@@ -45,7 +45,6 @@ for name, expected in pairs({tasks = 'zset', pending = 'zset', ready = 'zset', d
   end
 end
 
-local KNOWN = {pending = 1, queued = 1, running = 1, waiting = 1, paused = 1, succeeded = 1, failed = 1, cancelled = 1, pruned = 1}
 local counts, is_open = {}, redis.call('HGET', sweep_key(sweep), 'stage') ~= 'creating'
 local places = redis.call('ZRANGE', P .. 'tasks:' .. sweep, 0, -1, 'WITHSCORES')
 local scores
@@ -57,7 +56,7 @@ for i = 1, #places, 2 do
   local state, fault = task[1] or nil, nil
   if is ~= 'hash' then
     fault = 'its record is ' .. (is == 'none' and 'lost' or 'a ' .. is .. ', not a hash')
-  elseif not KNOWN[state] then
+  elseif not AFTER[state] then
     fault = 'its state is ' .. (state or 'missing')
   end
   for field = 4, 9 do
@@ -99,7 +98,7 @@ for i = 1, #places, 2 do
     if is_open then
       find('the scores task is pending though the sweep is open')
       if repairs then
-        enqueue(id, true)
+        enqueue(id, 'enqueue', true)
         state = 'queued'
       end
     end
