@@ -21,6 +21,7 @@
 //! | [`serving`] | listening, and HTTP connections within limits |
 //! | [`metrics`] | what is measured |
 //! | [`logging`] | what the programs of a pool say, as text or JSON |
+//! | [`search`] | which tasks a sweep computes, and which of them go on |
 //! | [`scheduler`] | what keeps a pool going |
 //! | [`client`] | a client of the scheduler's HTTP API |
 //! | [`retry`] | trying again: pauses that grow, and faults that are said once |
@@ -50,6 +51,7 @@ pub mod report;
 pub mod retry;
 pub mod runner;
 pub mod scheduler;
+pub mod search;
 pub mod server_address;
 pub mod serving;
 pub mod source;

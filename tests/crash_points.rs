@@ -9,10 +9,13 @@ use std::process::Child;
 use std::time::{Duration, Instant};
 
 use mehl_soup::queue::{RabbitMq, TicketQueue};
-use mehl_soup::scheduler::{Terms, new_sweep, new_tasks};
-use mehl_soup::store::{Redis, Store};
+use mehl_soup::scheduler::{Terms, scores_task, searched_sweep, soup_task};
+use mehl_soup::search::{Searches, first_tasks};
+use mehl_soup::store::Redis;
+use mehl_soup::store::traits::*;
 use mehl_soup::task::TaskState;
 use support::dying::Fuse;
+use support::piecemeal::piecemeal;
 use support::processes::Site;
 use support::servers::{RedisServer, rabbit_settings, settings, shared_rabbit};
 use support::stub_engine::{expected, spec};
@@ -44,7 +47,12 @@ async fn worker_process() {
 async fn scheduler_process() {
     let Some((site, point)) = Site::of_environment() else { return };
     let (_ask, stop) = watch::channel(false);
-    site.schedule(Fuse::new(&point, 1), stop).await;
+    site.schedule(Fuse::new(&point, 1), searches(&point), stop).await;
+}
+
+/// A search that adds tasks, where the process dies at one of the calls for it.
+fn searches(point: &str) -> Searches {
+    if ["extend", "close"].iter().any(|call| point.starts_with(call)) { piecemeal() } else { Searches::default() }
 }
 
 /// A process that does not outlive the test.
@@ -89,8 +97,11 @@ async fn dies_and_nothing_is_lost(redis: &str, rabbit: &str, folder: &Path, deat
     };
     let (spec, _) = spec();
     let store = Redis::connect(&site.redis).await.unwrap();
-    store.create_sweep(&new_sweep("s".into(), &spec, Terms::default()), None).await.unwrap();
-    store.add_tasks("s", 0, &new_tasks(&spec)).await.unwrap();
+    let searches = searches(point);
+    let search = searches.of(&spec);
+    store.create_sweep(&searched_sweep("s".into(), &spec, &*search, Terms::default()), None).await.unwrap();
+    let tasks: Vec<_> = std::iter::once(scores_task()).chain(first_tasks(&*search).iter().map(soup_task)).collect();
+    store.add_tasks("s", 0, &tasks).await.unwrap();
     store.open_sweep("s").await.unwrap().unwrap();
     let (end, ended) = watch::channel(false);
     let healthy = || Fuse::new("never", 0);
@@ -100,8 +111,8 @@ async fn dies_and_nothing_is_lost(redis: &str, rabbit: &str, folder: &Path, deat
         tokio::spawn(async move { site.work("healthy", healthy(), u64::MAX, ended).await })
     };
     let start_scheduler = || {
-        let (site, ended) = (site.clone(), ended.clone());
-        tokio::spawn(async move { site.schedule(healthy(), ended).await })
+        let (site, searches, ended) = (site.clone(), searches.clone(), ended.clone());
+        tokio::spawn(async move { site.schedule(healthy(), searches, ended).await })
     };
     // First the one that dies beside healthy ones of the other kind, then healthy ones of its own.
     let first = if is_worker { start_scheduler() } else { start_worker() };
@@ -152,8 +163,8 @@ async fn at_every_point() {
     let (short, long) = (3, 40);
     let worker = ["claim", "ack", "save", "complete", "release", "publish", "confirmed"]
         .map(|call| ("worker_process", call, short));
-    let scheduler =
-        ["choose", "publish", "confirmed", "release_pending"].map(|call| ("scheduler_process", call, short));
+    let scheduler = ["choose", "publish", "confirmed", "release_pending", "extend", "close"]
+        .map(|call| ("scheduler_process", call, short));
     let at_work = ["cancel", "ack"].map(|call| ("worker_process", call, long));
     let mut deaths = Vec::new();
     for (process, call, millis) in worker.into_iter().chain(scheduler).chain(at_work) {
@@ -165,5 +176,5 @@ async fn at_every_point() {
     let all =
         futures_util::stream::iter(&deaths).map(|death| dies_and_nothing_is_lost(&url, &rabbit, folder.path(), death));
     let count = all.buffer_unordered(4).count().await;
-    assert_eq!(count, 26);
+    assert_eq!(count, 30);
 }

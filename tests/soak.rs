@@ -16,7 +16,9 @@ use std::process::Child;
 use std::time::{Duration, Instant};
 
 use mehl_soup::scheduler::{Terms, new_sweep, new_tasks};
-use mehl_soup::store::{Redis, RedisSettings, Store, StoreError};
+use mehl_soup::search::Searches;
+use mehl_soup::store::traits::*;
+use mehl_soup::store::{Redis, RedisSettings, StoreError};
 use mehl_soup::task::TaskState;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -67,7 +69,7 @@ async fn worker_process() {
 #[ignore = "a process that the other tests start"]
 async fn scheduler_process() {
     let Some((site, _)) = Site::of_environment() else { return };
-    site.schedule(Fuse::new("never", 0), asked_to_end().await).await;
+    site.schedule(Fuse::new("never", 0), Searches::default(), asked_to_end().await).await;
 }
 
 fn signal(child: &Child, signal: &str) {

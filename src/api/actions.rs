@@ -11,7 +11,7 @@ use super::sweeps::record;
 use super::types::{ChangedBody, ErrorBody, order_word};
 use crate::queue::TicketQueue;
 use crate::scheduler::{SCORES, scores_task};
-use crate::store::{Order, Stage, Store, StoreError, Walked};
+use crate::store::{ApiStore, Order, Stage, StoreError, Walked};
 
 /// Tasks that are looked at at once.
 const WALKED: usize = 500;
@@ -21,7 +21,7 @@ const WALKED: usize = 500;
     post, path = "/v1/sweeps/{id}/cancel", tag = "sweeps", params(("id" = String, Path, description = "The sweep")),
     responses((status = 200, body = ChangedBody), (status = "4XX", body = ErrorBody), (status = "5XX", body = ErrorBody))
 )]
-pub async fn cancel<S: Store, Q: TicketQueue>(
+pub async fn cancel<S: ApiStore, Q: TicketQueue>(
     State(api): State<Arc<Api<S, Q>>>,
     Path(id): Path<String>,
 ) -> Result<Json<ChangedBody>, ApiError> {
@@ -33,7 +33,7 @@ pub async fn cancel<S: Store, Q: TicketQueue>(
     post, path = "/v1/sweeps/{id}/pause", tag = "sweeps", params(("id" = String, Path, description = "The sweep")),
     responses((status = 200, body = ChangedBody), (status = "4XX", body = ErrorBody), (status = "5XX", body = ErrorBody))
 )]
-pub async fn pause<S: Store, Q: TicketQueue>(
+pub async fn pause<S: ApiStore, Q: TicketQueue>(
     State(api): State<Arc<Api<S, Q>>>,
     Path(id): Path<String>,
 ) -> Result<Json<ChangedBody>, ApiError> {
@@ -45,7 +45,7 @@ pub async fn pause<S: Store, Q: TicketQueue>(
     post, path = "/v1/sweeps/{id}/resume", tag = "sweeps", params(("id" = String, Path, description = "The sweep")),
     responses((status = 200, body = ChangedBody), (status = "4XX", body = ErrorBody), (status = "5XX", body = ErrorBody))
 )]
-pub async fn resume<S: Store, Q: TicketQueue>(
+pub async fn resume<S: ApiStore, Q: TicketQueue>(
     State(api): State<Arc<Api<S, Q>>>,
     Path(id): Path<String>,
 ) -> Result<Json<ChangedBody>, ApiError> {
@@ -57,7 +57,7 @@ pub async fn resume<S: Store, Q: TicketQueue>(
     post, path = "/v1/sweeps/{id}/retry", tag = "sweeps", params(("id" = String, Path, description = "The sweep")),
     responses((status = 200, body = ChangedBody), (status = "4XX", body = ErrorBody), (status = "5XX", body = ErrorBody))
 )]
-pub async fn retry<S: Store, Q: TicketQueue>(
+pub async fn retry<S: ApiStore, Q: TicketQueue>(
     State(api): State<Arc<Api<S, Q>>>,
     Path(id): Path<String>,
 ) -> Result<Json<ChangedBody>, ApiError> {
@@ -75,7 +75,7 @@ fn ended(id: &str) -> ApiError {
     ApiError::Conflict(format!("sweep {id} is cancelled or out of time: submit it again"))
 }
 
-async fn order<S: Store, Q: TicketQueue>(
+async fn order<S: ApiStore, Q: TicketQueue>(
     api: &Api<S, Q>,
     id: &str,
     asked: Order,
@@ -96,7 +96,7 @@ async fn order<S: Store, Q: TicketQueue>(
 }
 
 /// A sweep whose creation was cut off could be neither worked on nor deleted: with its scores task it is whole enough to be cancelled.
-async fn finish_creation<S: Store, Q>(api: &Api<S, Q>, id: &str) -> Result<(), ApiError> {
+async fn finish_creation<S: ApiStore, Q>(api: &Api<S, Q>, id: &str) -> Result<(), ApiError> {
     let added = api.store.add_tasks(id, 0, &[scores_task()]).await;
     match added {
         Ok(_) => {}

@@ -14,10 +14,11 @@ use super::extract::Body;
 use super::types::{CreatedBody, ErrorBody, NewSweepBody};
 use crate::queue::TicketQueue;
 use crate::scheduler::{Terms, admit, scores_task, soup_task};
-use crate::store::{NewTask, Store};
-use crate::sweep::expand::Expansion;
+use crate::search::{Searches, first_tasks};
+use crate::store::{ApiStore, NewTask};
 use crate::sweep::parse::parse_spec_text;
 use crate::sweep::spec::Spec;
+use crate::sweep::task::Origin;
 use crate::untrusted::LARGEST_SPEC;
 
 /// Where a client may put its key too.
@@ -45,7 +46,7 @@ const LONGEST_TEXT: usize = 200;
         (status = "4XX", body = ErrorBody), (status = "5XX", body = ErrorBody),
     )
 )]
-pub async fn create_sweep<S: Store, Q: TicketQueue>(
+pub async fn create_sweep<S: ApiStore, Q: TicketQueue>(
     State(api): State<Arc<Api<S, Q>>>,
     headers: HeaderMap,
     Body(body): Body<NewSweepBody>,
@@ -121,13 +122,13 @@ fn read(body: &NewSweepBody, limit: usize) -> Result<(Spec, Vec<NewTask>), ApiEr
     if !(1..=LONGEST_TEXT).contains(&spec.name.len()) || spec.name.chars().any(char::is_control) {
         return bad(format!("name: expected 1 to {LONGEST_TEXT} bytes of text without control characters"));
     }
-    let expansion = Expansion::new(spec.clone());
-    // Scores task and baselines are not counted: the search did not ask for them.
-    let asked = expansion.len() - expansion.baselines();
+    let first = first_tasks(&*Searches::default().of(&spec));
+    // Scores task and baselines are not counted: nobody asked for them.
+    let asked = first.iter().filter(|task| task.origin != Origin::Baseline).count();
     if asked > limit {
         return bad(format!("expected at most {limit} tasks, not counting baselines, found {asked}"));
     }
-    let tasks = std::iter::once(scores_task()).chain(expansion.iter().map(|task| soup_task(&task))).collect();
+    let tasks = std::iter::once(scores_task()).chain(first.into_iter().map(|task| soup_task(&task))).collect();
     Ok((spec, tasks))
 }
 

@@ -14,7 +14,7 @@ use tracing::Instrument;
 use super::Api;
 use super::error::ApiError;
 use crate::queue::TicketQueue;
-use crate::store::Store;
+use crate::store::ApiStore;
 
 /// Addresses that are answered without a token: they hold no name of a sweep, and probes have no token.
 pub const OPEN: [&str; 4] = ["/healthz", "/readyz", "/metrics", "/v1/openapi.json"];
@@ -59,7 +59,7 @@ impl Token {
 }
 
 /// Lets only those in who have the token; without one, only programs on this machine that speak to it by a name of its own.
-pub async fn check_token<S: Store, Q: TicketQueue>(
+pub async fn check_token<S: ApiStore, Q: TicketQueue>(
     State(api): State<Arc<Api<S, Q>>>,
     request: Request,
     next: Next,
@@ -120,7 +120,7 @@ fn foreign(request: &Request) -> Option<String> {
 
 /// Hears a body out that is larger than this server takes, up to a bound, and refuses it then. A client that is still writing when the connection is closed would be told
 /// of a broken pipe, and never why.
-pub async fn hear_out<S: Store, Q: TicketQueue>(
+pub async fn hear_out<S: ApiStore, Q: TicketQueue>(
     State(api): State<Arc<Api<S, Q>>>,
     request: Request,
     next: Next,
@@ -144,7 +144,7 @@ pub async fn hear_out<S: Store, Q: TicketQueue>(
 }
 
 /// Answers instead of a handler that takes too long, and counts answers.
-pub async fn watch<S: Store, Q: TicketQueue>(
+pub async fn watch<S: ApiStore, Q: TicketQueue>(
     State(api): State<Arc<Api<S, Q>>>,
     request: Request,
     next: Next,

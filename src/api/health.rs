@@ -14,13 +14,13 @@ use super::Api;
 use super::error::ApiError;
 use super::types::ReadyBody;
 use crate::queue::{QueueError, TicketQueue};
-use crate::store::{Store, StoreError};
+use crate::store::{ApiStore, StoreError};
 
 pub(super) const OK: &str = "ok";
 
 /// Answers while the process is alive.
 #[utoipa::path(get, path = "/healthz", tag = "health", security(()), responses((status = 200, body = String)))]
-pub async fn healthz<S: Store, Q: TicketQueue>(State(_): State<Arc<Api<S, Q>>>) -> &'static str {
+pub async fn healthz<S: ApiStore, Q: TicketQueue>(State(_): State<Arc<Api<S, Q>>>) -> &'static str {
     OK
 }
 
@@ -30,7 +30,7 @@ pub async fn healthz<S: Store, Q: TicketQueue>(State(_): State<Arc<Api<S, Q>>>) 
     get, path = "/readyz", tag = "health", security(()),
     responses((status = 200, body = ReadyBody), (status = 503, body = ReadyBody, description = "Redis or RabbitMQ is not `ok`"))
 )]
-pub async fn readyz<S: Store, Q: TicketQueue>(State(api): State<Arc<Api<S, Q>>>) -> (StatusCode, Json<ReadyBody>) {
+pub async fn readyz<S: ApiStore, Q: TicketQueue>(State(api): State<Arc<Api<S, Q>>>) -> (StatusCode, Json<ReadyBody>) {
     let (store, broker) = probed(&api).await;
     let is_ready = store == OK && broker == OK;
     let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
@@ -38,7 +38,7 @@ pub async fn readyz<S: Store, Q: TicketQueue>(State(api): State<Arc<Api<S, Q>>>)
 }
 
 /// Store and broker, in a word each. Asked at most once in a while: anybody may ask for it.
-async fn probed<S: Store, Q: TicketQueue>(api: &Api<S, Q>) -> (&'static str, &'static str) {
+async fn probed<S: ApiStore, Q: TicketQueue>(api: &Api<S, Q>) -> (&'static str, &'static str) {
     let mut last = api.probed.lock().await;
     if let Some((at, words)) = *last
         && at.elapsed() < api.settings.probe_age
@@ -50,7 +50,7 @@ async fn probed<S: Store, Q: TicketQueue>(api: &Api<S, Q>) -> (&'static str, &'s
     words
 }
 
-async fn store<S: Store, Q>(api: &Api<S, Q>) -> &'static str {
+async fn store<S: ApiStore, Q>(api: &Api<S, Q>) -> &'static str {
     // A write: a server whose disk is full still answers questions.
     let word = match timeout(api.settings.probe_deadline, api.store.probe()).await {
         Ok(Ok(())) => OK,
@@ -81,7 +81,7 @@ async fn broker<S, Q: TicketQueue>(api: &Api<S, Q>) -> &'static str {
 
 /// Returns the metrics for Prometheus.
 #[utoipa::path(get, path = "/metrics", tag = "health", security(()), responses((status = 200, body = String, content_type = "text/plain")))]
-pub async fn metrics<S: Store, Q: TicketQueue>(
+pub async fn metrics<S: ApiStore, Q: TicketQueue>(
     State(api): State<Arc<Api<S, Q>>>,
 ) -> Result<impl IntoResponse, ApiError> {
     // They tell of the moment in which they are asked for.

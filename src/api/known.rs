@@ -9,7 +9,8 @@ use tokio::sync::OnceCell;
 
 use super::error::ApiError;
 use super::snapshot::Snapshot;
-use crate::store::{Store, StoreError, TaskRecord};
+use crate::store::traits::Reading;
+use crate::store::{StoreError, TaskRecord};
 use crate::sweep::expand::Expansion;
 use crate::sweep::results::TaskOutcome;
 use crate::sweep::spec::Spec;
@@ -144,7 +145,7 @@ impl KnownSweeps {
     ///
     /// # Errors
     /// If the store does not answer, or its text is no specification.
-    pub async fn find_or_read(&self, store: &impl Store, id: &str) -> Result<Option<Arc<Known>>, ApiError> {
+    pub async fn find_or_read(&self, store: &impl Reading, id: &str) -> Result<Option<Arc<Known>>, ApiError> {
         let cell = self.cell(id);
         let read = async {
             let (spec, _) = store.documents(id).await?.ok_or(Missing::Sweep)?;
@@ -230,6 +231,7 @@ mod tests {
 
     use super::*;
     use crate::scheduler::{Terms, admit, new_tasks};
+    use crate::store::traits::Owner;
     use crate::store::{Memory, Order};
     use crate::sweep::parse::{Format, parse_spec_text};
 

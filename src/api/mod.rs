@@ -62,7 +62,7 @@ use self::tasks::{coefficients, events, history, task, tasks};
 use crate::metrics::Metrics;
 use crate::queue::TicketQueue;
 use crate::scheduler::Terms;
-use crate::store::Store;
+use crate::store::ApiStore;
 use crate::untrusted::LARGEST_SPEC;
 
 pub use crate::serving::serve;
@@ -126,7 +126,7 @@ pub struct Api<S, Q> {
     probed: tokio::sync::Mutex<Option<(Instant, (&'static str, &'static str))>>,
 }
 
-impl<S: Store, Q: TicketQueue> Api<S, Q> {
+impl<S: ApiStore, Q: TicketQueue> Api<S, Q> {
     /// Without a `token`, whoever reaches it is served: only for listeners on loopback, which the caller sees to. `registry` is what `/metrics` tells;
     /// `metrics` are defined in it.
     pub fn new(
@@ -155,7 +155,7 @@ macro_rules! routes {
         /// Method and address of every route.
         pub const ROUTES: &[(&str, &str)] = &[$((stringify!($method), $path)),*];
 
-        fn routes<S: Store + 'static, Q: TicketQueue + 'static>() -> Router<Arc<Api<S, Q>>> {
+        fn routes<S: ApiStore + 'static, Q: TicketQueue + 'static>() -> Router<Arc<Api<S, Q>>> {
             Router::new()$(.route($path, $method($handler::<S, Q>)))*
         }
     };
@@ -188,7 +188,7 @@ routes! {
 }
 
 /// Everything that is served.
-pub fn router<S: Store + 'static, Q: TicketQueue + 'static>(api: Arc<Api<S, Q>>) -> Router {
+pub fn router<S: ApiStore + 'static, Q: TicketQueue + 'static>(api: Arc<Api<S, Q>>) -> Router {
     routes()
         .method_not_allowed_fallback(|| async { ApiError::Method })
         .fallback(|| async { ApiError::NotFound("no such address; see /v1/openapi.json".to_string()) })

@@ -9,7 +9,7 @@ use utoipa::{Modify, OpenApi};
 
 use super::{Api, actions, create, health, page, pool, results, sweeps, tasks};
 use crate::queue::TicketQueue;
-use crate::store::Store;
+use crate::store::ApiStore;
 
 #[derive(OpenApi)]
 #[openapi(
@@ -63,6 +63,6 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 
 /// Returns this document.
 #[utoipa::path(get, path = "/v1/openapi.json", tag = "health", security(()), responses((status = 200, body = Object)))]
-pub async fn document<S: Store, Q: TicketQueue>(State(_): State<Arc<Api<S, Q>>>) -> Json<utoipa::openapi::OpenApi> {
+pub async fn document<S: ApiStore, Q: TicketQueue>(State(_): State<Arc<Api<S, Q>>>) -> Json<utoipa::openapi::OpenApi> {
     Json(openapi())
 }

@@ -13,7 +13,8 @@ use super::results::{result, so_far};
 use super::types::ErrorBody;
 use crate::queue::TicketQueue;
 use crate::report::{Detail, POLICY, Report, chosen, render};
-use crate::store::Store;
+use crate::store::ApiStore;
+use crate::store::traits::Reading;
 use crate::task::TaskKey;
 
 /// Results that are asked for at once. Each brings its coefficients along.
@@ -29,7 +30,7 @@ const AT_ONCE: usize = 4;
         (status = "4XX", body = ErrorBody), (status = "5XX", body = ErrorBody),
     )
 )]
-pub async fn page<S: Store, Q: TicketQueue>(
+pub async fn page<S: ApiStore, Q: TicketQueue>(
     State(api): State<Arc<Api<S, Q>>>,
     Path(id): Path<String>,
 ) -> Result<impl IntoResponse, ApiError> {
@@ -58,7 +59,7 @@ pub async fn page<S: Store, Q: TicketQueue>(
     Ok((headers, Html(page)))
 }
 
-async fn detail(store: &impl Store, sweep: &str, task: String) -> Result<Detail, ApiError> {
+async fn detail(store: &impl Reading, sweep: &str, task: String) -> Result<Detail, ApiError> {
     let mut detail = Detail::new(&task);
     let Ok(key) = TaskKey::new(sweep, &task) else { return Ok(detail) };
     let Some(completed) = store.result(&key).await? else { return Ok(detail) };

@@ -10,7 +10,7 @@ use super::error::ApiError;
 use super::extract::Asked;
 use super::types::{ErrorBody, LetterBody, LettersBody, LettersQuery, LoadBody, WorkerBody, WorkersBody};
 use crate::queue::TicketQueue;
-use crate::store::{MOST_LETTERS, Order, Store, SweepRecord};
+use crate::store::{ApiStore, MOST_LETTERS, Order, SweepRecord};
 use crate::task::TaskState;
 
 /// Dead letters that are told, unless another number is asked for.
@@ -21,7 +21,7 @@ const LETTERS: usize = 100;
     get, path = "/v1/load", tag = "pool",
     responses((status = 200, body = LoadBody), (status = "4XX", body = ErrorBody), (status = "5XX", body = ErrorBody))
 )]
-pub async fn load<S: Store, Q: TicketQueue>(State(api): State<Arc<Api<S, Q>>>) -> Result<Json<LoadBody>, ApiError> {
+pub async fn load<S: ApiStore, Q: TicketQueue>(State(api): State<Arc<Api<S, Q>>>) -> Result<Json<LoadBody>, ApiError> {
     let sweeps = api.store.live().await?.sweeps.records;
     let workers = api.store.workers().await?.len();
     Ok(Json(LoadBody { workers, ..load_of(&sweeps) }))
@@ -49,7 +49,7 @@ fn load_of(sweeps: &[SweepRecord]) -> LoadBody {
     get, path = "/v1/workers", tag = "pool",
     responses((status = 200, body = WorkersBody), (status = "4XX", body = ErrorBody), (status = "5XX", body = ErrorBody))
 )]
-pub async fn workers<S: Store, Q: TicketQueue>(
+pub async fn workers<S: ApiStore, Q: TicketQueue>(
     State(api): State<Arc<Api<S, Q>>>,
 ) -> Result<Json<WorkersBody>, ApiError> {
     let mut workers = api.store.workers().await?;
@@ -68,7 +68,7 @@ pub async fn workers<S: Store, Q: TicketQueue>(
     get, path = "/v1/dead-letters", tag = "pool", params(LettersQuery),
     responses((status = 200, body = LettersBody), (status = "4XX", body = ErrorBody), (status = "5XX", body = ErrorBody))
 )]
-pub async fn dead_letters<S: Store, Q: TicketQueue>(
+pub async fn dead_letters<S: ApiStore, Q: TicketQueue>(
     State(api): State<Arc<Api<S, Q>>>,
     Asked(query): Asked<LettersQuery>,
 ) -> Result<Json<LettersBody>, ApiError> {
@@ -100,6 +100,7 @@ mod tests {
             counts: [(TaskState::Queued, queued), (TaskState::Running, running), (TaskState::Waiting, 1)].into(),
             ready: 0,
             delayed: 0,
+            may_grow: false,
         };
         let sweeps = [
             SweepRecord { delayed: 2, ..sweep(Order::Continue, 0, 9, 1) },

@@ -15,7 +15,7 @@ use super::sweeps::record;
 use super::types::ErrorBody;
 use crate::queue::TicketQueue;
 use crate::runner::pool::PoolResult;
-use crate::store::{Completed, Store, StoreError};
+use crate::store::{ApiStore, Completed, StoreError};
 use crate::task::TaskKey;
 
 /// Returns the results of a sweep: every task, ranked by select. Unfinished tasks have partial rows.
@@ -26,7 +26,7 @@ use crate::task::TaskKey;
         (status = "4XX", body = ErrorBody), (status = "5XX", body = ErrorBody),
     )
 )]
-pub async fn results<S: Store, Q: TicketQueue>(
+pub async fn results<S: ApiStore, Q: TicketQueue>(
     State(api): State<Arc<Api<S, Q>>>,
     Path(id): Path<String>,
 ) -> Result<impl IntoResponse, ApiError> {
@@ -43,7 +43,7 @@ pub async fn results<S: Store, Q: TicketQueue>(
 ///
 /// # Errors
 /// If there is no such sweep, or the store does not tell.
-pub async fn so_far<S: Store, Q>(api: &Api<S, Q>, id: &str) -> Result<Arc<Snapshot>, ApiError> {
+pub async fn so_far<S: ApiStore, Q>(api: &Api<S, Q>, id: &str) -> Result<Arc<Snapshot>, ApiError> {
     record(api, id).await?;
     let known = api.known.find_or_read(&*api.store, id).await?.ok_or_else(|| ApiError::no_sweep(id))?;
     let snapshot = known.snapshot(Snapshot::read(&*api.store, id, known.clone())).await;

@@ -12,7 +12,8 @@ use super::known::Known;
 use super::results::result;
 use crate::runner::engine::Effort;
 use crate::scheduler::SCORES;
-use crate::store::{Store, StoreError, TaskRecord};
+use crate::store::traits::Reading;
+use crate::store::{StoreError, TaskRecord};
 use crate::sweep::manifest::Manifest;
 use crate::sweep::paired::UnitScores;
 use crate::sweep::results::{BaselineResult, Baselines, Row, SweepResults, TaskOutcome};
@@ -69,7 +70,7 @@ impl Snapshot {
     ///
     /// # Errors
     /// If there is no such sweep any more, or the store does not tell.
-    pub async fn read(store: &impl Store, id: &str, known: Arc<Known>) -> Result<Self, ApiError> {
+    pub async fn read(store: &impl Reading, id: &str, known: Arc<Known>) -> Result<Self, ApiError> {
         let (_, manifest) = store.documents(id).await?.ok_or_else(|| ApiError::no_sweep(id))?;
         let manifest: Option<Manifest> = manifest
             .map(|text| serde_json::from_str(&text))
@@ -254,7 +255,7 @@ fn baseline(known: &Known, outcomes: &[Outcome], method: MethodName) -> Option<B
     })
 }
 
-async fn outcome(store: &impl Store, known: &Known, place: usize, record: TaskRecord) -> Result<Outcome, ApiError> {
+async fn outcome(store: &impl Reading, known: &Known, place: usize, record: TaskRecord) -> Result<Outcome, ApiError> {
     let attempts = u32::try_from(record.attempts).unwrap_or(u32::MAX);
     if let Some(outcome) = known.outcome(place, &record) {
         return Ok(Outcome::Told(outcome));

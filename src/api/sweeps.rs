@@ -12,7 +12,7 @@ use super::error::ApiError;
 use super::extract::Asked;
 use super::types::{ErrorBody, SweepBody, SweepPage, SweepsQuery};
 use crate::queue::TicketQueue;
-use crate::store::{Store, SweepRecord};
+use crate::store::{ApiStore, SweepRecord};
 use crate::task::is_id;
 
 /// Sweeps of a page, unless another number is asked for.
@@ -26,7 +26,7 @@ const REMOVED: usize = 500;
 ///
 /// # Errors
 /// If there is none of this id.
-pub async fn record<S: Store, Q>(api: &Api<S, Q>, id: &str) -> Result<SweepRecord, ApiError> {
+pub async fn record<S: ApiStore, Q>(api: &Api<S, Q>, id: &str) -> Result<SweepRecord, ApiError> {
     if !is_id(id) {
         return Err(ApiError::no_sweep(id));
     }
@@ -38,7 +38,7 @@ pub async fn record<S: Store, Q>(api: &Api<S, Q>, id: &str) -> Result<SweepRecor
     get, path = "/v1/sweeps", tag = "sweeps", params(SweepsQuery),
     responses((status = 200, body = SweepPage), (status = "4XX", body = ErrorBody), (status = "5XX", body = ErrorBody))
 )]
-pub async fn sweeps<S: Store, Q: TicketQueue>(
+pub async fn sweeps<S: ApiStore, Q: TicketQueue>(
     State(api): State<Arc<Api<S, Q>>>,
     Asked(query): Asked<SweepsQuery>,
 ) -> Result<Json<SweepPage>, ApiError> {
@@ -72,7 +72,7 @@ fn cursor(text: &str) -> Result<(u64, &str), ApiError> {
     get, path = "/v1/sweeps/{id}", tag = "sweeps", params(("id" = String, Path, description = "The sweep")),
     responses((status = 200, body = SweepBody), (status = "4XX", body = ErrorBody), (status = "5XX", body = ErrorBody))
 )]
-pub async fn sweep<S: Store, Q: TicketQueue>(
+pub async fn sweep<S: ApiStore, Q: TicketQueue>(
     State(api): State<Arc<Api<S, Q>>>,
     Path(id): Path<String>,
 ) -> Result<Json<SweepBody>, ApiError> {
@@ -87,7 +87,7 @@ pub async fn sweep<S: Store, Q: TicketQueue>(
         (status = "4XX", body = ErrorBody), (status = "5XX", body = ErrorBody),
     )
 )]
-pub async fn spec<S: Store, Q: TicketQueue>(
+pub async fn spec<S: ApiStore, Q: TicketQueue>(
     State(api): State<Arc<Api<S, Q>>>,
     Path(id): Path<String>,
 ) -> Result<impl IntoResponse, ApiError> {
@@ -105,7 +105,7 @@ pub async fn spec<S: Store, Q: TicketQueue>(
         (status = "4XX", body = ErrorBody), (status = "5XX", body = ErrorBody),
     )
 )]
-pub async fn delete_sweep<S: Store, Q: TicketQueue>(
+pub async fn delete_sweep<S: ApiStore, Q: TicketQueue>(
     State(api): State<Arc<Api<S, Q>>>,
     Path(id): Path<String>,
 ) -> Result<StatusCode, ApiError> {

@@ -15,7 +15,7 @@ use super::sweeps::record as sweep_record;
 use super::types::{ErrorBody, EventsBody, HistoryBody, TaskBody, TaskDetail, TaskPage, TasksQuery};
 use crate::queue::TicketQueue;
 use crate::scheduler::SCORES;
-use crate::store::{Store, StoreError, TaskRecord};
+use crate::store::{ApiStore, StoreError, TaskRecord};
 use crate::sweep::results::Hyperparameters;
 use crate::task::{TaskKey, TaskState};
 
@@ -27,7 +27,7 @@ const LARGEST_PAGE: usize = 1000;
 const SEARCHED: usize = 10_000;
 
 /// A task of the store.
-async fn record<S: Store, Q>(api: &Api<S, Q>, sweep: &str, task: &str) -> Result<TaskRecord, ApiError> {
+async fn record<S: ApiStore, Q>(api: &Api<S, Q>, sweep: &str, task: &str) -> Result<TaskRecord, ApiError> {
     let Ok(key) = TaskKey::new(sweep, task) else {
         return Err(ApiError::no_task(task));
     };
@@ -43,7 +43,7 @@ async fn record<S: Store, Q>(api: &Api<S, Q>, sweep: &str, task: &str) -> Result
     get, path = "/v1/sweeps/{id}/tasks", tag = "tasks", params(("id" = String, Path, description = "The sweep"), TasksQuery),
     responses((status = 200, body = TaskPage), (status = "4XX", body = ErrorBody), (status = "5XX", body = ErrorBody))
 )]
-pub async fn tasks<S: Store, Q: TicketQueue>(
+pub async fn tasks<S: ApiStore, Q: TicketQueue>(
     State(api): State<Arc<Api<S, Q>>>,
     Path(id): Path<String>,
     Asked(query): Asked<TasksQuery>,
@@ -90,7 +90,7 @@ pub async fn tasks<S: Store, Q: TicketQueue>(
     params(("id" = String, Path, description = "The sweep"), ("task" = String, Path, description = "The task")),
     responses((status = 200, body = TaskDetail), (status = "4XX", body = ErrorBody), (status = "5XX", body = ErrorBody))
 )]
-pub async fn task<S: Store, Q: TicketQueue>(
+pub async fn task<S: ApiStore, Q: TicketQueue>(
     State(api): State<Arc<Api<S, Q>>>,
     Path((id, task)): Path<(String, String)>,
 ) -> Result<Json<TaskDetail>, ApiError> {
@@ -118,7 +118,7 @@ pub async fn task<S: Store, Q: TicketQueue>(
     params(("id" = String, Path, description = "The sweep"), ("task" = String, Path, description = "The task")),
     responses((status = 200, body = EventsBody), (status = "4XX", body = ErrorBody), (status = "5XX", body = ErrorBody))
 )]
-pub async fn events<S: Store, Q: TicketQueue>(
+pub async fn events<S: ApiStore, Q: TicketQueue>(
     State(api): State<Arc<Api<S, Q>>>,
     Path((id, task)): Path<(String, String)>,
 ) -> Result<Json<EventsBody>, ApiError> {
@@ -133,7 +133,7 @@ pub async fn events<S: Store, Q: TicketQueue>(
     params(("id" = String, Path, description = "The sweep"), ("task" = String, Path, description = "The task")),
     responses((status = 200, body = HistoryBody), (status = "4XX", body = ErrorBody), (status = "5XX", body = ErrorBody))
 )]
-pub async fn history<S: Store, Q: TicketQueue>(
+pub async fn history<S: ApiStore, Q: TicketQueue>(
     State(api): State<Arc<Api<S, Q>>>,
     Path((id, task)): Path<(String, String)>,
 ) -> Result<Json<HistoryBody>, ApiError> {
@@ -153,7 +153,7 @@ pub async fn history<S: Store, Q: TicketQueue>(
         (status = "4XX", body = ErrorBody), (status = "5XX", body = ErrorBody),
     )
 )]
-pub async fn coefficients<S: Store, Q: TicketQueue>(
+pub async fn coefficients<S: ApiStore, Q: TicketQueue>(
     State(api): State<Arc<Api<S, Q>>>,
     Path((id, task)): Path<(String, String)>,
 ) -> Result<impl IntoResponse, ApiError> {

@@ -9,7 +9,8 @@ use tokio::time::timeout;
 use super::Format;
 use super::exit::{Exit, say};
 use crate::config::{Config, ConfigArgs};
-use crate::store::{Redis, RedisSettings, Store, StoreError};
+use crate::store::traits::{Reading, Repair};
+use crate::store::{Redis, RedisSettings, StoreError};
 use crate::task::is_id;
 use crate::untrusted::printable;
 
@@ -81,7 +82,7 @@ pub(super) fn doctor(args: &DoctorArgs) -> Exit {
     }
 }
 
-async fn remove(store: &impl Store, sweeps: &[String]) -> Result<Exit, StoreError> {
+async fn remove(store: &impl Repair, sweeps: &[String]) -> Result<Exit, StoreError> {
     for sweep in sweeps {
         while !store.discard(sweep, STEP).await? {}
         eprintln!("sweep {sweep} deleted");
@@ -91,7 +92,7 @@ async fn remove(store: &impl Store, sweeps: &[String]) -> Result<Exit, StoreErro
     Ok(Exit::Done)
 }
 
-async fn examine(store: &impl Store, args: &DoctorArgs) -> Result<Exit, StoreError> {
+async fn examine(store: &(impl Reading + Repair), args: &DoctorArgs) -> Result<Exit, StoreError> {
     let mut sweeps: Vec<String> = args.sweeps.clone();
     if sweeps.is_empty() {
         let all = store.sweeps().await?;

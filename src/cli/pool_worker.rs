@@ -17,7 +17,8 @@ use crate::queue::TicketQueue;
 use crate::runner::engine::{EngineError, SoupEngine};
 use crate::runner::pool::{Compute, Lines, WorkerError, WorkerObserver, serve};
 use crate::serving::bind;
-use crate::store::{Promise, Store};
+use crate::store::Promise;
+use crate::store::traits::Reading;
 use crate::sweep::spec::Spec;
 use crate::untrusted::{Confinement, confine, printable};
 use crate::zoo::{HashCache, is_writable};
@@ -179,7 +180,7 @@ struct Probe<S, Q> {
     last: Mutex<Option<(Instant, Vec<String>)>>,
 }
 
-impl<S: Store + 'static, Q: TicketQueue + 'static> Probed for Probe<S, Q> {
+impl<S: Reading + 'static, Q: TicketQueue + 'static> Probed for Probe<S, Q> {
     fn heartbeat_age(&self) -> Duration {
         self.metrics.heartbeat_age()
     }
@@ -199,7 +200,7 @@ impl<S: Store + 'static, Q: TicketQueue + 'static> Probed for Probe<S, Q> {
     }
 }
 
-impl<S: Store, Q: TicketQueue> Probe<S, Q> {
+impl<S: Reading, Q: TicketQueue> Probe<S, Q> {
     /// Whether store and broker do what is asked of them, which is noted for the metrics, whether the input roots can be read, and the cache be written.
     async fn look(&self) -> Vec<String> {
         let (stored, queued) = tokio::join!(timeout(PROBE, self.store.probe()), self.queue.probe(PROBE));

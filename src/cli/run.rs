@@ -11,6 +11,7 @@ use crate::runner::local::{Surroundings, run_sweep};
 use crate::runner::publish::publish_best;
 use crate::runner::reporter::{Reporter, Stderr};
 use crate::runner::run_folder::RunFolder;
+use crate::search::Searches;
 use crate::sweep::parse::parse_spec;
 use crate::sweep::results::{Row, SweepResults, winner};
 use crate::sweep::spec::Spec;
@@ -76,7 +77,12 @@ pub fn run_to_the_end<E: SoupEngine + 'static>(args: &RunArgs, engine: EngineFac
     let slots = spec.compute.devices.len();
     let reporter = Arc::new(Stderr::new(slots));
     let cache = HashCache::from_environment();
-    let surroundings = Surroundings { stop, reporter: reporter.clone(), retry_failed: args.retry_failed };
+    let surroundings = Surroundings {
+        stop,
+        reporter: reporter.clone(),
+        retry_failed: args.retry_failed,
+        searches: Searches::default(),
+    };
     let (wanted, hashes) = (spec.clone(), cache.clone());
     let make: Arc<dyn Fn(usize) -> Result<E, EngineError> + Send + Sync> =
         Arc::new(move |slot| engine(&wanted, slot, hashes.clone()));

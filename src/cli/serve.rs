@@ -117,6 +117,7 @@ fn scheduler_settings(config: &Config) -> SchedulerSettings {
         interval: scheduler.interval,
         republish_after: scheduler.republish_after,
         retention: scheduler.retention,
+        ..SchedulerSettings::default()
     }
 }
 

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 
 use super::data::{Detail, Report, chosen};
 use crate::checkpoint::Checkpoint;
-use crate::runner::run_folder::{HistoryFile, SpecFile, SweepFile};
+use crate::runner::run_folder::{HistoryFile, OpenedFile, SpecFile, SweepFile};
 use crate::store::KeptRungs;
 use crate::sweep::expand::expand;
 use crate::sweep::manifest::Manifest;
@@ -95,7 +95,9 @@ fn unbound(root: &Path) -> Option<SweepFile> {
 
 /// The results as they are now, as the run itself would write them.
 fn so_far(root: &Path, spec: &Spec, manifest: &Manifest) -> Result<SweepResults, ReadError> {
-    let tasks = expand(spec);
+    let mut tasks = expand(spec);
+    let opened: Option<OpenedFile> = versioned(&root.join("opened.json"), &[OpenedFile::VERSION])?;
+    tasks.extend(opened.into_iter().flat_map(|file| file.tasks.into_values()));
     let mut outcomes = BTreeMap::new();
     for task in &tasks {
         let folder = root.join("tasks").join(&task.id);

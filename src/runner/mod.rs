@@ -1,6 +1,7 @@
 //! Running tasks: the engine's boundary, and the sweep on one machine.
 
 pub mod engine;
+mod folder_error;
 pub mod local;
 pub mod pool;
 pub mod publish;

@@ -5,8 +5,9 @@
 //! DIR/sweep.json                         which specification this folder belongs to
 //! DIR/spec.json                          that specification, as it was understood
 //! DIR/manifest.json                      what the scores task found out
+//! DIR/opened.json                        tasks that the search has added since it began
 //! DIR/tasks/<id>/checkpoint.safetensors  a task in progress
-//! DIR/tasks/<id>/rungs.json              where it was stopped, with strategy `asha`
+//! DIR/tasks/<id>/rungs.json              where it was stopped at rungs
 //! DIR/tasks/<id>/history.json            iterations of its last attempt, thinned out
 //! DIR/tasks/<id>/outcome.json            a finished task
 //! DIR/tasks/<id>/coefficients.safetensors
@@ -16,6 +17,7 @@
 //!
 //! Every file is written under a temporary name and renamed, so that a crash at any moment leaves the old one or the new one.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -23,6 +25,7 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+pub use super::folder_error::FolderError;
 use crate::files::{NewFolder, remove_temporary_files, write_atomic};
 use crate::runner::pool::HistoryPoint;
 use crate::store::{KeptRungs, KeptUnits};
@@ -30,6 +33,7 @@ use crate::sweep::manifest::Manifest;
 use crate::sweep::paired::UnitScores;
 use crate::sweep::results::{SweepResults, TaskOutcome};
 use crate::sweep::spec::Spec;
+use crate::sweep::task::Task;
 use crate::task::TaskState;
 
 /// Name of the file with the values of a task's units.
@@ -43,72 +47,6 @@ pub struct RunFolder {
     sweep: SweepFile,
     /// Held for as long as this lives; the system lets go of it when the process ends, however it ends.
     _lock: File,
-}
-
-/// Why a folder cannot be used, or something in it not be kept.
-#[derive(Debug, thiserror::Error)]
-pub enum FolderError {
-    /// The folder cannot be made or written.
-    #[error("output folder {path}: {source}")]
-    NotWritable {
-        /// The folder.
-        path: String,
-        /// The system's message.
-        source: io::Error,
-    },
-    /// Another process works here.
-    #[error("output folder {path} is in use by another run")]
-    InUse {
-        /// The folder.
-        path: String,
-    },
-    /// The folder belongs to another specification.
-    #[error(
-        "output folder {path} contains another sweep (`{found_name}`, identity {found}); expected identity {expected}; \
-         choose another folder, or undo the change to the specification"
-    )]
-    OtherSpec {
-        /// The folder.
-        path: String,
-        /// Identity of the specification at hand.
-        expected: String,
-        /// Identity that the folder was begun with.
-        found: String,
-        /// Name of the sweep that the folder was begun with.
-        found_name: String,
-    },
-    /// A newer version of this program has begun the folder.
-    #[error("output folder {path} has version {found}, this program reads up to {expected}: use a newer program")]
-    Newer {
-        /// The folder.
-        path: String,
-        /// Version of its identity.
-        found: u32,
-        /// The latest that this program reads.
-        expected: u32,
-    },
-    /// The folder holds something else.
-    #[error("output folder {path} is not empty and contains no sweep; choose another folder")]
-    NotASweep {
-        /// The folder.
-        path: String,
-    },
-    /// A file of the folder cannot be read or written.
-    #[error("{path}: {source}")]
-    Io {
-        /// The file.
-        path: String,
-        /// The system's message.
-        source: io::Error,
-    },
-    /// A file of the folder does not hold what this program wrote.
-    #[error("{path} is damaged: {what}; move it away to continue without it")]
-    Damaged {
-        /// The file.
-        path: String,
-        /// What is wrong.
-        what: String,
-    },
 }
 
 /// `sweep.json`: which specification a folder belongs to.
@@ -158,6 +96,20 @@ pub struct HistoryFile {
 }
 
 impl HistoryFile {
+    /// Version that this program writes and reads.
+    pub const VERSION: u32 = 1;
+}
+
+/// `opened.json`: tasks that a search has added to its open sweep.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OpenedFile {
+    /// Version of this format.
+    pub version: u32,
+    /// The tasks, by their places in the sweep; the scores task has place 0.
+    pub tasks: BTreeMap<usize, Task>,
+}
+
+impl OpenedFile {
     /// Version that this program writes and reads.
     pub const VERSION: u32 = 1;
 }
@@ -261,6 +213,33 @@ impl RunFolder {
             return Ok(());
         }
         self.write_json(&path, &SpecFile { version: SpecFile::VERSION, spec: spec.clone() })
+    }
+
+    /// Tasks that a search has added to its open sweep, by their places in it.
+    ///
+    /// # Errors
+    /// If the file cannot be read, is damaged, or was written by a newer version of this program.
+    pub fn opened(&self) -> Result<BTreeMap<usize, Task>, FolderError> {
+        let path = self.root.join("opened.json");
+        let Some(file) = self.read_json::<OpenedFile>(&path)? else { return Ok(BTreeMap::new()) };
+        if file.version > OpenedFile::VERSION {
+            return Err(FolderError::Newer {
+                path: path.display().to_string(),
+                found: file.version,
+                expected: OpenedFile::VERSION,
+            });
+        }
+        Ok(file.tasks)
+    }
+
+    /// Keeps tasks that a search adds to its open sweep, beside those that it added before.
+    ///
+    /// # Errors
+    /// If the file cannot be read or written.
+    pub fn keep_opened(&self, added: BTreeMap<usize, Task>) -> Result<(), FolderError> {
+        let mut tasks = self.opened()?;
+        tasks.extend(added);
+        self.write_json(&self.root.join("opened.json"), &OpenedFile { version: OpenedFile::VERSION, tasks })
     }
 
     /// Keeps a task's iterations.

@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
-use crate::store::{Backoff, NewSweep, NewTask, Stage, Store, StoreError};
-use crate::sweep::expand::expand;
+use crate::search::{Reach, Search, Searches, first_tasks};
+use crate::store::traits::{Admission, Reading};
+use crate::store::{Backoff, NewSweep, NewTask, Stage, StoreError};
 use crate::sweep::spec::Spec;
 use crate::sweep::task::Task;
 use crate::task::{TaskKey, is_id};
@@ -34,11 +35,13 @@ pub struct Terms {
     pub attempts: u32,
     /// Wait before the attempt after a crash.
     pub backoff: Backoff,
+    /// Most tasks of a sweep whose search adds tasks while it is open, its scores task included.
+    pub task_limit: usize,
 }
 
 impl Default for Terms {
     fn default() -> Self {
-        Self { priority: 0, cap: 0, attempts: 3, backoff: Backoff::default() }
+        Self { priority: 0, cap: 0, attempts: 3, backoff: Backoff::default(), task_limit: 100_000 }
     }
 }
 
@@ -72,9 +75,10 @@ pub fn scores_task() -> NewTask {
     NewTask { id: SCORES.to_string(), body: "{}".to_string(), is_scores: true }
 }
 
-/// All tasks of a sweep as the store keeps them: the scores task, then those that the specification spans.
+/// The tasks that a sweep begins with, as the store keeps them: the scores task, then those of its search.
 pub fn new_tasks(spec: &Spec) -> Vec<NewTask> {
-    std::iter::once(scores_task()).chain(expand(spec).iter().map(soup_task)).collect()
+    let first = first_tasks(&*Searches::default().of(spec));
+    std::iter::once(scores_task()).chain(first.iter().map(soup_task)).collect()
 }
 
 /// A soup task as the store keeps it.
@@ -83,8 +87,13 @@ pub fn soup_task(task: &Task) -> NewTask {
     NewTask { id: task.id.clone(), body, is_scores: false }
 }
 
-/// A sweep as the store keeps it.
+/// A sweep as the store keeps it, with the search that its specification asks for.
 pub fn new_sweep(id: String, spec: &Spec, terms: Terms) -> NewSweep {
+    searched_sweep(id, spec, &*Searches::default().of(spec), terms)
+}
+
+/// A sweep as the store keeps it, with this search.
+pub fn searched_sweep(id: String, spec: &Spec, search: &dyn Search, terms: Terms) -> NewSweep {
     NewSweep {
         id,
         name: spec.name.clone(),
@@ -94,8 +103,9 @@ pub fn new_sweep(id: String, spec: &Spec, terms: Terms) -> NewSweep {
         priority: terms.priority,
         // A part of a second is a second: 0 would be no limit.
         max_seconds: spec.search.max_seconds.map_or(0, |seconds| seconds.ceil() as u64),
-        search_controlled: spec.search.asha.is_some(),
+        search_controlled: search.reach() != Reach::Nothing,
         backoff: terms.backoff,
+        task_limit: if search.reach() == Reach::Tasks { terms.task_limit } else { 0 },
     }
 }
 
@@ -105,7 +115,7 @@ pub fn new_sweep(id: String, spec: &Spec, terms: Terms) -> NewSweep {
 /// # Errors
 /// If the store does not answer; if the key belongs to a sweep of another specification or other terms.
 pub async fn admit(
-    store: &impl Store,
+    store: &(impl Admission + Reading),
     spec: &Spec,
     tasks: &[NewTask],
     terms: Terms,
@@ -131,7 +141,7 @@ pub async fn admit(
 }
 
 /// The specification counts, not its text: a later version may write more fields.
-async fn compare(store: &impl Store, id: &str, spec: &Spec, terms: Terms) -> Result<(), AdmitError> {
+async fn compare(store: &impl Reading, id: &str, spec: &Spec, terms: Terms) -> Result<(), AdmitError> {
     let taken = |what| Err(AdmitError::KeyTaken { id: id.to_string(), what });
     let (Some((stored, _)), Some(record)) = (store.documents(id).await?, store.sweep(id).await?) else {
         // It was deleted in between.
@@ -151,11 +161,11 @@ async fn compare(store: &impl Store, id: &str, spec: &Spec, terms: Terms) -> Res
     if record.attempts != terms.attempts.max(1) { taken("number of attempts") } else { Ok(()) }
 }
 
-async fn is_creating(store: &impl Store, id: &str) -> Result<bool, StoreError> {
+async fn is_creating(store: &impl Reading, id: &str) -> Result<bool, StoreError> {
     Ok(store.sweep(id).await?.is_some_and(|sweep| sweep.stage == Stage::Creating))
 }
 
-async fn fill(store: &impl Store, id: &str, tasks: &[NewTask]) -> Result<(), StoreError> {
+async fn fill(store: &(impl Admission + Reading), id: &str, tasks: &[NewTask]) -> Result<(), StoreError> {
     let batches: Vec<_> =
         tasks.chunks(BATCH).enumerate().map(|(i, batch)| store.add_tasks(id, i * BATCH, batch)).collect();
     let added: Result<Vec<usize>, StoreError> = stream::iter(batches).buffer_unordered(AT_ONCE).try_collect().await;

@@ -5,20 +5,23 @@
 //! | `admit` | a specification becomes a sweep of the store |
 //! | `plan` | what a turn changes: a pure function |
 //! | `reconcile` | the turns |
-//! | `asha` | who goes on past a rung, begins or ends, in sweeps with strategy `asha` |
+//! | `search` | carries out what a search decides |
+//! | `histories` | what searches are told |
 //! | `outbox` | publishes the tickets that are to be published |
 
 mod admit;
-mod asha;
+mod histories;
 mod outbox;
 mod plan;
 mod reconcile;
+mod search;
 
 pub(crate) use admit::unique_word;
 pub use admit::{
-    AdmitError, Admitted, SCORES, Terms, admit, is_sweep_id, new_sweep, new_tasks, scores_task, soup_task,
+    AdmitError, Admitted, SCORES, Terms, admit, is_sweep_id, new_sweep, new_tasks, scores_task, searched_sweep,
+    soup_task,
 };
-pub use asha::{Decision, Halving, Stepped, TaskAt, decide, step_asha};
 pub use outbox::publish_outbox;
 pub use plan::{Action, PlanSettings, Snapshot, plan};
 pub use reconcile::{Scheduler, SchedulerSettings, Turn, Watcher};
+pub use search::Stepped;

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use crate::queue::{QueueError, TicketQueue};
-use crate::store::{Store, StoreError};
+use crate::store::StoreError;
+use crate::store::traits::{Outbox, Publishing};
 
 /// Publishes at most `most` tickets of the outbox, oldest first, and notes which of them the broker has. Answers how many, and why not all.
 ///
@@ -12,7 +13,7 @@ use crate::store::{Store, StoreError};
 /// # Errors
 /// If the store does not answer.
 pub async fn publish_outbox(
-    store: &impl Store,
+    store: &(impl Outbox + Publishing),
     queue: &impl TicketQueue,
     limit: usize,
     patience: Duration,

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::time::Duration;
 
-use super::asha;
+use super::search;
 use crate::store::{Order, Stage, SweepRecord};
 use crate::task::TaskState;
 
@@ -113,7 +113,7 @@ pub fn plan(settings: &PlanSettings, now: &Snapshot<'_>) -> Vec<Action> {
                 0 => settings.search_slots(now.workers),
                 cap => settings.search_slots(now.workers).min(cap as usize),
             };
-            let wanted = asha::wanted(sweep, slots);
+            let wanted = search::wanted(sweep, slots);
             if wanted.is_some() {
                 actions.push(Action::Search { sweep: sweep.id.clone(), slots });
             }
@@ -185,6 +185,7 @@ mod tests {
             counts: counts.iter().copied().collect(),
             ready,
             delayed: 0,
+            may_grow: false,
         }
     }
 

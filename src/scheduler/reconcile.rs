@@ -8,11 +8,13 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 use tokio::time::sleep;
 
-use super::asha::{Stepped, step_asha};
+use super::histories::Histories;
 use super::outbox::publish_outbox;
 use super::plan::{Action, PlanSettings, Snapshot, plan};
+use super::search::{Stepped, step_search};
 use crate::queue::{DeadLetter, QueueError, TicketQueue};
-use crate::store::{AfterRelease, Expired, Letter, Store, StoreError, SweepRecord};
+use crate::search::Searches;
+use crate::store::{AfterRelease, Expired, Letter, SchedulerStore, StoreError, SweepRecord};
 use crate::task::{TaskState, Ticket};
 use crate::untrusted::printable;
 
@@ -40,6 +42,8 @@ pub struct SchedulerSettings {
     pub republish_after: Duration,
     /// A sweep is removed so long after its end; `None` keeps it for ever.
     pub retention: Option<Duration>,
+    /// What decides in sweeps that a search controls.
+    pub searches: Searches,
 }
 
 impl Default for SchedulerSettings {
@@ -49,6 +53,7 @@ impl Default for SchedulerSettings {
             interval: Duration::from_secs(1),
             republish_after: Duration::from_secs(60),
             retention: None,
+            searches: Searches::default(),
         }
     }
 }
@@ -114,7 +119,7 @@ pub struct Scheduler<'a, S, Q> {
     pub wake: &'a Notify,
 }
 
-impl<S: Store, Q: TicketQueue> Scheduler<'_, S, Q> {
+impl<S: SchedulerStore, Q: TicketQueue> Scheduler<'_, S, Q> {
     /// Turns until it is asked to end. Whatever goes wrong is said once, and tried again.
     pub async fn run(&self, mut stop: watch::Receiver<bool>, watcher: &impl Watcher) {
         let mut whole: Option<Instant> = None;
@@ -123,16 +128,17 @@ impl<S: Store, Q: TicketQueue> Scheduler<'_, S, Q> {
         let mut aside = BTreeMap::new();
         let mut has_adopted = false;
         let mut was_refused = false;
+        let histories = Histories::default();
         while !*stop.borrow() {
             let is_whole = whole.is_none_or(|last| last.elapsed() >= self.settings.interval);
             let began = Instant::now();
             let turn = match (is_whole, has_adopted) {
                 (true, false) => match self.store.adopt().await {
-                    Ok(_) => self.turn_after(was_refused).await,
+                    Ok(_) => self.turn_after(was_refused, &histories).await,
                     Err(error) => Err(error),
                 },
-                (true, true) => self.turn_after(was_refused).await,
-                (false, _) => self.hand_out().await,
+                (true, true) => self.turn_after(was_refused, &histories).await,
+                (false, _) => self.hand_out(&histories).await,
             };
             if is_whole {
                 whole = Some(began);
@@ -152,7 +158,7 @@ impl<S: Store, Q: TicketQueue> Scheduler<'_, S, Q> {
                     aside.clone_from(&turn.aside);
                     has_adopted |= is_whole;
                     was_refused &= !is_whole;
-                    if turn.chosen > 0 {
+                    if turn.chosen + turn.searched.opened > 0 {
                         next = EAGER;
                     }
                     turn.fault.map(|fault| fault.to_string())
@@ -185,12 +191,12 @@ impl<S: Store, Q: TicketQueue> Scheduler<'_, S, Q> {
     /// # Errors
     /// If the store does not answer.
     pub async fn turn(&self) -> Result<Turn, StoreError> {
-        self.turn_after(false).await
+        self.turn_after(false, &Histories::default()).await
     }
 
     /// Looks at everything once. `was_refused`: the store did not do what was asked of it since the last time, and workers could not renew
     /// their leases either.
-    async fn turn_after(&self, was_refused: bool) -> Result<Turn, StoreError> {
+    async fn turn_after(&self, was_refused: bool, histories: &Histories) -> Result<Turn, StoreError> {
         let mut turn = Turn::default();
         // Turns that follow each other are at most so far apart, as long as the store takes writes.
         let gap = if was_refused { Duration::ZERO } else { self.settings.interval + LATE };
@@ -205,19 +211,19 @@ impl<S: Store, Q: TicketQueue> Scheduler<'_, S, Q> {
         }
         self.bury(&mut turn).await?;
         self.republish(&mut turn).await?;
-        self.carry_out(&mut turn).await?;
+        self.carry_out(&mut turn, histories).await?;
         self.forget(&mut turn).await?;
         Ok(turn)
     }
 
     /// Hands out work, and nothing else.
-    async fn hand_out(&self) -> Result<Turn, StoreError> {
+    async fn hand_out(&self, histories: &Histories) -> Result<Turn, StoreError> {
         let mut turn = Turn::default();
-        self.carry_out(&mut turn).await?;
+        self.carry_out(&mut turn, histories).await?;
         Ok(turn)
     }
 
-    async fn carry_out(&self, turn: &mut Turn) -> Result<(), StoreError> {
+    async fn carry_out(&self, turn: &mut Turn, histories: &Histories) -> Result<(), StoreError> {
         let live = self.store.live().await?;
         let sweeps = live.sweeps.records;
         turn.ended = live.ended;
@@ -226,13 +232,14 @@ impl<S: Store, Q: TicketQueue> Scheduler<'_, S, Q> {
         if !ended.is_empty() {
             self.store.retire(&ended).await?;
         }
+        histories.keep_only(&sweeps);
         let workers = self.store.workers().await?.len();
         let on_their_way = self.store.tickets().await?;
         turn.tickets = (on_their_way.outbox.len(), on_their_way.outstanding.len());
         (turn.workers, turn.window) = (workers, self.settings.plan.window(workers));
         let tickets = turn.tickets.0 + turn.tickets.1;
         for action in plan(&self.settings.plan, &Snapshot { sweeps: &sweeps, workers, tickets }) {
-            match self.act(&action, &sweeps, turn).await {
+            match self.act(&action, &sweeps, histories, turn).await {
                 Ok(()) => {}
                 // A record of this sweep cannot be read: the others go on.
                 Err(StoreError::Protocol(why)) => drop(turn.aside.insert(action.sweep().to_string(), why)),
@@ -251,14 +258,21 @@ impl<S: Store, Q: TicketQueue> Scheduler<'_, S, Q> {
         Ok(())
     }
 
-    async fn act(&self, action: &Action, sweeps: &[SweepRecord], turn: &mut Turn) -> Result<(), StoreError> {
+    async fn act(
+        &self,
+        action: &Action,
+        sweeps: &[SweepRecord],
+        histories: &Histories,
+        turn: &mut Turn,
+    ) -> Result<(), StoreError> {
         match action {
             Action::Settle(sweep) => turn.settled += self.settle(sweep).await?,
             Action::Due(sweep) => turn.due += self.store.due(sweep, STEP).await?,
             Action::Release { sweep, limit } => turn.released += self.store.release_pending(sweep, *limit).await?,
             Action::Search { sweep, slots } => {
                 if let Some(record) = sweeps.iter().find(|record| record.id == *sweep) {
-                    turn.searched += step_asha(self.store, record, *slots).await?;
+                    turn.searched +=
+                        step_search(self.store, &self.settings.searches, histories, record, *slots).await?;
                 }
             }
             Action::Choose { sweep, limit } => {
@@ -403,6 +417,7 @@ mod tests {
     use super::*;
     use crate::queue::InProcess;
     use crate::scheduler::{Terms, admit, new_tasks};
+    use crate::store::traits::*;
     use crate::store::{Memory, Order};
     use crate::sweep::parse::{Format, parse_spec_text};
 

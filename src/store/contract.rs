@@ -1,11 +1,13 @@
 //! What every store must do. Each function takes a new, empty store.
 #![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
 
+mod growth;
 mod rungs;
 mod units;
 
 use std::time::Duration;
 
+pub use growth::*;
 pub use rungs::*;
 pub use units::*;
 
@@ -31,6 +33,7 @@ pub fn sweep(id: &str) -> NewSweep {
         max_seconds: 0,
         search_controlled: false,
         backoff,
+        task_limit: 0,
     }
 }
 
@@ -605,6 +608,9 @@ macro_rules! store_contract {
             pause_and_cancel_are_heard_at_a_rung,
             a_task_that_begins_anew_has_reached_no_rung,
             units_of_baselines_and_of_the_best_tasks_are_kept,
+            tasks_are_added_to_an_open_sweep_once,
+            a_sweep_ends_once_its_search_opens_no_more,
+            a_sweep_takes_tasks_only_while_they_can_be_worked_on,
         );
     };
     (@each $make:expr; $($promise:ident),* $(,)?) => {

@@ -6,9 +6,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
+use super::traits::{Admission, Leases, Outbox, Owner, Publishing, Reading, Repair, Steering, Upkeep};
 use super::{
-    AfterRelease, AtRung, ClaimAnswer, Claimant, Completed, Created, Expiries, Findings, Held, Hold, Letter, Letters,
-    Live, Memory, NewSweep, NewTask, Order, ReleaseReason, Saved, Standing, Store, StoreError, SweepRecord, Sweeps,
+    AfterRelease, AtRung, ClaimAnswer, Claimant, Completed, Created, Expiries, Extended, Findings, Held, Hold, Letter,
+    Letters, Live, Memory, NewSweep, NewTask, Order, ReleaseReason, Saved, Standing, StoreError, SweepRecord, Sweeps,
     TaskEvent, TaskRecord, Tickets, Walked,
 };
 use crate::sweep::score::SplitScore;
@@ -42,6 +43,16 @@ pub trait Keeper: Send + Sync {
     /// # Errors
     /// What is wrong, for a person.
     fn keep_result(&self, key: &TaskKey, completed: &Completed) -> Result<(), String>;
+    /// The result of a task that succeeded, as JSON, `None` for other tasks.
+    ///
+    /// # Errors
+    /// What is wrong, for a person.
+    fn result(&self, key: &TaskKey) -> Result<Option<String>, String>;
+    /// Keeps tasks that a search adds to the open sweep, the first at this place. Kept once more, they are the same.
+    ///
+    /// # Errors
+    /// What is wrong, for a person.
+    fn keep_opened(&self, place: usize, tasks: &[NewTask]) -> Result<(), String>;
     /// Keeps that a task failed, and why.
     ///
     /// # Errors
@@ -71,7 +82,7 @@ pub struct Kept<K> {
     keeper: Arc<K>,
     /// Told whenever a task has ended, or its worker has let go of it.
     pub changed: Notify,
-    /// Told whenever a task waits at a rung.
+    /// Told whenever a search may have something to decide: a task waits at a rung, or has ended in a sweep that takes tasks.
     pub waits: Notify,
 }
 
@@ -79,6 +90,16 @@ impl<K: Keeper> Kept<K> {
     /// An empty one.
     pub fn new(keeper: Arc<K>) -> Self {
         Self { memory: Memory::default(), keeper, changed: Notify::new(), waits: Notify::new() }
+    }
+}
+
+impl<K> Kept<K> {
+    /// A task of this sweep has ended, or its worker has let go of it.
+    async fn tell(&self, sweep: &str) {
+        if matches!(self.memory.sweep(sweep).await, Ok(Some(sweep)) if sweep.takes_tasks()) {
+            self.waits.notify_one();
+        }
+        self.changed.notify_one();
     }
 }
 
@@ -96,7 +117,7 @@ macro_rules! as_in_memory {
     )*};
 }
 
-impl<K: Keeper> Store for Kept<K> {
+impl<K: Keeper> Leases for Kept<K> {
     async fn claim(&self, ticket: &Ticket, claimant: &Claimant, lease: Duration) -> Result<ClaimAnswer, StoreError> {
         let mut answer = self.memory.claim(ticket, claimant, lease).await?;
         if let ClaimAnswer::Claimed(claimed) = &mut answer {
@@ -113,10 +134,10 @@ impl<K: Keeper> Store for Kept<K> {
 
     async fn complete(&self, hold: &Hold, completed: &Completed) -> Result<Held<()>, StoreError> {
         self.keeper.keep_result(&hold.key, completed).map_err(full)?;
-        // A manifest is handed out with the sweep's tasks; of other results nobody asks this store.
+        // A manifest is handed out with the sweep's tasks; the keeper has the other results.
         let result = if hold.key.is_scores() { completed.result.clone() } else { String::new() };
         let answer = self.memory.complete(hold, &Completed { result, coefficients: vec![], units: None }).await;
-        self.changed.notify_one();
+        self.tell(&hold.key.sweep).await;
         answer
     }
 
@@ -129,18 +150,8 @@ impl<K: Keeper> Store for Kept<K> {
         {
             self.keeper.keep_failure(&hold.key, cause).map_err(full)?;
         }
-        self.changed.notify_one();
+        self.tell(&hold.key.sweep).await;
         Ok(answer)
-    }
-
-    async fn add_tasks(&self, sweep: &str, order: usize, tasks: &[NewTask]) -> Result<usize, StoreError> {
-        let added = self.memory.add_tasks(sweep, order, tasks).await?;
-        for task in tasks.iter().filter(|task| !task.is_scores) {
-            let key = TaskKey::new(sweep, &task.id).map_err(|e| StoreError::Protocol(e.to_string()))?;
-            let (rungs, ended) = self.keeper.rungs(&key).map_err(full)?;
-            self.memory.restore(&key, rungs, ended);
-        }
-        Ok(added)
     }
 
     async fn wait(&self, hold: &Hold, standing: &Standing) -> Result<Held<AfterRelease>, StoreError> {
@@ -155,6 +166,51 @@ impl<K: Keeper> Store for Kept<K> {
         self.changed.notify_one();
         self.waits.notify_one();
         answer
+    }
+
+    as_in_memory! {
+        renew(hold: &Hold, lease: Duration, progress: Option<&str>) -> Held<Order>;
+        beat(worker: &str, lifetime: Duration, about: &str) -> ();
+    }
+}
+
+impl<K: Keeper> Publishing for Kept<K> {
+    as_in_memory! {
+        confirmed(tickets: &[Ticket]) -> usize;
+    }
+}
+
+impl<K: Keeper> Admission for Kept<K> {
+    async fn add_tasks(&self, sweep: &str, order: usize, tasks: &[NewTask]) -> Result<usize, StoreError> {
+        let added = self.memory.add_tasks(sweep, order, tasks).await?;
+        for task in tasks.iter().filter(|task| !task.is_scores) {
+            let key = TaskKey::new(sweep, &task.id).map_err(|e| StoreError::Protocol(e.to_string()))?;
+            let (rungs, ended) = self.keeper.rungs(&key).map_err(full)?;
+            self.memory.restore(&key, rungs, ended);
+        }
+        Ok(added)
+    }
+
+    as_in_memory! {
+        create_sweep(sweep: &NewSweep, request: Option<&str>) -> Created;
+        open_sweep(sweep: &str) -> Option<Ticket>;
+    }
+}
+
+impl<K: Keeper> Steering for Kept<K> {
+    async fn extend(&self, sweep: &str, place: usize, tasks: &[NewTask]) -> Result<Extended, StoreError> {
+        // Kept first: a task that is worked on must be known to the next process.
+        match self.memory.extension(sweep, place, tasks)? {
+            Extended::Added(1..) => self.keeper.keep_opened(place, tasks).map_err(full)?,
+            answer => return Ok(answer),
+        }
+        self.memory.extend(sweep, place, tasks).await
+    }
+
+    async fn close(&self, sweep: &str) -> Result<bool, StoreError> {
+        let closed = self.memory.close(sweep).await;
+        self.changed.notify_one();
+        closed
     }
 
     async fn promote(&self, tasks: &[AtRung]) -> Result<usize, StoreError> {
@@ -185,29 +241,53 @@ impl<K: Keeper> Store for Kept<K> {
     }
 
     as_in_memory! {
-        create_sweep(sweep: &NewSweep, request: Option<&str>) -> Created;
-        open_sweep(sweep: &str) -> Option<Ticket>;
         release_pending(sweep: &str, limit: usize) -> usize;
+    }
+}
+
+impl<K: Keeper> Outbox for Kept<K> {
+    as_in_memory! {
         ready(sweep: &str, limit: usize) -> Vec<TaskKey>;
         choose(tasks: &[TaskKey]) -> usize;
         outbox(limit: usize) -> Vec<Ticket>;
-        confirmed(tickets: &[Ticket]) -> usize;
         republish(age: Duration, limit: usize) -> usize;
-        renew(hold: &Hold, lease: Duration, progress: Option<&str>) -> Held<Order>;
-        expire(limit: usize, gap: Duration) -> Expiries;
         due(sweep: &str, limit: usize) -> usize;
-        live() -> Live;
+        dead(ticket: &Ticket, limit: u32) -> Option<AfterRelease>;
+        keep_letter(letter: &Letter) -> ();
+    }
+}
+
+impl<K: Keeper> Upkeep for Kept<K> {
+    as_in_memory! {
+        expire(limit: usize, gap: Duration) -> Expiries;
         retire(sweeps: &[String]) -> usize;
         adopt() -> usize;
         ended(age: Duration, limit: usize) -> Vec<String>;
-        probe() -> ();
-        examine(sweep: &str, repair: bool) -> Findings;
-        examine_pool(repair: bool) -> Findings;
-        discard(sweep: &str, limit: usize) -> bool;
+    }
+}
+
+impl<K: Keeper> Owner for Kept<K> {
+    as_in_memory! {
         order(sweep: &str, order: Order) -> bool;
         settle(sweep: &str, from: usize, limit: usize) -> Walked;
         retry(sweep: &str, from: usize, limit: usize) -> Walked;
-        dead(ticket: &Ticket, limit: u32) -> Option<AfterRelease>;
+        remove(sweep: &str, limit: usize) -> bool;
+    }
+}
+
+impl<K: Keeper> Reading for Kept<K> {
+    /// Without coefficients, which the keeper has.
+    async fn result(&self, key: &TaskKey) -> Result<Option<Completed>, StoreError> {
+        if key.is_scores() {
+            return self.memory.result(key).await;
+        }
+        let result = self.keeper.result(key).map_err(full)?;
+        Ok(result.map(|result| Completed { result, coefficients: vec![], units: None }))
+    }
+
+    as_in_memory! {
+        live() -> Live;
+        probe() -> ();
         task(key: &TaskKey) -> Option<TaskRecord>;
         tasks(sweep: &str, from: usize, limit: usize) -> Vec<TaskRecord>;
         sweep(sweep: &str) -> Option<SweepRecord>;
@@ -215,14 +295,20 @@ impl<K: Keeper> Store for Kept<K> {
         documents(sweep: &str) -> Option<(String, Option<String>)>;
         events(key: &TaskKey) -> Vec<TaskEvent>;
         progress(key: &TaskKey) -> Option<String>;
-        remove(sweep: &str, limit: usize) -> bool;
-        beat(worker: &str, lifetime: Duration, about: &str) -> ();
         workers() -> Vec<(String, String)>;
-        keep_letter(letter: &Letter) -> ();
         letters(limit: usize) -> Letters;
         tickets() -> Tickets;
         standing(key: &TaskKey) -> Option<String>;
         units(key: &TaskKey) -> Option<Vec<u8>>;
         result(key: &TaskKey) -> Option<Completed>;
+        bodies(tasks: &[TaskKey]) -> Vec<Option<String>>;
+    }
+}
+
+impl<K: Keeper> Repair for Kept<K> {
+    as_in_memory! {
+        examine(sweep: &str, repair: bool) -> Findings;
+        examine_pool(repair: bool) -> Findings;
+        discard(sweep: &str, limit: usize) -> bool;
     }
 }

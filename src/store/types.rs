@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::SweepRecord;
 use crate::sweep::score::SplitScore;
 use crate::task::{TaskKey, TaskState, Ticket};
 
@@ -29,6 +30,9 @@ pub struct NewSweep {
     /// Wait before the attempt after a crash.
     #[serde(default)]
     pub backoff: Backoff,
+    /// Most tasks of the sweep, its scores task included, if its search may open more once it is open. 0 for a sweep that has all its tasks by then.
+    #[serde(default)]
+    pub task_limit: usize,
 }
 
 /// Wait before another attempt of a task whose last one crashed, so that a task that crashes
@@ -65,6 +69,19 @@ pub struct NewTask {
     pub body: String,
     /// Whether it is the sweep's scores task, which the others wait for.
     pub is_scores: bool,
+}
+
+/// Answer to the wish that an open sweep gets more tasks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extended {
+    /// The sweep has them, and so many of them are new: 0 if it had them all.
+    Added(usize),
+    /// Nothing was added: this place, or this task's id, is another task's, or the place before it is empty.
+    Taken(usize),
+    /// Nothing was added: the sweep would have more tasks than this limit, its scores task included.
+    Full(usize),
+    /// Nothing was added: the sweep takes no tasks. It was closed or cancelled, or its scores task is not done.
+    Closed,
 }
 
 /// Who asks for a task.
@@ -306,64 +323,6 @@ pub struct TaskRecord {
     pub has_checkpoint: bool,
     /// Whether it has a result.
     pub has_result: bool,
-}
-
-/// How far a sweep is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Stage {
-    /// Its tasks are still being added.
-    Creating,
-    /// Its scores task is not done.
-    Scoring,
-    /// Its tasks can be worked on, or are done.
-    Ready,
-}
-
-/// A sweep as the store holds it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SweepRecord {
-    /// Its id.
-    pub id: String,
-    /// For people.
-    pub name: String,
-    /// How far it is.
-    pub stage: Stage,
-    /// What its owner wants, its budget of time included.
-    pub order: Order,
-    /// Milliseconds since 1970 (in memory: since the store was made).
-    pub created: u64,
-    /// Sweeps of higher priority are worked on first.
-    pub priority: i64,
-    /// Tasks that may run at once; 0 for any number.
-    pub cap: u32,
-    /// Attempts that may end without progress before a task fails.
-    pub attempts: u32,
-    /// Whether its pending tasks are begun as a search wants them.
-    pub search_controlled: bool,
-    /// Number of tasks by state; states without tasks are left out.
-    pub counts: BTreeMap<TaskState, usize>,
-    /// Runnable tasks that wait to be chosen for a ticket.
-    pub ready: usize,
-    /// Runnable tasks that wait because their last attempt crashed.
-    pub delayed: usize,
-}
-
-impl SweepRecord {
-    /// Tasks in a state.
-    pub fn count(&self, state: TaskState) -> usize {
-        self.counts.get(&state).copied().unwrap_or(0)
-    }
-
-    /// Tasks in all.
-    pub fn tasks(&self) -> usize {
-        self.counts.values().sum()
-    }
-
-    /// Whether every task is in a final state.
-    pub fn is_final(&self) -> bool {
-        self.stage != Stage::Creating && self.counts.iter().all(|(state, &count)| count == 0 || state.is_final())
-    }
 }
 
 /// One thing that happened to a task.

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::parse::{TOP, resolve_soup};
+use super::parse::{SpecError, TOP, resolve_soup};
 use super::space;
 use super::spec::{MethodName, Overrides, SoupSpec, Spec, Strategy};
 use crate::sweep::task::{Origin, Task};
@@ -37,9 +37,7 @@ impl Expansion {
     pub fn new(spec: Spec) -> Self {
         let points = (0..spec.search.points.len()).map(Source::Point);
         let searched = (0..searched(&spec)).map(Source::Search);
-        // What was stored keeps its method, whatever the default is now.
-        let mut given = spec.soup_given.clone();
-        given.entry("method".to_string()).or_insert_with(|| spec.soup.method.as_str().into());
+        let given = given(&spec);
         let draft = |source| Draft::new(&spec, &given, source);
         let drawn: Vec<(Draft, Key)> = points.chain(searched).map(draft).collect();
 
@@ -119,9 +117,31 @@ impl Expansion {
         let method = self.drafts.get(place)?.soup.method;
         Some(match (place + 1).checked_sub(self.baselines) {
             None | Some(0) => method.to_string(),
-            Some(number) => format!("{number:04}-{method}"),
+            Some(number) => numbered(number, method),
         })
     }
+}
+
+/// A task with these values in place of those of `[soup]`, for searches that choose values
+/// themselves. `number` counts the tasks besides the baselines, from 1.
+///
+/// # Errors
+/// If a key or a value is not one that can be searched.
+pub fn chosen_task(spec: &Spec, number: usize, overrides: Overrides) -> Result<Task, SpecError> {
+    let soup = resolve_soup(&given(spec), &overrides, spec.seed)?;
+    Ok(Task { id: numbered(number, soup.method), soup, top: top(spec, &overrides), origin: Origin::Search, overrides })
+}
+
+/// Id of a task that is no baseline.
+fn numbered(number: usize, method: MethodName) -> String {
+    format!("{number:04}-{method}")
+}
+
+/// The fields of `[soup]`, the method among them: what was stored keeps it, whatever the default is now.
+fn given(spec: &Spec) -> Overrides {
+    let mut given = spec.soup_given.clone();
+    given.entry("method".to_string()).or_insert_with(|| spec.soup.method.as_str().into());
+    given
 }
 
 /// Number of tasks that the search draws.
@@ -227,6 +247,15 @@ mod tests {
         assert_eq!(tasks[2].soup, spec.soup);
         assert_eq!((tasks[0].top, tasks[0].soup.method), (Some(9), MethodName::Best));
         assert_eq!((tasks[0].origin, tasks[2].origin), (Origin::Baseline, Origin::Search));
+    }
+
+    #[test]
+    fn a_chosen_task_is_the_one_that_a_grid_would_list() {
+        let spec = spec("search.space = { batch = [64], zoo.top = [3] }");
+        let listed = expand(&spec).pop().unwrap();
+        assert_eq!(chosen_task(&spec, 1, listed.overrides.clone()).unwrap(), listed);
+        let unknown = Overrides::from([("batches".to_string(), 1.into())]);
+        assert!(chosen_task(&spec, 2, unknown).is_err());
     }
 
     #[test]

@@ -160,16 +160,21 @@ impl<'de> Visitor<'de> for Fields {
     }
 }
 
-#[cfg(test)]
 /// Scores for tests.
+#[cfg(any(test, feature = "test-support"))]
 pub mod testing {
     use super::*;
 
     /// A score of a classifier over 50 samples, with standard errors 0.01 and 0.02.
     pub fn score(loss: f64, accuracy: f64) -> SplitScore {
-        let estimate = |value, standard_error| Estimate { value, standard_error };
+        with_errors((loss, 0.01), (accuracy, 0.02), 50)
+    }
+
+    /// A score of a classifier: loss and accuracy, each with its standard error.
+    pub fn with_errors(loss: (f64, f64), accuracy: (f64, f64), samples: usize) -> SplitScore {
+        let estimate = |(value, standard_error)| Estimate { value, standard_error };
         let metric = Metric::named("accuracy").expect("it is a metric");
-        SplitScore::new(50, estimate(loss, 0.01), [(metric, estimate(accuracy, 0.02))])
+        SplitScore::new(samples, estimate(loss), [(metric, estimate(accuracy))])
     }
 }
 

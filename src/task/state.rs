@@ -52,6 +52,38 @@ pub enum Event {
     Cancel,
 }
 
+impl Event {
+    /// All events.
+    pub const ALL: [Self; 10] = [
+        Self::Enqueue,
+        Self::Restore,
+        Self::Claim,
+        Self::Complete,
+        Self::Fail,
+        Self::Requeue,
+        Self::Wait,
+        Self::Prune,
+        Self::Pause,
+        Self::Cancel,
+    ];
+
+    /// As in the scripts of the store in Redis.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Enqueue => "enqueue",
+            Self::Restore => "restore",
+            Self::Claim => "claim",
+            Self::Complete => "complete",
+            Self::Fail => "fail",
+            Self::Requeue => "requeue",
+            Self::Wait => "wait",
+            Self::Prune => "prune",
+            Self::Pause => "pause",
+            Self::Cancel => "cancel",
+        }
+    }
+}
+
 impl TaskState {
     /// All states.
     pub const ALL: [Self; 9] = [
@@ -91,7 +123,7 @@ impl TaskState {
         matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled | Self::Pruned)
     }
 
-    /// The state that an event leads to, `None` if it cannot happen in this one.
+    /// The state that an event leads to, `None` if it cannot happen in this one. Both stores go by this table: the scripts in Redis are given it.
     pub fn after(self, event: Event) -> Option<Self> {
         use TaskState as S;
         Some(match (self, event) {
@@ -131,24 +163,12 @@ mod tests {
 
     #[test]
     fn what_succeeded_or_was_pruned_stays_so() {
-        let events = [
-            Event::Enqueue,
-            Event::Restore,
-            Event::Claim,
-            Event::Complete,
-            Event::Fail,
-            Event::Requeue,
-            Event::Wait,
-            Event::Prune,
-            Event::Pause,
-            Event::Cancel,
-        ];
-        for event in events {
+        for event in Event::ALL {
             assert_eq!(TaskState::Succeeded.after(event), None);
             assert_eq!(TaskState::Pruned.after(event), None);
         }
         // A user may retry what failed or was cancelled, and nothing else leads out of there.
-        let from = |state: TaskState| events.into_iter().filter_map(|e| state.after(e)).collect::<Vec<_>>();
+        let from = |state: TaskState| Event::ALL.into_iter().filter_map(|e| state.after(e)).collect::<Vec<_>>();
         assert_eq!(from(TaskState::Failed), [TaskState::Queued]);
         assert_eq!(from(TaskState::Cancelled), [TaskState::Queued, TaskState::Pending]);
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use mehl_soup::queue::RabbitMq;
 use mehl_soup::runner::pool::{AttemptSettings, Compute, Lines, WorkerSettings, serve};
-use mehl_soup::store::Store;
+use mehl_soup::store::traits::*;
 use tokio::sync::watch;
 
 use crate::support::pool_processes::Pool;

@@ -4,7 +4,8 @@ use std::time::Instant;
 
 use mehl_soup::queue::InProcess;
 use mehl_soup::scheduler::{Scheduler, SchedulerSettings};
-use mehl_soup::store::{Claimant, Completed, Redis, Store};
+use mehl_soup::store::traits::*;
+use mehl_soup::store::{Claimant, Completed, Redis};
 use tokio::sync::Notify;
 
 use crate::program::Program;

@@ -4,7 +4,7 @@ use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use futures_util::stream::{self, StreamExt};
-use mehl_soup::store::Store;
+use mehl_soup::store::traits::*;
 use serde::Deserialize;
 
 use crate::program::Program;

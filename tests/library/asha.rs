@@ -14,6 +14,7 @@ use mehl_soup::runner::pool::{AttemptSettings, Compute, Lines, Worker, WorkerSet
 use mehl_soup::runner::reporter::Reporter;
 use mehl_soup::runner::run_folder::RunFolder;
 use mehl_soup::scheduler::{Scheduler, SchedulerSettings, Terms, admit, new_tasks};
+use mehl_soup::search::Searches;
 use mehl_soup::store::{Memory, Store, TaskRecord};
 use mehl_soup::sweep::expand::expand;
 use mehl_soup::sweep::parse::{Format, parse_spec_text};
@@ -199,7 +200,7 @@ fn run(folder: &Path, knobs: &Arc<Knobs>, after: u64) -> (SweepResults, usize) {
     for runs in 1..100 {
         let (stop, stopped) = watch::channel(false);
         let reporter = Arc::new(Stopping { after, seen: 0.into(), stop });
-        let surroundings = Surroundings { stop: stopped, reporter, retry_failed: false };
+        let surroundings = Surroundings { stop: stopped, reporter, retry_failed: false, searches: Searches::default() };
         match run_sweep(&spec, &folder, 2, &engine, &surroundings) {
             Ok(finished) => return (finished.results, runs),
             Err(RunError::Stopped) => {}

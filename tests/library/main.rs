@@ -21,4 +21,5 @@ mod inspect;
 mod materialize;
 mod read_speed;
 mod report;
+mod search;
 mod sources;

@@ -178,6 +178,7 @@ fn large(tasks: usize, zoo: &Zoo) -> Report {
     let all = expand(&spec);
     let completion = |task: &Task| Completion {
         dtype: ComputeDtype::F32,
+        units: UnitScores::default(),
         coefficients: vec![],
         scores: scores(task),
         effort: effort(40),

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::support::pool_processes::{LEASE, Pool, TASK, TASKS};
 use crate::support::servers::{RedisServer, shared_rabbit};
-use mehl_soup::store::Store;
+use mehl_soup::store::traits::*;
 use mehl_soup::task::TaskState;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};

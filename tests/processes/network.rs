@@ -8,7 +8,7 @@ use crate::support::processes::Site;
 use crate::support::proxy::{Fate, Proxy, Way};
 use crate::support::servers::{RabbitServer, RedisServer, shared_rabbit};
 use mehl_soup::queue::{RabbitMq, TicketQueue};
-use mehl_soup::store::Store;
+use mehl_soup::store::traits::*;
 use mehl_soup::task::{TaskKey, TaskState, Ticket};
 
 /// Longest time from a broker's return until tickets are taken from it again.

@@ -8,9 +8,13 @@ use std::time::Duration;
 use futures_util::stream::{StreamExt, iter};
 use mehl_soup::runner::engine::{Completion, Effort, Scores};
 use mehl_soup::runner::pool::PoolResult;
-use mehl_soup::store::{ClaimAnswer, Claimant, Completed, Redis, Store};
-use mehl_soup::sweep::manifest::{Manifest, SplitScore};
+use mehl_soup::store::traits::*;
+use mehl_soup::store::{ClaimAnswer, Claimant, Completed, Redis};
+use mehl_soup::sweep::manifest::Manifest;
 use mehl_soup::sweep::results::{SweepResults, TaskOutcome};
+use mehl_soup::sweep::paired::UnitScores;
+use mehl_soup::sweep::score::SplitScore;
+use mehl_soup::sweep::score::testing::with_errors;
 use mehl_soup::sweep::spec::{ComputeDtype, Family};
 use mehl_soup::task::{TaskKey, TaskState, Ticket};
 use serde_json::json;
@@ -44,7 +48,7 @@ fn peak(process: u32) -> u64 {
 }
 
 fn score(loss: f64) -> SplitScore {
-    SplitScore { loss, loss_standard_error: 0.1, accuracy: 0.5, accuracy_standard_error: 0.1, samples: 4 }
+    with_errors((loss, 0.1), (0.5, 0.1), 4)
 }
 
 /// Has a task done, as a worker would.
@@ -133,6 +137,7 @@ async fn many_readers_of_a_large_sweep_take_little_memory() {
                 exact: true,
                 model_batch: 2,
                 dtype: ComputeDtype::F32,
+                units: UnitScores::default(),
             };
             let result = PoolResult { outcome: TaskOutcome::succeeded(&completion, 1), history: vec![] };
             let result = serde_json::to_string(&result).unwrap();

@@ -8,7 +8,8 @@ use crate::support::stub_engine::spec;
 use mehl_soup::operator_file::OperatorFile;
 use mehl_soup::scheduler::{Terms, new_sweep, new_tasks};
 use mehl_soup::store::contract::saved;
-use mehl_soup::store::{ClaimAnswer, Claimant, Completed, Held, Order, Redis, RedisSettings, Store, StoreError};
+use mehl_soup::store::traits::*;
+use mehl_soup::store::{ClaimAnswer, Claimant, Completed, Held, Order, Redis, RedisSettings, StoreError};
 
 const LEASE: Duration = Duration::from_secs(30);
 

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use crate::support::servers::{RedisServer, new_store, settings, until};
 use crate::support::waitaof::{Disk, WithWaitAof};
 use mehl_soup::store::contract::{claimant, completed, sweep, task};
-use mehl_soup::store::{ClaimAnswer, Held, Hold, Promise, Redis, RedisSettings, Store};
+use mehl_soup::store::traits::*;
+use mehl_soup::store::{ClaimAnswer, Held, Hold, Promise, Redis, RedisSettings};
 use mehl_soup::task::{TaskState, Ticket};
 
 const LEASE: Duration = Duration::from_secs(30);

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use crate::support::servers::{RedisServer, SentinelServer, certificates, free_port, settings, until};
 use mehl_soup::store::contract::{claimant, completed, saved, sweep, task};
-use mehl_soup::store::{ClaimAnswer, Held, Redis, RedisSettings, Store, StoreError};
+use mehl_soup::store::traits::*;
+use mehl_soup::store::{ClaimAnswer, Held, Redis, RedisSettings, StoreError};
 
 const LEASE: Duration = Duration::from_secs(1000);
 /// From the death of a primary to the first answer of the next: half a second until it is noticed, and an election.

@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 
 use mehl_soup::store::contract::{claimant, completed, key, sweep, task};
-use mehl_soup::store::{ClaimAnswer, Memory, NewTask, Order, Redis, ReleaseReason, Stage, Store, StoreError};
+use mehl_soup::store::traits::*;
+use mehl_soup::store::{ClaimAnswer, Memory, NewSweep, NewTask, Order, Redis, ReleaseReason, Stage, Store, StoreError};
 use mehl_soup::task::{TaskState, Ticket};
 use proptest::prelude::*;
 
@@ -35,6 +36,9 @@ enum Step {
     Retry,
     Retire,
     Remove,
+    /// A search adds a task at this place: the one that is expected there, or another.
+    Extend(usize, bool),
+    Close,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -53,6 +57,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Retry),
         1 => Just(Step::Retire),
         1 => Just(Step::Remove),
+        3 => (4..9usize, prop::bool::weighted(0.8)).prop_map(|(place, is_own)| Step::Extend(place, is_own)),
+        1 => Just(Step::Close),
     ]
 }
 
@@ -71,10 +77,24 @@ fn end_time_of_redis(served: &Served) {
 }
 
 /// What a step answers, in words that do not depend on the clock.
-async fn apply<S: Store>(store: &S, step: Step, seen: &mut Vec<Ticket>, claims: &mut usize) -> String {
+async fn apply<S: Store>(
+    store: &S,
+    task_limit: usize,
+    step: Step,
+    seen: &mut Vec<Ticket>,
+    claims: &mut usize,
+) -> String {
     let told = |answer: Result<String, StoreError>| answer.unwrap_or_else(|error| error.to_string());
     let answer = match step {
-        Step::Create => told(store.create_sweep(&sweep("s"), Some("key")).await.map(|made| format!("{made:?}"))),
+        Step::Create => {
+            let new = NewSweep { task_limit, ..sweep("s") };
+            told(store.create_sweep(&new, Some("key")).await.map(|made| format!("{made:?}")))
+        }
+        Step::Extend(place, is_own) => {
+            let id = if is_own { format!("t{}", place - 1) } else { "other".to_string() };
+            told(store.extend("s", place, &[task(&id, false)]).await.map(|extended| format!("{extended:?}")))
+        }
+        Step::Close => store.close("s").await.unwrap().to_string(),
         Step::Add(batch) => {
             told(store.add_tasks("s", 2 * batch, &batches()[batch]).await.map(|added| added.to_string()))
         }
@@ -138,7 +158,7 @@ async fn state<S: Store>(store: &S) -> String {
     assert_eq!(record.as_ref().map_or(BTreeMap::new(), |record| record.counts.clone()), counts, "{tasks:?}");
     let live = store.live().await.unwrap();
     assert_eq!(live.sweeps.unreadable, []);
-    let record = record.map(|record| (record.stage, record.order, record.ready, record.delayed));
+    let record = record.map(|record| (record.stage, record.order, record.ready, record.delayed, record.may_grow));
     format!("{tasks:?} {record:?} {:?} {:?}", live.sweeps.records.len(), live.ended)
 }
 
@@ -156,7 +176,10 @@ proptest! {
     #![proptest_config(histories())]
 
     #[test]
-    fn whatever_meets_a_creation_its_counts_are_right(steps in prop::collection::vec(step(), 1..40)) {
+    fn whatever_meets_a_creation_its_counts_are_right(
+        task_limit in prop_oneof![Just(0), Just(8)],
+        steps in prop::collection::vec(step(), 1..40),
+    ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let (store, url, installation) = new_store_at().await;
@@ -168,8 +191,8 @@ proptest! {
                     end_time_of_redis(&served);
                     model.end_time("s");
                 }
-                let answer = apply(lua, step, &mut seen, &mut claims).await;
-                let expected = apply(&model, step, &mut seen_by_model, &mut claims_of_model).await;
+                let answer = apply(lua, task_limit, step, &mut seen, &mut claims).await;
+                let expected = apply(&model, task_limit, step, &mut seen_by_model, &mut claims_of_model).await;
                 prop_assert_eq!(&answer, &expected, "step {}, {:?}", i, step);
                 prop_assert_eq!(state(lua).await, state(&model).await, "after step {}, {:?}", i, step);
                 // The doctor finds nothing: no ticket without a task, no task without its place.
@@ -183,7 +206,7 @@ proptest! {
             }
             // Whatever it is now, it can be brought to its end.
             if lua.sweep("s").await.unwrap().is_some() {
-                apply(lua, Step::Cancel, &mut seen, &mut claims).await;
+                apply(lua, task_limit, Step::Cancel, &mut seen, &mut claims).await;
                 let record = lua.sweep("s").await.unwrap().unwrap();
                 prop_assert!(record.is_final(), "{:?}", record);
                 prop_assert!(record.counts.keys().all(|state| state.is_final() && *state != TaskState::Pruned));

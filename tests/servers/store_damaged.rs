@@ -5,7 +5,8 @@ use std::time::Duration;
 use mehl_soup::queue::InProcess;
 use mehl_soup::scheduler::{Scheduler, SchedulerSettings};
 use mehl_soup::store::contract::{claimant, key, sweep, task};
-use mehl_soup::store::{ClaimAnswer, Claimed, Redis, Store, StoreError};
+use mehl_soup::store::traits::*;
+use mehl_soup::store::{ClaimAnswer, Claimed, Redis, StoreError};
 use mehl_soup::task::{TaskState, Ticket};
 use tokio::sync::Notify;
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::support::servers::{RedisServer, new_store, settings};
 use mehl_soup::store::contract::{claimant, completed, key, saved, standing, sweep, task};
+use mehl_soup::store::traits::*;
 use mehl_soup::store::{
     AfterRelease, AtRung, ClaimAnswer, Held, Hold, Memory, NewSweep, Order, Redis, RedisSettings, ReleaseReason, Store,
     StoreError, TaskRecord, Tickets,

@@ -3,6 +3,7 @@
 
 pub mod dying;
 pub mod memory_source;
+pub mod piecemeal;
 pub mod pool_processes;
 pub mod processes;
 pub mod proxy;

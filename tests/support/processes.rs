@@ -10,6 +10,7 @@ use std::time::Duration;
 use mehl_soup::queue::{RabbitMq, RabbitMqSettings, TicketQueue};
 use mehl_soup::runner::pool::{AttemptSettings, Compute, Lines, Worker, WorkerSettings};
 use mehl_soup::scheduler::{Scheduler, SchedulerSettings};
+use mehl_soup::search::Searches;
 use mehl_soup::store::{Redis, RedisSettings, StoreError};
 use tokio::sync::{Notify, watch};
 
@@ -114,11 +115,12 @@ impl Site {
         queue.close().await;
     }
 
-    pub async fn schedule(&self, fuse: Arc<Fuse>, stop: watch::Receiver<bool>) {
+    pub async fn schedule(&self, fuse: Arc<Fuse>, searches: Searches, stop: watch::Receiver<bool>) {
         let (store, queue) = self.connect(&fuse).await;
         let settings = SchedulerSettings {
             interval: Duration::from_millis(100),
             republish_after: Duration::from_secs(1),
+            searches,
             ..SchedulerSettings::default()
         };
         let wake = Notify::new();

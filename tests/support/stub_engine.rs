@@ -12,8 +12,11 @@ use mehl_soup::runner::engine::{
     Completion, Directive, Effort, EngineError, Progress, RungReached, Scores, ScoresHost, SoupEngine, TaskHost,
 };
 use mehl_soup::sweep::expand::expand;
-use mehl_soup::sweep::manifest::{Manifest, SplitScore};
+use mehl_soup::sweep::manifest::Manifest;
 use mehl_soup::sweep::parse::{Format, parse_spec_text};
+use mehl_soup::sweep::paired::UnitScores;
+use mehl_soup::sweep::score::SplitScore;
+use mehl_soup::sweep::score::testing::with_errors;
 use mehl_soup::sweep::spec::{ComputeDtype, Family, Spec};
 use mehl_soup::sweep::task::Task;
 
@@ -74,7 +77,7 @@ pub fn spec() -> (Spec, Vec<Task>) {
 }
 
 fn score() -> SplitScore {
-    SplitScore { loss: 1.0, loss_standard_error: 0.1, accuracy: 0.5, accuracy_standard_error: 0.1, samples: 4 }
+    with_errors((1.0, 0.1), (0.5, 0.1), 4)
 }
 
 /// Where an attempt without a checkpoint begins.
@@ -201,6 +204,7 @@ impl SoupEngine for Stub {
             exact: true,
             model_batch: 1,
             dtype: ComputeDtype::F32,
+            units: UnitScores::default(),
             attempts: state.totals.attempts,
         })
     }

@@ -1,6 +1,6 @@
 //! The run folder as keeper of a sweep's tasks.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -9,7 +9,7 @@ use crate::checkpoint::Checkpoint;
 use crate::runner::engine::{Effort, HostError};
 use crate::runner::pool::PoolResult;
 use crate::runner::run_folder::{FolderError, RunFolder};
-use crate::store::{Completed, Keeper, KeptRungs};
+use crate::store::{Completed, Keeper, KeptRungs, NewTask};
 use crate::sweep::manifest::Manifest;
 use crate::sweep::results::TaskOutcome;
 use crate::sweep::spec::Spec;
@@ -95,6 +95,23 @@ impl Keeper for FolderKeeper {
             self.folder.keep_units(&key.task, units).map_err(|error| self.fault(error))?;
         }
         self.folder.complete(&key.task, &outcome, Some(&completed.coefficients)).map_err(|error| self.fault(error))
+    }
+
+    fn result(&self, key: &TaskKey) -> Result<Option<String>, String> {
+        let outcome = self.folder.outcome(&key.task).map_err(|error| self.fault(error))?;
+        let succeeded = outcome.filter(|outcome| outcome.state == TaskState::Succeeded);
+        let result = succeeded.map(|outcome| PoolResult { outcome, history: vec![] });
+        result.map(|result| serde_json::to_string(&result)).transpose().map_err(|e| e.to_string())
+    }
+
+    fn keep_opened(&self, place: usize, tasks: &[NewTask]) -> Result<(), String> {
+        let read = |(place, task): (usize, &NewTask)| Ok((place, serde_json::from_str(&task.body)?));
+        let tasks: BTreeMap<_, _> = (place..)
+            .zip(tasks)
+            .map(read)
+            .collect::<Result<_, serde_json::Error>>()
+            .map_err(|error| self.cannot_keep("added tasks", &error))?;
+        self.folder.keep_opened(tasks).map_err(|error| self.cannot_keep("added tasks", &error))
     }
 
     fn keep_failure(&self, key: &TaskKey, cause: &str) -> Result<(), String> {

@@ -27,9 +27,10 @@ use super::pool::{AttemptSettings, Compute, Worker, WorkerError, WorkerSettings}
 use super::reporter::Reporter;
 use super::run_folder::{FolderError, RunFolder};
 use crate::queue::InProcess;
-use crate::scheduler::{PlanSettings, Scheduler, SchedulerSettings, Terms, new_sweep, scores_task, soup_task};
-use crate::store::{Kept, Store, StoreError};
-use crate::sweep::expand::expand;
+use crate::scheduler::{PlanSettings, Scheduler, SchedulerSettings, Terms, scores_task, searched_sweep, soup_task};
+use crate::search::{Reach, Search, Searches, first_tasks};
+use crate::store::traits::{Admission, Reading};
+use crate::store::{Kept, StoreError};
 use crate::sweep::results::SweepResults;
 use crate::sweep::spec::Spec;
 use crate::sweep::task::Task;
@@ -72,6 +73,8 @@ pub struct Surroundings {
     pub reporter: Arc<dyn Reporter>,
     /// Begin failed tasks anew.
     pub retry_failed: bool,
+    /// What finds the tasks.
+    pub searches: Searches,
 }
 
 /// A finished run.
@@ -120,7 +123,12 @@ pub fn run_sweep<E: SoupEngine + 'static>(
     engine: &Arc<dyn Fn(usize) -> Result<E, EngineError> + Send + Sync>,
     surroundings: &Surroundings,
 ) -> Result<Finished, RunError> {
-    let tasks = expand(spec);
+    let search = surroundings.searches.of(spec);
+    let first = first_tasks(&*search);
+    let known_tasks = || -> Result<Vec<Task>, FolderError> {
+        Ok(first.iter().cloned().chain(folder.opened()?.into_values()).collect())
+    };
+    let tasks = known_tasks()?;
     let mut open = 0;
     for task in &tasks {
         match folder.outcome(&task.id)? {
@@ -134,19 +142,21 @@ pub fn run_sweep<E: SoupEngine + 'static>(
     }
     let known = folder.manifest()?;
     let complete = known.as_ref().is_some_and(|m| m.ingredients.iter().all(|entry| entry.select.is_some()));
-    // If nothing is left to compute, results are written anew without opening the zoo.
+    // If nothing is left to compute, results are written anew without opening the zoo. A search that
+    // adds tasks has to say that first.
     let mut out_of_time = false;
-    if !complete || open > 0 {
+    if !complete || open > 0 || search.reach() == Reach::Tasks {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
             .build()
             .map_err(|e| RunError::Internal(format!("cannot start threads: {e}")))?;
-        out_of_time = runtime.block_on(compute(spec, folder, (&tasks, open), slots, engine, surroundings))?;
+        out_of_time = runtime.block_on(compute(spec, folder, (&*search, &tasks, open), slots, engine, surroundings))?;
     }
     let manifest = folder.manifest()?.ok_or_else(|| RunError::Internal("no manifest was kept".to_string()))?;
     folder.write_spec(spec)?;
     let mut outcomes = BTreeMap::new();
+    let tasks = known_tasks()?;
     for task in &tasks {
         let outcome = match folder.outcome(&task.id)? {
             Some(outcome) => Some(outcome),
@@ -172,7 +182,7 @@ pub fn run_sweep<E: SoupEngine + 'static>(
 async fn compute<E: SoupEngine + 'static>(
     spec: &Spec,
     folder: &Arc<RunFolder>,
-    (tasks, open): (&[Task], usize),
+    (search, tasks, open): (&dyn Search, &[Task], usize),
     slots: usize,
     engine: &Arc<dyn Fn(usize) -> Result<E, EngineError> + Send + Sync>,
     surroundings: &Surroundings,
@@ -181,7 +191,7 @@ async fn compute<E: SoupEngine + 'static>(
     let store = Arc::new(Kept::new(Arc::new(FolderKeeper::new(folder.clone(), spec.clone(), ending.clone()))));
     let queue = Arc::new(InProcess::default());
     let begun = Arc::new(AtomicUsize::new(0));
-    admit(spec, tasks, &*store).await.map_err(broken)?;
+    admit(spec, search, tasks, &*store).await.map_err(broken)?;
 
     let mut workers = JoinSet::new();
     for slot in 0..slots {
@@ -212,6 +222,7 @@ async fn compute<E: SoupEngine + 'static>(
         let (store, queue, stop) = (store.clone(), queue.clone(), ending.stop.subscribe());
         let settings = SchedulerSettings {
             plan: PlanSettings { window_per_worker: 0, window_extra: 2 * slots, ..PlanSettings::default() },
+            searches: surroundings.searches.clone(),
             ..SchedulerSettings::default()
         };
         tokio::spawn(async move {
@@ -263,9 +274,9 @@ async fn finished(
 }
 
 /// Tells the store of all tasks. Where each stands it knows from its keeper.
-async fn admit(spec: &Spec, tasks: &[Task], store: &impl Store) -> Result<(), StoreError> {
+async fn admit(spec: &Spec, search: &dyn Search, tasks: &[Task], store: &impl Admission) -> Result<(), StoreError> {
     // Tasks that were interrupted keep their checkpoints, and tasks that crash here would crash again.
-    let sweep = new_sweep(SWEEP.to_string(), spec, Terms { attempts: 1, ..Terms::default() });
+    let sweep = searched_sweep(SWEEP.to_string(), spec, search, Terms { attempts: 1, ..Terms::default() });
     store.create_sweep(&crate::store::NewSweep { max_seconds: 0, ..sweep }, None).await?;
     let tasks: Vec<_> = std::iter::once(scores_task()).chain(tasks.iter().map(soup_task)).collect();
     store.add_tasks(SWEEP, 0, &tasks).await?;

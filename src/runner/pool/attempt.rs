@@ -12,8 +12,10 @@ use super::watch::WorkerObserver;
 use crate::checkpoint::Checkpoint;
 use crate::retry::{Faults, pauses};
 use crate::runner::engine::{Completion, EngineError, RungReached};
+use crate::search::Searches;
 use crate::store::{
-    AfterRelease, Claimed, Completed, Held, Hold, KeptUnits, Order, ReleaseReason, Saved, Standing, Store, StoreError,
+    AfterRelease, Claimed, Completed, Held, Hold, KeptUnits, Order, ReleaseReason, Saved, Standing, StoreError,
+    WorkerStore,
 };
 use crate::sweep::metric::Metric;
 use crate::sweep::results::TaskOutcome;
@@ -125,7 +127,7 @@ impl Ranking {
     }
 }
 
-impl<S: Store> Attempt<'_, S> {
+impl<S: WorkerStore> Attempt<'_, S> {
     /// Computes a claimed task to its end, whatever that is.
     pub async fn run(mut self, claimed: Claimed) -> Ended {
         let hold = claimed.hold.clone();
@@ -403,7 +405,7 @@ fn read(claimed: &Claimed) -> Result<(Spec, Work), Unreadable> {
     let resume = claimed.checkpoint.as_deref().map(Checkpoint::from_bytes).transpose();
     let soup: Task = serde_json::from_str(&claimed.body).map_err(|e| task("it", e))?;
     let work = Work::Task {
-        rung: spec.search.asha.and_then(|asha| asha.stop(claimed.rungs, &soup.soup)),
+        rung: Searches::default().of(&spec).stop(claimed.rungs, &soup.soup),
         task: Box::new(soup),
         manifest: serde_json::from_str(manifest).map_err(|e| task("its sweep's manifest", e))?,
         resume: resume.map_err(|e| Unreadable::Checkpoint(e.to_string()))?.map(Box::new),

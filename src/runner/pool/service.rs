@@ -12,7 +12,8 @@ use super::watch::WorkerObserver;
 use super::worker::{Worker, WorkerError, WorkerSettings};
 use crate::queue::TicketQueue;
 use crate::retry::Faults;
-use crate::store::Store;
+use crate::store::WorkerStore;
+use crate::store::traits::Leases;
 
 /// Time between two signs of life.
 const BEAT: Duration = Duration::from_secs(5);
@@ -23,7 +24,7 @@ const LIFETIME: Duration = Duration::from_secs(20);
 ///
 /// # Errors
 /// As [`Worker::serve`].
-pub async fn serve<S: Store, Q: TicketQueue>(
+pub async fn serve<S: WorkerStore, Q: TicketQueue>(
     store: &S,
     queue: &Q,
     compute: &Compute,
@@ -43,7 +44,7 @@ pub async fn serve<S: Store, Q: TicketQueue>(
 }
 
 /// Says that this worker is there, for ever.
-async fn beat(store: &impl Store, name: &str, about: &str, watch: &dyn WorkerObserver) -> Infallible {
+async fn beat(store: &impl Leases, name: &str, about: &str, watch: &dyn WorkerObserver) -> Infallible {
     let mut faults = Faults::default();
     loop {
         watch.beat();

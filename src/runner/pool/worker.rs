@@ -16,8 +16,8 @@ use crate::logging::task_span;
 use crate::queue::{Delivery, QueueError, Subscription, TicketQueue};
 use crate::retry::{Faults, pauses};
 use crate::store::{
-    AfterRelease, ClaimAnswer, Claimant, Claimed, Held, Hold, Order, ReleaseReason, Stage, Store, StoreError,
-    SweepRecord,
+    AfterRelease, ClaimAnswer, Claimant, Claimed, Held, Hold, Order, ReleaseReason, Stage, StoreError, SweepRecord,
+    WorkerStore,
 };
 use crate::task::{TaskState, Ticket};
 
@@ -74,7 +74,7 @@ pub struct Worker<'a, S, Q> {
     pub stop: watch::Receiver<bool>,
 }
 
-impl<S: Store, Q: TicketQueue> Worker<'_, S, Q> {
+impl<S: WorkerStore, Q: TicketQueue> Worker<'_, S, Q> {
     /// Works until it is asked to end. Answers how many tasks it has had.
     ///
     /// # Errors

@@ -3,9 +3,10 @@
 //! | file | holds |
 //! |---|---|
 //! | `state` | what is kept, and the steps that transitions are made of |
-//! | `sweeps`, `tickets`, `attempts`, `rungs` | the transitions |
+//! | `sweeps`, `growth`, `tickets`, `attempts`, `rungs` | the transitions |
 
 mod attempts;
+mod growth;
 mod rungs;
 mod state;
 mod sweeps;
@@ -16,10 +17,11 @@ use std::time::{Duration, Instant};
 
 use self::state::{State, millis};
 use super::{
-    AfterRelease, AtRung, ClaimAnswer, Claimant, Completed, Created, Expiries, Findings, Held, Hold, Letter, Letters,
-    Live, NewSweep, NewTask, Order, ReleaseReason, Saved, Standing, Store, StoreError, SweepRecord, Sweeps, TaskEvent,
-    TaskRecord, Tickets, Walked,
+    AfterRelease, AtRung, ClaimAnswer, Claimant, Completed, Created, Expiries, Extended, Findings, Held, Hold, Letter,
+    Letters, Live, NewSweep, NewTask, Order, ReleaseReason, Saved, Standing, StoreError, SweepRecord, Sweeps,
+    TaskEvent, TaskRecord, Tickets, Walked,
 };
+use crate::store::traits::{Admission, Leases, Outbox, Owner, Publishing, Reading, Repair, Steering, Upkeep};
 use crate::task::{TaskKey, Ticket};
 
 /// Sweeps and tasks in memory.
@@ -51,49 +53,7 @@ impl Memory {
     }
 }
 
-impl Store for Memory {
-    async fn create_sweep(&self, new: &NewSweep, request: Option<&str>) -> Result<Created, StoreError> {
-        let (mut state, now) = self.locked();
-        state.create_sweep(new, request, now)
-    }
-
-    async fn add_tasks(&self, sweep: &str, order: usize, tasks: &[NewTask]) -> Result<usize, StoreError> {
-        self.locked().0.add_tasks(sweep, order, tasks)
-    }
-
-    async fn open_sweep(&self, sweep: &str) -> Result<Option<Ticket>, StoreError> {
-        let (mut state, now) = self.locked();
-        state.open_sweep(sweep, now)
-    }
-
-    async fn release_pending(&self, sweep: &str, limit: usize) -> Result<usize, StoreError> {
-        let (mut state, now) = self.locked();
-        state.release_pending(sweep, limit, now)
-    }
-
-    async fn ready(&self, sweep: &str, limit: usize) -> Result<Vec<TaskKey>, StoreError> {
-        self.locked().0.ready(sweep, limit)
-    }
-
-    async fn choose(&self, tasks: &[TaskKey]) -> Result<usize, StoreError> {
-        let (mut state, now) = self.locked();
-        state.choose(tasks, now)
-    }
-
-    async fn outbox(&self, limit: usize) -> Result<Vec<Ticket>, StoreError> {
-        self.locked().0.outbox(limit)
-    }
-
-    async fn confirmed(&self, tickets: &[Ticket]) -> Result<usize, StoreError> {
-        let (mut state, now) = self.locked();
-        state.confirmed(tickets, now)
-    }
-
-    async fn republish(&self, age: Duration, limit: usize) -> Result<usize, StoreError> {
-        let (mut state, now) = self.locked();
-        state.republish(age, limit, now)
-    }
-
+impl Leases for Memory {
     async fn claim(&self, ticket: &Ticket, claimant: &Claimant, lease: Duration) -> Result<ClaimAnswer, StoreError> {
         let (mut state, now) = self.locked();
         state.claim(ticket, claimant, lease, now)
@@ -126,6 +86,51 @@ impl Store for Memory {
         state.wait(hold, standing, now)
     }
 
+    async fn beat(&self, worker: &str, lifetime: Duration, about: &str) -> Result<(), StoreError> {
+        let (mut state, now) = self.locked();
+        state.workers.insert(worker.to_string(), (now + millis(lifetime), about.to_string()));
+        Ok(())
+    }
+}
+
+impl Publishing for Memory {
+    async fn confirmed(&self, tickets: &[Ticket]) -> Result<usize, StoreError> {
+        let (mut state, now) = self.locked();
+        state.confirmed(tickets, now)
+    }
+}
+
+impl Admission for Memory {
+    async fn create_sweep(&self, new: &NewSweep, request: Option<&str>) -> Result<Created, StoreError> {
+        let (mut state, now) = self.locked();
+        state.create_sweep(new, request, now)
+    }
+
+    async fn add_tasks(&self, sweep: &str, order: usize, tasks: &[NewTask]) -> Result<usize, StoreError> {
+        self.locked().0.add_tasks(sweep, order, tasks)
+    }
+
+    async fn open_sweep(&self, sweep: &str) -> Result<Option<Ticket>, StoreError> {
+        let (mut state, now) = self.locked();
+        state.open_sweep(sweep, now)
+    }
+}
+
+impl Steering for Memory {
+    async fn extend(&self, sweep: &str, place: usize, tasks: &[NewTask]) -> Result<Extended, StoreError> {
+        let (mut state, now) = self.locked();
+        state.extend(sweep, place, tasks, now)
+    }
+
+    async fn close(&self, sweep: &str) -> Result<bool, StoreError> {
+        Ok(self.locked().0.close(sweep))
+    }
+
+    async fn release_pending(&self, sweep: &str, limit: usize) -> Result<usize, StoreError> {
+        let (mut state, now) = self.locked();
+        state.release_pending(sweep, limit, now)
+    }
+
     async fn promote(&self, tasks: &[AtRung]) -> Result<usize, StoreError> {
         let (mut state, now) = self.locked();
         Ok(state.promote(tasks, now))
@@ -135,12 +140,69 @@ impl Store for Memory {
         let (mut state, now) = self.locked();
         Ok(state.prune(tasks, now))
     }
+}
 
+impl Outbox for Memory {
+    async fn ready(&self, sweep: &str, limit: usize) -> Result<Vec<TaskKey>, StoreError> {
+        self.locked().0.ready(sweep, limit)
+    }
+
+    async fn choose(&self, tasks: &[TaskKey]) -> Result<usize, StoreError> {
+        let (mut state, now) = self.locked();
+        state.choose(tasks, now)
+    }
+
+    async fn outbox(&self, limit: usize) -> Result<Vec<Ticket>, StoreError> {
+        self.locked().0.outbox(limit)
+    }
+
+    async fn republish(&self, age: Duration, limit: usize) -> Result<usize, StoreError> {
+        let (mut state, now) = self.locked();
+        state.republish(age, limit, now)
+    }
+
+    async fn dead(&self, ticket: &Ticket, limit: u32) -> Result<Option<AfterRelease>, StoreError> {
+        let (mut state, now) = self.locked();
+        state.dead(ticket, limit, now)
+    }
+
+    async fn due(&self, sweep: &str, limit: usize) -> Result<usize, StoreError> {
+        let (mut state, now) = self.locked();
+        Ok(state.due(sweep, limit, now))
+    }
+
+    async fn keep_letter(&self, letter: &Letter) -> Result<(), StoreError> {
+        let (mut state, now) = self.locked();
+        state.letters.keep(letter.clone(), now);
+        Ok(())
+    }
+}
+
+impl Upkeep for Memory {
     async fn expire(&self, limit: usize, gap: Duration) -> Result<Expiries, StoreError> {
         let (mut state, now) = self.locked();
         Ok(state.expire(limit, gap, now))
     }
 
+    async fn retire(&self, sweeps: &[String]) -> Result<usize, StoreError> {
+        let (mut state, now) = self.locked();
+        Ok(state.retire(sweeps, now))
+    }
+
+    async fn adopt(&self) -> Result<usize, StoreError> {
+        let (state, _) = self.locked();
+        Ok(state.sweeps.len() - state.ended.len())
+    }
+
+    async fn ended(&self, age: Duration, limit: usize) -> Result<Vec<String>, StoreError> {
+        let (state, now) = self.locked();
+        let mut ended: Vec<_> = state.ended.iter().filter(|(_, at)| **at + millis(age) <= now).collect();
+        ended.sort_by_key(|(_, at)| **at);
+        Ok(ended.into_iter().take(limit).map(|(id, _)| id.clone()).collect())
+    }
+}
+
+impl Owner for Memory {
     async fn order(&self, sweep: &str, order: Order) -> Result<bool, StoreError> {
         self.locked().0.order(sweep, order)
     }
@@ -155,11 +217,13 @@ impl Store for Memory {
         state.retry(sweep, from, limit, now)
     }
 
-    async fn dead(&self, ticket: &Ticket, limit: u32) -> Result<Option<AfterRelease>, StoreError> {
+    async fn remove(&self, sweep: &str, _: usize) -> Result<bool, StoreError> {
         let (mut state, now) = self.locked();
-        state.dead(ticket, limit, now)
+        state.remove(sweep, now)
     }
+}
 
+impl Reading for Memory {
     async fn task(&self, key: &TaskKey) -> Result<Option<TaskRecord>, StoreError> {
         Ok(self.locked().0.tasks.get(key).map(|task| task.record.clone()))
     }
@@ -168,6 +232,11 @@ impl Store for Memory {
         let (state, _) = self.locked();
         let keys = state.sweeps.get(sweep).into_iter().flat_map(|sweep| sweep.tasks.values());
         Ok(keys.skip(from).take(limit).map(|key| state.tasks[key].record.clone()).collect())
+    }
+
+    async fn bodies(&self, tasks: &[TaskKey]) -> Result<Vec<Option<String>>, StoreError> {
+        let (state, _) = self.locked();
+        Ok(tasks.iter().map(|key| state.tasks.get(key).map(|task| task.body.clone())).collect())
     }
 
     async fn sweep(&self, sweep: &str) -> Result<Option<SweepRecord>, StoreError> {
@@ -194,45 +263,8 @@ impl Store for Memory {
         Ok(live)
     }
 
-    async fn retire(&self, sweeps: &[String]) -> Result<usize, StoreError> {
-        let (mut state, now) = self.locked();
-        Ok(state.retire(sweeps, now))
-    }
-
-    async fn adopt(&self) -> Result<usize, StoreError> {
-        let (state, _) = self.locked();
-        Ok(state.sweeps.len() - state.ended.len())
-    }
-
-    async fn ended(&self, age: Duration, limit: usize) -> Result<Vec<String>, StoreError> {
-        let (state, now) = self.locked();
-        let mut ended: Vec<_> = state.ended.iter().filter(|(_, at)| **at + millis(age) <= now).collect();
-        ended.sort_by_key(|(_, at)| **at);
-        Ok(ended.into_iter().take(limit).map(|(id, _)| id.clone()).collect())
-    }
-
     async fn probe(&self) -> Result<(), StoreError> {
         Ok(())
-    }
-
-    /// Nothing can differ: the sums of a sweep are made from its tasks when they are asked for.
-    async fn examine(&self, sweep: &str, _: bool) -> Result<Findings, StoreError> {
-        let is_there = self.locked().0.sweeps.contains_key(sweep);
-        Ok(if is_there { vec![] } else { vec!["there is no such sweep".to_string()] })
-    }
-
-    async fn examine_pool(&self, _: bool) -> Result<Findings, StoreError> {
-        Ok(vec![])
-    }
-
-    async fn discard(&self, sweep: &str, _: usize) -> Result<bool, StoreError> {
-        self.locked().0.drop_sweep(sweep);
-        Ok(true)
-    }
-
-    async fn due(&self, sweep: &str, limit: usize) -> Result<usize, StoreError> {
-        let (mut state, now) = self.locked();
-        Ok(state.due(sweep, limit, now))
     }
 
     async fn documents(&self, sweep: &str) -> Result<Option<(String, Option<String>)>, StoreError> {
@@ -247,27 +279,10 @@ impl Store for Memory {
         Ok(self.locked().0.tasks.get(key).and_then(|task| task.progress.clone()))
     }
 
-    async fn remove(&self, sweep: &str, _: usize) -> Result<bool, StoreError> {
-        let (mut state, now) = self.locked();
-        state.remove(sweep, now)
-    }
-
-    async fn beat(&self, worker: &str, lifetime: Duration, about: &str) -> Result<(), StoreError> {
-        let (mut state, now) = self.locked();
-        state.workers.insert(worker.to_string(), (now + millis(lifetime), about.to_string()));
-        Ok(())
-    }
-
     async fn workers(&self) -> Result<Vec<(String, String)>, StoreError> {
         let (mut state, now) = self.locked();
         state.workers.retain(|_, (until, _)| *until > now);
         Ok(state.workers.iter().map(|(name, (_, about))| (name.clone(), about.clone())).collect())
-    }
-
-    async fn keep_letter(&self, letter: &Letter) -> Result<(), StoreError> {
-        let (mut state, now) = self.locked();
-        state.letters.keep(letter.clone(), now);
-        Ok(())
     }
 
     async fn letters(&self, limit: usize) -> Result<Letters, StoreError> {
@@ -288,5 +303,22 @@ impl Store for Memory {
 
     async fn result(&self, key: &TaskKey) -> Result<Option<Completed>, StoreError> {
         Ok(self.locked().0.tasks.get(key).and_then(|task| task.completed.clone()))
+    }
+}
+
+impl Repair for Memory {
+    /// Nothing can differ: the sums of a sweep are made from its tasks when they are asked for.
+    async fn examine(&self, sweep: &str, _: bool) -> Result<Findings, StoreError> {
+        let is_there = self.locked().0.sweeps.contains_key(sweep);
+        Ok(if is_there { vec![] } else { vec!["there is no such sweep".to_string()] })
+    }
+
+    async fn examine_pool(&self, _: bool) -> Result<Findings, StoreError> {
+        Ok(vec![])
+    }
+
+    async fn discard(&self, sweep: &str, _: usize) -> Result<bool, StoreError> {
+        self.locked().0.drop_sweep(sweep);
+        Ok(true)
     }
 }

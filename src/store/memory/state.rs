@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use crate::store::letters::DeadLetters;
 use crate::store::{
-    AfterRelease, Completed, Held, Hold, KeptUnits, NewSweep, Order, Stage, StoreError, SweepRecord, TaskEvent,
-    TaskRecord, Walked,
+    AfterRelease, Completed, Held, Hold, KeptUnits, NewSweep, NewTask, Order, Stage, StoreError, SweepRecord,
+    TaskEvent, TaskRecord, Walked,
 };
 use crate::task::{Event, TaskKey, TaskState, Ticket};
 
@@ -32,6 +32,8 @@ pub(super) struct State {
 pub(super) struct Sweep {
     pub(super) new: NewSweep,
     pub(super) stage: Stage,
+    /// Most tasks while its search may open more; 0 once it does not.
+    pub(super) task_limit: usize,
     pub(super) created: u64,
     /// Milliseconds at which nothing new is computed any more; 0 for never.
     pub(super) closes: u64,
@@ -65,6 +67,38 @@ pub(super) struct Task {
 }
 
 impl Task {
+    /// A pending task at a place.
+    pub(super) fn new(key: TaskKey, task: &NewTask, order: usize) -> Self {
+        let record = TaskRecord {
+            key,
+            state: TaskState::Pending,
+            generation: 0,
+            epoch: 0,
+            attempts: 0,
+            crashes: 0,
+            reached: 0,
+            sequence: 0,
+            rungs: vec![],
+            cause: None,
+            has_checkpoint: false,
+            has_result: false,
+        };
+        Self {
+            body: task.body.clone(),
+            is_scores: task.is_scores,
+            order,
+            record,
+            nonce: String::new(),
+            lease: 0,
+            checkpoint: None,
+            completed: None,
+            dead: (0, 0),
+            progress: None,
+            standing: None,
+            events: vec![],
+        }
+    }
+
     /// It begins from nothing: it has reached no rung.
     pub(super) fn forget_rungs(&mut self) {
         self.record.rungs.clear();
@@ -99,6 +133,7 @@ impl State {
             counts,
             ready: sweep.ready.len(),
             delayed: sweep.delayed.len(),
+            may_grow: sweep.task_limit > 0,
         }
     }
 

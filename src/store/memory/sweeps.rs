@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::state::{State, Sweep, Task, unexpected};
-use crate::store::{Created, NewSweep, NewTask, Order, Stage, StoreError, SweepRecord, TaskRecord, Walked};
+use crate::store::{Created, NewSweep, NewTask, Order, Stage, StoreError, SweepRecord, Walked};
 use crate::task::{Event, TaskKey, TaskState, Ticket};
 
 impl State {
@@ -22,6 +22,7 @@ impl State {
         let sweep = Sweep {
             new: new.clone(),
             stage: Stage::Creating,
+            task_limit: new.task_limit,
             created: now,
             closes: if new.max_seconds > 0 { now + new.max_seconds * 1000 } else { 0 },
             is_cancelled: false,
@@ -50,38 +51,11 @@ impl State {
             if self.tasks.contains_key(&key) {
                 continue;
             }
-            let record = TaskRecord {
-                key: key.clone(),
-                state: TaskState::Pending,
-                generation: 0,
-                epoch: 0,
-                attempts: 0,
-                crashes: 0,
-                reached: 0,
-                sequence: 0,
-                rungs: vec![],
-                cause: None,
-                has_checkpoint: false,
-                has_result: false,
-            };
             of.tasks.insert(order + i, key.clone());
             if task.is_scores {
                 of.scores = Some(key.clone());
             }
-            let task = Task {
-                body: task.body.clone(),
-                is_scores: task.is_scores,
-                order: order + i,
-                record,
-                nonce: String::new(),
-                lease: 0,
-                checkpoint: None,
-                completed: None,
-                dead: (0, 0),
-                progress: None,
-                standing: None,
-                events: vec![],
-            };
+            let task = Task::new(key.clone(), task, order + i);
             self.tasks.insert(key, task);
             new += 1;
         }
@@ -185,7 +159,7 @@ impl State {
     pub(super) fn remove(&mut self, sweep: &str, now: u64) -> Result<bool, StoreError> {
         let Some(of) = self.sweeps.get(sweep) else { return Ok(true) };
         if !self.summary(sweep, of, now).is_final() {
-            return unexpected("the sweep has tasks that are not final");
+            return unexpected("the sweep has tasks that are not final, or its search may open more");
         }
         self.drop_sweep(sweep);
         Ok(true)

@@ -5,8 +5,8 @@ use redis::{ErrorKind, RedisError, Value};
 use std::collections::BTreeMap;
 
 use crate::store::{
-    AfterRelease, ClaimAnswer, Claimed, Expired, Expiries, Held, Hold, KeptLetter, Letters, Order, Refusal, Stage,
-    StoreError, SweepRecord, Sweeps, TaskRecord, Unreadable,
+    AfterRelease, ClaimAnswer, Claimed, Expired, Expiries, Extended, Held, Hold, KeptLetter, Letters, Order, Refusal,
+    Stage, StoreError, SweepRecord, Sweeps, TaskRecord, Unreadable,
 };
 use crate::sweep::metric::{Estimate, Metric};
 use crate::sweep::score::SplitScore;
@@ -259,10 +259,35 @@ pub fn counts(words: &[String]) -> Result<BTreeMap<TaskState, usize>, StoreError
     Ok(counts)
 }
 
-/// From name, stage, order, created, priority, cap, attempts, ready, delayed, search_controlled, and then state and count of its tasks.
+/// What became of tasks for an open sweep.
+pub fn extended(words: &[String]) -> Result<Extended, StoreError> {
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    Ok(match words.as_slice() {
+        ["added", count] => Extended::Added(number(count)? as usize),
+        ["taken", place] => Extended::Taken(number(place)? as usize),
+        ["full", limit] => Extended::Full(number(limit)? as usize),
+        ["closed"] => Extended::Closed,
+        ["unknown"] => return Err(StoreError::Protocol("no such sweep".to_string())),
+        other => return Err(unexpected(&other.join(" "))),
+    })
+}
+
+/// From name, stage, order, created, priority, cap, attempts, ready, delayed, search_controlled, may_grow, and then state and count of its tasks.
 fn sweep(id: &str, words: &[String]) -> Result<SweepRecord, StoreError> {
-    let [name, stage, order_word, created, priority, cap, attempts, ready, delayed, search_controlled, counted @ ..] =
-        words
+    let [
+        name,
+        stage,
+        order_word,
+        created,
+        priority,
+        cap,
+        attempts,
+        ready,
+        delayed,
+        search_controlled,
+        may_grow,
+        counted @ ..,
+    ] = words
     else {
         return Err(unexpected("a part of a sweep"));
     };
@@ -286,6 +311,7 @@ fn sweep(id: &str, words: &[String]) -> Result<SweepRecord, StoreError> {
         counts: counts(counted)?,
         ready: number(ready)? as usize,
         delayed: number(delayed)? as usize,
+        may_grow: may_grow == "1",
     })
 }
 

@@ -14,12 +14,12 @@ if not again then
   drop_ticket(id, generation)
   local order = order_of(sweep)
   if order == 'cancel' then
-    set_state(id, 'cancelled')
+    step(id, 'cancel')
     drop_checkpoint(id)
     event(id, 'cancelled')
     return {'refused', 'state', 'cancelled'}
   elseif order == 'pause' then
-    set_state(id, 'paused')
+    step(id, 'pause')
     event(id, 'paused')
     return {'refused', 'state', 'paused'}
   end
@@ -28,7 +28,7 @@ if not again then
     redis.call('ZADD', P .. 'ready:' .. sweep, redis.call('HGET', task_key(id), 'order'), id)
     return {'refused', 'cap', ''}
   end
-  set_state(id, 'running')
+  step(id, 'claim')
   redis.call('HSET', task_key(id), 'nonce', nonce, 'worker', worker, 'lease', lease)
   redis.call('HINCRBY', task_key(id), 'epoch', 1)
   redis.call('HINCRBY', task_key(id), 'attempts', 1)

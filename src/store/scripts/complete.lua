@@ -19,7 +19,7 @@ if ARGV[6] then
 end
 drop_checkpoint(id)
 let_go(id)
-set_state(id, 'succeeded')
+step(id, 'complete')
 event(id, 'succeeded')
 if redis.call('HGET', task_key(id), 'scores') == '1' then
   redis.call('HSET', sweep_key(sweep_of(id)), 'manifest', ARGV[4], 'stage', 'ready')

@@ -7,7 +7,7 @@ if found[3] ~= generation then redis.call('HSET', task_key(id), 'dead_generation
 if redis.call('HINCRBY', task_key(id), 'dead', 1) >= most then
   local cause = 'its ticket was dead-lettered ' .. ARGV[3] .. ' times'
   drop_ticket(id, generation)
-  set_state(id, 'failed')
+  step(id, 'fail')
   redis.call('HSET', task_key(id), 'cause', cause)
   drop_checkpoint(id)
   event(id, 'failed', cause)

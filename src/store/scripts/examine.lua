@@ -14,6 +14,7 @@ end
 -- Fields that others rely on, with what stands for them where they are lost.
 local has_manifest = redis.call('HEXISTS', sweep_key(sweep), 'manifest') == 1
 local NUMBERS = {attempts = '3', cap = '0', priority = '0', created = tostring(now), closes = '0'}
+if redis.call('HEXISTS', sweep_key(sweep), 'task_limit') == 1 then NUMBERS.task_limit = '0' end
 local WORDS = {
   cancelled = {'0', '1'}, paused = {'0', '1'}, stage = {has_manifest and 'ready' or 'scoring', 'creating', 'scoring', 'ready'},
 }
@@ -44,7 +45,6 @@ for name, expected in pairs({tasks = 'zset', pending = 'zset', ready = 'zset', d
   end
 end
 
-local KNOWN = {pending = 1, queued = 1, running = 1, waiting = 1, paused = 1, succeeded = 1, failed = 1, cancelled = 1, pruned = 1}
 local counts, is_open = {}, redis.call('HGET', sweep_key(sweep), 'stage') ~= 'creating'
 local places = redis.call('ZRANGE', P .. 'tasks:' .. sweep, 0, -1, 'WITHSCORES')
 local scores
@@ -56,7 +56,7 @@ for i = 1, #places, 2 do
   local state, fault = task[1] or nil, nil
   if is ~= 'hash' then
     fault = 'its record is ' .. (is == 'none' and 'lost' or 'a ' .. is .. ', not a hash')
-  elseif not KNOWN[state] then
+  elseif not AFTER[state] then
     fault = 'its state is ' .. (state or 'missing')
   end
   for field = 4, 9 do
@@ -98,7 +98,7 @@ for i = 1, #places, 2 do
     if is_open then
       find('the scores task is pending, but the sweep is open')
       if repairs then
-        enqueue(id, true)
+        enqueue(id, 'enqueue', true)
         state = 'queued'
       end
     end
@@ -147,7 +147,7 @@ if differs then
     redis.call('SADD', P .. 'live', sweep)
   end
 end
-local is_final = is_open
+local is_final = is_open and not takes_tasks(sweep)
 for state in pairs(counts) do is_final = is_final and FINAL[state] end
 if not is_final and redis.call('SISMEMBER', P .. 'live', sweep) == 0 then
   find('it has unfinished tasks, but no scheduler works on it')

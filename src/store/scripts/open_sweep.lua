@@ -6,4 +6,4 @@ if not found[1] or not found[2] then return -1 end
 if found[1] ~= 'creating' then return 0 end
 redis.call('HSET', sweep_key(sweep), 'stage', 'scoring')
 if redis.call('HGET', task_key(found[2]), 'state') ~= 'pending' then return 0 end
-return enqueue(found[2], true)
+return enqueue(found[2], 'enqueue', true)

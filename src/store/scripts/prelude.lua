@@ -15,11 +15,14 @@ local function event(id, what, detail)
   redis.call('LTRIM', P .. 'events:' .. id, -200, -1)
 end
 
--- The state that a task leaves is read, never assumed: so the counts cannot drift from the states.
-local function set_state(id, to)
+-- Moves a task along the table of states, which is put before this file: `AFTER[state][event]`, and `FINAL[state]`. The state that a task leaves is
+-- read, never assumed: so the counts cannot drift from the states. Scripts look first whether an event can happen; one that cannot ends the script.
+local function step(id, what)
   local counts = P .. 'counts:' .. sweep_of(id)
   local from = redis.call('HGET', task_key(id), 'state')
-  if from then redis.call('HINCRBY', counts, from, -1) end
+  local to = AFTER[from] and AFTER[from][what]
+  if not to then error('task ' .. id .. ' is ' .. (from or 'in no state') .. ': it has no event ' .. what, 0) end
+  redis.call('HINCRBY', counts, from, -1)
   redis.call('HSET', task_key(id), 'state', to)
   redis.call('HINCRBY', counts, to, 1)
 end
@@ -50,8 +53,6 @@ local function revive(sweep)
   redis.call('SADD', P .. 'live', sweep)
 end
 
-local FINAL = {succeeded = true, failed = true, cancelled = true, pruned = true}
-
 -- The task's ticket, wherever it is, is worth nothing from now on.
 local function drop_ticket(id, generation)
   redis.call('ZREM', P .. 'outbox', member(id, generation))
@@ -60,10 +61,10 @@ local function drop_ticket(id, generation)
   redis.call('ZREM', P .. 'delayed:' .. sweep_of(id), id)
 end
 
--- Makes a task runnable under a new generation: with a ticket in the outbox, or waiting until it is chosen for one.
-local function enqueue(id, with_ticket)
+-- Makes a task runnable under a new generation, by this event: with a ticket in the outbox, or waiting until it is chosen for one.
+local function enqueue(id, what, with_ticket)
   local generation = redis.call('HINCRBY', task_key(id), 'generation', 1)
-  set_state(id, 'queued')
+  step(id, what)
   if with_ticket then
     redis.call('ZADD', P .. 'outbox', now, member(id, generation))
   else
@@ -82,7 +83,7 @@ end
 -- Makes a crashed task runnable under a new generation. It gets no ticket before its time.
 local function delay(id, crashes)
   local generation = redis.call('HINCRBY', task_key(id), 'generation', 1)
-  set_state(id, 'queued')
+  step(id, 'requeue')
   redis.call('ZADD', P .. 'delayed:' .. sweep_of(id), now + backoff(id, crashes), id)
   return generation
 end
@@ -119,17 +120,24 @@ local function order_of(sweep)
   return 'continue'
 end
 
+-- Whether its search may open more tasks. Such a sweep has not ended, though all its tasks have. Older programs have stored no limit: those sweeps
+-- have all their tasks. As `SweepRecord::takes_tasks`.
+local function takes_tasks(sweep)
+  local found = redis.call('HMGET', sweep_key(sweep), 'task_limit', 'stage')
+  return tonumber(found[1] or '0') > 0 and found[2] == 'ready' and order_of(sweep) ~= 'cancel'
+end
+
 -- A task leaves its worker without a result: what its sweep's owner wants decides. After `crashes` it waits before the next attempt, without a ticket.
 -- Answers {'queued', generation} if it has a ticket, else {state}.
 local function onward(id, crashes)
   local order = order_of(sweep_of(id))
   if order == 'cancel' then
-    set_state(id, 'cancelled')
+    step(id, 'cancel')
     drop_checkpoint(id)
     event(id, 'cancelled')
     return {'cancelled'}
   elseif order == 'pause' then
-    set_state(id, 'paused')
+    step(id, 'pause')
     event(id, 'paused')
     return {'paused'}
   end
@@ -137,7 +145,7 @@ local function onward(id, crashes)
     delay(id, crashes)
     return {'queued'}
   end
-  return {'queued', tostring(enqueue(id, true))}
+  return {'queued', tostring(enqueue(id, 'requeue', true))}
 end
 
 -- An attempt ended without a result and without being asked to.
@@ -147,7 +155,7 @@ local function crashed(id, cause)
   event(id, 'crashed', cause)
   local attempts = tonumber(redis.call('HGET', sweep_key(sweep_of(id)), 'attempts'))
   if crashes >= attempts then
-    set_state(id, 'failed')
+    step(id, 'fail')
     redis.call('HSET', task_key(id), 'cause', cause)
     drop_checkpoint(id)
     event(id, 'failed', cause)

@@ -6,7 +6,7 @@ for i = 1, #ARGV, 2 do
   if #rungs - 1 == tonumber(ARGV[i + 1]) and redis.call('HGET', task_key(id), 'state') == 'waiting'
     and order_of(sweep_of(id)) == 'continue' then
     event(id, 'promoted', at_rung(rungs))
-    enqueue(id, false)
+    enqueue(id, 'enqueue', false)
     promoted = promoted + 1
   end
 end

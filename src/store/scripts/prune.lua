@@ -5,7 +5,7 @@ for i = 1, #ARGV, 2 do
   local rungs = rungs_of(id)
   if #rungs - 1 == tonumber(ARGV[i + 1]) and redis.call('HGET', task_key(id), 'state') == 'waiting'
     and order_of(sweep_of(id)) == 'continue' then
-    set_state(id, 'pruned')
+    step(id, 'prune')
     drop_checkpoint(id)
     event(id, 'pruned', at_rung(rungs))
     pruned = pruned + 1

@@ -3,7 +3,7 @@ local id, how, cause = ARGV[1], ARGV[4], ARGV[5]
 if not is_held(id, ARGV[2], ARGV[3]) then return once_more(id, ARGV[2], ARGV[3]) end
 if how == 'hopeless' then
   let_go(id)
-  set_state(id, 'failed')
+  step(id, 'fail')
   redis.call('HSET', task_key(id), 'cause', cause)
   drop_checkpoint(id)
   event(id, 'failed', cause)

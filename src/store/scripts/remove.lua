@@ -1,8 +1,8 @@
 -- ARGV: sweep, most tasks. Removes so many tasks of a sweep whose tasks are all final, and the sweep with the last one.
--- Answers the number of tasks left; -1 if some are not final.
+-- Answers the number of tasks left; -1 if some are not final, or its search may open more.
 local sweep = ARGV[1]
 local counts = redis.call('HGETALL', P .. 'counts:' .. sweep)
-if redis.call('HGET', sweep_key(sweep), 'stage') == 'creating' then return -1 end
+if redis.call('HGET', sweep_key(sweep), 'stage') == 'creating' or takes_tasks(sweep) then return -1 end
 for i = 1, #counts, 2 do
   local state = counts[i]
   if not FINAL[state] and tonumber(counts[i + 1]) > 0 then return -1 end

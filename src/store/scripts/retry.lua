@@ -12,13 +12,13 @@ if order_of(sweep) ~= 'cancel' then
       forget_rungs(id)
       redis.call('HSET', task_key(id), 'crashes', 0)
       -- The scores task is what all others wait for: it does not wait to be chosen.
-      enqueue(id, found[2] == '1')
+      enqueue(id, 'enqueue', found[2] == '1')
       event(id, 'retried')
       changed = changed + 1
     elseif found[1] == 'cancelled' then
       revive(sweep)
       redis.call('HDEL', task_key(id), 'reached')
-      set_state(id, 'pending')
+      step(id, 'restore')
       forget_rungs(id)
       if found[2] ~= '1' then redis.call('ZADD', P .. 'pending:' .. sweep, found[3], id) end
       event(id, 'retried')

@@ -14,17 +14,17 @@ for _, id in ipairs(ids) do
   if idle and (order == 'cancel' or is_hopeless) then
     drop_ticket(id, generation)
     redis.call('ZREM', P .. 'pending:' .. sweep, id)
-    set_state(id, 'cancelled')
+    step(id, 'cancel')
     drop_checkpoint(id)
     event(id, 'cancelled', is_hopeless and 'the scores task failed' or nil)
     changed = changed + 1
   elseif state == 'queued' and order == 'pause' then
     drop_ticket(id, generation)
-    set_state(id, 'paused')
+    step(id, 'pause')
     event(id, 'paused')
     changed = changed + 1
   elseif state == 'paused' and order == 'continue' then
-    enqueue(id, false)
+    enqueue(id, 'enqueue', false)
     event(id, 'resumed')
     changed = changed + 1
   end

@@ -11,6 +11,6 @@ end
 redis.call('HSET', task_key(id), 'standing', ARGV[6])
 let_go(id)
 if order_of(sweep_of(id)) == 'cancel' then return onward(id) end
-set_state(id, 'waiting')
+step(id, 'wait')
 event(id, 'waiting', at_rung(rungs))
 return {'waiting'}

@@ -12,9 +12,13 @@ use mehl_soup::runner::engine::{
 use mehl_soup::runner::local::{RunError, Surroundings, run_sweep};
 use mehl_soup::runner::reporter::Reporter;
 use mehl_soup::runner::run_folder::RunFolder;
-use mehl_soup::sweep::manifest::{DataEntry, IngredientEntry, Manifest, SplitScore};
+use mehl_soup::search::Searches;
+use mehl_soup::sweep::manifest::{DataEntry, IngredientEntry, Manifest};
 use mehl_soup::sweep::parse::{Format, parse_spec_text};
 use mehl_soup::sweep::results::{SweepResults, TaskOutcome};
+use mehl_soup::sweep::paired::UnitScores;
+use mehl_soup::sweep::score::SplitScore;
+use mehl_soup::sweep::score::testing::with_errors;
 use mehl_soup::sweep::spec::{ComputeDtype, Family, MethodName, Spec};
 use mehl_soup::sweep::task::Task;
 use tokio::sync::watch;
@@ -115,13 +119,7 @@ impl Zoo {
 
 /// A score around a loss.
 pub fn score(loss: f64) -> SplitScore {
-    SplitScore {
-        loss,
-        loss_standard_error: 0.02,
-        accuracy: 1.0 - loss / 4.0,
-        accuracy_standard_error: 0.01,
-        samples: 250,
-    }
+    with_errors((loss, 0.02), (1.0 - loss / 4.0, 0.01), 250)
 }
 
 /// Scores of a task: the smaller its learning rate, the better, and always better than the baselines by more than two standard errors on test.
@@ -206,6 +204,7 @@ impl SoupEngine for Sketch {
             return Err(EngineError::Numerics(fault.clone()));
         }
         Ok(Completion {
+            units: UnitScores::default(),
             dtype: ComputeDtype::F32,
             coefficients: self.0.soup(task).to_bytes(),
             scores: scores(task),
@@ -277,7 +276,7 @@ pub fn run(root: &Path, spec: &Spec, zoo: &Zoo, after: u64) -> Option<SweepResul
         Arc::new(move |_| Ok(Sketch(zoo.clone())));
     let (stop, stopped) = watch::channel(false);
     let reporter = Arc::new(Stopping { after, seen: 0.into(), stop });
-    let surroundings = Surroundings { stop: stopped, reporter, retry_failed: false };
+    let surroundings = Surroundings { stop: stopped, reporter, retry_failed: false, searches: Searches::default() };
     match run_sweep(spec, &folder, 1, &engine, &surroundings) {
         Ok(finished) => Some(finished.results),
         Err(RunError::Stopped) => None,
