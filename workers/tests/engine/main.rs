@@ -8,6 +8,7 @@ mod support;
 
 mod base;
 mod batch_norm;
+mod directions;
 mod exact_resume;
 mod golden_images;
 mod golden_models;
