@@ -20,3 +20,4 @@ mod objectives;
 mod precision;
 mod properties;
 mod rungs;
+mod state;
