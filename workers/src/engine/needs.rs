@@ -55,16 +55,16 @@ impl Needs {
         let data = &inputs.data;
         let largest = data.select.samples().max(data.learn.samples());
         let precision = dtype::precision(dtype);
-        let leaves = inputs.leaves(&mixed.names, precision)?;
+        let (leaves, subject) = (inputs.leaves(&mixed.names, precision)?, inputs.subject());
         let backward = Backward { how: Pass::Learn.with(precision), recompute: compute.recompute };
-        let learning = probed.learning(inputs, &leaves, soup.batch.min(data.learn.samples()), backward)?;
+        let learning = probed.learning(subject, &leaves, soup.batch.min(data.learn.samples()), backward)?;
         let score_batch = compute.score_batch.min(largest);
         let steering = match soup.early_stopping {
-            true => probed.scoring(inputs, score_batch, Pass::Score.with(precision))?,
+            true => probed.scoring(subject, score_batch, Pass::Score.with(precision))?,
             false => 0,
         };
         inputs.leaves(&mixed.names, Precision::Full)?;
-        let scoring = probed.scoring(inputs, score_batch, Pass::Score.full())?;
+        let scoring = probed.scoring(subject, score_batch, Pass::Score.full())?;
         let (base, saved) = (inputs.base_bytes(), inputs.saved(&mixed.names, precision));
         Ok(Self { base, centre, row, reading, saved, learning, steering, scoring })
     }
