@@ -11,7 +11,7 @@ use super::allocations::largest;
 /// Samples of the smaller of the two passes that a larger one is carried on from; the other has twice
 /// as many.
 const FEW: usize = 4;
-/// Samples of at most so many tokens are tried at their full length.
+/// Samples of fewer tokens are tried at their full length.
 const SHORT: usize = 128;
 /// Lengths that are tried are multiples of it: products of matrices may be padded to that.
 const MULTIPLE: usize = 16;
