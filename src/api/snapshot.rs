@@ -110,7 +110,7 @@ impl Snapshot {
     }
 
     /// Compares the winner with the baselines and the runner-up, by what the store keeps of their units.
-    async fn compare(&mut self, store: &impl Store, id: &str) -> Result<(), ApiError> {
+    async fn compare(&mut self, store: &impl Reading, id: &str) -> Result<(), ApiError> {
         let baselines = self.known.tasks.baselines();
         let mut others = 0;
         let wanted = self.order.iter().filter(|&&place| {

@@ -300,7 +300,6 @@ impl<K: Keeper> Reading for Kept<K> {
         tickets() -> Tickets;
         standing(key: &TaskKey) -> Option<String>;
         units(key: &TaskKey) -> Option<Vec<u8>>;
-        result(key: &TaskKey) -> Option<Completed>;
         bodies(tasks: &[TaskKey]) -> Vec<Option<String>>;
     }
 }

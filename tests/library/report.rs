@@ -13,6 +13,7 @@ use mehl_soup::runner::engine::Completion;
 use mehl_soup::runner::pool::HistoryPoint;
 use mehl_soup::runner::run_folder::RunFolder;
 use mehl_soup::sweep::expand::expand;
+use mehl_soup::sweep::paired::UnitScores;
 use mehl_soup::sweep::results::{SweepResults, TaskOutcome};
 use mehl_soup::sweep::spec::ComputeDtype;
 use mehl_soup::sweep::task::Task;

@@ -14,9 +14,9 @@ use mehl_soup::runner::reporter::Reporter;
 use mehl_soup::runner::run_folder::RunFolder;
 use mehl_soup::search::Searches;
 use mehl_soup::sweep::manifest::{DataEntry, IngredientEntry, Manifest};
+use mehl_soup::sweep::paired::UnitScores;
 use mehl_soup::sweep::parse::{Format, parse_spec_text};
 use mehl_soup::sweep::results::{SweepResults, TaskOutcome};
-use mehl_soup::sweep::paired::UnitScores;
 use mehl_soup::sweep::score::SplitScore;
 use mehl_soup::sweep::score::testing::with_errors;
 use mehl_soup::sweep::spec::{ComputeDtype, Family, MethodName, Spec};
@@ -185,12 +185,11 @@ impl SoupEngine for Sketch {
                 iterations: done,
                 planned_iterations: all,
                 learn_loss,
-                select_loss: Some(select.loss),
+                select: Some(select),
                 samples_per_second: 1500.0 + 100.0 * (done % 3) as f64,
                 host_bytes: 240_000_000 + 1_000_000 * done,
                 device: None,
                 iteration: None,
-                select_accuracy: None,
                 stage: "learning",
             });
             if directive != Directive::Continue {
@@ -258,7 +257,7 @@ impl Reporter for Stopping {
     fn note(&self, message: &str) {
         eprintln!("{message}");
     }
-    fn scored(&self, _: &str, _: f64, _: f64, _: usize, _: usize) {}
+    fn scored(&self, _: &str, _: &SplitScore, _: usize, _: usize) {}
     fn started(&self, _: usize, _: &Task, _: usize) {}
     fn progress(&self, _: usize, _: &Task, _: &Progress) {
         if self.seen.fetch_add(1, std::sync::atomic::Ordering::SeqCst) + 1 == self.after {

@@ -148,6 +148,15 @@ impl Data {
         Ok(())
     }
 
+    /// Length of the longest sample of any split; `None` where all samples have the same.
+    pub fn longest(&self) -> Option<usize> {
+        [Some(&self.learn), Some(&self.select), self.test.as_ref()]
+            .into_iter()
+            .flatten()
+            .filter_map(Split::longest)
+            .max()
+    }
+
     /// That everything `spec` names is there: told before what takes long.
     ///
     /// # Errors

@@ -62,7 +62,7 @@ pub fn load(path: &Path, inputs: &[String], labels: &str) -> Result<Loaded, Data
         if tensor.is_floating_point() && !tensor.f_isfinite()?.f_all()?.f_int64_value(&[]).is_ok_and(|v| v == 1) {
             return Err(content(format!("tensor `{name}`: expected finite values, found NaN or infinity")));
         }
-        input_tensors.push(tensor);
+        input_tensors.push((name.clone(), tensor));
         // Whole bytes a sample: libtorch has no smaller elements.
         rows.par_iter_mut().zip(data.par_chunks(data.len() / n)).for_each(|(hash, row)| {
             let mut hasher = blake3::Hasher::new();

@@ -11,6 +11,7 @@ use safetensors::Dtype;
 use tch::{Device, Kind, Tensor};
 
 use super::errors::{data_error, family_error, torch_error, zoo_error};
+use super::probe::Subject;
 use super::{allocations, budget, memory, scoring, statistics};
 use crate::data::Data;
 use crate::data::images::ImageInputs;
@@ -152,6 +153,17 @@ impl Inputs {
     /// same process, it is what was there when all was open: now their model batches are there too.
     pub fn base_bytes(&self) -> u64 {
         if self.is_alone { anonymous() } else { self.base }
+    }
+
+    /// What passes are tried with to know their memory and time.
+    pub(super) fn subject(&self) -> Subject<'_> {
+        Subject {
+            model: self.model.as_ref(),
+            objective: self.objective.as_ref(),
+            learn: &self.data.learn,
+            longest: self.data.longest(),
+            device: self.device,
+        }
     }
 
     /// Writes one ingredient, as it is, to the model: with its own running statistics.

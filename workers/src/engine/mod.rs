@@ -6,6 +6,7 @@ mod build_info;
 pub mod device;
 pub mod dtype;
 pub(crate) mod errors;
+mod fit;
 mod inputs;
 pub mod memory;
 pub mod needs;

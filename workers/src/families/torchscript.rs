@@ -9,7 +9,7 @@ use mehl_soup::zoo::{Layout, LayoutTensor, TensorClass, Zoo};
 use mehl_soup::{source, untrusted};
 use tch::{CModule, Device, Kind, TchError, Tensor};
 
-use super::{FamilyError, Forward, Model, is_mixed, list};
+use super::{FamilyError, Forward, Model, ModelInputs, State, is_mixed, list};
 
 /// A TorchScript module.
 pub struct TorchScript {
@@ -104,8 +104,8 @@ impl Model for TorchScript {
         &self.parameters
     }
 
-    fn part(&self, _: usize, inputs: &[Tensor], _: Forward) -> Result<Tensor, TchError> {
-        self.module.forward_ts(inputs)
+    fn first_part(&self, inputs: &ModelInputs, _: Forward) -> Result<State, TchError> {
+        Ok(self.module.forward_ts(&inputs.tensors())?.into())
     }
 
     /// A module's own code decides on dtypes, and its constants and casts would meet tensors of another.

@@ -10,7 +10,7 @@ use super::{Backward, Gradients, Measured, Objective, chance, through_parts};
 use crate::data::{Batch, Data};
 use crate::engine::errors::{data_error, torch_error};
 use crate::engine::phases::Clock;
-use crate::families::{Forward, Model, Pass};
+use crate::families::{Forward, Model, Pass, State};
 
 /// Mean cross-entropy in nats; accuracy is the part of samples whose largest logit is that of their label.
 #[derive(Debug, Clone, Copy)]
@@ -21,7 +21,7 @@ impl Objective for Classification {
         &CLASSIFICATION
     }
 
-    /// The loss is computed in the dtype of the parameters.
+    /// The loss is computed in the dtype of the parameters; weights of samples count in their mean.
     fn gradients(
         &self,
         model: &dyn Model,
@@ -31,8 +31,13 @@ impl Objective for Classification {
         backward: Backward,
         clock: &mut Clock,
     ) -> Result<Gradients, TchError> {
-        let loss_of =
-            |logits: &Tensor| logits.f_cross_entropy_loss::<Tensor>(&batch.targets, None, Reduction::Mean, -100, 0.0);
+        let losses = |logits: &Tensor, reduction| {
+            logits.f_cross_entropy_loss::<Tensor>(&batch.targets, None, reduction, -100, 0.0)
+        };
+        let loss_of = |state: &State| match &batch.weights {
+            None => losses(&state.hidden, Reduction::Mean),
+            Some(_) => batch.mean(&losses(&state.hidden, Reduction::None)?),
+        };
         through_parts(model, &batch.inputs, leaves, inverse_temperature, backward, clock, &loss_of)
     }
 

@@ -168,13 +168,14 @@ fn resnet(case: &str, prefix: &str) {
     let values = |tensor: &Tensor| Vec::<f64>::try_from(tensor).unwrap();
     let before: Vec<Vec<f64>> = statistics.values().map(values).collect();
     check(model.as_ref(), &[first.shallow_clone()], &labels, &path, "");
-    let score = model.outputs(&[first.shallow_clone()], Pass::Score.full()).unwrap();
+    let score = model.outputs(&first.shallow_clone().into(), Pass::Score.full()).unwrap();
     close("score", &score.detach(), &golden["score64"]);
     let after: Vec<Vec<f64>> = statistics.values().map(values).collect();
     assert_eq!(before, after, "neither learning nor scoring writes running statistics");
 
     for (seen, batch) in [&first, &second].into_iter().enumerate() {
-        let logits = tch::no_grad(|| model.outputs(&[batch.shallow_clone()], Pass::Collect { seen }.full())).unwrap();
+        let logits =
+            tch::no_grad(|| model.outputs(&batch.shallow_clone().into(), Pass::Collect { seen }.full())).unwrap();
         if seen == 0 {
             close("logits while collecting", &logits, &golden["logits64"]);
         }
@@ -213,7 +214,7 @@ fn statistics_that_are_equal_in_all_ingredients_are_fixed() {
     let path = fixture("resnet/basic/golden.safetensors");
     let first = tensor(&path, "pixel_values", Kind::Double).narrow(0, 0, 4);
     for pass in [Pass::Learn, Pass::Score, Pass::Collect { seen: 0 }] {
-        let logits = model.outputs(&[first.shallow_clone()], pass.full()).unwrap();
+        let logits = model.outputs(&first.shallow_clone().into(), pass.full()).unwrap();
         close("score", &logits.detach(), &read_floats(&path)["score64"]);
     }
 }
@@ -222,8 +223,8 @@ fn statistics_that_are_equal_in_all_ingredients_are_fixed() {
 fn one_value_a_channel_has_no_statistics_of_a_batch() {
     let model = found("resnet/basic", &zoo_spec(None), Family::Resnet);
     let one = Tensor::ones([1, 3, 24, 24], (Kind::Double, tch::Device::Cpu));
-    assert!(model.outputs(&[one.shallow_clone()], Pass::Score.full()).is_ok());
-    let error = model.outputs(&[one], Pass::Learn.full()).unwrap_err().to_string();
+    assert!(model.outputs(&one.shallow_clone().into(), Pass::Score.full()).is_ok());
+    let error = model.outputs(&one.into(), Pass::Learn.full()).unwrap_err().to_string();
     assert!(error.contains("layer4.0.bn1: expected more than one value per channel"), "{error}");
 }
 

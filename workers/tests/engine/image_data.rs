@@ -42,12 +42,12 @@ fn a_folder_is_read_by_class_and_path() {
     parts.retain(|row| !every.contains(row));
     assert!(parts.is_empty());
     // Batches in any order are the rows of the whole.
-    let Batch { inputs: batch, targets: of } = whole.learn.batch(&[5, 0, 5], Device::Cpu).unwrap();
-    assert_eq!(flat(&batch[0]), [every[5].clone(), every[0].clone(), every[5].clone()].concat());
+    let Batch { inputs: batch, targets: of, .. } = whole.learn.batch(&[5, 0, 5], Device::Cpu).unwrap();
+    assert_eq!(flat(batch.only().unwrap()), [every[5].clone(), every[0].clone(), every[5].clone()].concat());
     assert_eq!(Vec::<i64>::try_from(of).unwrap(), [1, 0, 1]);
     let part = values(&data.select).chunks(192).next().unwrap().to_vec();
     let first = data.select.batch(&[0], Device::Cpu).unwrap().inputs;
-    assert_eq!(flat(&first[0]), part);
+    assert_eq!(flat(first.only().unwrap()), part);
 }
 
 /// What is done for a GPU, on the only device that every machine has.
@@ -58,9 +58,9 @@ fn batches_of_what_is_kept_on_a_device_are_the_same() {
     folder(&scene.path("test"), &["a", "b"], 2, 9);
     let mut data = scene.load(&format!("learn = 'learn'\ntest = 'test'\nselect_fraction = 0.3\n{PLAIN}")).unwrap();
     let of = |split: &Split| {
-        let Batch { inputs: batch, targets: labels } = split.batch(&[1, 0, 1], Device::Cpu).unwrap();
+        let Batch { inputs: batch, targets: labels, .. } = split.batch(&[1, 0, 1], Device::Cpu).unwrap();
         let range = split.range(0, 2, Device::Cpu).unwrap().inputs;
-        (flat(&batch[0]), Vec::<i64>::try_from(labels).unwrap(), flat(&range[0]), values(split))
+        (flat(batch.only().unwrap()), Vec::<i64>::try_from(labels).unwrap(), flat(range.only().unwrap()), values(split))
     };
     let all = |data: &Data| [&data.learn, &data.select, data.test.as_ref().unwrap()].map(of);
     let expected = all(&data);
@@ -73,7 +73,8 @@ fn batches_of_what_is_kept_on_a_device_are_the_same() {
     }
     // So are tensors.
     let inputs = Tensor::arange(12, (Kind::Float, Device::Cpu)).view([6, 2]);
-    let mut split = Split::of_tensors(vec![inputs], Tensor::arange(6, (Kind::Int64, Device::Cpu)));
+    let mut split =
+        Split::of_tensors(vec![("inputs".to_string(), inputs)], Tensor::arange(6, (Kind::Int64, Device::Cpu)));
     let expected = of(&split);
     split.keep_on(Device::Cpu).unwrap();
     assert_eq!((of(&split), split.bytes()), (expected, 6 * (8 + 8)));

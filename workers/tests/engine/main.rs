@@ -12,6 +12,7 @@ mod memory_source;
 
 mod base;
 mod batch_norm;
+mod directions;
 mod exact_resume;
 mod golden_images;
 mod golden_models;
@@ -24,3 +25,4 @@ mod precision;
 mod properties;
 mod rungs;
 mod sources;
+mod state;
