@@ -137,6 +137,7 @@ impl WorkerMetrics {
         self.phases.with_label_values(&["mix"]);
         self.device_memory.with_label_values(&["peak"]);
         self.task_info.with_label_values(&["s", "t"]);
+        self.select_metric.with_label_values(&["accuracy"]);
         self
     }
 }

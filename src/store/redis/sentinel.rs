@@ -234,7 +234,7 @@ mod tests {
         ] {
             let error = Sentinels::new(&format!("redis+sentinel://{rest}"), None, PATIENCE).err().unwrap();
             let StoreError::Setup(what) = &error else { panic!("{rest}: {error:?}") };
-            assert!(what.contains("not valid") && !what.contains("hunter2"), "{rest}: {what}");
+            assert!(what.contains("invalid address") && !what.contains("hunter2"), "{rest}: {what}");
         }
         assert!(Sentinels::new("redis://a/m", None, PATIENCE).unwrap().is_none());
         assert!(Sentinels::new("rediss+sentinel://a/m", None, PATIENCE).unwrap().is_some());

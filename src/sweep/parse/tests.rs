@@ -291,7 +291,7 @@ fn log_int_and_steps_are_read_and_their_faults_told() {
     );
     fault(
         "batch = { int = [8, 64], step = 0 }",
-        "39: search.space.batch.step: expected a whole number from 1 to 56, the length of the range, found 0",
+        "39: search.space.batch.step: expected a whole number from 1 to 56 (the length of the range), found 0",
     );
     fault(
         "warmup = { uniform = [0, 0.5], step = 0.6 }",
