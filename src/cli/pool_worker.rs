@@ -134,7 +134,8 @@ async fn run<E: SoupEngine + 'static>(
     let metrics = Arc::new(WorkerMetrics::new(&registry).map_err(ServiceError::internal)?);
     if let Promise::Unconfirmed(why) = store.promise() {
         tracing::warn!(
-            "Redis cannot confirm that completed tasks are on disk ({why}). If Redis loses one, it is computed again"
+            "Redis cannot confirm that completed tasks are on disk ({why}). If Redis loses one, it \
+             is computed again"
         );
     }
     let counted = metrics.clone();

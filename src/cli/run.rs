@@ -44,7 +44,8 @@ fn asked_but_not_first(spec: &Spec, results: &SweepResults, folder: &RunFolder) 
     let asked = results.tasks.iter().find(|row| is_asked(row) && row.state == TaskState::Succeeded)?;
     (!is_asked(first)).then(|| {
         format!(
-            "{} ranks first and is written to {}. To write the best soup of your search, {}: mehl-soup materialize {} --out DIR",
+            "{} ranks first and is written to {}. To write the best soup of your search, {}: \
+             mehl-soup materialize {} --out DIR",
             first.task_id,
             folder.best().display(),
             asked.task_id,
@@ -107,7 +108,8 @@ pub fn run_to_the_end<E: SoupEngine + 'static>(args: &RunArgs, engine: EngineFac
     }
     if finished.out_of_time {
         reporter.note(
-            "search.max_seconds has passed. Unfinished tasks keep their checkpoints; run the command again to continue",
+            "search.max_seconds has passed. Unfinished tasks keep their checkpoints; run the \
+             command again to continue",
         );
     }
     if let Err(error) = published {

@@ -16,7 +16,9 @@ pub enum MergeError {
     Weights(String),
     /// A mix of running statistics is not that of the mixed model.
     #[error(
-        "tensor `{tensor}`: the running statistics of batch normalisation differ between ingredients, and must be computed on data for a mix: run a sweep with method `uniform` instead"
+        "tensor `{tensor}`: the running statistics of batch normalisation differ between \
+         ingredients, and must be computed on data for a mix: run a sweep with method `uniform` \
+         instead"
     )]
     Statistics {
         /// The first of them.

@@ -71,8 +71,10 @@ pub(super) fn render(file: &CoefficientsFile, licences: &[Option<String>], compa
         about.notes.iter().for_each(|note| line(format!("- {}", code(note))));
     }
     line(format!(
-        "\n## Reproduce\n\n`{COEFFICIENTS_NAME}` contains the exact coefficients, {} ingredients by {groups} layer groups. With the \
-         ingredients, this command writes this folder again:\n\n```sh\nmehl-soup materialize {COEFFICIENTS_NAME} --out DIR\n```",
+        "\n## Reproduce\n\n`{COEFFICIENTS_NAME}` contains the exact coefficients, {} ingredients \
+         by {groups} layer groups. With the \
+         ingredients, this command writes this folder again:\n\n```sh\nmehl-soup materialize \
+         {COEFFICIENTS_NAME} --out DIR\n```",
         about.ingredients.len()
     ));
     card

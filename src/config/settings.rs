@@ -43,7 +43,8 @@ pub const SETTINGS: &[Setting] = &[
         "installation",
         Kind::Name,
         Is("mehl-soup"),
-        "prefix of all Redis keys and queue names. Installations that share servers need different prefixes",
+        "prefix of all Redis keys and queue names. Installations that share servers need different \
+         prefixes",
     ),
     setting(
         "log.format",
@@ -55,7 +56,8 @@ pub const SETTINGS: &[Setting] = &[
         "redis.url",
         Kind::Url(REDIS),
         Is("redis://127.0.0.1:6379/"),
-        "address of Redis; with Sentinel, the addresses of the Sentinels and the name of the master: `redis+sentinel://host:26379,host:26379/name`",
+        "address of Redis; with Sentinel, the addresses of the Sentinels and the name of the \
+         master: `redis+sentinel://host:26379,host:26379/name`",
     ),
     setting("redis.url_file", Kind::Path, Absent, "file with the address, instead of `redis.url`"),
     setting(
@@ -123,7 +125,8 @@ pub const SETTINGS: &[Setting] = &[
         "scheduler.window_per_worker",
         Kind::Count(1, 1000),
         Is("2"),
-        "tickets in the queue per live worker. A small number respects priorities more closely; a large number keeps workers busy",
+        "tickets in the queue per live worker. A small number respects priorities more closely; a \
+         large number keeps workers busy",
     ),
     setting(
         "scheduler.window_extra",
@@ -149,7 +152,8 @@ pub const SETTINGS: &[Setting] = &[
         "worker.input_roots",
         Kind::Folders,
         Absent,
-        "folders with the zoos and data that sweeps can use. Sweeps cannot read files outside of them. Required: `mehl-soup-worker serve` does not start without one",
+        "folders with the zoos and data that sweeps can use. Sweeps cannot read files outside of \
+         them. Required: `mehl-soup-worker serve` does not start without one",
     ),
     setting(
         "worker.torchscript_allow",
@@ -179,7 +183,8 @@ pub const SETTINGS: &[Setting] = &[
         "worker.orphan_seconds",
         Kind::Seconds(2, 30 * DAY),
         Made("5 x `worker.lease_seconds`"),
-        "a worker that cannot reach Redis for this time abandons its task. At least `worker.lease_seconds`",
+        "a worker that cannot reach Redis for this time abandons its task. At least \
+         `worker.lease_seconds`",
     ),
     setting(
         "worker.listen",

@@ -115,13 +115,15 @@ fn every_fault_is_told_with_its_key_and_origin() {
         format!("redis.urll ({file}): unknown key; did you mean `redis.url`?"),
         format!("redsi ({file}): unknown key; did you mean `redis.url`?"),
         format!("worker.lease_seconds ({file}): expected 2 to 3600 seconds, found `1`"),
-        "amqp.heartbeat (environment MEHL_SOUP__AMQP__HEARTBEAT): unknown key; did you mean `MEHL_SOUP__AMQP__HEARTBEAT_SECONDS`?".to_string(),
+        "amqp.heartbeat (environment MEHL_SOUP__AMQP__HEARTBEAT): unknown key; did you mean \
+         `MEHL_SOUP__AMQP__HEARTBEAT_SECONDS`?".to_string(),
         "installation (environment MEHL_SOUP__INSTALLATION): expected letters, digits and `+ - . _`, found `a b`".to_string(),
         "scheduler.listen (environment MEHL_SOUP__SCHEDULER__LISTEN): expected an IP address with a port, found `everywhere`".to_string(),
         "client.servre (flag): unknown key; did you mean `client.server`?".to_string(),
         "--set: expected section.key=value, found no `=`".to_string(),
         "amqp (flag): unknown key; did you mean `amqp.url`?".to_string(),
-        "worker.orphan_seconds (environment MEHL_SOUP__WORKER__ORPHAN_SECONDS): expected at least the value of worker.lease_seconds (30), found `5`".to_string(),
+        "worker.orphan_seconds (environment MEHL_SOUP__WORKER__ORPHAN_SECONDS): expected at least \
+         the value of worker.lease_seconds (30), found `5`".to_string(),
     ];
     let told: Vec<_> = error.0.iter().map(ToString::to_string).collect();
     assert_eq!(told, expected);

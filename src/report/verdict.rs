@@ -12,7 +12,7 @@ pub fn headline(results: &SweepResults) -> String {
     };
     let best = results.best_ingredient().map_or("the best ingredient", |ingredient| ingredient.name.as_str());
     if winner.origin == Origin::Baseline && winner.method == MethodName::Best {
-        return format!("No soup is better than the best ingredient, {best}, on select.");
+        return format!("No soup beats the best ingredient, {best}, on select.");
     }
     let is_best = |id: &str| {
         let row = results.tasks.iter().find(|row| row.task_id == id);

@@ -205,7 +205,8 @@ fn make_demo(args: &DemoArgs) -> Exit {
             let run = RunArgs { spec, out: args.out.join("run"), format: args.format, retry_failed: false };
             if is_of_another_version(&run) {
                 return Exit::Usage.say(format!(
-                    "{} contains a run of another version of the demo; remove this folder to run the demo again",
+                    "{} contains a run of another version of the demo; remove this folder to run \
+                     the demo again",
                     run.out.display()
                 ));
             }

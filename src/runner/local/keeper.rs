@@ -135,7 +135,7 @@ impl Keeper for FolderKeeper {
     }
 
     fn keep_pruned(&self, key: &TaskKey, rungs: &KeptRungs) -> Result<(), String> {
-        let what = format!("that task {} was pruned", key.task);
+        let what = format!("the pruning of task {}", key.task);
         let outcome: TaskOutcome =
             serde_json::from_str(&rungs.outcome).map_err(|error| self.cannot_keep(&what, &error))?;
         let outcome = TaskOutcome { state: TaskState::Pruned, ..outcome };

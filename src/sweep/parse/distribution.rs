@@ -123,7 +123,8 @@ fn stepped(of: Distribution, step: &Field<'_>, faults: &Faults) -> Option<Distri
             let fits = |step: &f64| *step > 0.0 && *step <= length && length / step <= MOST_STEPS;
             let Some(value) = finite(step.node).filter(fits) else {
                 let expected = format!(
-                    "a number above 0, at most the length of the range ({length:?}), and at least a billionth of it"
+                    "a number above 0, at most the length of the range ({length:?}), and at least \
+                     a billionth of it"
                 );
                 return refuse(wrong(&expected, step.node));
             };

@@ -158,12 +158,16 @@ mod tests {
         let expected = [
             "sweep:4:11: data.classes: class `a` is listed twice",
             "sweep:5:19: data.skip_unreadable: expected true or false, found 1",
-            "sweep:7:8: data.image.size: expected a number of pixels, or a list of two (height, width), from 1 to 16384, found a list of length 1",
+            "sweep:7:8: data.image.size: expected a number of pixels, or a list of two (height, \
+             width), from 1 to 16384, found a list of length 1",
             "sweep:8:10: data.image.resize: expected a number of pixels, or a list of two (height, width), from 1 to 16384, found 0",
             "sweep:9:8: data.image.crop: expected a number of pixels, or a list of two (height, width), from 1 to 16384, found `all`",
-            "sweep:10:17: data.image.interpolation: expected one of `nearest`, `bilinear`, `bicubic`, `lanczos`, found `bicubi`; did you mean `bicubic`?",
-            "sweep:11:8: data.image.mean: expected a number, or a list of one or three, found a list of length 2",
-            "sweep:12:7: data.image.std: expected a number above 0, or a list of one or three, found a list of length 3",
+            "sweep:10:17: data.image.interpolation: expected one of `nearest`, `bilinear`, \
+             `bicubic`, `lanczos`, found `bicubi`; did you mean `bicubic`?",
+            "sweep:11:8: data.image.mean: expected a number, or a list of one or three, found a \
+             list of length 2",
+            "sweep:12:7: data.image.std: expected a number above 0, or a list of one or three, \
+             found a list of length 3",
             "sweep:13:14: data.image.max_pixels: expected a whole number of at least 1, found 0",
             "sweep:14:1: data.image.orientations: unknown key; did you mean `orientation`?",
             "sweep:16:15: compute.image_cache: expected a number of bytes, or a size such as `8GiB` or `8GB`, found -1",

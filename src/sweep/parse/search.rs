@@ -83,7 +83,8 @@ pub(super) fn search<'a>(mut section: Section<'a>, base: &'a Base<'a>, faults: &
         let longest = longest(&spec.space, base);
         if longest <= asha.grace as u64 {
             let why = format!(
-                "no task of this search reaches a rung: the first rung is at {} epochs, the longest task has {longest} \
+                "no task of this search reaches a rung: the first rung is at {} epochs, the \
+                 longest task has {longest} \
                  (outer epochs for `mehl`, inner ones for `hl` and `learned`)",
                 asha.grace
             );
@@ -213,8 +214,9 @@ fn space<'a>(
         if let Some(found) = continuous
             && strategy == Some(Strategy::Grid)
         {
-            let expected =
-                "`choice`, `int` or a range with a `step` (a grid needs a finite list of values)".to_string();
+            let expected = "`choice`, `int` or a range with a `step` (a grid needs a finite list of \
+                 values)"
+                .to_string();
             let problem = Problem::Value { expected, found: found.into(), nearest: None };
             faults.add(field.node.place, &field.path, problem);
         }

@@ -88,7 +88,8 @@ impl Data {
                     return Err(DataError::Content {
                         file: spec.learn.display().to_string(),
                         what: format!(
-                            "expected at least 2 samples to split off select, found {n} with select_fraction {}",
+                            "expected at least 2 samples to split off select, found {n} with \
+                             select_fraction {}",
                             spec.select_fraction
                         ),
                     });
@@ -108,7 +109,8 @@ impl Data {
                 let mut how = String::new();
                 if copies > 0 {
                     notes.push(format!(
-                        "{copies} learn samples are copies of others (by content); each is in the same split as its original"
+                        "{copies} learn samples are copies of others (by content); each is in the \
+                         same split as its original"
                     ));
                     how = ":copies".to_string();
                 }
@@ -179,7 +181,8 @@ impl Data {
             return Err(DataError::Content {
                 file: source.clone(),
                 what: format!(
-                    "expected {classes} classes, the number of the model's outputs, found {count} (list all classes in data.classes, in the model's order)"
+                    "expected {classes} classes, the number of the model's outputs, found {count} \
+                     (list all classes in data.classes, in the model's order)"
                 ),
             });
         }
@@ -214,7 +217,8 @@ impl Data {
             // Of one sample: part of the file's rows may have been set aside for select.
             if found != shape {
                 return Err(fault(format!(
-                    "tensor `{name}`: expected {shape:?} per sample as required by the model, found {found:?}"
+                    "tensor `{name}`: expected {shape:?} per sample as required by the model, \
+                     found {found:?}"
                 )));
             }
             if !matches!(kind, Kind::Double | Kind::Float | Kind::Half | Kind::BFloat16) {

@@ -104,7 +104,8 @@ impl ImageFolder {
             // Numbers are the model's; the name is that of any image with it.
             let name = labels.iter().position(|&label| label == class as i64).map(|i| self.class_of(i));
             DemoError::Input(format!(
-                "{}: class `{}`: expected at least {} different images (one each for {}), found {found}",
+                "{}: class `{}`: expected at least {} different images (one each for {}), found \
+                 {found}",
                 self.root.display(),
                 name.unwrap_or_default(),
                 NAMES.len(),

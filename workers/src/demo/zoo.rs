@@ -78,7 +78,8 @@ pub fn make_zoo(folder: &Path, args: &DemoArgs, tell: &mut dyn FnMut(&str)) -> R
             }
             if family == Family::Resnet && side < SIDE {
                 let what = format!(
-                    "--image-size: expected at least {SIDE} for a ResNet, because it halves the size five times, found {side}"
+                    "--image-size: expected at least {SIDE} for a ResNet, because it halves the \
+                     size five times, found {side}"
                 );
                 return Err(DemoError::Input(what));
             }
@@ -164,7 +165,8 @@ impl Data<'_> {
         };
         if height != width || !height.is_multiple_of(digits::SIDE) {
             return Err(DemoError::Input(format!(
-                "digits need an image size that is a multiple of {0} x {0} pixels, found {height} x {width} (change --image-size or --base)",
+                "digits need an image size that is a multiple of {0} x {0} pixels, found {height} \
+                 x {width} (change --image-size or --base)",
                 digits::SIDE
             )));
         }

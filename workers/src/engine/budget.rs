@@ -88,7 +88,8 @@ pub fn model_batch(
     };
     let advice = match needs.largest(budget.ceiling, ingredients) {
         Some(b) if all => format!(
-            "{b} fit. Use method `steady`, `mehl` or `mehl+` with soup.model_batch = {b}, or a smaller soup.direction_dtype"
+            "{b} fit. Use method `steady`, `mehl` or `mehl+` with soup.model_batch = {b}, or a \
+             smaller soup.direction_dtype"
         ),
         Some(b) => format!("soup.model_batch = {b} fits"),
         None => "not even one ingredient fits. Reduce soup.batch, compute.score_batch or soup.direction_dtype, or set compute.recompute".to_string(),

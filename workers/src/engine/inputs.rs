@@ -121,7 +121,8 @@ impl Inputs {
         data.keep_on(device, budget / DATA_SHARE).map_err(torch_error)?;
         if let (Device::Cuda(_), Kind::Float, Err(why)) = (device, kind, cuda::prepare(device)) {
             note(&format!(
-                "mixing and projecting on the GPU use libtorch operations, which are slower than the CUDA kernels: {why}"
+                "mixing and projecting on the GPU use libtorch operations, which are slower than \
+                 the CUDA kernels: {why}"
             ));
         }
         let mut inputs = Self {
@@ -220,7 +221,8 @@ impl Inputs {
         let mut notes: Vec<String> = self.notes.iter().chain(&self.data.notes).cloned().collect();
         if let Some(tensor) = self.layout.mixed().find(|tensor| !matches!(tensor.dtype, Dtype::F32 | Dtype::F64)) {
             notes.push(format!(
-                "scores are of the f32 mix; the written model is rounded to the ingredients' {:?} (not with materialize --dtype f32)",
+                "scores are of the f32 mix; the written model is rounded to the ingredients' {:?} \
+                 (not with materialize --dtype f32)",
                 tensor.dtype
             ));
         }

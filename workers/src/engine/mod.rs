@@ -152,7 +152,8 @@ impl TorchEngine {
             if state.build != build || build.device != "cpu" {
                 state.exact = false;
                 note(&format!(
-                    "task {}: continues with {build:?}, started with {:?}; the result is within tolerance, not bit-exact",
+                    "task {}: continues with {build:?}, started with {:?}; the result is within \
+                     tolerance, not bit-exact",
                     task.id, state.build
                 ));
                 state.build = build;

@@ -237,7 +237,8 @@ impl<'a> TaskRun<'a> {
         if is_mean && self.is_far(select)? {
             let best = self.ingredient_score(self.best_member()?)?;
             self.host.note(&format!(
-                "task {}: starts at a select loss of {:.4}; the best ingredient has {:.4}. Some ingredients may be bad. \
+                "task {}: starts at a select loss of {:.4}; the best ingredient has {:.4}. Some \
+                 ingredients may be bad. \
                  soup.init = \"auto\", \"greedy\" or \"best\" starts without them",
                 self.task.id, select.loss, best.loss
             ));

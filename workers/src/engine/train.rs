@@ -135,7 +135,8 @@ pub fn learn(
             drop(gradients);
             if !loss.is_finite() || !projection.gradient_norm.is_finite() {
                 return Err(EngineError::Numerics(format!(
-                    "the loss is {loss} and the gradient norm is {} at iteration {} (outer epoch {}, model batch {}, inner epoch {inner}); \
+                    "the loss is {loss} and the gradient norm is {} at iteration {} (outer epoch \
+                     {}, model batch {}, inner epoch {inner}); \
                      try a smaller learning_rate",
                     projection.gradient_norm, run.state.totals.effort.iterations, position.outer, position.batch
                 )));

@@ -83,7 +83,8 @@ impl Hyperplane {
         if resumed && run.state.coefficients != stored {
             run.state.exact = false;
             run.host.note(&format!(
-                "task {}: replaying the finished model batches gave coefficients that differ from the checkpoint; \
+                "task {}: replaying the finished model batches gave coefficients that differ from \
+                 the checkpoint; \
                  the result is only within tolerance",
                 run.task.id
             ));
@@ -230,7 +231,8 @@ fn begin(
         if current.norms != directions.norms {
             run.state.exact = false;
             run.host.note(&format!(
-                "task {}: the lengths of the directions differ from the checkpoint; the result is only within tolerance",
+                "task {}: the lengths of the directions differ from the checkpoint; the result is \
+                 only within tolerance",
                 run.task.id
             ));
         }

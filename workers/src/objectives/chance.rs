@@ -56,7 +56,10 @@ pub(super) fn check(manifest: &Manifest, labels: &Tensor) -> Result<(), EngineEr
     let loss = scores.iter().map(|score| score.loss).fold(f64::INFINITY, f64::min);
     let accuracy = scores.iter().map(|score| accuracy(score).value).fold(0.0, f64::max);
     let mut told = format!(
-        "no ingredient is better than guessing, so classes or preprocessing are probably wrong. On {} select samples the lowest loss is {loss:.4} (guessing by class frequencies: {:.4}) and the highest accuracy {:.2} % ({:.2} %); an ingredient must be better in one of them by two standard errors",
+        "no ingredient is better than guessing, so classes or preprocessing are probably wrong. On \
+         {} select samples the lowest loss is {loss:.4} (guessing by class frequencies: {:.4}) and \
+         the highest accuracy {:.2} % ({:.2} %); an ingredient must be better in one of them by \
+         two standard errors",
         scores[0].samples,
         guessing.loss,
         100.0 * accuracy,

@@ -114,14 +114,16 @@ pub fn assign(listings: &[&Listing], known: Option<&ClassNames>, allow_missing: 
                             fault(
                                 listing,
                                 format!(
-                                    "expected labels below {expected}, the number of its class names, found {largest}"
+                                    "expected labels below {expected}, the number of its class \
+                                     names, found {largest}"
                                 ),
                             )
                         })?
                     }
                     Some(known) => {
                         notes.push(format!(
-                            "assumed: class numbers in {} are output numbers, because none of its class names is in {}",
+                            "assumed: class numbers in {} are output numbers, because none of its \
+                             class names is in {}",
                             listing.path.display(),
                             known.source
                         ));
@@ -155,7 +157,8 @@ fn order_of(names: &[String], listing: &Listing) -> String {
         ""
     };
     format!(
-        "assumed: outputs are the classes of {} in sorted order{as_text}: {}{more}, because neither the model nor data.classes lists them",
+        "assumed: outputs are the classes of {} in sorted order{as_text}: {}{more}, because \
+         neither the model nor data.classes lists them",
         listing.path.display(),
         shown.join(", ")
     )
@@ -193,7 +196,8 @@ fn numbers_or_names(
     }
     if let Some(at) = found.iter().zip(numbers).position(|(output, number)| output != number) {
         notes.push(format!(
-            "assumed: the labels of {} are class names, not output numbers: `{}` is output {} by {}",
+            "assumed: the labels of {} are class names, not output numbers: `{}` is output {} by \
+             {}",
             listing.path.display(),
             names[at],
             found[at],
@@ -226,7 +230,9 @@ fn both_readings(listing: &Listing, number: i64, known: &ClassNames, output: Opt
     fault(
         listing,
         format!(
-            "label {number} is ambiguous: it can be output {number}, or {as_name} (by {}). Use class names that are not numbers, or list them in data.classes in the order of outputs",
+            "label {number} is ambiguous: it can be output {number}, or {as_name} (by {}). Use \
+             class names that are not numbers, or list them in data.classes in the order of \
+             outputs",
             known.source
         ),
     )
@@ -263,7 +269,8 @@ fn same_classes(listings: &[&Listing], labels: &[Vec<i64>], names: Option<&Class
                 return Err(fault(
                     listing,
                     format!(
-                        "class `{}` has no image (to continue, set data.allow_missing_classes = true)",
+                        "class `{}` has no image (to continue, set data.allow_missing_classes = \
+                         true)",
                         names[empty]
                     ),
                 ));
@@ -280,7 +287,8 @@ fn same_classes(listings: &[&Listing], labels: &[Vec<i64>], names: Option<&Class
             fault(
                 whose,
                 format!(
-                    "class {} is missing, but {} has it (to continue, set data.allow_missing_classes = true)",
+                    "class {} is missing, but {} has it (to continue, set \
+                     data.allow_missing_classes = true)",
                     name(class),
                     other.path.display()
                 ),

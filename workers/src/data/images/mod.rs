@@ -114,7 +114,8 @@ pub fn load(
                 return Err(unreadable(name, &format!("{why}; none of the {} images could be read", skipped.len())));
             }
             notes.push(format!(
-                "{}: {} of {} images could not be read and were skipped; the first is {name}: {why}",
+                "{}: {} of {} images could not be read and were skipped; the first is {name}: \
+                 {why}",
                 listing.path.display(),
                 skipped.len(),
                 listing.samples.len()

@@ -48,7 +48,8 @@ pub fn resolve(spec: &ImageSpec, model: &ModelFacts<'_>) -> Result<Resolved, Dat
     let steps = stated(model, spec, &mut notes)?.unwrap_or_else(|| {
         let mut usual = preprocessor::usual(model.family, size.unwrap_or(Extent::square(USUAL_SIDE)));
         notes.push(format!(
-            "assumed: images are prepared as {}, with [data.image] applied, because there is no {}, {} or pretrained_cfg",
+            "assumed: images are prepared as {}, with [data.image] applied, because there is no \
+             {}, {} or pretrained_cfg",
             usual.source,
             preprocessor::PROCESSOR_FILE,
             preprocessor::FILE
@@ -73,7 +74,8 @@ pub fn resolve(spec: &ImageSpec, model: &ModelFacts<'_>) -> Result<Resolved, Dat
         && output != size
     {
         return Err(fault(format!(
-            "expected images of {size} as required by the model, found {output} (change with data.image.size)"
+            "expected images of {size} as required by the model, found {output} (change with \
+             data.image.size)"
         )));
     }
     let values = |values: &[f64], what: &str| match values {
@@ -81,7 +83,8 @@ pub fn resolve(spec: &ImageSpec, model: &ModelFacts<'_>) -> Result<Resolved, Dat
         several if several.len() == channels => Ok(several.to_vec()),
         [first, rest @ ..] if rest.iter().all(|value| value == first) => Ok(vec![*first; channels]),
         several => Err(fault(format!(
-            "expected {what} of {channels} channels as required by the model, found {several:?} (change with data.image.{what})"
+            "expected {what} of {channels} channels as required by the model, found {several:?} \
+             (change with data.image.{what})"
         ))),
     };
     let normalization = Normalization {
@@ -128,7 +131,8 @@ fn stated(model: &ModelFacts<'_>, spec: &ImageSpec, notes: &mut Vec<String>) -> 
                     return Err(DataError::Content {
                         file: steps.source,
                         what: format!(
-                            "{what} as in {}: ingredients with different preprocessing cannot be compared; set one for all in [data.image]",
+                            "{what} as in {}: ingredients with different preprocessing cannot be \
+                             compared; set one for all in [data.image]",
                             first.source
                         ),
                     });
@@ -146,7 +150,8 @@ fn stated(model: &ModelFacts<'_>, spec: &ImageSpec, notes: &mut Vec<String>) -> 
     }
     if let (Some(steps), Some(folder)) = (&first, silent) {
         notes.push(format!(
-            "assumed: images for {} are prepared as in {}, because it has no configuration for that",
+            "assumed: images for {} are prepared as in {}, because it has no configuration for \
+             that",
             folder.display(),
             steps.source
         ));
@@ -170,7 +175,8 @@ fn said_in(
             let other = found.other.as_ref().and_then(|json| preprocessor::from_hugging_face(json).ok().flatten());
             if let Some(what) = other.and_then(|(other, _)| difference(&steps, &other)) {
                 notes.push(format!(
-                    "assumed: images are prepared as in {}, as transformers 5 does, not as in {}: {what}",
+                    "assumed: images are prepared as in {}, as transformers 5 does, not as in {}: \
+                     {what}",
                     steps.source,
                     preprocessor::FILE
                 ));

@@ -64,7 +64,8 @@ impl Source {
             several => match several.iter().find(|file| ending(file) != "parquet" || !files.is_file(file)) {
                 None => Ok(Self { kind: SourceKind::Parquet, path: path.to_path_buf(), files: matches }),
                 Some(other) => Err(fault(format!(
-                    "expected one file or folder, or only Parquet files, found {} matches, such as {}",
+                    "expected one file or folder, or only Parquet files, found {} matches, such as \
+                     {}",
                     several.len(),
                     other.display()
                 ))),
@@ -97,7 +98,8 @@ impl Source {
             return Err(DataError::Content {
                 file: path.display().to_string(),
                 what: format!(
-                    "expected Parquet files of one split, found {}: choose one with `{}#{example}`, or use a glob for its files",
+                    "expected Parquet files of one split, found {}: choose one with \
+                     `{}#{example}`, or use a glob for its files",
                     all.join(", "),
                     place.display()
                 ),

@@ -27,7 +27,9 @@ pub(super) fn list(root: &Path, skip_unreadable: bool) -> Result<Listing, DataEr
     let fault = |what: String| DataError::Content { file: root.display().to_string(), what };
     if classes.is_empty() {
         return Err(fault(format!(
-            "expected one subfolder per class with images (JPEG, PNG, WebP, BMP, GIF, TIFF), or only .parquet files; found no subfolder and {loose} images (if the labels are in a CSV file, give that file)"
+            "expected one subfolder per class with images (JPEG, PNG, WebP, BMP, GIF, TIFF), or \
+             only .parquet files; found no subfolder and {loose} images (if the labels are in a \
+             CSV file, give that file)"
         )));
     }
     let mut samples = Vec::new();
@@ -55,7 +57,8 @@ pub(super) fn list(root: &Path, skip_unreadable: bool) -> Result<Listing, DataEr
     }
     if !skip_unreadable && let Some(first) = ignored.images.first() {
         return Err(fault(format!(
-            "found {} images in formats that cannot be decoded, the first is {}: convert them (to skip them, set data.skip_unreadable = true)",
+            "found {} images in formats that cannot be decoded, the first is {}: convert them (to \
+             skip them, set data.skip_unreadable = true)",
             ignored.images.len(),
             first.display()
         )));

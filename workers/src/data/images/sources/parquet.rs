@@ -62,7 +62,9 @@ pub(super) fn list(path: &Path, files: &[PathBuf], columns: &Columns<'_>) -> Res
         if index > 0 && names != class_names {
             return Err(content(
                 file,
-                "expected the same class names as in the first file, found different ones".to_string(),
+                "expected the same class names as in the first file, found different \
+                 ones"
+                    .to_string(),
             ));
         }
         class_names = names;
