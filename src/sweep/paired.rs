@@ -27,8 +27,6 @@ pub const SPLITS: [&str; 2] = ["test", "select"];
 pub struct UnitScores {
     /// By split and metric, f32: `("test", loss)` and so on.
     values: BTreeMap<(String, String), Vec<f32>>,
-    /// Units that each split has; more than there are values if only a subset is kept.
-    of: BTreeMap<String, usize>,
     /// The task's value on select of the sweep's metric, as a cost: the lowest are kept. `None` for a baseline, which is
     /// kept in any case.
     pub cost: Option<f64>,
@@ -39,7 +37,6 @@ const META_KEY: &str = "mehl_soup_units";
 #[derive(Serialize, Deserialize)]
 struct Meta {
     version: u32,
-    of: BTreeMap<String, usize>,
     #[serde(default)]
     cost: Option<f64>,
 }
@@ -61,9 +58,8 @@ impl UnitScores {
     /// Version that this program writes and reads.
     pub const VERSION: u32 = 1;
 
-    /// Adds a split that has `of` units.
-    pub fn add(&mut self, split: &str, of: usize, values: impl IntoIterator<Item = (Metric, Vec<f32>)>) {
-        self.of.insert(split.to_string(), of);
+    /// Adds the values of a split.
+    pub fn add(&mut self, split: &str, values: impl IntoIterator<Item = (Metric, Vec<f32>)>) {
         for (metric, values) in values {
             self.values.insert((split.to_string(), metric.name().to_string()), values);
         }
@@ -87,7 +83,7 @@ impl UnitScores {
                 }
             })
             .collect();
-        let meta = Meta { version: Self::VERSION, of: self.of.clone(), cost: self.cost };
+        let meta = Meta { version: Self::VERSION, cost: self.cost };
         let json = serde_json::to_string(&meta).expect("plain data serializes");
         let views = tensors.iter().map(|(name, dtype, data)| {
             let width = if *dtype == Dtype::U8 { 1 } else { 4 };
@@ -114,7 +110,7 @@ impl UnitScores {
             };
             values.insert((split.to_string(), metric.to_string()), read);
         }
-        Ok(Self { values, of: meta.of, cost: meta.cost })
+        Ok(Self { values, cost: meta.cost })
     }
 
     /// Its [`cost`](Self::cost), read without the values.
@@ -161,8 +157,10 @@ pub struct Comparison {
     pub difference: f64,
     /// Standard error of the difference.
     pub standard_error: f64,
-    /// Units that both were scored on.
+    /// Units that are compared.
     pub units: usize,
+    /// Units of the split: more than are compared where values are kept of a subset only.
+    pub units_of_split: usize,
     /// Whether units were compared one by one. Otherwise the error is taken as if the units were not the same, which
     /// is larger as a rule.
     pub paired: bool,
@@ -179,7 +177,7 @@ impl Comparison {
         split: &str,
         metric: Metric,
         Estimate { value: difference, standard_error }: Estimate,
-        units: usize,
+        (units, units_of_split): (usize, usize),
         paired: bool,
     ) -> Self {
         let cost = metric.cost(difference);
@@ -196,7 +194,19 @@ impl Comparison {
         let units_needed =
             (verdict == Verdict::CannotBeTold && needed.is_finite() && needed < 1e15).then(|| rounded_up(needed));
         let (task_id, other, split) = (task_id.to_string(), other.to_string(), split.to_string());
-        Self { task_id, other, split, metric, difference, standard_error, units, paired, verdict, units_needed }
+        Self {
+            task_id,
+            other,
+            split,
+            metric,
+            difference,
+            standard_error,
+            units,
+            units_of_split,
+            paired,
+            verdict,
+            units_needed,
+        }
     }
 
     /// The verdict in words: `better`, `worse`, or `cannot be told (about N samples would tell)`.
@@ -245,17 +255,18 @@ pub fn compare(task: Known<'_>, other: Known<'_>) -> Vec<Comparison> {
     let mut found = vec![];
     for split in SPLITS {
         let (Some(a), Some(b)) = (of_split(task.scores, split), of_split(other.scores, split)) else { continue };
+        let scored = a.samples.min(b.samples);
         for (metric, is) in a.all() {
             let Some(was) = b.get(metric) else { continue };
             let names = (task.task_id, other.task_id);
             let values = |known: Known<'_>| known.units.and_then(|units| units.get(split, metric).map(<[f32]>::to_vec));
             let both = values(task).zip(values(other)).filter(|(a, b)| a.len() == b.len() && a.len() > 1);
             found.push(match both {
-                Some((a, b)) => Comparison::new(names, split, metric, paired(&a, &b), a.len(), true),
+                Some((a, b)) => Comparison::new(names, split, metric, paired(&a, &b), (a.len(), scored), true),
                 None => {
                     let standard_error = is.standard_error.hypot(was.standard_error);
                     let apart = Estimate { value: is.value - was.value, standard_error };
-                    Comparison::new(names, split, metric, apart, a.samples.min(b.samples), false)
+                    Comparison::new(names, split, metric, apart, (scored, scored), false)
                 }
             });
         }
@@ -295,7 +306,7 @@ mod tests {
         let estimate = |value| Estimate { value, standard_error: 0.5 };
         let score = SplitScore::new(n, estimate(mean), [(accuracy(), estimate(share))]);
         let mut units = UnitScores::default();
-        units.add("select", n, [(Metric::LOSS, losses.to_vec()), (accuracy(), right)]);
+        units.add("select", [(Metric::LOSS, losses.to_vec()), (accuracy(), right)]);
         (Scores { learn: score, select: score, test: None }, units)
     }
 

@@ -122,7 +122,11 @@ fn verdict(results: &SweepResults) -> String {
     if let Some(first) = shown.first() {
         let chose = if first.split == "test" { "not used for any choice" } else { "on which the winner was chosen" };
         let units = results.unit().plural();
-        let _ = writeln!(text, "on {} ({} {units}, {chose}), {} against", first.split, first.units, winner.task_id);
+        let count = match first.units_of_split {
+            all if all > first.units => format!("{} of {all} {units}", first.units),
+            all => format!("{all} {units}"),
+        };
+        let _ = writeln!(text, "on {} ({count}, {chose}), {} against", first.split, winner.task_id);
     }
     for comparison in shown {
         let _ = writeln!(text, "  {}", line(results, comparison, best));

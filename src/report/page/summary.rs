@@ -108,6 +108,7 @@ fn comparisons(results: &SweepResults) -> Markup {
     let metrics = results.metrics();
     let of =
         |other: &str, metric: Metric| on_split.iter().copied().find(|one| one.other == other && one.metric == metric);
+    let some = on_split.iter().find(|one| one.units < one.units_of_split);
     let unpaired = on_split.iter().any(|one| !one.paired);
     html! {
         @if let Some(split) = split {
@@ -126,6 +127,10 @@ fn comparisons(results: &SweepResults) -> Markup {
             p.hint {
                 "Differences are the winner's value less the other's; ± is one standard error. Better and worse mean more than two standard errors."
                 @if unpaired { " For some of these, values of single " (results.unit().plural()) " are not kept. Their standard errors are those of independent scores, which are usually larger." }
+                @else if let Some(one) = some {
+                    " Both models were scored on the same " (results.unit().plural()) "; a random " (words::count(one.units as u64)) " of "
+                    (words::count(one.units_of_split as u64)) " are compared one by one."
+                }
                 @else { " Both models were scored on the same " (results.unit().plural()) ", which are compared one by one." }
                 @if split != "test" { " The winner was chosen on select, so its scores there are too good. Only a test split can confirm them." }
             }

@@ -54,7 +54,7 @@ pub fn score_units(
         })
         .map_err(torch_error)?;
     }
-    let loss = loss.estimate();
+    let (units, loss) = (loss.units, loss.estimate());
     if !loss.value.is_finite() {
         return Err(EngineError::Numerics(format!("expected a finite loss, found {}", loss.value)));
     }
@@ -62,7 +62,7 @@ pub fn score_units(
         let estimate = if facts.is_share { sums.share() } else { sums.estimate() };
         (Metric::of(facts), estimate)
     });
-    Ok(SplitScore::new(n, loss, metrics))
+    Ok(SplitScore::new(units, loss, metrics))
 }
 
 /// Sums over units: of a value and of its square.

@@ -282,7 +282,7 @@ impl<'a> TaskRun<'a> {
                     Some(places) => places.iter().map(|&place| all[place]).collect(),
                     None => all,
                 });
-                units.add(name, score.samples, metrics.into_iter().zip(kept));
+                units.add(name, metrics.into_iter().zip(kept));
             }
             Ok::<_, EngineError>(score)
         };
