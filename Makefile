@@ -1,91 +1,91 @@
-# `make` says what there is. Every target does the set-up it needs: none has to be run before another.
+# `make` lists the targets. Each target does the setup that it needs, so they can be run in any order.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 
-# Where cargo builds; the demo and libtorch are in target/ whatever this says.
+# Build folder of cargo. The demo and libtorch are always in target/.
 CARGO_TARGET := $(or $(CARGO_TARGET_DIR),$(CARGO_BUILD_TARGET_DIR),target)
 RELEASE := $(CARGO_TARGET)/release
 
-# Where `make demo` leaves what `make check-python` reads.
+# Results of `make demo` that `make check-python` reads.
 DEMO := target/demo
 DEMO_MODEL := $(DEMO)/run/best
 DEMO_RESULTS := $(DEMO)/run/results.json
 DEMO_DATA := --test $(DEMO)/data/test.safetensors --select $(DEMO)/data/select.safetensors
 
-# Where `make check-python` fine-tunes a zoo of each vision family, and where `demo --make-zoo` does of each that it knows.
+# Zoos of `make check-python`, one per vision family, and zoos of `demo --make-zoo`, one per family that it supports.
 VISION := target/vision
 MADE := $(VISION)/made
 
-# One profile for all of it: torch-sys takes minutes to compile, and its result is shared only within a profile.
+# One profile for all targets: torch-sys takes minutes to compile, and each profile compiles it again.
 CARGO_ALL := --workspace --release
 
 .PHONY: help setup setup-servers build demo pool test chart deployment faults soak fuzz lint deny bench bench-pool experiments check-python check-zoos python record ci-status clean
 
-help: ## say what there is
+help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
 
-setup: ## check the prerequisites and install libtorch in target/, unless LIBTORCH names yours
+setup: ## check the prerequisites; install libtorch in target/ unless LIBTORCH is set
 	@scripts/setup.sh
 
-setup-servers: ## install Redis, RabbitMQ and Prometheus for the tests, unless they are there or the environment names some
+setup-servers: ## install Redis, RabbitMQ and Prometheus for the tests, if missing and not set in the environment
 	@scripts/setup-servers.sh
 
 build: setup ## build both programs
 	cargo build $(CARGO_ALL)
 
-demo: build ## the main job: fine-tune a small zoo on UCI digits, sweep every method, print the table
+demo: build ## fine-tune a small zoo on UCI digits, run every method on it, print the results
 	$(RELEASE)/mehl-soup demo
 
-pool: build setup-servers ## a pool on this machine: RabbitMQ, Redis, scheduler, two workers; the demo's sweep over it
+pool: build setup-servers ## run the demo's sweep on a local pool: RabbitMQ, Redis, scheduler, two workers
 	@scripts/pool.sh
 
-test: setup setup-servers ## every test
+test: setup setup-servers ## run all tests
 	cargo test $(CARGO_ALL)
 	@scripts/chart.sh
 	@scripts/deployment.sh
 	@scripts/faults.sh
 	@scripts/check-ci.sh
 
-chart: setup-servers ## the tests of the Helm chart, the Dockerfiles and the compose file alone
+chart: setup-servers ## run only the tests of the Helm chart, the Dockerfiles and the compose file
 	@scripts/chart.sh
 
-deployment: build setup-servers ## start what the chart renders and what compose files and docs say, with the real programs and servers
+deployment: build setup-servers ## run what the chart, the compose files and the docs start, with the real programs and servers
 	@scripts/deployment.sh
 
-faults: build setup-servers ## the fault suite alone: pools of the real programs, and servers, workers and inputs that fail
+faults: build setup-servers ## run only the fault tests: pools of the real programs whose servers, workers and inputs fail
 	@scripts/faults.sh
 
-soak: build setup-servers ## a pool of processes, some with the real engine, for SOAK_SECONDS (600) with a fault every few seconds; prints a report
+soak: build setup-servers ## run a pool for SOAK_SECONDS (600) with a fault every few seconds; some workers have the real engine; print a report
 	MEHL_SOUP_SOAK_PROGRAMS=$(abspath $(RELEASE)) \
 		cargo test --release -p mehl-soup --test soak -- --ignored --exact for_long --nocapture
 
-fuzz: ## each fuzz target for FUZZ_SECONDS (60), or property tests over the same corpora where no fuzzer can be built
+fuzz: ## run each fuzz target for FUZZ_SECONDS (60); without a fuzzer, property tests on the same corpora
 	@scripts/fuzz.sh
 
-lint: setup ## format, clippy, rustdoc and the root package's dependency graph
+lint: setup ## check format, clippy, rustdoc and the root package's dependency graph
 	cargo fmt --all --check
 	cargo clippy $(CARGO_ALL) --all-targets -- -D warnings
 	RUSTDOCFLAGS="$${RUSTDOCFLAGS:-} -D warnings" cargo doc $(CARGO_ALL) --no-deps
 	scripts/check-graph.sh
 
-deny: ## bans, licences and sources of the dependencies; advisories where their database can be had
+deny: ## check bans, licences and sources of dependencies, and advisories if their database can be fetched
 	@scripts/deny.sh
 
-bench: build ## images/s beside torchvision; iterations and memory beside bare loops and PyTorch scripts; writes docs/benchmarks.md
+bench: build ## measure speed and memory against torchvision, plain loops and PyTorch scripts; write docs/benchmarks.md
 	@RELEASE=$(RELEASE) scripts/bench.sh
 
-bench-pool: setup-servers ## speed of a pool with tasks that compute nothing, beside Celery with the same servers; some minutes
+bench-pool: setup-servers ## measure a pool with empty tasks against Celery on the same servers; takes some minutes
 	CELERY_PYTHON="$$(scripts/setup-celery.sh)" \
 		cargo test --release -p mehl-soup --test bench_pool -- --ignored --exact bench --nocapture
 
-experiments: build ## seven experiments over zoos of five seeds, or ten; writes docs/experiments.md; takes long. QUICK=1: one seed of small parts, a check only
+experiments: build ## run seven experiments on zoos of five or ten seeds; write docs/experiments.md; takes hours. QUICK=1: a short check only
 	python="$$(scripts/setup-experiments.sh)"; \
 	"$$python" experiments/run.py --program $(RELEASE)/mehl-soup $(if $(QUICK),--quick,--torch-python "$$(scripts/setup-python-check.sh)"); \
 	$(if $(QUICK),,"$$python" experiments/report.py)
 
-check-python: ## after `make demo`: do best models score in transformers, timm, torchvision and open_clip what results.json says? Is the yardstick straight?
+check-python: ## after `make demo`: compare scores in transformers, timm, torchvision and open_clip with results.json; check the benchmark scripts
 	@[[ -f $(DEMO_RESULTS) ]] || { echo "$(DEMO_RESULTS): not found; run make demo first" >&2; exit 1; }
 	python="$$(scripts/setup-python-check.sh)"; \
 	"$$python" workers/benches/yardstick check >/dev/null; \
@@ -99,10 +99,10 @@ check-python: ## after `make demo`: do best models score in transformers, timm, 
 	done; \
 	"$$python" workers/tests/python/vision_zoos.py check $(VISION)
 
-python: ## the Python package: format, lint, types, tests
+python: ## check the Python package: format, lint, types, tests
 	@scripts/python.sh
 
-check-zoos: build ## do zoos of `demo --make-zoo` score in transformers, timm and torchvision what results.json says?
+check-zoos: build ## compare scores of `demo --make-zoo` zoos in transformers, timm and torchvision with results.json
 	python="$$(scripts/setup-python-check.sh)"; \
 	rm -rf $(MADE) && "$$python" workers/tests/python/vision_zoos.py images $(VISION); \
 	for family in vit timm-vit resnet; do \
@@ -113,12 +113,12 @@ check-zoos: build ## do zoos of `demo --make-zoo` score in transformers, timm an
 	done; \
 	"$$python" workers/tests/python/made_zoos.py $(MADE)
 
-record: ## run the heavy stages of CI that STAGE names, and write the records of those that pass (docs/ci.md)
-	@python3 -B scripts/ci record $(or $(STAGE),$(error name a stage, as in `make record STAGE=fuzz`; `make ci-status` lists them))
+record: ## run the heavy CI stages in STAGE, and write records of those that pass (docs/ci.md)
+	@python3 -B scripts/ci record $(or $(STAGE),$(error set STAGE, for example `make record STAGE=fuzz`; `make ci-status` lists the stages))
 
-ci-status: ## which heavy stages of CI have a record of the inputs as they are now?
+ci-status: ## show which heavy CI stages have a record for the current inputs
 	@python3 -B scripts/ci status
 
-clean: ## remove the build folder, with libtorch and the demo's results in it
+clean: ## remove the build folder, including libtorch and the demo's results
 	cargo clean
 	rm -rf target

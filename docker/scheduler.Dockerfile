@@ -1,8 +1,8 @@
-# The scheduler and the client commands: the program `mehl-soup` alone, without libtorch.
+# The scheduler and the client commands: only the program `mehl-soup`, without libtorch.
 #
 #   docker build -f docker/scheduler.Dockerfile -t mehl-soup-scheduler:0.1.0 .
 
-# Pinned to a day's build; give digests where they are to be pinned further.
+# Tags with a date or a version. Pass digests to pin them exactly.
 ARG RUST_IMAGE=docker.io/library/rust:1.89.0-slim-bookworm
 ARG DEBIAN_IMAGE=docker.io/library/debian:bookworm-20261005-slim
 
@@ -14,7 +14,7 @@ FROM chef AS plan
 COPY . .
 RUN cargo chef prepare --recipe-path recipe.json
 
-# Dependencies are a layer of their own, which is built anew only when they change.
+# Dependencies are a separate layer, which is rebuilt only when they change.
 FROM chef AS build
 COPY --from=plan /src/recipe.json recipe.json
 RUN cargo chef cook --release --locked --package mehl-soup --recipe-path recipe.json
@@ -40,7 +40,7 @@ COPY LICENSE-MIT LICENSE-APACHE /usr/share/doc/mehl-soup/
 USER 10001:10001
 WORKDIR /
 EXPOSE 7070
-# Nothing is written: a read-only root will do. tini passes SIGTERM on and is a proper process 1.
+# The program writes no files, so the root file system can be read-only. tini is process 1: it forwards SIGTERM and reaps children.
 ENTRYPOINT ["/usr/bin/tini", "--", "mehl-soup"]
 CMD ["serve"]
 HEALTHCHECK --interval=10s --timeout=12s --start-period=30s --retries=3 CMD ["mehl-soup", "healthcheck"]

@@ -1,14 +1,14 @@
-# The worker, with libtorch, for CUDA or for the CPU alone.
+# The worker with libtorch, for CUDA or for the CPU only.
 #
 #   docker build -f docker/worker.Dockerfile -t mehl-soup-worker:0.1.0-cuda .
 #   docker build -f docker/worker.Dockerfile -t mehl-soup-worker:0.1.0-cpu --build-arg LIBTORCH_VARIANT=cpu .
 
-# Pinned to a day's build; give digests where they are to be pinned further.
+# Tags with a date or a version. Pass digests to pin them exactly.
 ARG RUST_IMAGE=docker.io/library/rust:1.89.0-slim-bookworm
 ARG DEBIAN_IMAGE=docker.io/library/debian:bookworm-20261005-slim
 
-# libtorch comes out of PyTorch's wheel. `cuda` installs what the wheel asks for; `cpu` only the two packages without which its libtorch_cpu.so does
-# not load (scripts/setup.sh says more).
+# libtorch is taken from PyTorch's wheel. `cuda` installs all dependencies of the wheel; `cpu` only the two packages that its libtorch_cpu.so needs
+# to load (see scripts/setup.sh).
 FROM ${DEBIAN_IMAGE} AS libtorch
 ARG LIBTORCH_VARIANT=cuda
 ARG TORCH=2.11.0
@@ -18,7 +18,7 @@ RUN apt-get update \
     && apt-get install --yes --no-install-recommends ca-certificates python3 python3-venv \
     && rm -rf /var/lib/apt/lists/*
 RUN python3 -m venv /opt/pip
-# Its libraries find each other by paths relative to themselves (torch/lib, nvidia/*/lib), so that layout is kept. triton and the rest of Python is left.
+# The libraries find each other by relative paths (torch/lib, nvidia/*/lib), so the layout is kept. triton and the Python files are not copied.
 RUN case "$LIBTORCH_VARIANT" in \
         cuda) packages=("torch==$TORCH") ;; \
         cpu) packages=(--no-deps "torch==$TORCH" nvidia-cuda-runtime==13.0.96 nvidia-cuda-cupti==13.0.85) ;; \
@@ -48,13 +48,13 @@ RUN cargo chef prepare --recipe-path recipe.json
 
 FROM chef AS build
 COPY --from=libtorch /opt/libtorch /opt/libtorch
-# The path is part of the program: it looks for libtorch there, at run time too.
+# The path is compiled into the program, which loads libtorch from there at run time.
 ENV LIBTORCH=/opt/libtorch/torch
 COPY --from=plan /src/recipe.json recipe.json
 RUN cargo chef cook --release --locked --workspace --recipe-path recipe.json
 COPY . .
 RUN cargo build --release --locked --workspace && strip target/release/mehl-soup target/release/mehl-soup-worker
-# A zoo of digits with its sweep: for `helm test`, and for the demo of docker/compose.yaml.
+# A digits zoo with a sweep, for `helm test` and for the demo of docker/compose.yaml.
 RUN target/release/mehl-soup-worker demo --out /opt/demo && rm -rf /opt/demo/run /opt/demo/base
 
 FROM ${DEBIAN_IMAGE}
@@ -77,13 +77,13 @@ COPY --from=libtorch /opt/libtorch/nvidia /opt/libtorch/nvidia
 COPY --from=build /src/target/release/mehl-soup /src/target/release/mehl-soup-worker /usr/local/bin/
 COPY --from=build /opt/demo /usr/share/mehl-soup/demo
 COPY LICENSE-MIT LICENSE-APACHE /usr/share/doc/mehl-soup/
-# Which GPU it sees is for whoever starts it to say (a device plugin, compose): no NVIDIA_VISIBLE_DEVICES here, which would give it all.
+# No NVIDIA_VISIBLE_DEVICES: it would expose all GPUs. The device plugin or compose assigns them.
 ENV NVIDIA_DRIVER_CAPABILITIES=compute,utility \
     MEHL_SOUP_CACHE_DIR=/var/cache/mehl-soup
 USER 10001:10001
 WORKDIR /
 EXPOSE 9464
-# A read-only root will do, with /tmp and MEHL_SOUP_CACHE_DIR writable.
+# The root file system can be read-only if /tmp and MEHL_SOUP_CACHE_DIR are writable.
 ENTRYPOINT ["/usr/bin/tini", "--", "mehl-soup-worker"]
 CMD ["serve"]
 HEALTHCHECK --interval=20s --timeout=12s --start-period=120s --retries=6 CMD ["mehl-soup-worker", "healthcheck"]

@@ -17,7 +17,7 @@ class Program:
 
     def __init__(self, path):
         if not path.is_file():
-            sys.exit(f"{path}: not found; `make build` builds it, --program names another")
+            sys.exit(f"{path}: not found; build it with `make build`, or set --program")
         self.path = path
 
     def call(self, *arguments, watch=None):
@@ -31,7 +31,7 @@ class Program:
         if watch:
             watch.end()
         if status:
-            sys.exit(f"{' '.join(command)}: ended with {status}")
+            sys.exit(f"{' '.join(command)}: exit status {status}")
 
     def demo(self, folder, seed, ingredients=28):
         """The demo's zoo of a seed, with its sweep over every method in `run`; returns the zoo's folder."""

@@ -93,7 +93,7 @@ def memory_and_time(rows, save):
         ])  # fmt: skip
     save("1-memory-and-time", plots.memory_and_time(by, of))
     lines.sort(key=lambda line: (line[0], line[1]))
-    header = ["method", "K", "peak resident, MB", "peak anonymous, MB", "above K = 4, models", "iterations", "seconds", "ms an iteration, all in"]
+    header = ["method", "K", "peak resident, MB", "peak anonymous, MB", "above K = 4, models", "iterations", "seconds", "ms per iteration (total)"]
     return f"One model is D = {model // 4:,} numbers of 4 bytes: {model / MB:.1f} MB.\n\n" + table(header, lines)
 
 
@@ -138,7 +138,7 @@ def full_gradient(rows, save):
         differences.append([part, "yes" if early else "no", *(over(mehl, hl, split, "loss").show(4) for split in ("learn", "select", "test"))])
     header = ["same", "early stopping", "method", "iterations", "seconds", "learn loss", *SCORES, *ABOVE]
     second = table(["same", "early stopping", "learn loss", "select loss", "test loss"], differences)
-    return table(header, lines) + "\n`mehl+` less `hl+` on the same zoo (negative: `mehl+` is better):\n\n" + second
+    return table(header, lines) + "\n`mehl+` minus `hl+` on the same zoo (negative: `mehl+` is better):\n\n" + second
 
 
 def robustness(rows, save):
@@ -190,10 +190,10 @@ def default(rows, save):
         better += is_better
         accuracy = Values(100 * v for v in over(steady, best, "test", "accuracy"))
         lines.append([kind, len(steady), of(best, "test", "loss").show(4), f"{margin:.4f}", *cells, accuracy.show(2), "yes" if is_better else "no"])
-    header = ["zoo", "seeds", "best ingredient's test loss", "margin", *(f"`steady` less `{rival}`" for rival in RIVALS), "accuracy, points", "better"]
+    header = ["zoo", "seeds", "best ingredient's test loss", "margin", *(f"`steady` minus `{rival}`" for rival in RIVALS), "accuracy, points", "better"]
     said = [
         f"Better than the best ingredient by two standard errors on {better} of {len(kinds)} kinds.",
-        f"Non-inferior on all kinds to all of them, but for: {', '.join(worse)}." if worse else "Non-inferior on every kind to each of them.",
+        f"Non-inferiority is not shown for: {', '.join(worse)}." if worse else "Non-inferior on every kind to each of them.",
     ]
     note = "**!**: the upper 95 % bound of the mean difference is above the margin."
     return table(header, lines) + "\n" + note + "\n\n" + "\n".join(said) + "\n"
@@ -220,7 +220,7 @@ def main():
     for number, part in PARTS.items():
         file = arguments.results / f"{number}.json"
         if not file.exists():
-            print(f"{file}: not there, its part stays", file=sys.stderr)
+            print(f"{file}: not found, so its part of the document is unchanged", file=sys.stderr)
             continue
         document = json.loads(file.read_text())
         drawn = []

@@ -201,9 +201,9 @@ def main():
     parser.add_argument("--only", type=int, nargs="+", default=range(1, 8), metavar="N")
     parser.add_argument("--seeds", type=int, nargs="+", metavar="N", help="default: 1 to 5; 301 to 310 for experiment 7")
     parser.add_argument("--out", type=Path, default=HERE.parent / "target/experiments")
-    parser.add_argument("--results", type=Path, default=HERE / "results", help="folder that rows are kept in; those of other seeds stay")
+    parser.add_argument("--results", type=Path, default=HERE / "results", help="folder of the result rows; rows of other seeds are kept")
     parser.add_argument("--program", type=Path, default=HERE.parent / "target/release/mehl-soup")
-    parser.add_argument("--torch-python", type=Path, help="Python of scripts/setup-python-check.sh, for the text classifier; without it there is none")
+    parser.add_argument("--torch-python", type=Path, help="Python of scripts/setup-python-check.sh, for the text classifier (default: no text classifier)")
     parser.add_argument("--quick", action="store_true")
     arguments = parser.parse_args()
     out = arguments.out.resolve()
@@ -235,7 +235,7 @@ def refuse_to_mix(file, seeds):
     kept = json.loads(file.read_text()) if file.exists() else {"rows": []}
     others = {row["seed"] for row in kept["rows"]} - set(seeds)
     if others and kept["conditions"] != conditions():
-        sys.exit(f"{file}: seeds {sorted(others)} are of {kept['conditions']}, this is {conditions()}: name all seeds, or keep results elsewhere (--results)")
+        sys.exit(f"{file}: seeds {sorted(others)} are of {kept['conditions']}, this is {conditions()}: give all seeds, or use another folder (--results)")
 
 
 def keep(file, rows, seeds):

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# `make bench`: this program and the yardstick (PyTorch scripts, see docs/benchmarks.md) on the same zoo, one after the other; tables and plots in
-# docs/benchmarks.md. BENCH_PARTS chooses: images, iteration, many, batches, cold, seeds, yardstick. Takes an hour on two cores, 30 GB of disk and some minutes more for the first
-# zoos; nothing else should run beside it.
+# `make bench`: measures this program and the yardstick (PyTorch scripts, see docs/benchmarks.md) in turn on the same
+# zoo, and writes tables and plots to docs/benchmarks.md. BENCH_PARTS selects parts: images, iteration, many, batches,
+# cold, seeds, yardstick. Takes an hour on two cores, some minutes more for the first zoos, and 30 GB of disk. Run
+# nothing else at the same time.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -1,7 +1,7 @@
 # Shared by the set-up scripts, which source it first of all. It defines functions and does nothing else.
 # shellcheck shell=bash
 
-# Talk goes to stderr: a script's stdout is its result.
+# Messages go to stderr: the stdout of a script is its result.
 say() { printf 'setup: %s\n' "$*" >&2; }
 
 die() {
@@ -43,8 +43,8 @@ missing_python() {
 lock() {
     exec 9>"$1"
     flock --nonblock 9 && return
-    say "another set-up is at work here: waiting for it"
-    flock --timeout 1800 9 || die "the other set-up did not end within 30 minutes ($1)"
+    say "waiting for another setup in this folder"
+    flock --timeout 1800 9 || die "the other setup did not end within 30 minutes ($1)"
 }
 
 # make_venv FOLDER PYTHON STAMP PIP_ARGUMENT...: a new virtual environment with what `pip install PIP_ARGUMENT...`
@@ -54,7 +54,7 @@ make_venv() {
     local folder=$1 python=$2 stamp=$3
     shift 3
     rm -rf "$folder"
-    "$python" -m venv "$folder" || die "$python could not make a virtual environment in $folder"
+    "$python" -m venv "$folder" || die "$python could not create a virtual environment in $folder"
     # pip's cache stays on: it is what makes a second set-up fast. The user's own pip settings win.
     PIP_DEFAULT_TIMEOUT=${PIP_DEFAULT_TIMEOUT:-60} PIP_RETRIES=${PIP_RETRIES:-5} \
         "$folder/bin/python" -m pip --disable-pip-version-check install --progress-bar off "$@" >&2 ||

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs cargo-deny: bans, licences and sources must pass; advisories must pass where their database can be had.
-# Uses the cargo-deny on the path, or else builds a pinned one into the user's cache folder, once.
+# Runs cargo-deny: bans, licences and sources must pass; advisories must pass if their database can be fetched.
+# Uses the cargo-deny on the path, or builds a pinned version once in the user's cache folder.
 set -euo pipefail
 shopt -s inherit_errexit
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -30,7 +30,7 @@ cargo_deny() {
 
 deny=$(cargo_deny)
 "$deny" --workspace --locked check --hide-inclusion-graph bans licenses sources
-# Fetched apart from the check, so that "cannot be had" and "holds a finding" stay two answers.
+# Fetched separately, to distinguish a failed fetch from a finding.
 if timeout 300 "$deny" --locked fetch db index; then
     "$deny" --workspace --locked --offline check advisories
 else

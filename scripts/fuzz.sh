@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Runs each fuzz target for FUZZ_SECONDS (60) from its corpus in fuzz/corpus. What a run adds to the corpus stays in target/fuzz;
-# an input that is at fault is printed with the command that repeats it. Where fuzzers cannot be built it says so, and runs the property
-# tests over the same corpora instead.
+# Runs each fuzz target for FUZZ_SECONDS (60) from its corpus in fuzz/corpus. New corpus entries stay in target/fuzz.
+# A failing input is printed with the command that repeats it. If fuzzers cannot be built, this is reported, and
+# property tests on the same corpora run instead.
 set -euo pipefail
 shopt -s inherit_errexit
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -36,7 +36,7 @@ fuzz() {
 }
 
 if ! find_cargo_fuzz || ! fuzz build --sanitizer none --debug-assertions --target-dir "$BUILD"; then
-    say "warning: cargo-fuzz cannot be had or does not build here, so NO fuzzer ran: property tests over the same corpora instead"
+    say "warning: cargo-fuzz is not available and cannot be built, so NO fuzzer ran; running property tests on the same corpora instead"
     PROPTEST_CASES=${PROPTEST_CASES:-100000} exec cargo test --release -p mehl-soup --test library fuzz_corpus::
 fi
 failed=()
@@ -50,5 +50,5 @@ for target in "${TARGETS[@]}"; do
         -artifact_prefix="$artifacts" -verbosity=1 2>&1 | grep -vE '^#[0-9]+\s+(NEW|REDUCE|RELOAD)|# Uses:|ecommended dictionary' || failed+=("$target")
 done
 if ((${#failed[@]} > 0)); then
-    die "faults in: ${failed[*]}; inputs in $BUILD/artifacts: add them to fuzz/corpus when the fault is mended"
+    die "failed: ${failed[*]}; inputs are in $BUILD/artifacts: fix the bug and add them to fuzz/corpus"
 fi

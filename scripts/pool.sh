@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# A pool on this machine: RabbitMQ, Redis, a scheduler and two workers, and the demo's sweep submitted to it. Everything that it keeps is in
-# target/pool; ports are free ones. On a terminal the pool stays up afterwards until Ctrl-C; otherwise it ends with the sweep.
+# Starts a pool on this machine (RabbitMQ, Redis, a scheduler, two workers) on free ports, and submits the demo's sweep.
+# All files are in target/pool. On a terminal the pool runs until Ctrl-C; otherwise it stops after the sweep.
 #
 #   POOL_WORKERS   number of workers (2)
-#   POOL_DEMO      the demo's folder, whose zoo and sweep.toml are used (target/demo)
+#   POOL_DEMO      folder of the demo with the zoo and sweep.toml (target/demo)
 set -euo pipefail
 shopt -s inherit_errexit
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -47,7 +47,7 @@ await() {
         if "$@" >/dev/null 2>&1; then return; fi
         sleep 0.1
     done
-    die "$what did not come up within a minute; its output is in $FOLDER"
+    die "$what did not start within a minute; its output is in $FOLDER"
 }
 
 free_port() {
@@ -84,7 +84,7 @@ start_rabbitmq() {
 home=$HOME
 mkdir -p "$FOLDER"
 exec 9>"$FOLDER/.lock"
-flock --nonblock 9 || die "another pool runs in $FOLDER"
+flock --nonblock 9 || die "another pool is running in $FOLDER"
 trap finish EXIT
 trap 'exit 130' INT TERM
 redis=$(free_port) amqp=$(free_port) http=$(free_port)
@@ -100,15 +100,15 @@ await "the scheduler" ready
 for ((i = 1; i <= WORKERS; i++)); do
     start "worker-$i" "$RELEASE/mehl-soup-worker" serve --set "worker.input_roots=$DEMO" --set worker.threads=1 --set worker.listen=
 done
-say "scheduler, $WORKERS workers, Redis and RabbitMQ are up; their output is in $FOLDER"
+say "scheduler, $WORKERS workers, Redis and RabbitMQ are running; their output is in $FOLDER"
 
 sweep=$("$RELEASE/mehl-soup" submit "$DEMO/sweep.toml")
-say "sweep $sweep: to follow it elsewhere, export MEHL_SOUP_SERVER=$MEHL_SOUP_SERVER"
+say "sweep $sweep; to use other terminals: export MEHL_SOUP_SERVER=$MEHL_SOUP_SERVER"
 "$RELEASE/mehl-soup" status "$sweep" --watch >&2 || true
 "$RELEASE/mehl-soup" results "$sweep"
 rm -rf "$FOLDER/best"
 "$RELEASE/mehl-soup" materialize "$sweep" --out "$FOLDER/best"
 if [[ -t 0 && -t 1 ]]; then
-    say "the pool stays up until Ctrl-C; try: MEHL_SOUP_SERVER=$MEHL_SOUP_SERVER $RELEASE/mehl-soup status"
+    say "the pool runs until Ctrl-C; try: MEHL_SOUP_SERVER=$MEHL_SOUP_SERVER $RELEASE/mehl-soup status"
     sleep infinity
 fi

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Checks the Python package in python/: format, lint, types, tests.
 #
-#   scripts/python.sh            runs all of it; further arguments are pytest's
+#   scripts/python.sh            runs all checks; arguments are passed to pytest
 set -euo pipefail
 shopt -s inherit_errexit
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -15,7 +15,7 @@ tools=$(python_with python/tests/requirements.txt 11 14 \
 cd python
 "$tools" -m ruff format --no-cache --check .
 "$tools" -m ruff check --no-cache .
-# Nothing is written beside the tests: caches would be in the way of a clean tree.
+# No caches, so that the working tree stays clean.
 "$tools" -m mypy --python-executable "$models" --cache-dir /dev/null
 # pytest and hatchling are plain Python, so the other environment can use them from where they are.
 # One thread: other checks run at the same time.

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Prints the Python that has Celery, which `make bench-pool` compares the pool with.
+# Prints the path of a Python with Celery, for the comparison in `make bench-pool`. Installs it if needed.
 set -euo pipefail
 shopt -s inherit_errexit
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

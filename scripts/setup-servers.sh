@@ -1,31 +1,30 @@
 #!/usr/bin/env bash
-# Sees to it that the tests have the servers that they start for themselves: Redis, RabbitMQ and Prometheus. Safe to repeat; when
-# there is nothing to do it ends at once. On Debian and its kin, and as root, it installs what is missing, without
-# starting any service; elsewhere it says what to install.
+# Provides the servers that the tests start: Redis, RabbitMQ and Prometheus. Safe to repeat; ends at once if nothing
+# is missing. As root on Debian and its derivatives it installs missing packages, without starting any service.
+# Elsewhere it prints what to install.
 #
-#   MEHL_SOUP_TEST_REDIS_URL   a Redis to be used instead, for the tests that do a server no harm
-#   MEHL_SOUP_TEST_AMQP_URL    the same for RabbitMQ
+#   MEHL_SOUP_TEST_REDIS_URL   use this Redis instead, for the tests that do not damage a server
+#   MEHL_SOUP_TEST_AMQP_URL    the same, for RabbitMQ
 #
-# With both set nothing is looked for: the tests that stop, starve or wipe a server then fail where it is missing, and
-# say so.
+# If both are set, nothing is checked. The tests that stop, starve or wipe a server fail if it is missing, and say so.
 set -euo pipefail
 shopt -s inherit_errexit
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/common.sh
 
-# Debian's scripts that do not insist on a user of their own, as the one on the path does.
+# Debian's scripts that can run as any user. The one on the path cannot.
 readonly RABBITMQ=/usr/lib/rabbitmq/bin/rabbitmq-server
 
 has_redis() { command -v redis-server >/dev/null; }
-# Its port mapper is a program of Erlang's; the tests' certificates are made by openssl.
+# The port mapper is part of Erlang. openssl makes the tests' certificates.
 has_rabbitmq() { [[ -x $RABBITMQ ]] && command -v epmd >/dev/null && command -v openssl >/dev/null; }
-# Gives a process another time of day.
+# Changes the clock of a process.
 has_faketime() { compgen -G '/usr/lib/*/faketime/libfaketimeMT.so.1' >/dev/null; }
 
-# Prometheus reads what the programs tell; its promtool reads rules and dashboards.
+# Prometheus scrapes the programs; its promtool checks rules and dashboards.
 has_prometheus() { command -v prometheus >/dev/null && command -v promtool >/dev/null; }
 
-# Prints the packages that are missing, one a line.
+# Prints the missing packages, one per line.
 missing_packages() {
     if ! has_redis; then echo redis-server; fi
     if ! has_rabbitmq; then printf '%s\n' rabbitmq-server openssl; fi
@@ -33,7 +32,7 @@ missing_packages() {
     if ! has_prometheus; then echo prometheus; fi
 }
 
-# Installs packages while a policy forbids their services to start. One that is there already stays as it is.
+# Installs packages under a policy that keeps their services from starting. An existing policy is kept.
 install() {
     local policy=/usr/sbin/policy-rc.d status=0
     if [[ ! -e $policy ]]; then
@@ -51,21 +50,21 @@ install() {
 }
 
 if [[ -n ${MEHL_SOUP_TEST_REDIS_URL:-} && -n ${MEHL_SOUP_TEST_AMQP_URL:-} ]]; then
-    say "the tests use the Redis and the RabbitMQ that the environment names"
+    say "the tests use the Redis and the RabbitMQ of the environment variables"
     exit
 fi
 
 mapfile -t missing < <(missing_packages)
 if ((${#missing[@]} > 0)); then
     if ! command -v apt-get >/dev/null; then
-        die "missing: ${missing[*]} (Debian's names). Install Redis 6 or newer, RabbitMQ 3.10 or newer with" \
-            "$RABBITMQ (its folder of scripts), and Prometheus 2.40 or newer with promtool, or set MEHL_SOUP_TEST_REDIS_URL and MEHL_SOUP_TEST_AMQP_URL"
+        die "missing: ${missing[*]} (names of Debian packages). Install Redis 6 or newer, RabbitMQ 3.10 or newer with" \
+            "$RABBITMQ (its script folder), and Prometheus 2.40 or newer with promtool, or set MEHL_SOUP_TEST_REDIS_URL and MEHL_SOUP_TEST_AMQP_URL"
     fi
     ((EUID == 0)) || die "missing: ${missing[*]}. As root: apt-get install ${missing[*]};" \
         "or set MEHL_SOUP_TEST_REDIS_URL and MEHL_SOUP_TEST_AMQP_URL"
     say "installing ${missing[*]}"
     install "${missing[@]}" || die "apt-get could not install ${missing[*]} (its own message is above)"
     mapfile -t missing < <(missing_packages)
-    ((${#missing[@]} == 0)) || die "installed, and yet not found: ${missing[*]}"
+    ((${#missing[@]} == 0)) || die "installed, but still not found: ${missing[*]}"
 fi
 say "servers for the tests are ready ($(redis-server --version | grep -o 'v=[0-9.]*'), $RABBITMQ)"

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Checks the prerequisites and puts libtorch where .cargo/config.toml looks for it. Safe to repeat and to interrupt;
-# when there is nothing to do it ends in a fraction of a second.
+# Checks the prerequisites and installs libtorch where .cargo/config.toml expects it. Safe to repeat and to interrupt.
+# Ends in a fraction of a second if nothing is to be done.
 #
-#   LIBTORCH=/path             a libtorch of your own is used as it is; nothing is installed
-#   MEHL_SOUP_LIBTORCH=cpu     the small installation, also where there is a GPU
-#   MEHL_SOUP_LIBTORCH=whole   the whole one, also where there is none
+#   LIBTORCH=/path             use your own libtorch; nothing is installed
+#   MEHL_SOUP_LIBTORCH=cpu     the CPU build, even if there is a GPU
+#   MEHL_SOUP_LIBTORCH=whole   the CUDA build, even if there is no GPU
 set -euo pipefail
 shopt -s inherit_errexit
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -19,16 +19,16 @@ readonly CPU_SUBSET=(nvidia-cuda-runtime==13.0.96 nvidia-cuda-cupti==13.0.85)
 # Always in target/, because .cargo/config.toml names one place; where cargo builds (CARGO_TARGET_DIR) is another matter.
 readonly VENV=target/venv LINK=target/libtorch
 
-# Reports everything that is missing at once.
+# Reports all missing prerequisites at once.
 check_prerequisites() {
     local missing=() oldest_rust found
-    [[ "$(uname -s)" == Linux ]] || die "$(uname -s) is not supported: this builds and runs on Linux (x86-64, aarch64)"
+    [[ "$(uname -s)" == Linux ]] || die "$(uname -s) is not supported: expected Linux (x86-64 or aarch64)"
 
     oldest_rust=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
     if ! command -v cargo >/dev/null; then
         missing+=("cargo: install rustup (Debian: apt install rustup; Fedora: dnf install rustup && rustup-init), then: rustup default stable")
     elif ! found=$(cargo --version 2>/dev/null); then
-        missing+=("a Rust toolchain: cargo is there but does not run; try: rustup default stable")
+        missing+=("a Rust toolchain: cargo exists but does not run; try: rustup default stable")
     elif found=$(cut -d ' ' -f 2 <<<"$found") && ! version_at_least "$found" "$oldest_rust"; then
         missing+=("Rust $oldest_rust or newer: found $found; rustup update stable")
     fi
@@ -56,7 +56,7 @@ has_nvidia_gpu() {
     [[ -e /dev/nvidia0 ]] || grep -q '^GPU ' <<<"$(timeout 30 nvidia-smi -L 2>/dev/null)"
 }
 
-# Prints the mode that this machine should have: cpu or whole.
+# Prints the mode for this machine: cpu or whole.
 wanted_mode() {
     case ${MEHL_SOUP_LIBTORCH:-} in
         cpu | whole) printf '%s\n' "$MEHL_SOUP_LIBTORCH" ;;
@@ -75,7 +75,7 @@ is_installed() {
 
 is_done() { is_installed "$1" && [[ -e $LINK/lib/libtorch_cpu.so ]]; }
 
-# Prints what the loader would miss, one a line; nothing is good.
+# Prints the libraries that the loader cannot load, one per line; nothing if all is well.
 missing_libraries() {
     local library
     for library in "$@"; do
@@ -91,12 +91,12 @@ missing_libraries() {
 install_libtorch() {
     local mode=$1 packages=("torch==$TORCH")
     if [[ $mode == cpu ]]; then
-        say "installing libtorch $TORCH for CPU in $VENV (0.6 GB to fetch, 1.3 GB on disk)"
+        say "installing libtorch $TORCH for CPU in $VENV (download 0.6 GB, 1.3 GB on disk)"
         packages=(--no-deps "${packages[@]}" "${CPU_SUBSET[@]}")
     else
-        say "installing libtorch $TORCH with CUDA in $VENV (some 3 GB to fetch)"
+        say "installing libtorch $TORCH with CUDA in $VENV (download about 3 GB)"
     fi
-    [[ "$(uname -m)" == x86_64 ]] || say "note: only x86-64 has been tested; the wheel for $(uname -m) asks for the same packages"
+    [[ "$(uname -m)" == x86_64 ]] || say "note: only x86-64 has been tested; the wheel for $(uname -m) needs the same packages"
     rm -f $LINK
     make_venv $VENV "$python" "$(stamp "$mode")" "${packages[@]}"
 }
@@ -110,7 +110,7 @@ link_libtorch() {
     lost=$(missing_libraries "${libraries[@]}")
     if [[ -n $lost ]]; then
         rm -f $VENV/.stamp
-        die "libtorch $TORCH is installed but would not load: $lost"
+        die "libtorch $TORCH is installed but cannot be loaded: $lost"
     fi
     # Replaced in one step: there is never half a link.
     ln -sfn "${torch#target/}" $LINK.new
@@ -119,9 +119,9 @@ link_libtorch() {
 
 # Someone's own libtorch is only looked at: a bad one would show as a linker error far from its cause.
 check_own_libtorch() {
-    [[ -n $LIBTORCH ]] || die "LIBTORCH is set but empty: unset it, or let it name a libtorch folder"
+    [[ -n $LIBTORCH ]] || die "LIBTORCH is set but empty: unset it, or set it to a libtorch folder"
     [[ $LIBTORCH == /* ]] || die "LIBTORCH is '$LIBTORCH': expected an absolute path"
-    [[ -e $LIBTORCH/lib/libtorch_cpu.so ]] || die "LIBTORCH is '$LIBTORCH': no lib/libtorch_cpu.so in it"
+    [[ -e $LIBTORCH/lib/libtorch_cpu.so ]] || die "LIBTORCH is '$LIBTORCH': it contains no lib/libtorch_cpu.so"
     say "using your own libtorch: $LIBTORCH"
 }
 

@@ -11,7 +11,7 @@ use crate::store::{KeptLetter, Letter, Order, Stage, SweepRecord, TaskEvent, Tas
 use crate::sweep::parse::{Fault, Format};
 use crate::task::TaskState;
 
-/// A sweep to be computed.
+/// A new sweep.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewSweepBody {
@@ -19,26 +19,28 @@ pub struct NewSweepBody {
     pub spec: String,
     /// Format of the text.
     pub format: SpecFormat,
-    /// Absolute folder that relative paths in the specification begin at, as workers see it; `/` if left out.
+    /// Absolute folder at which relative paths in the specification start, as seen by workers.
+    /// Default: `/`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub folder: Option<String>,
     /// Name of the sweep, instead of the one in the specification.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// Sweeps of higher priority are worked on first; 0 if left out.
+    /// Sweeps of higher priority run first. Default: 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = -1000, maximum = 1000)]
     pub priority: Option<i64>,
-    /// Tasks that may run at once; any number if left out.
+    /// Largest number of tasks that run at once. Default: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1)]
     pub max_running: Option<u32>,
-    /// Attempts that may end without progress before a task fails; 3 if left out.
+    /// A task fails after this many attempts without progress. Default: 3.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, maximum = 100)]
     pub attempts: Option<u32>,
-    /// The client's own key: the same again gives the same sweep, and completes its creation if that was cut off. Also as header `Idempotency-Key`; if
-    /// both are given and differ, the request is refused with 400.
+    /// Idempotency key. A repeated request with the same key returns the same sweep, and completes
+    /// its creation if that was interrupted. The header `Idempotency-Key` does the same; if both are
+    /// given and differ, the answer is 400.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(min_length = 1, max_length = 200, pattern = "^[!-~]+$")]
     pub key: Option<String>,
@@ -78,30 +80,31 @@ pub struct CreatedBody {
 pub struct SweepBody {
     /// Its id.
     pub id: String,
-    /// Its name, for people.
+    /// Its name.
     pub name: String,
-    /// `creating`, `scoring` (ingredients and data are looked at) or `ready` (tasks can be worked on, or are done).
+    /// `creating`, `scoring` (ingredients and data are being checked) or `ready` (tasks can run, or
+    /// have ended).
     #[schema(value_type = String)]
     pub stage: Stage,
-    /// What its owner wants: `continue`, `pause` or `cancel`.
+    /// Current order of the user: `continue`, `pause` or `cancel`.
     pub order: String,
-    /// What came of it, once every task is final.
+    /// Outcome, once every task has ended.
     pub outcome: Option<SweepOutcome>,
-    /// Sweeps of higher priority are worked on first.
+    /// Sweeps of higher priority run first.
     pub priority: i64,
-    /// Tasks that may run at once; `null` for any number.
+    /// Largest number of tasks that run at once; `null` for no limit.
     pub max_running: Option<u32>,
     /// Milliseconds since 1970.
     pub created: u64,
-    /// Tasks, the scores task included.
+    /// Number of tasks, including the scores task.
     pub tasks: usize,
-    /// Tasks by state; states without tasks are left out.
+    /// Number of tasks by state; states without tasks are omitted.
     pub counts: BTreeMap<String, usize>,
-    /// Part of the tasks that are final, in percent.
+    /// Percentage of tasks that have ended.
     pub progress: f64,
 }
 
-/// What came of a sweep.
+/// Outcome of a sweep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum SweepOutcome {
@@ -164,19 +167,19 @@ pub fn order_word(order: Order) -> &'static str {
 pub struct SweepPage {
     /// The sweeps.
     pub sweeps: Vec<SweepBody>,
-    /// What to give as `after` for the next page; `null` at the end.
+    /// Value of `after` for the next page; `null` at the end.
     pub next: Option<String>,
 }
 
-/// Which sweeps.
+/// Selection of sweeps.
 #[derive(Debug, Clone, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct SweepsQuery {
-    /// `next` of the page before: its last sweep, by the time of its creation and its id.
+    /// Value of `next` from the previous page.
     #[param(pattern = r"^[0-9]{1,19}\.[A-Za-z0-9+_-][A-Za-z0-9.+_-]{0,99}$")]
     pub after: Option<String>,
-    /// Most sweeps of the page, 1 to 500; 50 if left out.
+    /// Largest number of sweeps per page, 1 to 500. Default: 50.
     #[param(minimum = 1, maximum = 500)]
     pub limit: Option<usize>,
 }
@@ -189,13 +192,13 @@ pub struct TaskBody {
     /// `pending`, `queued`, `running`, `waiting`, `paused`, `succeeded`, `failed`, `cancelled` or `pruned`.
     #[schema(value_type = String)]
     pub state: TaskState,
-    /// Why it failed.
+    /// Cause of its failure.
     pub cause: Option<String>,
-    /// Claims so far.
+    /// Number of claims so far.
     pub attempts: u64,
-    /// Attempts since the last progress that ended without any.
+    /// Number of attempts in a row that ended without progress.
     pub crashes: u64,
-    /// Rises whenever it becomes runnable again.
+    /// Increases each time the task becomes runnable again.
     pub generation: u64,
     /// Whether it has a checkpoint.
     pub has_checkpoint: bool,
@@ -218,23 +221,24 @@ impl From<&TaskRecord> for TaskBody {
     }
 }
 
-/// Tasks of a sweep, in its order.
+/// Tasks of a sweep, in the order of the sweep.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct TaskPage {
     /// The tasks.
     pub tasks: Vec<TaskBody>,
-    /// What to give as `from` for the next page; `null` at the end. With `state`, a page may be short, even empty, and have a next one.
+    /// Value of `from` for the next page; `null` at the end. With `state`, a page can be short or
+    /// empty although there is a next one.
     pub next: Option<usize>,
 }
 
-/// Which tasks.
+/// Selection of tasks.
 #[derive(Debug, Clone, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct TasksQuery {
-    /// Place in the sweep to begin at; 0 if left out.
+    /// Position in the sweep of the first task. Default: 0.
     pub from: Option<usize>,
-    /// Most tasks of the page, 1 to 1000; 100 if left out.
+    /// Largest number of tasks per page, 1 to 1000. Default: 100.
     #[param(minimum = 1, maximum = 1000)]
     pub limit: Option<usize>,
     /// Only tasks in this state.
@@ -242,31 +246,31 @@ pub struct TasksQuery {
     pub state: Option<String>,
 }
 
-/// A task with what is known of it.
+/// A task with its details.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct TaskDetail {
     /// The task.
     #[serde(flatten)]
     pub task: TaskBody,
-    /// Its last iteration, as its worker told it.
+    /// Its last iteration, as reported by its worker.
     #[schema(value_type = Option<Object>)]
     pub progress: Option<serde_json::Value>,
-    /// Its hyperparameters, resolved; `null` for the scores task.
+    /// Its resolved hyperparameters; `null` for the scores task.
     #[schema(value_type = Option<Object>)]
     pub hyperparameters: Option<serde_json::Value>,
-    /// The searched ones among them.
+    /// The searched hyperparameters.
     #[schema(value_type = Object)]
     pub searched: BTreeMap<String, serde_json::Value>,
 }
 
-/// What happened to a task.
+/// Events of a task.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct EventsBody {
-    /// Oldest first, the last 200.
+    /// The last 200 events, oldest first.
     pub events: Vec<EventBody>,
 }
 
-/// One thing that happened to a task.
+/// An event of a task.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct EventBody {
     /// Milliseconds since 1970.
@@ -283,7 +287,7 @@ impl From<TaskEvent> for EventBody {
     }
 }
 
-/// A finished task's iterations, thinned out, for plots. Empty before it has a result.
+/// A sample of a finished task's iterations, for plots. Empty until the task has a result.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct HistoryBody {
     /// `iteration, learn_loss, select_loss, samples_per_second, host_bytes, device_bytes` of each.
@@ -291,33 +295,34 @@ pub struct HistoryBody {
     pub points: Vec<HistoryPoint>,
 }
 
-/// What a request changed.
+/// Changes by a request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ChangedBody {
     /// The sweep.
     pub id: String,
-    /// What its owner wants now: `continue`, `pause` or `cancel`.
+    /// Current order of the user: `continue`, `pause` or `cancel`.
     pub order: String,
-    /// Idle tasks that changed at once; running ones follow within an iteration.
+    /// Number of tasks that changed now. Running tasks follow within an iteration.
     pub changed: usize,
 }
 
-/// How much there is to do, for autoscalers.
+/// Load of the pool, for autoscalers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct LoadBody {
-    /// Tasks that a free worker could take now; limits of running tasks, pauses and cancellations are taken off.
+    /// Tasks that free workers could take now, with `max_running`, pauses and cancellations taken
+    /// into account.
     pub runnable: usize,
-    /// Tasks that a worker has.
+    /// Tasks that are running on a worker.
     pub running: usize,
-    /// Tasks at a rung, which need no worker unless they are promoted.
+    /// Tasks that wait at a rung. They need no worker unless they are promoted.
     pub waiting: usize,
-    /// Workers that would all be busy: `runnable + running`.
+    /// Number of workers that could be busy: `runnable + running`.
     pub wanted: usize,
-    /// Workers that are there.
+    /// Number of live workers.
     pub workers: usize,
 }
 
-/// Workers that are there.
+/// The live workers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct WorkersBody {
     /// By name.
@@ -329,44 +334,44 @@ pub struct WorkersBody {
 pub struct WorkerBody {
     /// Its name.
     pub name: String,
-    /// What it said about itself.
+    /// Information that it reports about itself.
     #[schema(value_type = Object)]
     pub about: serde_json::Value,
 }
 
-/// How many dead letters.
+/// Selection of dead letters.
 #[derive(Debug, Clone, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct LettersQuery {
-    /// Most letters, 1 to 1000; 100 if left out.
+    /// Largest number of letters, 1 to 1000. Default: 100.
     #[param(minimum = 1, maximum = 1000)]
     pub limit: Option<usize>,
 }
 
-/// Dead letters that are no tickets.
+/// Dead letters that are not tickets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct LettersBody {
-    /// How many there ever were.
+    /// Total number since the beginning.
     pub total: u64,
     /// Newest first; the newest 1000 are kept.
     pub letters: Vec<LetterBody>,
 }
 
-/// A dead letter that is no ticket.
+/// A dead letter that is not a ticket.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct LetterBody {
     /// When it was found, in milliseconds since 1970.
     pub at: u64,
-    /// Why the broker made it a dead letter, such as `rejected`.
+    /// Why RabbitMQ dead-lettered it, for example `rejected`.
     pub reason: String,
-    /// Why it is no ticket.
+    /// Why it is not a ticket.
     pub fault: String,
-    /// Bytes of its body.
+    /// Size of its body in bytes.
     pub bytes: usize,
-    /// Its body, at most the first 4096 bytes of it.
+    /// The first 4096 bytes of its body.
     pub body: String,
-    /// Whether the body is text; if not, `body` has escapes such as `\xff` for its bytes.
+    /// Whether the body is text. If not, `body` contains escapes such as `\xff`.
     pub is_text: bool,
 }
 
@@ -380,48 +385,48 @@ impl From<KeptLetter> for LetterBody {
 /// Whether requests can be served.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ReadyBody {
-    /// `ok`, or what is the matter with the store, in a word.
+    /// `ok`, or a short description of the problem with Redis.
     pub store: String,
-    /// `ok`, or what is the matter with the broker, in a word.
+    /// `ok`, or a short description of the problem with RabbitMQ.
     pub broker: String,
 }
 
-/// A fault.
+/// An error.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ErrorBody {
-    /// The fault.
+    /// The error.
     pub error: ErrorDetail,
 }
 
 /// What is wrong.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ErrorDetail {
-    /// For programs, such as `bad_spec` or `not_found`.
+    /// Machine-readable code, for example `bad_spec` or `not_found`.
     pub code: String,
-    /// For people.
+    /// Human-readable message.
     pub message: String,
-    /// Everything that is wrong with a specification, in the order of its text.
+    /// All errors of a specification, in the order of its text.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub faults: Vec<FaultBody>,
 }
 
-/// One fault of a specification.
+/// An error of a specification.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct FaultBody {
-    /// Where it is, if it has a place.
+    /// Its position in the text, if it has one.
     pub place: Option<PlaceBody>,
-    /// The key, such as `search.points[1].batch`; empty for the text as a whole.
+    /// The key, for example `search.points[1].batch`; empty for the text as a whole.
     pub path: String,
     /// What is wrong.
     pub message: String,
 }
 
-/// A place in a text.
+/// A position in a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PlaceBody {
-    /// From 1 on.
+    /// Starts at 1.
     pub line: usize,
-    /// From 1 on, in characters.
+    /// In characters, starts at 1.
     pub column: usize,
 }
 

@@ -119,7 +119,7 @@ impl NewFolder {
     fn prefix(target: &Path) -> io::Result<OsString> {
         let name = target
             .file_name()
-            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the path does not end in a folder's name"))?;
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the path does not end with a folder name"))?;
         let mut prefix = OsString::from(".");
         prefix.push(name);
         prefix.push(".tmp-");

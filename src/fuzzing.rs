@@ -7,11 +7,12 @@ use std::path::Path;
 use safetensors::SafeTensors;
 
 use crate::coefficients::CoefficientsFile;
+use crate::source::is_plain_name;
 use crate::sweep::expand::expand;
 use crate::sweep::parse::{Format, parse_spec_text};
 use crate::sweep::spec::{Distribution, Spec, Strategy};
 use crate::untrusted::{LONGEST_TENSOR_NAME, MOST_SHARDS, MOST_TENSORS};
-use crate::zoo::{is_plain_name, parse_header, parse_index};
+use crate::zoo::{parse_header, parse_index};
 
 /// Most tasks of a specification that are spanned here: a grid of the most that are allowed takes seconds.
 const MOST_TASKS: u128 = 64;

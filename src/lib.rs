@@ -13,6 +13,7 @@
 //! | [`operator_file`] | files that the operator names: secrets and authorities |
 //! | [`server_address`] | addresses of servers, with their passwords, read again when a password changes |
 //! | [`untrusted`] | reading files that somebody else made, within limits |
+//! | [`source`] | where files of zoos and data lie: the only module that opens them |
 //! | [`store`] | the truth about sweeps and tasks of a pool: in Redis, or in memory |
 //! | [`queue`] | tickets that tell workers of work: in RabbitMQ, or within one process |
 //! | [`api_types`] | what the API takes and answers |
@@ -53,6 +54,7 @@ pub mod scheduler;
 pub mod search;
 pub mod server_address;
 pub mod serving;
+pub mod source;
 pub mod store;
 pub mod sweep;
 pub mod task;

@@ -9,6 +9,7 @@ use std::sync::Once;
 mod confine;
 pub mod operator_file;
 
+pub(crate) use confine::lexical;
 pub use confine::{Confinement, check_module, check_place, confine};
 use rustix::fs::OFlags;
 use rustix::process::{Resource, getrlimit, setrlimit};
@@ -71,21 +72,22 @@ pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
 
 /// The content of an open file, if it has at most `limit` bytes.
 pub(crate) fn read_whole(file: File, limit: u64) -> io::Result<Vec<u8>> {
-    let too_large = |found: u64| {
-        let what = format!("expected at most {limit} bytes, found {found}");
-        Err(io::Error::new(io::ErrorKind::FileTooLarge, what))
-    };
     let stated = file.metadata()?.len();
     if stated > limit {
-        return too_large(stated);
+        return Err(too_large(limit, stated));
     }
     let mut content = Vec::with_capacity(usize::try_from(stated).unwrap_or(0));
     // It may grow while it is read.
-    file.take(limit + 1).read_to_end(&mut content)?;
+    file.take(limit.saturating_add(1)).read_to_end(&mut content)?;
     if content.len() as u64 > limit {
-        return too_large(content.len() as u64);
+        return Err(too_large(limit, content.len() as u64));
     }
     Ok(content)
+}
+
+/// That a file has more than `limit` bytes.
+pub(crate) fn too_large(limit: u64, found: u64) -> io::Error {
+    io::Error::new(io::ErrorKind::FileTooLarge, format!("expected at most {limit} bytes, found {found}"))
 }
 
 fn check_regular(metadata: &std::fs::Metadata) -> io::Result<()> {

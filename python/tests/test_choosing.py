@@ -29,7 +29,7 @@ def refused(tmp_path, checkpoint, **options):
 )
 def test_one_of_several_has_to_be_chosen(tmp_path, checkpoint, keys):
     message = refused(tmp_path, checkpoint)
-    assert "holds 2 models: " in message and f"--key {keys[0]}" in message
+    assert "contains 2 models: " in message and f"--key {keys[0]}" in message
     for key in keys:
         assert f"{key} (1 tensor)" in message or f"{key} (6 tensors)" in message
         (done,) = convert(tmp_path / "file.pt", key=key, overwrite=True)

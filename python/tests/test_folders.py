@@ -80,14 +80,14 @@ def test_a_tied_weight_outside_of_the_index(sharded):
 
 
 def test_one_part_alone(sharded):
-    with pytest.raises(InputError, match="one part of a model; name its folder"):
+    with pytest.raises(InputError, match="one part of a sharded model; give its folder"):
         convert(sharded / PARTS[0])
 
 
 def test_parts_that_lack_something(sharded):
     names = list(STATE)
     write_index(sharded, {**dict.fromkeys(names[:3], PARTS[0]), "gone": PARTS[1]})
-    with pytest.raises(InputError, match="gone: in the index, but not in the file"):
+    with pytest.raises(InputError, match="gone: listed in the index, but missing in"):
         convert(sharded)
     (sharded / PARTS[1]).unlink()
     with pytest.raises(InputError, match=rf"{PARTS[1]}: not found"):
@@ -110,12 +110,14 @@ def test_an_index_that_is_none(sharded, index):
 
 
 def test_folders_that_are_not_plain(folder, sharded, tmp_path):
-    with pytest.raises(InputError, match=r"--out would part the weights from their config\.json"):
+    with pytest.raises(
+        InputError, match=r"--out would separate the weights from their config\.json"
+    ):
         convert(folder, out=tmp_path / "zoo")
-    with pytest.raises(InputError, match="--key does not go with a model in parts"):
+    with pytest.raises(InputError, match="--key cannot be used with a sharded model"):
         convert(folder, key="model")
     torch.save(STATE, folder / "pytorch_model.bin")
-    with pytest.raises(InputError, match="name the one to convert"):
+    with pytest.raises(InputError, match="give the one to convert"):
         convert(folder)
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"expected pytorch_model\.bin or .* found neither"):

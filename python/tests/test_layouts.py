@@ -133,7 +133,7 @@ def test_lightning_without_lightning(tmp_path, class_at, path):
         done = command("convert", "epoch=2.ckpt", folder=tmp_path)
         assert done.returncode == 0 and done.stdout == "epoch=2.safetensors\n"
         assert "key state_dict, 6 tensors" in done.stderr
-        assert "taken off all names: model. (--keep-prefix leaves it)" in done.stderr
+        assert "removed from all names: model. (keep it with --keep-prefix)" in done.stderr
         assert "hyper_parameters (mapping of 2)" in done.stderr
     assert_same(tmp_path / "epoch=2.safetensors", STATE)
 

@@ -70,7 +70,7 @@ def _git(root: Path, *arguments: str) -> str:
             ("git", *arguments), cwd=root, capture_output=True, text=True, errors="surrogateescape"
         )
     except OSError as error:
-        raise GitError(f"git does not start: {error}") from error
+        raise GitError(f"cannot start git: {error}") from error
     if ran.returncode != 0:
         raise GitError(f"git {arguments[0]}: {ran.stderr.strip()}")
     return ran.stdout

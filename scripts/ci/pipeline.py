@@ -42,7 +42,7 @@ def run(root: Path, stages: Stages, begin: float) -> int:
     core, total = plan.core_seconds(rows), round(time.monotonic() - begin)
     print(f"core: {core} s of {budget.core} on a quiet machine with two cores; in all: {total} s")
     if core > budget.core:
-        print("the core took longer than that: was the machine busy, or has a stage grown?")
+        print("the core stages took longer than that. Was the machine busy, or has a stage become slower?")
     failed_too = plan.has_failed(rows)
     print("CI failed" if failed_too else "CI passed", flush=True)
     return 1 if failed_too else 0
@@ -79,7 +79,7 @@ def print_record(root: Path, chosen: Verdict, ran: Ran) -> None:
     """Prints the record of a run that passed: CI cannot commit it, whoever reads the log can."""
     stage = chosen.stage
     if not ran.result or chosen.digest is None or inputs.digest(root, stage) != chosen.digest:
-        say(f"{stage.name}: no record of this run; `make record STAGE={stage.name}` says why")
+        say(f"{stage.name}: no record of this run; `make record STAGE={stage.name}` shows why")
         return
     say(f"{stage.name}: the record of this run, for {records.path(Path(), stage.name)}:")
     print(records.text(records.made(stage, chosen.digest, ran)), flush=True)

@@ -41,7 +41,7 @@ def run(root: Path, stages: Stages, stage: HeavyStage) -> Record:
         if not ran.passed:
             raise Refused(f"{one.command}: {ran.problem(one.limit)}")
     if not ran.result:
-        raise Refused(f"it passed, but no line of its output matches {stage.result!r}")
+        raise Refused(f"it passed, but no output line matches {stage.result!r}")
     if inputs.digest(root, stage) != before:
         raise Refused("its inputs changed while it ran")
     return records.made(stage, before, ran)

@@ -16,7 +16,7 @@ use crate::store::{ApiStore, Order, Stage, StoreError, Walked};
 /// Tasks that are looked at at once.
 const WALKED: usize = 500;
 
-/// Computes nothing more of a sweep, for good. Running tasks stop within an iteration; results stay.
+/// Cancels a sweep permanently. Running tasks stop within an iteration; results are kept.
 #[utoipa::path(
     post, path = "/v1/sweeps/{id}/cancel", tag = "sweeps", params(("id" = String, Path, description = "The sweep")),
     responses((status = 200, body = ChangedBody), (status = "4XX", body = ErrorBody), (status = "5XX", body = ErrorBody))
@@ -28,7 +28,7 @@ pub async fn cancel<S: ApiStore, Q: TicketQueue>(
     order(&api, &id, Order::Cancel).await
 }
 
-/// Computes nothing of a sweep until it is resumed. Running tasks keep a checkpoint and stop within an iteration.
+/// Pauses a sweep until it is resumed. Running tasks save a checkpoint and stop within an iteration.
 #[utoipa::path(
     post, path = "/v1/sweeps/{id}/pause", tag = "sweeps", params(("id" = String, Path, description = "The sweep")),
     responses((status = 200, body = ChangedBody), (status = "4XX", body = ErrorBody), (status = "5XX", body = ErrorBody))
@@ -40,7 +40,7 @@ pub async fn pause<S: ApiStore, Q: TicketQueue>(
     order(&api, &id, Order::Pause).await
 }
 
-/// Goes on with a sweep that was paused, from its checkpoints.
+/// Resumes a paused sweep from its checkpoints.
 #[utoipa::path(
     post, path = "/v1/sweeps/{id}/resume", tag = "sweeps", params(("id" = String, Path, description = "The sweep")),
     responses((status = 200, body = ChangedBody), (status = "4XX", body = ErrorBody), (status = "5XX", body = ErrorBody))
@@ -52,7 +52,7 @@ pub async fn resume<S: ApiStore, Q: TicketQueue>(
     order(&api, &id, Order::Continue).await
 }
 
-/// Begins failed tasks of a sweep anew, and those that were given up because the scores task failed.
+/// Starts the failed tasks of a sweep again, and those cancelled because the scores task failed.
 #[utoipa::path(
     post, path = "/v1/sweeps/{id}/retry", tag = "sweeps", params(("id" = String, Path, description = "The sweep")),
     responses((status = 200, body = ChangedBody), (status = "4XX", body = ErrorBody), (status = "5XX", body = ErrorBody))
@@ -67,12 +67,12 @@ pub async fn retry<S: ApiStore, Q: TicketQueue>(
     }
     let changed = walk(|from| api.store.retry(&id, from, WALKED)).await?;
     api.changed.notify_one();
-    tracing::info!(sweep = id, changed, "failed tasks begin anew");
+    tracing::info!(sweep = id, changed, "failed tasks start again");
     Ok(Json(ChangedBody { order: order_word(found.order).to_string(), id, changed }))
 }
 
 fn ended(id: &str) -> ApiError {
-    ApiError::Conflict(format!("sweep {id} is cancelled, or its time is over: submit it anew"))
+    ApiError::Conflict(format!("sweep {id} is cancelled or out of time: submit it again"))
 }
 
 async fn order<S: ApiStore, Q: TicketQueue>(

@@ -35,14 +35,14 @@ const LONGEST_TEXT: usize = 200;
     post, path = "/v1/sweeps", tag = "sweeps", request_body = NewSweepBody,
     params((
         "Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 200, pattern = "^[!-~]+$",
-        description = "The client's own key, as the field `key`. A request with both, and with different keys, is refused with 400",
+        description = "Idempotency key, the same as the field `key`. If both are sent and differ, the answer is 400",
     )),
     responses(
-        (status = 201, body = CreatedBody, description = "Created; `Location` is its address"),
-        (status = 200, body = CreatedBody, description = "The key is known: this is the sweep that it made, complete now if it was not"),
-        (status = 400, body = ErrorBody, description = "Bad request, such as one whose header `Idempotency-Key` and field `key` differ, or a specification with these faults"),
-        (status = 409, body = ErrorBody, description = "The key is known with another specification"),
-        (status = 413, body = ErrorBody, description = "Too large"),
+        (status = 201, body = CreatedBody, description = "Created. `Location` is its address"),
+        (status = 200, body = CreatedBody, description = "The key was used before: this is its sweep, completed if it was incomplete"),
+        (status = 400, body = ErrorBody, description = "Invalid request, for example an invalid specification, or a header `Idempotency-Key` that differs from the field `key`"),
+        (status = 409, body = ErrorBody, description = "The key was used before with another specification"),
+        (status = 413, body = ErrorBody, description = "The body or the specification is too large"),
         (status = "4XX", body = ErrorBody), (status = "5XX", body = ErrorBody),
     )
 )]
@@ -100,7 +100,7 @@ fn terms(body: &NewSweepBody, attempts: u32) -> Result<Terms, ApiError> {
         return bad(format!("attempts: expected a number from 1 to {MOST_ATTEMPTS}, found {attempts}"));
     }
     if body.max_running == Some(0) {
-        return bad("max_running: expected at least 1, found 0; leave it out for any number");
+        return bad("max_running: expected at least 1, found 0; omit it for no limit");
     }
     Ok(Terms { priority, cap: body.max_running.unwrap_or(default.cap), attempts, ..default })
 }
@@ -126,7 +126,7 @@ fn read(body: &NewSweepBody, limit: usize) -> Result<(Spec, Vec<NewTask>), ApiEr
     // Scores task and baselines are not counted: nobody asked for them.
     let asked = first.iter().filter(|task| task.origin != Origin::Baseline).count();
     if asked > limit {
-        return bad(format!("expected a search of at most {limit} tasks besides the baselines, found one of {asked}"));
+        return bad(format!("expected at most {limit} tasks, not counting baselines, found {asked}"));
     }
     let tasks = std::iter::once(scores_task()).chain(first.into_iter().map(|task| soup_task(&task))).collect();
     Ok((spec, tasks))

@@ -20,7 +20,7 @@ pub enum ApiError {
     #[error("{0}")]
     BadRequest(String),
     /// Its specification is faulty.
-    #[error("the specification has {} faults", .0.faults.len())]
+    #[error("the specification has {} errors", .0.faults.len())]
     BadSpec(SpecError),
     /// No token, or another one.
     #[error("expected the header `Authorization: Bearer TOKEN` with this server's token")]
@@ -35,7 +35,7 @@ pub enum ApiError {
     #[error("{0}")]
     NotFound(String),
     /// The address takes other methods.
-    #[error("this address does not take that method")]
+    #[error("this address does not support that method")]
     Method,
     /// It does not fit what is there.
     #[error("{0}")]
@@ -59,7 +59,7 @@ pub enum ApiError {
     #[error("{0}")]
     Internal(String),
     /// It took too long.
-    #[error("no answer within {0} s; what was asked may have been done in part, and may be repeated")]
+    #[error("no answer within {0} s. The request may have been carried out in part; it is safe to repeat it")]
     Deadline(u64),
 }
 
@@ -99,21 +99,21 @@ impl ApiError {
     /// What the answer says. Details of the server's own surroundings stay in its log.
     fn message(&self) -> String {
         match self {
-            Self::Store(StoreError::Unreachable(_)) => "the store cannot be reached; repeat it later".to_string(),
-            Self::Store(StoreError::Full(_)) => "the store is full; repeat it when there is room again".to_string(),
+            Self::Store(StoreError::Unreachable(_)) => "Redis is unreachable; repeat the request later".to_string(),
+            Self::Store(StoreError::Full(_)) => "Redis is full; repeat the request when it has free memory".to_string(),
             Self::Store(StoreError::Refused(_)) => {
-                "the store takes no writes now; the scheduler's log says why; repeat it later".to_string()
+                "Redis accepts no writes now; the scheduler's log has the reason; repeat the request later".to_string()
             }
             Self::Store(StoreError::Setup(_)) => {
-                "the store cannot be used as it is set up; the scheduler's log says why".to_string()
+                "Redis is not configured correctly; the scheduler's log has the reason".to_string()
             }
             Self::Store(StoreError::Protocol(_)) | Self::Internal(_) => {
-                "a fault within the server; the scheduler's log says more".to_string()
+                "internal error; the scheduler's log has details".to_string()
             }
             Self::BadSpec(error) if error.faults.len() > MOST_FAULTS => {
-                format!("{self}; the first {MOST_FAULTS} are told")
+                format!("{self}; the first {MOST_FAULTS} are listed")
             }
-            Self::BadSpec(error) if error.faults.len() == 1 => "the specification has a fault".to_string(),
+            Self::BadSpec(error) if error.faults.len() == 1 => "the specification has an error".to_string(),
             other => other.to_string(),
         }
     }

@@ -32,7 +32,7 @@ const LONGEST_MESSAGE: usize = 4096;
 const HEARD: u64 = 16;
 
 /// Why a body is refused.
-pub const LARGER: &str = "the body is larger than this server takes";
+pub const LARGER: &str = "the body is larger than this server allows (scheduler.max_body_bytes)";
 
 /// A bearer token. Only its hash is kept.
 #[derive(Clone)]
@@ -105,7 +105,7 @@ fn password(value: &str) -> Option<String> {
 fn foreign(request: &Request) -> Option<String> {
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
     if request.headers().contains_key(header::ORIGIN) && !is_read {
-        return Some("a server without a token takes nothing from web pages".to_string());
+        return Some("a server without a token accepts no writes from web pages".to_string());
     }
     let host = request.headers().get(header::HOST)?.to_str().unwrap_or_default();
     let name = match host.rsplit_once(':') {
@@ -115,7 +115,7 @@ fn foreign(request: &Request) -> Option<String> {
     let name = name.trim_start_matches('[').trim_end_matches(']');
     let is_here = name.eq_ignore_ascii_case("localhost")
         || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
-    (!is_here).then(|| "a server without a token is to be spoken to as localhost or 127.0.0.1".to_string())
+    (!is_here).then(|| "a server without a token must be addressed as localhost or 127.0.0.1".to_string())
 }
 
 /// Hears a body out that is larger than this server takes, up to a bound, and refuses it then. A client that is still writing when the connection is closed would be told

@@ -18,16 +18,17 @@ use crate::store::{ApiStore, StoreError};
 
 pub(super) const OK: &str = "ok";
 
-/// Answers as long as the process lives.
+/// Answers while the process is alive.
 #[utoipa::path(get, path = "/healthz", tag = "health", security(()), responses((status = 200, body = String)))]
 pub async fn healthz<S: ApiStore, Q: TicketQueue>(State(_): State<Arc<Api<S, Q>>>) -> &'static str {
     OK
 }
 
-/// Tells whether the store takes writes and the broker allows what is done with it. Both are asked at most once a second.
+/// Reports whether Redis accepts writes and RabbitMQ allows the needed operations. Each is asked at
+/// most once a second.
 #[utoipa::path(
     get, path = "/readyz", tag = "health", security(()),
-    responses((status = 200, body = ReadyBody), (status = 503, body = ReadyBody, description = "One of the two is not `ok`"))
+    responses((status = 200, body = ReadyBody), (status = 503, body = ReadyBody, description = "Redis or RabbitMQ is not `ok`"))
 )]
 pub async fn readyz<S: ApiStore, Q: TicketQueue>(State(api): State<Arc<Api<S, Q>>>) -> (StatusCode, Json<ReadyBody>) {
     let (store, broker) = probed(&api).await;
@@ -56,8 +57,8 @@ async fn store<S: ApiStore, Q>(api: &Api<S, Q>) -> &'static str {
         Ok(Err(StoreError::Unreachable(_))) => "unreachable",
         Ok(Err(StoreError::Full(_))) => "full",
         Ok(Err(StoreError::Refused(_))) => "refuses",
-        Ok(Err(StoreError::Setup(_))) => "cannot be used as it is set up",
-        Ok(Err(StoreError::Protocol(_))) => "answers in an unexpected way",
+        Ok(Err(StoreError::Setup(_))) => "not configured correctly",
+        Ok(Err(StoreError::Protocol(_))) => "unexpected answer",
         Err(_) => "no answer in time",
     };
     api.metrics.redis_connected.set(i64::from(word == OK));
@@ -70,7 +71,7 @@ async fn broker<S, Q: TicketQueue>(api: &Api<S, Q>) -> &'static str {
         _ if api.queue.state().is_blocked => "blocked",
         Ok(()) => OK,
         Err(QueueError::Refused(_)) => "refuses",
-        Err(QueueError::Setup(_) | QueueError::Foreign(_)) => "cannot be used as it is set up",
+        Err(QueueError::Setup(_) | QueueError::Foreign(_)) => "not configured correctly",
         Err(QueueError::Closed) => "closed",
         Err(_) => "unreachable",
     };
@@ -78,7 +79,7 @@ async fn broker<S, Q: TicketQueue>(api: &Api<S, Q>) -> &'static str {
     word
 }
 
-/// Gives the metrics, for Prometheus.
+/// Returns the metrics for Prometheus.
 #[utoipa::path(get, path = "/metrics", tag = "health", security(()), responses((status = 200, body = String, content_type = "text/plain")))]
 pub async fn metrics<S: ApiStore, Q: TicketQueue>(
     State(api): State<Arc<Api<S, Q>>>,

@@ -191,7 +191,7 @@ routes! {
 pub fn router<S: ApiStore + 'static, Q: TicketQueue + 'static>(api: Arc<Api<S, Q>>) -> Router {
     routes()
         .method_not_allowed_fallback(|| async { ApiError::Method })
-        .fallback(|| async { ApiError::NotFound("no such address; /v1/openapi.json lists all".to_string()) })
+        .fallback(|| async { ApiError::NotFound("no such address; see /v1/openapi.json".to_string()) })
         .layer(DefaultBodyLimit::max(api.settings.largest_body))
         // The last is the outermost.
         .layer(from_fn(guard::in_json))

@@ -13,7 +13,7 @@ use crate::store::ApiStore;
 
 #[derive(OpenApi)]
 #[openapi(
-    info(title = "mehl-soup scheduler", description = "Sweeps of model soups: submit, read, steer"),
+    info(title = "mehl-soup scheduler", description = "Submit, read and control sweeps of model soups"),
     paths(
         create::create_sweep,
         sweeps::sweeps,
@@ -61,7 +61,7 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
     Document::openapi()
 }
 
-/// Gives this document.
+/// Returns this document.
 #[utoipa::path(get, path = "/v1/openapi.json", tag = "health", security(()), responses((status = 200, body = Object)))]
 pub async fn document<S: ApiStore, Q: TicketQueue>(State(_): State<Arc<Api<S, Q>>>) -> Json<utoipa::openapi::OpenApi> {
     Json(openapi())

@@ -20,8 +20,8 @@ use crate::task::TaskKey;
 /// Results that are asked for at once. Each brings its coefficients along.
 const AT_ONCE: usize = 4;
 
-/// Shows a sweep's report: one page with everything in it, as `mehl-soup report` writes it. A browser asks for a password: the token, with any user
-/// name.
+/// Shows the report of a sweep: a self-contained page, as `mehl-soup report` writes it. Browsers ask
+/// for a user name (any) and a password (the token).
 #[utoipa::path(
     get, path = "/sweeps/{id}", tag = "pages", params(("id" = String, Path, description = "The sweep")),
     security(("token" = []), ("password" = [])),

@@ -16,7 +16,7 @@ use crate::task::TaskState;
 /// Dead letters that are told, unless another number is asked for.
 const LETTERS: usize = 100;
 
-/// Tells how many workers would be busy.
+/// Returns the load: how many workers could be busy.
 #[utoipa::path(
     get, path = "/v1/load", tag = "pool",
     responses((status = 200, body = LoadBody), (status = "4XX", body = ErrorBody), (status = "5XX", body = ErrorBody))
@@ -44,7 +44,7 @@ fn load_of(sweeps: &[SweepRecord]) -> LoadBody {
     LoadBody { wanted: load.runnable + load.running, ..load }
 }
 
-/// Lists the workers that are there.
+/// Lists the live workers.
 #[utoipa::path(
     get, path = "/v1/workers", tag = "pool",
     responses((status = 200, body = WorkersBody), (status = "4XX", body = ErrorBody), (status = "5XX", body = ErrorBody))
@@ -62,7 +62,8 @@ pub async fn workers<S: ApiStore, Q: TicketQueue>(
     Ok(Json(WorkersBody { workers: workers.collect() }))
 }
 
-/// Lists dead letters that are no tickets, newest first: what somebody else has published to our queue. The newest 1000 are kept.
+/// Lists dead letters that are not tickets, newest first: messages that other programs published to
+/// the ticket queue. The newest 1000 are kept.
 #[utoipa::path(
     get, path = "/v1/dead-letters", tag = "pool", params(LettersQuery),
     responses((status = 200, body = LettersBody), (status = "4XX", body = ErrorBody), (status = "5XX", body = ErrorBody))

@@ -18,7 +18,7 @@ use crate::runner::pool::PoolResult;
 use crate::store::{ApiStore, Completed, StoreError};
 use crate::task::TaskKey;
 
-/// Gives a sweep's results: every task, the best by select first. Unfinished tasks are in it with what there is.
+/// Returns the results of a sweep: every task, ranked by select. Unfinished tasks have partial rows.
 #[utoipa::path(
     get, path = "/v1/sweeps/{id}/results", tag = "sweeps", params(("id" = String, Path, description = "The sweep")),
     responses(

@@ -1,6 +1,7 @@
 //! What there is of a sweep at a moment, in a few bytes a task: for readers of its results, who take
 //! their time.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::body::Bytes;
@@ -13,11 +14,13 @@ use crate::runner::engine::Effort;
 use crate::scheduler::SCORES;
 use crate::store::traits::Reading;
 use crate::store::{StoreError, TaskRecord};
-use crate::sweep::manifest::{Manifest, SplitScore};
+use crate::sweep::manifest::Manifest;
+use crate::sweep::paired::UnitScores;
 use crate::sweep::results::{BaselineResult, Baselines, Row, SweepResults, TaskOutcome};
 use crate::sweep::rows::Rows;
+use crate::sweep::score::SplitScore;
 use crate::sweep::spec::{Family, MethodName, Spec};
-use crate::task::TaskState;
+use crate::task::{TaskKey, TaskState};
 
 /// Tasks that are read at once.
 const PAGE: usize = 500;
@@ -101,7 +104,34 @@ impl Snapshot {
             }
         }
         let built = tokio::task::spawn_blocking(move || Self::build(known, manifest, scores.as_ref(), outcomes));
-        built.await.map_err(|e| ApiError::Internal(format!("results were not built: {e}")))
+        let mut built = built.await.map_err(|e| ApiError::Internal(format!("results were not built: {e}")))?;
+        built.compare(store, id).await?;
+        Ok(built)
+    }
+
+    /// Compares the winner with the baselines and the runner-up, by what the store keeps of their units.
+    async fn compare(&mut self, store: &impl Reading, id: &str) -> Result<(), ApiError> {
+        let baselines = self.known.tasks.baselines();
+        let mut others = 0;
+        let wanted = self.order.iter().filter(|&&place| {
+            let is_baseline = (place as usize) < baselines;
+            others += usize::from(!is_baseline);
+            // The winner and the runner-up are among the first two that are no baselines.
+            is_baseline || others <= 2
+        });
+        let tasks = wanted.filter_map(|&place| self.row(place)).collect();
+        let mut few = SweepResults { tasks, ..self.head.clone() };
+        let mut units = BTreeMap::new();
+        for task in few.compared() {
+            let key = TaskKey::new(id, &task).map_err(|e| StoreError::Protocol(e.to_string()))?;
+            if let Some(bytes) = store.units(&key).await? {
+                let read = UnitScores::from_bytes(&bytes);
+                units.insert(task, read.map_err(|e| StoreError::Protocol(format!("the units of {key}: {e}")))?);
+            }
+        }
+        few.compare(|task| units.get(task));
+        self.head.comparisons = few.comparisons;
+        Ok(())
     }
 
     fn build(
@@ -271,9 +301,9 @@ fn nothing_known(spec: &Spec) -> Manifest {
 fn unscored(scores: Option<&TaskRecord>) -> String {
     match scores {
         Some(TaskRecord { state: TaskState::Failed, cause, .. }) => {
-            format!("the scores task failed: {}", cause.as_deref().unwrap_or("the cause is not known"))
+            format!("the scores task failed: {}", cause.as_deref().unwrap_or("unknown cause"))
         }
-        Some(record) => format!("ingredients and data were not looked at yet: the scores task is {}", record.state),
-        None => "ingredients and data were not looked at yet".to_string(),
+        Some(record) => format!("ingredients and data are not checked yet: the scores task is {}", record.state),
+        None => "ingredients and data are not checked yet".to_string(),
     }
 }

@@ -64,10 +64,10 @@ fn cursor(text: &str) -> Result<(u64, &str), ApiError> {
     let is_number = |text: &str| (1..=19).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
     let parts = text.split_once('.').filter(|(created, id)| is_number(created) && is_id(id));
     let parts = parts.and_then(|(created, id)| Some((created.parse().ok()?, id)));
-    parts.ok_or_else(|| ApiError::BadRequest("after: expected `next` of an earlier page".to_string()))
+    parts.ok_or_else(|| ApiError::BadRequest("after: expected the value of `next` from the previous page".to_string()))
 }
 
-/// Tells how far a sweep is.
+/// Returns the state and progress of a sweep.
 #[utoipa::path(
     get, path = "/v1/sweeps/{id}", tag = "sweeps", params(("id" = String, Path, description = "The sweep")),
     responses((status = 200, body = SweepBody), (status = "4XX", body = ErrorBody), (status = "5XX", body = ErrorBody))
@@ -79,7 +79,7 @@ pub async fn sweep<S: ApiStore, Q: TicketQueue>(
     Ok(Json(SweepBody::from(&record(&api, &id).await?)))
 }
 
-/// Gives the specification as it was understood: resolved, with absolute paths.
+/// Returns the resolved specification, with absolute paths.
 #[utoipa::path(
     get, path = "/v1/sweeps/{id}/spec", tag = "sweeps", params(("id" = String, Path, description = "The sweep")),
     responses(
@@ -96,12 +96,12 @@ pub async fn spec<S: ApiStore, Q: TicketQueue>(
     Ok(([(header::CONTENT_TYPE, "application/json")], spec))
 }
 
-/// Deletes a sweep whose tasks are all final, with its results. One that is not has to be cancelled first.
+/// Deletes a sweep whose tasks have all ended, with its results. Cancel an unfinished sweep first.
 #[utoipa::path(
     delete, path = "/v1/sweeps/{id}", tag = "sweeps", params(("id" = String, Path, description = "The sweep")),
     responses(
         (status = 204, description = "Deleted"),
-        (status = 409, body = ErrorBody, description = "Not every task is final: cancel it first"),
+        (status = 409, body = ErrorBody, description = "The sweep has unfinished tasks: cancel it first"),
         (status = "4XX", body = ErrorBody), (status = "5XX", body = ErrorBody),
     )
 )]
@@ -111,7 +111,7 @@ pub async fn delete_sweep<S: ApiStore, Q: TicketQueue>(
 ) -> Result<StatusCode, ApiError> {
     let found = record(&api, &id).await?;
     if !found.is_final() {
-        return Err(ApiError::Conflict(format!("sweep {id} has tasks that are not final: cancel it first")));
+        return Err(ApiError::Conflict(format!("sweep {id} has unfinished tasks: cancel it first")));
     }
     while !api.store.remove(&id, REMOVED).await? {}
     api.known.forget(&id);

@@ -38,7 +38,7 @@ async fn record<S: ApiStore, Q>(api: &Api<S, Q>, sweep: &str, task: &str) -> Res
     }
 }
 
-/// Lists the tasks of a sweep, in its order.
+/// Lists the tasks of a sweep, in the order of the sweep.
 #[utoipa::path(
     get, path = "/v1/sweeps/{id}/tasks", tag = "tasks", params(("id" = String, Path, description = "The sweep"), TasksQuery),
     responses((status = 200, body = TaskPage), (status = "4XX", body = ErrorBody), (status = "5XX", body = ErrorBody))
@@ -84,7 +84,7 @@ pub async fn tasks<S: ApiStore, Q: TicketQueue>(
     Ok(Json(TaskPage { tasks: found, next: Some(from) }))
 }
 
-/// Tells what is known of a task: state, hyperparameters, its last iteration.
+/// Returns a task: state, hyperparameters, last iteration.
 #[utoipa::path(
     get, path = "/v1/sweeps/{id}/tasks/{task}", tag = "tasks",
     params(("id" = String, Path, description = "The sweep"), ("task" = String, Path, description = "The task")),
@@ -112,7 +112,7 @@ pub async fn task<S: ApiStore, Q: TicketQueue>(
     }))
 }
 
-/// Tells what happened to a task.
+/// Lists the events of a task.
 #[utoipa::path(
     get, path = "/v1/sweeps/{id}/tasks/{task}/events", tag = "tasks",
     params(("id" = String, Path, description = "The sweep"), ("task" = String, Path, description = "The task")),
@@ -127,7 +127,7 @@ pub async fn events<S: ApiStore, Q: TicketQueue>(
     Ok(Json(EventsBody { events: events.into_iter().map(Into::into).collect() }))
 }
 
-/// Gives a finished task's iterations, for plots.
+/// Returns the iterations of a finished task, for plots.
 #[utoipa::path(
     get, path = "/v1/sweeps/{id}/tasks/{task}/history", tag = "tasks",
     params(("id" = String, Path, description = "The sweep"), ("task" = String, Path, description = "The task")),
@@ -143,13 +143,13 @@ pub async fn history<S: ApiStore, Q: TicketQueue>(
     Ok(Json(HistoryBody { points: points.unwrap_or_default() }))
 }
 
-/// Gives a finished task's coefficients: the bytes of the file that `mehl-soup materialize` takes.
+/// Returns the coefficients of a finished task: the file that `mehl-soup materialize` reads.
 #[utoipa::path(
     get, path = "/v1/sweeps/{id}/tasks/{task}/coefficients", tag = "tasks",
     params(("id" = String, Path, description = "The sweep"), ("task" = String, Path, description = "The task")),
     responses(
         (status = 200, body = [u8], content_type = "application/octet-stream"),
-        (status = 404, body = ErrorBody, description = "No such task, or it has no result (yet)"),
+        (status = 404, body = ErrorBody, description = "No such task, or it has no result yet"),
         (status = "4XX", body = ErrorBody), (status = "5XX", body = ErrorBody),
     )
 )]
@@ -160,7 +160,7 @@ pub async fn coefficients<S: ApiStore, Q: TicketQueue>(
     let record = record(&api, &id, &task).await?;
     let completed = if task == SCORES { None } else { api.store.result(&record.key).await? };
     let Some(completed) = completed else {
-        let why = if task == SCORES { "never has any".to_string() } else { format!("is {}", record.state) };
+        let why = if task == SCORES { "computes no coefficients".to_string() } else { format!("is {}", record.state) };
         return Err(ApiError::NotFound(format!("no coefficients: task {task} {why}")));
     };
     if completed.coefficients.is_empty() {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::record::{BestSoFar, Build, Checkpoint, Current, EpochRecord, FinishedBatch, GreedyState, SCHEMA, Totals};
 use crate::coefficients::Coefficients;
-use crate::sweep::manifest::SplitScore;
+use crate::sweep::score::SplitScore;
 use crate::sweep::spec::ComputeDtype;
 use crate::zoo::parse_header;
 
@@ -258,15 +258,10 @@ fn digest<'a>(json: &str, arrays: impl Iterator<Item = (&'a str, &'a [u8])>) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sweep::score::testing::score;
 
     fn example() -> Checkpoint {
-        let score = SplitScore {
-            loss: 0.1,
-            loss_standard_error: 0.01,
-            accuracy: 0.9,
-            accuracy_standard_error: 0.02,
-            samples: 7,
-        };
+        let score = score(0.1, 0.9);
         Checkpoint {
             identity: "abc".into(),
             build: Build {

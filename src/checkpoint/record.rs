@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::coefficients::Coefficients;
-use crate::sweep::manifest::SplitScore;
 use crate::sweep::outcome::Effort;
+use crate::sweep::score::SplitScore;
 use crate::sweep::spec::ComputeDtype;
 
 /// Version of the checkpoint's format; a checkpoint of another is refused.

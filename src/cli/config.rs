@@ -12,7 +12,7 @@ use crate::untrusted::printable;
 pub struct ShowArgs {
     #[command(flatten)]
     config: ConfigArgs,
-    /// How it is printed
+    /// Output format
     #[arg(long, value_enum, default_value_t = ShowFormat::Table)]
     format: ShowFormat,
 }
@@ -20,11 +20,11 @@ pub struct ShowArgs {
 /// How the configuration is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum ShowFormat {
-    /// For people
+    /// Table
     Table,
-    /// For programs
+    /// JSON
     Json,
-    /// All keys with what they take, their defaults and what they do; nothing is read
+    /// Documentation of all keys: values, default, meaning. Reads no configuration
     Markdown,
 }
 
@@ -64,7 +64,8 @@ fn render(rows: &[Shown]) -> String {
     table.trim_fmt()
 }
 
-/// What would keep a program from starting here. It may be as it should: not every machine has all files, nor needs them.
+/// Why a program would not start on this machine. That can be intended: not every machine needs
+/// every program and its files.
 fn notes(config: &Config) -> Vec<String> {
     [
         ("every program of the pool", config.redis_settings().err()),
@@ -74,6 +75,6 @@ fn notes(config: &Config) -> Vec<String> {
         ("client commands", config.client.token().err()),
     ]
     .into_iter()
-    .filter_map(|(who, error)| Some(format!("{who} would not start here: {}", error?)))
+    .filter_map(|(who, error)| Some(format!("{who} would not start on this machine: {}", error?)))
     .collect()
 }

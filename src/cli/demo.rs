@@ -1,4 +1,4 @@
-//! Flags of `mehl-soup demo`: a sweep over a zoo made here, or with `--make-zoo` such a zoo alone.
+//! Flags of `mehl-soup demo`: makes a zoo and runs a sweep on it; with `--make-zoo`, only the zoo.
 
 use std::fmt::Display;
 use std::path::PathBuf;
@@ -13,102 +13,110 @@ use crate::sweep::spec::Family;
 /// Flags of `demo`.
 #[derive(Debug, Clone, Args)]
 pub struct DemoArgs {
-    /// Folder for the zoo, the data and the run. What is there already is kept
+    /// Folder for the zoo, the data and the run. Existing files are kept and reused
     #[arg(long, value_name = "DIR", default_value = "target/demo", conflicts_with = "make_zoo")]
     pub out: PathBuf,
-    /// Seed of the data's split, the base model and the fine-tuning runs
+    /// Seed of the data split, the base model and the fine-tuning runs
     #[arg(long, default_value_t = 7)]
     pub seed: u64,
-    /// Fine-tuning runs
+    /// Number of fine-tuning runs. Each gives one ingredient
     #[arg(long, default_value_t = 28, value_parser = clap::value_parser!(u64).range(1..=10_000))]
     pub ingredients: u64,
-    /// How results are printed to stdout when all is done
+    /// Format of the results on stdout
     #[arg(long, value_enum, default_value_t = Format::Table, conflicts_with = "make_zoo")]
     pub format: Format,
-    /// Make a zoo with its data and a sweep.toml in this folder, print the path of sweep.toml, and learn nothing. Interrupt it as you like: the same
-    /// command goes on, and ends with the same bytes
+    /// Only make a zoo: write ingredients, data and a sweep.toml to this folder, and print the path
+    /// of sweep.toml. No soup is learned. You can interrupt it: the same command continues, and
+    /// writes the same bytes
     #[arg(long, value_name = "DIR", help_heading = ZOO)]
     pub make_zoo: Option<PathBuf>,
-    /// What kind of zoo it is.
+    /// Kind of the zoo.
     #[command(flatten)]
     pub zoo: ZooArgs,
-    /// What hyperparameters are drawn from.
+    /// Ranges of the hyperparameters.
     #[command(flatten)]
     pub ranges: Ranges,
 }
 
-/// Heading in the help of what is for zoos.
+/// Heading of the flags for zoos in the help.
 const ZOO: &str = "A zoo of your own";
 
-/// Flags of `demo --make-zoo` that say what is trained, and on what.
+/// Flags of `demo --make-zoo`: model and images.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = ZOO)]
 pub struct ZooArgs {
-    /// Architecture of the small base model that is trained here [default: vit]. `vit` loads in transformers, `timm-vit` in timm, `resnet` in torchvision and
-    /// timm; a ResNet takes the longest to train
+    /// Architecture of the small base model, which is trained first [default: vit]. `vit` loads in
+    /// transformers, `timm-vit` in timm, `resnet` in torchvision and timm. A ResNet takes the
+    /// longest to train
     #[arg(long, value_enum, requires = "make_zoo", conflicts_with = "base")]
     pub family: Option<ZooFamily>,
-    /// Images: a folder with a folder for each class, 5 images a class at least (JPEG, PNG, WebP). They are cut by class in five parts, of which those for the
-    /// sweep (learn, select, test: half of all) are copied to DIR/data [default: the digits that are shipped]
+    /// Images: a folder with one subfolder per class, at least 5 images per class (JPEG, PNG, WebP).
+    /// Each class is divided into five parts. Half of the images are for the sweep (learn, select,
+    /// test) and are copied to DIR/data [default: the UCI digits]
     #[arg(long, value_name = "FOLDER", requires = "make_zoo")]
     pub images: Option<PathBuf>,
-    /// Side in pixels that images are resized to, a multiple of 4, for digits of 8, for a ResNet at least 32. Time and memory grow with its square [default: 32; 8 for digits, but for a
-    /// ResNet; with --base what it takes]
+    /// Images are resized to this height and width in pixels: a multiple of 4 (digits: of 8), and at
+    /// least 32 for a ResNet. Time and memory grow with its square [default: 32; digits: 8, or 32
+    /// for a ResNet; with --base: the input size of that model]
     #[arg(long, value_name = "N", requires = "make_zoo", value_parser = clap::value_parser!(u32).range(4..=1024))]
     pub image_size: Option<u32>,
-    /// Model to fine-tune instead of one trained here: a folder as save_pretrained or timm's save_for_hf write it, of family vit, timm-vit or resnet. If its
-    /// classes are not those of the images, it gets a new head, trained first while the rest stays as it is
+    /// Fine-tune this model instead of a small one: a folder written by save_pretrained or timm's
+    /// save_for_hf, of family vit, timm-vit or resnet. If its classes differ from those of the
+    /// images, it gets a new head, which is trained first with all other weights frozen
     #[arg(long, value_name = "FOLDER", requires = "make_zoo")]
     pub base: Option<PathBuf>,
-    /// Passes over its part of the data that a base model, or a new head, is trained for [default: 100, or as many as make
-    /// 900 steps of 50 images; 30 for a ResNet or a new head]
+    /// Epochs of training for the base model or the new head [default: 100, or as many as make 900
+    /// steps of 50 images; 30 for a ResNet or a new head]
     #[arg(long, value_name = "N", requires = "make_zoo", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub base_epochs: Option<u32>,
-    /// Share of the ingredients that are bad on purpose, in 0..1, to see what a method makes of them. Three kinds in turn: trained for 8 times the epochs
-    /// without augmentation and smoothing; with 25 times the highest learning rate; with half of the labels replaced at random. training.json says which
+    /// Share of deliberately bad ingredients, 0 to 1, to see how methods treat them. Three kinds in
+    /// turn: 8 times the epochs without augmentation and label smoothing; 25 times the highest
+    /// learning rate; half of the labels replaced at random. training.json records the kind
     #[arg(long, value_name = "SHARE", requires = "make_zoo", default_value_t = 0.0, value_parser = share)]
     pub bad: f64,
 }
 
-/// What hyperparameters of fine-tuning runs are drawn from.
+/// Ranges from which the hyperparameters of fine-tuning runs are drawn.
 #[derive(Debug, Clone, PartialEq, Args, Serialize)]
 #[command(
-    next_help_heading = "Hyperparameters of its fine-tuning runs, each drawn from LOW..HIGH; one number instead is that number for all"
+    next_help_heading = "Hyperparameters of the fine-tuning runs, each drawn from LOW..HIGH; a single number applies to all runs"
 )]
 pub struct Ranges {
-    /// Peak learning rate of AdamW, uniform in its logarithm. Far apart, ingredients lie too far from each other to be averaged
+    /// Peak learning rate of AdamW, log-uniform. A high or wide range moves the ingredients so far
+    /// apart that averaging them does not work
     #[arg(long, value_name = "LOW..HIGH", requires = "make_zoo", default_value = "2e-4..4e-3", value_parser = positive)]
     pub learning_rate: Ends<f64>,
-    /// Decoupled weight decay, uniform in its logarithm
+    /// Decoupled weight decay, log-uniform
     #[arg(long, value_name = "LOW..HIGH", requires = "make_zoo", default_value = "1e-4..0.3", value_parser = decay)]
     pub weight_decay: Ends<f64>,
-    /// Passes over the training part
+    /// Epochs
     #[arg(long, value_name = "LOW..HIGH", requires = "make_zoo", default_value = "10..30", value_parser = epochs)]
     pub epochs: Ends<u32>,
-    /// Part of the target spread over all classes
+    /// Label smoothing: share of the target that is spread over all classes
     #[arg(long, value_name = "LOW..HIGH", requires = "make_zoo", default_value = "0..0.2", value_parser = part)]
     pub label_smoothing: Ends<f64>,
-    /// Augmentation: part of the images shifted by an eighth of their side, up, down, left or right
+    /// Augmentation: share of the images that are shifted by an eighth of their size, up, down, left
+    /// or right
     #[arg(long, value_name = "LOW..HIGH", requires = "make_zoo", default_value = "0..0.8", value_parser = part)]
     pub shift: Ends<f64>,
-    /// Augmentation: standard deviation of the noise added to normalised pixels
+    /// Augmentation: standard deviation of the noise that is added to normalised pixels
     #[arg(long, value_name = "LOW..HIGH", requires = "make_zoo", default_value = "0..0.3", value_parser = not_negative)]
     pub noise: Ends<f64>,
 }
 
-/// Architectures of base models that are trained here.
+/// Architectures of the small base models.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ZooFamily {
     /// Hugging Face ViT
     Vit,
     /// timm's ViT
     TimmVit,
-    /// torchvision's ResNet, with one block a stage
+    /// torchvision's ResNet, with one block per stage
     Resnet,
 }
 
 impl ZooFamily {
-    /// The same among all families.
+    /// The corresponding model family.
     pub fn family(self) -> Family {
         match self {
             Self::Vit => Family::Vit,
@@ -118,12 +126,12 @@ impl ZooFamily {
     }
 }
 
-/// Both ends, each of them included, of what a hyperparameter is drawn from.
+/// Range of a hyperparameter; both ends are included.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Ends<T> {
-    /// Not above `high`.
+    /// Lower end, at most `high`.
     pub low: T,
-    /// The other end.
+    /// Upper end.
     pub high: T,
 }
 
@@ -137,8 +145,8 @@ fn ends<T: FromStr + PartialOrd + Display + Copy>(
     let number = |text: &str| text.trim().parse().ok().filter(|number| fits(*number));
     match (number(low), number(high)) {
         (Some(low), Some(high)) if low <= high => Ok(Ends { low, high }),
-        (Some(low), Some(high)) => Err(format!("expected LOW..HIGH, the lower first, found {low} before {high}")),
-        _ => Err(format!("expected LOW..HIGH, or one number, of {expected}")),
+        (Some(low), Some(high)) => Err(format!("expected LOW..HIGH with LOW <= HIGH, found {low}..{high}")),
+        _ => Err(format!("expected LOW..HIGH or a single number, with {expected}")),
     }
 }
 
@@ -147,20 +155,20 @@ fn positive(text: &str) -> Result<Ends<f64>, String> {
 }
 
 fn not_negative(text: &str) -> Result<Ends<f64>, String> {
-    ends(text, "numbers from 0", |value: f64| value >= 0.0 && value.is_finite())
+    ends(text, "numbers of at least 0", |value: f64| value >= 0.0 && value.is_finite())
 }
 
-/// A logarithm has no 0 within, but 0 for all is a weight decay.
+/// A log-uniform range cannot include 0, but 0 for all runs is valid.
 fn decay(text: &str) -> Result<Ends<f64>, String> {
     let found = not_negative(text)?;
     match found.low > 0.0 || found.high == 0.0 {
         true => Ok(found),
-        false => Err("expected ends above 0, for the logarithm, or 0 for both".to_string()),
+        false => Err("expected numbers above 0 (the range is log-uniform), or a single 0".to_string()),
     }
 }
 
 fn part(text: &str) -> Result<Ends<f64>, String> {
-    ends(text, "parts from 0 to 1", |value: f64| (0.0..=1.0).contains(&value))
+    ends(text, "numbers from 0 to 1", |value: f64| (0.0..=1.0).contains(&value))
 }
 
 fn epochs(text: &str) -> Result<Ends<u32>, String> {
@@ -169,7 +177,7 @@ fn epochs(text: &str) -> Result<Ends<u32>, String> {
 
 fn share(text: &str) -> Result<f64, String> {
     let found = text.trim().parse().ok().filter(|share| (0.0..=1.0).contains(share));
-    found.ok_or_else(|| "expected a share of the ingredients from 0 to 1".to_string())
+    found.ok_or_else(|| "expected a number from 0 to 1".to_string())
 }
 
 #[cfg(test)]
@@ -190,10 +198,10 @@ mod tests {
             (positive("0..1").map(drop), "above 0"),
             (positive("1..inf").map(drop), "above 0"),
             (positive("a..b").map(drop), "LOW..HIGH"),
-            (positive("2..1").map(drop), "the lower first, found 2 before 1"),
-            (decay("0..1").map(drop), "for the logarithm"),
+            (positive("2..1").map(drop), "LOW <= HIGH, found 2..1"),
+            (decay("0..1").map(drop), "the range is log-uniform"),
             (part("0..1.5").map(drop), "from 0 to 1"),
-            (not_negative("NaN").map(drop), "from 0"),
+            (not_negative("NaN").map(drop), "at least 0"),
             (epochs("0..3").map(drop), "whole numbers from 1"),
             (epochs("1.5..3").map(drop), "whole numbers from 1"),
             (share("1.1").map(drop), "from 0 to 1"),

@@ -24,17 +24,18 @@ const STEP: usize = 500;
 /// Flags of `doctor`.
 #[derive(Debug, Args)]
 pub struct DoctorArgs {
-    /// Sweeps to examine; without any, all of them, and what belongs to no single sweep
+    /// Sweeps to check. Default: all sweeps, and the records that belong to no sweep
     #[arg(value_parser = sweep)]
     sweeps: Vec<String>,
-    /// Mend what is found. Redis answers nobody else while one sweep is examined. Tasks keep their states and their workers; a task whose own record is damaged fails. Schedulers and workers may go on
-    /// meanwhile
+    /// Repair what can be repaired. Tasks keep their states and workers; a task with a damaged record
+    /// fails. Schedulers and workers can keep running, but Redis answers no other request while one
+    /// sweep is checked (about a second for the largest)
     #[arg(long)]
     repair: bool,
-    /// Remove this sweep, with its results, whatever is left of it. For one that cannot be repaired; may be repeated
+    /// Delete a sweep that cannot be repaired, with all its records and results. Can be repeated
     #[arg(long, value_name = "SWEEP", value_parser = sweep, conflicts_with_all = ["sweeps", "repair"])]
     remove: Vec<String>,
-    /// How findings are printed
+    /// Output format
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
     #[command(flatten)]
@@ -42,7 +43,7 @@ pub struct DoctorArgs {
 }
 
 fn sweep(text: &str) -> Result<String, String> {
-    if is_id(text) { Ok(text.to_string()) } else { Err("expected the id of a sweep".to_string()) }
+    if is_id(text) { Ok(text.to_string()) } else { Err("expected a sweep id".to_string()) }
 }
 
 /// What was found about one sweep, or about the pool.
@@ -77,14 +78,14 @@ pub(super) fn doctor(args: &DoctorArgs) -> Exit {
         Ok(Ok(exit)) => exit,
         Ok(Err(error @ StoreError::Setup(_))) => Exit::Usage.say(error),
         Ok(Err(error)) => Exit::Failed.say(error),
-        Err(_) => Exit::Failed.say(format!("not done within {} s", PATIENCE.as_secs())),
+        Err(_) => Exit::Failed.say(format!("not finished within {} s", PATIENCE.as_secs())),
     }
 }
 
 async fn remove(store: &impl Repair, sweeps: &[String]) -> Result<Exit, StoreError> {
     for sweep in sweeps {
         while !store.discard(sweep, STEP).await? {}
-        eprintln!("sweep {sweep} was removed");
+        eprintln!("sweep {sweep} deleted");
     }
     // The sums over ended sweeps may have held a part of it.
     store.examine_pool(true).await?;
@@ -137,13 +138,11 @@ fn print(examined: &[Examined], format: Format) {
 
 fn verdict(found: usize, left: usize, repair: bool) -> String {
     match (found, left) {
-        (0, _) => "nothing is wrong".to_string(),
-        (found, 0) => format!("{found} findings, all repaired"),
+        (0, _) => "no problems found".to_string(),
+        (found, 0) => format!("{found} problems found, all repaired"),
         (_, left) if repair => {
-            format!(
-                "{left} findings are left that cannot be repaired; `--remove SWEEP` removes a sweep with its results"
-            )
+            format!("{left} problems cannot be repaired; `--remove SWEEP` deletes a sweep with its results")
         }
-        (_, left) => format!("{left} findings; `--repair` mends what can be mended"),
+        (_, left) => format!("{left} problems found; `--repair` repairs those that can be repaired"),
     }
 }

@@ -1,4 +1,4 @@
-//! Exit codes, and how a fault is said.
+//! Exit codes and error messages of the programs.
 
 use std::process::{ExitCode, Termination};
 
@@ -10,9 +10,9 @@ use crate::untrusted::printable;
 pub enum Exit {
     /// All done.
     Done,
-    /// Something failed that was asked for rightly.
+    /// The request was valid, but something failed.
     Failed,
-    /// Bad usage, input or output folder.
+    /// Wrong usage, input or output folder.
     Usage,
     /// Stopped by Ctrl-C or SIGTERM; checkpoints are kept.
     Stopped,
@@ -30,7 +30,7 @@ impl Exit {
         }
     }
 
-    /// Says a fault on stderr and gives its code.
+    /// Prints an error to stderr and returns its exit code.
     pub fn say(self, message: impl std::fmt::Display) -> Self {
         eprintln!("error: {}", printable(&message.to_string()));
         self
@@ -52,14 +52,14 @@ impl Termination for Exit {
     }
 }
 
-/// Prints data to stdout. Whoever has closed it does not want more.
+/// Prints data to stdout. A closed stdout is ignored.
 pub fn say(data: &str) {
     use std::io::Write;
     let written = writeln!(std::io::stdout(), "{}", data.trim_end());
     drop(written);
 }
 
-/// Says why a run ended.
+/// Prints why a run ended.
 pub fn run_error(error: &RunError) -> Exit {
     match error {
         RunError::Input(_) | RunError::Folder(_) | RunError::Host(_) => Exit::Usage.say(error),

@@ -19,7 +19,7 @@ const LARGEST_ANSWER: u64 = 1 << 16;
 pub struct HealthcheckArgs {
     #[command(flatten)]
     config: ConfigArgs,
-    /// Ask whether it can work, not only whether it lives: /readyz in place of /healthz
+    /// Check readiness (/readyz) instead of liveness (/healthz)
     #[arg(long)]
     ready: bool,
 }
@@ -31,7 +31,12 @@ pub fn scheduler(args: &HealthcheckArgs) -> Exit {
 
 /// Asks the worker of this machine.
 pub fn worker(args: &HealthcheckArgs) -> Exit {
-    check(args, |config| config.worker.listen.ok_or("worker.listen is empty: there is nothing to ask"))
+    check(args, |config| {
+        config
+            .worker
+            .listen
+            .ok_or("worker.listen is empty, so the worker serves no health endpoint. Set it to an address")
+    })
 }
 
 fn check(args: &HealthcheckArgs, listens: impl Fn(&Config) -> Result<SocketAddr, &'static str>) -> Exit {

@@ -15,69 +15,70 @@ use crate::zoo::{Depth, HashCache, Zoo, inspect as look, render};
 /// Flags of `inspect`.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
-What is read, and what it costs:
-  by default   headers and configurations, some kB a file: family, tensors,
-               parameters, dtypes, bytes; what is missing, extra or reshaped
-               against what most ingredients are like; whether class names agree;
-               whether the model can be computed, and what is assumed of it
-  --hash       every byte once, remembered (MEHL_SOUP_CACHE_DIR): which tensors
-               are frozen, tied or running statistics, which ingredients are
-               equal, which values are not finite
-  --distances  every float tensor once, in some MB of memory a thread: distance
-               from the mean of all, |theta_k - mean| / |mean|, and who stands
-               out: modified z-score beyond 3.5 (Iglewicz and Hoaglin 1993)
-  --data SPEC  what the specification says of its ingredients, every byte of them,
-               and all of its data: labels, classes, images (decoded once, kept in
-               the cache). Nothing is scored
+What is read, and what it shows:
+  default      headers and configurations, some kB per file: family, tensors,
+               parameters, dtypes, bytes; tensors that are missing, extra or of
+               another shape than in most ingredients; whether class names agree;
+               whether the model is supported, and what is assumed about it
+  --hash       every byte once; hashes are cached (MEHL_SOUP_CACHE_DIR): tensors
+               that are frozen, tied or running statistics, ingredients that are
+               equal, values that are not finite
+  --distances  every float tensor once, with some MB of memory per thread:
+               distance from the mean, |theta_k - mean| / |mean|, and outliers:
+               modified z-score above 3.5 (Iglewicz and Hoaglin 1993)
+  --data SPEC  all ingredients and all data of the specification: labels, classes,
+               images (decoded once, then cached). Nothing is scored
 
-Exit codes: 0 nothing speaks against this zoo, 1 a run would refuse it, or
-distances that were asked for cannot be had, 2 bad usage, or no such files.")]
+Exit codes: 0 a run would accept the zoo, 1 a run would refuse it or distances
+cannot be computed, 2 wrong usage or missing files.")]
 pub struct InspectArgs {
     /// Ingredients: files, folders, globs
     #[arg(required_unless_present = "data")]
     zoo: Vec<String>,
-    /// Inspect the ingredients and the data of this specification
+    /// Inspect the ingredients and the data of this specification instead
     #[arg(long, value_name = "SPEC", conflicts_with = "zoo")]
     data: Option<PathBuf>,
-    /// Read all contents too: frozen and tied tensors, equal ingredients, values that are not finite
+    /// Also read all contents: find frozen and tied tensors, equal ingredients, and values that are
+    /// not finite
     #[arg(long)]
     hash: bool,
-    /// Read all contents too: how far each ingredient is from the mean, and which stand out
+    /// Also read all contents: show each ingredient's distance from the mean, and outliers
     #[arg(long)]
     distances: bool,
-    /// Parts of the model that distances are told of
+    /// Parts of the model for which distances are shown
     #[arg(long, value_enum, default_value_t = Group::Block, requires = "distances")]
     group: Group,
-    /// Tell differences between ingredients tensor by tensor
+    /// List differences between ingredients tensor by tensor
     #[arg(long)]
     verbose: bool,
-    /// How the report is printed
+    /// Output format
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Group {
-    /// Every tensor
+    /// Each tensor
     Tensor,
-    /// Every transformer block or stage
+    /// Each transformer block or stage
     Block,
-    /// The model as a whole
+    /// The whole model
     Model,
 }
 
-/// What only the worker can look at, as it has the models.
+/// Checks that need the models, which only the worker has.
 pub struct Checks {
-    /// What a run assumes of a zoo's model, or why it cannot compute it.
+    /// What a run assumes about a zoo's model, or why the model is not supported.
     pub model: fn(&Zoo, &ZooSpec) -> Result<Vec<String>, String>,
-    /// Opens everything that a run would; what it would say, or why it would end. Hears of what takes long.
+    /// Opens all inputs of a run. Returns the run's notes, or why it would fail.
     pub inputs: CheckInputs,
 }
 
-/// Opens what a specification names; the notes of it, or why a run would end.
+/// Opens all inputs of a specification; the closure gets progress messages. Returns notes, or why a
+/// run would fail.
 pub type CheckInputs = fn(&Spec, &mut dyn FnMut(&str)) -> Result<Vec<String>, String>;
 
-/// Hands over to the worker, which has the models; where it is not installed, reports what can be known without.
+/// Starts the worker, which has the models. If it is not installed, reports without its checks.
 pub(super) fn check_and_start(args: &InspectArgs) -> Exit {
     if args.data.is_some() || worker::is_there() {
         return worker::start(&std::env::args_os().skip(1).collect::<Vec<_>>());

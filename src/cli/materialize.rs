@@ -17,24 +17,25 @@ use crate::zoo::{HashCache, Zoo};
 /// Flags of `materialize`.
 #[derive(Debug, Args)]
 pub struct MaterializeArgs {
-    /// A coefficients.safetensors of a run, or the id of a scheduler's sweep, whose winner is written
+    /// A coefficients.safetensors of a run, or the id of a scheduler's sweep to write its winner
     coefficients: PathBuf,
-    /// Of a sweep, this task in place of the winner
+    /// With a sweep id: write this task instead of the winner
     #[arg(long, value_name = "ID")]
     task: Option<String>,
-    /// Folder of the model; appears whole or not at all
+    /// Output folder. It appears only when the model is complete
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Dtype of float tensors; without it, that of most ingredients
+    /// Dtype of float tensors. Default: the dtype of most ingredients
     #[arg(long, value_enum)]
     dtype: Option<FloatType>,
-    /// Largest weights file in MB; without it, files are cut as those of the ingredient that most are like
+    /// Largest weights file in MB. Default: tensors are divided into files as in most ingredients
     #[arg(long, value_name = "MB", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
     max_shard_mb: Option<u64>,
-    /// Where the ingredients are now (files, folders or globs), if they have moved. They are identified by content hash
+    /// New location of the ingredients (files, folders or globs), if they were moved. They are
+    /// identified by content hash
     #[arg(long, value_name = "PATTERN", num_args = 1..)]
     zoo: Vec<String>,
-    /// Replace a folder that is there already
+    /// Replace an existing output folder
     #[arg(long)]
     overwrite: bool,
     #[command(flatten)]
@@ -64,7 +65,7 @@ fn read(args: &MaterializeArgs) -> Result<Vec<u8>, Exit> {
     match path.to_str().filter(|name| is_sweep_id(name) && !path.exists()) {
         Some(sweep) => coefficients(&args.server, sweep, args.task.as_deref()),
         None if args.task.is_some() => {
-            Err(Exit::Usage.say(format!("{}: --task is for the id of a sweep", path.display())))
+            Err(Exit::Usage.say(format!("{}: --task needs the id of a sweep, found a file", path.display())))
         }
         None => untrusted::read(path, LARGEST_COEFFICIENTS)
             .map_err(|error| Exit::Usage.say(format!("{}: {error}", path.display()))),
@@ -98,6 +99,7 @@ pub(super) fn materialize(args: &MaterializeArgs) -> Exit {
         max_shard_bytes: args.max_shard_mb.map(|mb| mb * 1_000_000),
         zoo,
         overwrite: args.overwrite,
+        comparisons: vec![],
     };
     let bar = ProgressBar::new(0);
     let style = ProgressStyle::with_template("{wide_bar} {bytes}/{total_bytes} {eta} left");

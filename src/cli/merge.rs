@@ -14,30 +14,31 @@ use crate::zoo::{HashCache, Layout, Zoo, config_faults, mixed_dtypes};
 /// Flags of `merge`.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
-Nothing is learned and nothing is scored: no data are needed, and nobody knows
-whether the result is better than one of the ingredients. Any architecture will
-do, as long as all tensors have the same names and shapes. `mehl-soup run` learns
-the weights.")]
+Needs no data: nothing is learned or scored, so the result can be worse than each
+ingredient. Works with any architecture, if all ingredients have tensors of the
+same names and shapes. Use `mehl-soup run` to learn the weights.")]
 pub struct MergeArgs {
     /// Ingredients: files, folders, globs
     #[arg(required = true)]
     zoo: Vec<String>,
-    /// Folder of the model; appears whole or not at all
+    /// Output folder. It appears only when the model is complete
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// One weight an ingredient, in the order of sorted paths, which add up to 1; negative ones are allowed. Without them, the mean
+    /// One weight per ingredient, in the order of sorted paths. They must sum to 1 and can be
+    /// negative. Default: equal weights (the mean)
     #[arg(long, value_name = "W,W,...", value_delimiter = ',', allow_hyphen_values = true)]
     weights: Vec<f64>,
-    /// Count ingredients with equal contents as often as they are there, and not once. With weights they always are
+    /// Count each of several ingredients with equal contents. By default they count once; with
+    /// --weights each always counts
     #[arg(long)]
     keep_duplicates: bool,
-    /// Dtype of float tensors; without it, that of most ingredients
+    /// Dtype of float tensors. Default: the dtype of most ingredients
     #[arg(long, value_enum)]
     dtype: Option<FloatType>,
-    /// Largest weights file in MB; without it, files are cut as those of the ingredient that most are like
+    /// Largest weights file in MB. Default: tensors are divided into files as in most ingredients
     #[arg(long, value_name = "MB", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
     max_shard_mb: Option<u64>,
-    /// Replace a folder that is there already
+    /// Replace an existing output folder
     #[arg(long)]
     overwrite: bool,
 }
@@ -80,8 +81,9 @@ fn write(args: &MergeArgs) -> Result<(), String> {
         (zoo, hashes)
     } else {
         let (zoo, hashes, equal) = zoo.without_duplicates(hashes);
-        let note =
-            |names: &Vec<String>| format!("equal contents, counted once: {} (--keep-duplicates)", names.join(" = "));
+        let note = |names: &Vec<String>| {
+            format!("equal contents, counted once (change with --keep-duplicates): {}", names.join(" = "))
+        };
         notes.extend(equal.iter().map(note));
         (zoo, hashes)
     };
@@ -101,6 +103,7 @@ fn write(args: &MergeArgs) -> Result<(), String> {
         max_shard_bytes: args.max_shard_mb.map(|mb| mb * 1_000_000),
         zoo: None,
         overwrite: args.overwrite,
+        comparisons: vec![],
     };
     let written = write_mix(&zoo, &layout, &file, &options, &mut progress("writing"));
     bar.finish_and_clear();

@@ -116,9 +116,9 @@ pub struct PlanArgs {
 /// How results are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// For people
+    /// Table
     Table,
-    /// For programs
+    /// JSON
     Json,
 }
 

@@ -35,13 +35,13 @@ const LAST_ITERATION: Duration = Duration::from_secs(10);
 pub struct WorkerArgs {
     #[command(flatten)]
     config: ConfigArgs,
-    /// Work on one task, then end with 0; end with 0 too if there is none. For Kubernetes Jobs
+    /// Run one task, then exit with 0. Exit with 0 at once if no task is waiting. For Kubernetes Jobs
     #[arg(long)]
     once: bool,
-    /// Device, over `worker.device`: cpu, cuda, cuda:1
+    /// Device: cpu, cuda, cuda:1. Overrides `worker.device`
     #[arg(long)]
     device: Option<String>,
-    /// How the log is written to stderr, over `log.format`: text, json
+    /// Log format on stderr: text, json. Overrides `log.format`
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<String>,
 }
@@ -93,7 +93,7 @@ fn restrict(config: &Config) -> Result<(), String> {
     let modules = worker.torchscript_allow.iter().map(|hash| hash.to_hex().to_string());
     let confinement = Confinement::new(roots, modules).map_err(|error| error.to_string())?;
     let confinement = confinement.hiding(config.operator_files.iter().cloned());
-    confine(confinement).map_err(|_| "this process is confined already".to_string())
+    confine(confinement).map_err(|_| "the file restrictions of this process are already set".to_string())
 }
 
 /// Where hashes and images are kept between tasks. Image sweeps need it, so a folder that an operator named has to be writable.
@@ -106,7 +106,7 @@ fn usable_cache() -> Result<Cache, String> {
         Ok(root) => Ok(Cache { hashes: Some(hashes), watched: Some(root) }),
         Err(error) if HashCache::is_named() => Err(error),
         Err(error) => {
-            tracing::warn!("{}; sweeps over images will fail here", printable(&error));
+            tracing::warn!("{}; sweeps with images will fail on this worker", printable(&error));
             Ok(Cache { hashes: Some(hashes), watched: None })
         }
     }
@@ -134,7 +134,8 @@ async fn run<E: SoupEngine + 'static>(
     let metrics = Arc::new(WorkerMetrics::new(&registry).map_err(ServiceError::internal)?);
     if let Promise::Unconfirmed(why) = store.promise() {
         tracing::warn!(
-            "Redis cannot say that a completed task is on its disk ({why}): should it lose one, it is computed again"
+            "Redis cannot confirm that completed tasks are on disk ({why}). If Redis loses one, it \
+             is computed again"
         );
     }
     let counted = metrics.clone();
@@ -160,7 +161,7 @@ async fn run<E: SoupEngine + 'static>(
     drop(timeout(Duration::from_secs(2), queue.close()).await);
     let patience = if matches!(ended, Err(WorkerError::Stalled)) { Duration::ZERO } else { LAST_ITERATION };
     if !compute.finish(patience) {
-        tracing::warn!("the engine did not stop in time: the process ends without it");
+        tracing::warn!("the engine did not stop in time; the process ends anyway");
     }
     match ended {
         Ok(_) => Ok(()),
@@ -208,7 +209,7 @@ impl<S: Reading, Q: TicketQueue> Probe<S, Q> {
         match stored {
             Ok(Ok(())) => {}
             Ok(Err(error)) => faults.push(error.to_string()),
-            Err(_) => faults.push("the store does not answer".to_string()),
+            Err(_) => faults.push("Redis does not answer".to_string()),
         }
         self.metrics.redis_connected.set(i64::from(faults.is_empty()));
         self.metrics.broker_connected.set(i64::from(queued.is_ok() && !self.queue.state().is_blocked));

@@ -13,13 +13,15 @@ use crate::scheduler::is_sweep_id;
 /// Flags of `report`.
 #[derive(Debug, Args)]
 pub struct ReportArgs {
-    /// Folder of a run, or the id of a scheduler's sweep. One that is not done yet shows what there is
+    /// Folder of a run, or id of a scheduler's sweep. It can be unfinished: the report shows the
+    /// results so far
     #[arg(value_name = "DIR|SWEEP")]
     sweep: PathBuf,
-    /// The page: one HTML file with everything in it. An existing file is replaced
+    /// Output: one self-contained HTML file. An existing file is replaced
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
-    /// Folder for the same plots as SVG files. Made if missing; files of the same names are replaced
+    /// Also write the plots as SVG files to this folder. It is created if missing; files of the same
+    /// names are replaced
     #[arg(long, value_name = "DIR")]
     plots: Option<PathBuf>,
     #[command(flatten)]

@@ -44,7 +44,8 @@ fn asked_but_not_first(spec: &Spec, results: &SweepResults, folder: &RunFolder) 
     let asked = results.tasks.iter().find(|row| is_asked(row) && row.state == TaskState::Succeeded)?;
     (!is_asked(first)).then(|| {
         format!(
-            "{} ranks first and is written to {}; to write the best soup that was asked for, {}: mehl-soup materialize {} --out DIR",
+            "{} ranks first and is written to {}. To write the best soup of your search, {}: \
+             mehl-soup materialize {} --out DIR",
             first.task_id,
             folder.best().display(),
             asked.task_id,
@@ -69,10 +70,10 @@ pub fn run_to_the_end<E: SoupEngine + 'static>(args: &RunArgs, engine: EngineFac
             // Asked twice: the last checkpoint is on disk, and nothing half-written has its final name.
             leave(Exit::Stopped);
         }
-        eprintln!("stopping at the next iteration, with a checkpoint; once more to stop at once");
+        eprintln!("stopping after this iteration, with a checkpoint; press Ctrl-C again to stop immediately");
     });
     if let Err(error) = handler {
-        return Exit::Failed.say(format!("cannot listen for Ctrl-C: {error}"));
+        return Exit::Failed.say(format!("cannot install the Ctrl-C handler: {error}"));
     }
     let slots = spec.compute.devices.len();
     let reporter = Arc::new(Stderr::new(slots));
@@ -106,7 +107,10 @@ pub fn run_to_the_end<E: SoupEngine + 'static>(args: &RunArgs, engine: EngineFac
         reporter.note(&note);
     }
     if finished.out_of_time {
-        reporter.note("search.max_seconds is over: unfinished tasks keep their checkpoints; run again to go on");
+        reporter.note(
+            "search.max_seconds has passed. Unfinished tasks keep their checkpoints; run the \
+             command again to continue",
+        );
     }
     if let Err(error) = published {
         return Exit::Usage.say(error);
@@ -117,7 +121,7 @@ pub fn run_to_the_end<E: SoupEngine + 'static>(args: &RunArgs, engine: EngineFac
     }
     let failed = results.tasks.iter().filter(|row| row.state == TaskState::Failed).count();
     if failed > 0 {
-        reporter.note(&format!("{failed} tasks failed; the table says why, --retry-failed begins them anew"));
+        reporter.note(&format!("{failed} tasks failed; the table shows the causes. --retry-failed starts them again"));
     }
     let any = results.tasks.iter().any(|row| row.state == TaskState::Succeeded);
     if failed > 0 && !any { Exit::Failed } else { Exit::Done }

@@ -13,7 +13,7 @@ pub struct SchemaArgs {
     format: SchemaFormat,
 }
 
-/// How it is printed.
+/// Output format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum SchemaFormat {
     /// JSON Schema, for editors and validators

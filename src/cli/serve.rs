@@ -27,10 +27,11 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub struct ServeArgs {
     #[command(flatten)]
     config: ConfigArgs,
-    /// Address and port of the HTTP API, over `scheduler.listen`. Any but a loopback address needs a token
+    /// Address and port of the HTTP API. Overrides `scheduler.listen`. An address that is not
+    /// loopback needs a token
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<String>,
-    /// How the log is written to stderr, over `log.format`: text, json
+    /// Log format on stderr: text, json. Overrides `log.format`
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<String>,
 }
@@ -103,7 +104,7 @@ async fn schedule(
     Ok(Some(queue))
 }
 
-const NO_TOKEN: &str = "scheduler.token: expected letters, found only spaces";
+const NO_TOKEN: &str = "scheduler.token: expected a token, found only spaces";
 
 fn scheduler_settings(config: &Config) -> SchedulerSettings {
     let scheduler = &config.scheduler;

@@ -58,14 +58,14 @@ impl Service {
             .thread_name(name)
             .enable_all()
             .build()
-            .map_err(|error| format!("no threads: {error}"))?;
+            .map_err(|error| format!("cannot start threads: {error}"))?;
         let (asked, stop) = watch::channel(false);
         ctrlc::set_handler(move || {
             if asked.send_replace(true) {
                 leave(Exit::Stopped);
             }
         })
-        .map_err(|error| format!("cannot listen for signals: {error}"))?;
+        .map_err(|error| format!("cannot install signal handlers: {error}"))?;
         Ok(Self { name, runtime, stop })
     }
 
@@ -106,7 +106,7 @@ pub(super) async fn connect_store(
         match Redis::connect(&settings).await {
             Ok(store) => return Ok(Some(store)),
             Err(error) if !error.is_retryable() => return Err(ServiceError::usage(error)),
-            Err(error) => faults.met(&error, |text| tracing::warn!("{}; trying again", printable(text))),
+            Err(error) => faults.met(&error, |text| tracing::warn!("{}; retrying", printable(text))),
         }
         tokio::select! {
             _ = stop.wait_for(|stop| *stop) => return Ok(None),

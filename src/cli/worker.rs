@@ -32,7 +32,8 @@ pub fn start(arguments: &[OsString]) -> Exit {
     let mut command = Command::new(&path);
     command.args(arguments);
     Exit::Failed.say(format!(
-        "cannot start {}: {}; build it with `cargo build --release --workspace`, or name it in {WORKER_VARIABLE}",
+        "cannot start {}: {}; build it with `cargo build --release --workspace`, or set \
+         {WORKER_VARIABLE} to its path",
         path.display(),
         replace_process(command)
     ))

@@ -41,7 +41,7 @@ pub enum ClientError {
     #[error("{0}")]
     Setup(String),
     /// The server refuses it, and would again.
-    #[error("{server} refuses it ({status}): {}", words(.detail))]
+    #[error("{server} refused the request ({status}): {}", words(.detail))]
     Refused {
         /// The server.
         server: String,
@@ -59,7 +59,7 @@ pub enum ClientError {
         what: String,
     },
     /// An answer that is not this API's.
-    #[error("{server} answers in an unexpected way: {what}")]
+    #[error("unexpected answer from {server}: {what}")]
     Strange {
         /// The server.
         server: String,
@@ -178,9 +178,7 @@ impl Client {
             request = request.header("authorization", format!("Bearer {}", token.expose()));
         }
         let invalid = |_| {
-            ClientError::Setup(format!(
-                "{server}{path}: not an address, or the token has characters that none may have"
-            ))
+            ClientError::Setup(format!("{server}{path}: invalid address, or the token contains invalid characters"))
         };
         let request = request.body(body).map_err(invalid)?;
         let unavailable = |what: String| ClientError::Unavailable { server: server.clone(), what };

@@ -1,13 +1,14 @@
 //! The files beside the weights of a Hugging Face model: configuration, tokenizer, preprocessor.
 
+use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
 
 use safetensors::Dtype;
 use serde_json::Value;
 
-use crate::untrusted::{self, LARGEST_COMPANION, LARGEST_CONFIG};
-use crate::zoo::own_file;
+use crate::source;
+use crate::untrusted::{LARGEST_COMPANION, LARGEST_CONFIG};
 
 /// Files that are copied, by exact name.
 const NAMES: [&str; 7] = [
@@ -32,22 +33,23 @@ fn is_companion(name: &str) -> bool {
 /// the folder and subfolders are passed over. With a dtype, `config.json` says so.
 pub(super) fn copy(from: &Path, to: &Path, dtype: Option<Dtype>) -> io::Result<Vec<String>> {
     let mut copied = Vec::new();
-    for entry in std::fs::read_dir(from)? {
+    let files = source::of(from);
+    for entry in files.list(from)? {
         // A name that is not UTF-8 is none of ours.
-        let Ok(name) = entry?.file_name().into_string() else { continue };
+        let Some(name) = entry.file_name().and_then(OsStr::to_str).map(str::to_string) else { continue };
         if !is_companion(&name) {
             continue;
         }
         // A dangling link is no file of the model's either.
-        let Some(source) = own_file(from, &name).ok().flatten() else { continue };
+        let Some(own) = files.own_file(from, &name).ok().flatten() else { continue };
         let target = to.join(&name);
         let named = |e: io::Error| io::Error::new(e.kind(), format!("`{name}`: {e}"));
         match dtype.filter(|_| name == "config.json") {
             Some(dtype) => {
-                std::fs::write(&target, with_dtype(&untrusted::read(&source, LARGEST_CONFIG).map_err(named)?, dtype)?)?
+                std::fs::write(&target, with_dtype(&files.read(&own, LARGEST_CONFIG).map_err(named)?, dtype)?)?
             }
             // Contents only, not modes: the copy must be writable and of the user's umask.
-            None => std::fs::write(&target, untrusted::read(&source, LARGEST_COMPANION).map_err(named)?)?,
+            None => std::fs::write(&target, files.read(&own, LARGEST_COMPANION).map_err(named)?)?,
         }
         std::fs::File::open(&target)?.sync_all()?;
         copied.push(name);

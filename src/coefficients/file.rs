@@ -157,7 +157,7 @@ impl CoefficientsFile {
         let data = &bytes[start..];
         // Written widest elements first, then by name: the data lies in the order in which it was digested.
         if blake3::hash(data).to_hex().as_str() != digest {
-            return Err(Damaged("the tensors do not match their digest".into()));
+            return Err(Damaged("the contents do not match their digest".into()));
         }
         let tensors: BTreeMap<String, &TensorInfo> = metadata.tensors().into_iter().collect();
         let info = tensors.get(TENSOR).ok_or_else(|| Invalid(format!("expected a tensor `{TENSOR}`, found none")))?;
@@ -197,7 +197,7 @@ impl CoefficientsFile {
             // Magnitudes near the largest f64 add up to infinity, of which no tolerance is a part.
             let sums_to_one = magnitude.is_finite() && (sum - 1.0).abs() <= SUM_TOLERANCE * magnitude.max(1.0);
             if !sums_to_one {
-                return Err(format!("layer group `{group}`: expected coefficients that sum to 1, found {sum}"));
+                return Err(format!("layer group `{group}`: expected coefficients with sum 1, found sum {sum}"));
             }
         }
         match about.tensors.iter().find(|(_, group)| **group >= about.groups.len()) {

@@ -11,6 +11,8 @@ use super::mix::mix_range;
 use super::shards::{PlannedTensor, ShardPlan, index, plan};
 use super::{CoefficientsFile, companions, model_card};
 use crate::files::{NewFolder, free_bytes, parent_of};
+use crate::source;
+use crate::sweep::paired::Comparison;
 use crate::zoo::{
     HashCache, Ingredient, Layout, TensorClass, Zoo, ZooError, ZooHashes, encode, hash_ingredient, is_mixable,
 };
@@ -33,6 +35,8 @@ pub struct Options {
     pub zoo: Option<Vec<PathBuf>>,
     /// Whether a model that this program wrote to `out` before is replaced.
     pub overwrite: bool,
+    /// The soup against other tasks of its sweep, for the model card.
+    pub comparisons: Vec<Comparison>,
 }
 
 /// What was written.
@@ -71,7 +75,7 @@ pub enum MaterializeError {
         found: String,
     },
     /// An ingredient is not among those that were given.
-    #[error("ingredient `{name}` with hash {hash} is not among the {candidates} given")]
+    #[error("ingredient `{name}` with content hash {hash} is not among the {candidates} files given")]
     NotFound {
         /// Its name in the coefficients file.
         name: String,
@@ -91,7 +95,7 @@ pub enum MaterializeError {
         found: &'static str,
     },
     /// A value of the soup does not fit the dtype: write a wider one.
-    #[error("tensor `{tensor}`: element {element} is {value}, more than {dtype} can hold")]
+    #[error("tensor `{tensor}`: element {element} is {value}, too large for {dtype}")]
     Overflow {
         /// The tensor.
         tensor: String,
@@ -201,7 +205,7 @@ pub(super) fn write(
     let licences: Vec<_> =
         zoo.ingredients().iter().chain(zoo.base()).map(|i| model_card::licence_of(i.path())).collect();
     let mut small = vec![
-        ("README.md", model_card::render(file, &licences).into_bytes()),
+        ("README.md", model_card::render(file, &licences, &options.comparisons).into_bytes()),
         (model_card::COEFFICIENTS_NAME, file.to_bytes()),
     ];
     small.extend(index(&shards));
@@ -248,18 +252,18 @@ fn check_output(out: &Path, overwrite: bool) -> Result<(), MaterializeError> {
     match std::fs::symlink_metadata(out) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(e) => return Err(io_error(out)(e)),
-        Ok(metadata) if !metadata.is_dir() => return Err(taken("expected a folder or nothing, found another entry")),
+        Ok(metadata) if !metadata.is_dir() => return Err(taken("expected a folder, or nothing at this path")),
         Ok(_) => {}
     }
     if std::fs::read_dir(out).map_err(io_error(out))?.next().is_none() {
         return Ok(());
     }
     if !overwrite {
-        return Err(taken("the folder is not empty"));
+        return Err(taken("the folder is not empty (replace it with --overwrite)"));
     }
     if !out.join(model_card::COEFFICIENTS_NAME).is_file() {
         let name = model_card::COEFFICIENTS_NAME;
-        return Err(taken(&format!("not overwritten: without `{name}` it is no model that this program wrote")));
+        return Err(taken(&format!("not replaced: it contains no `{name}`, so this program did not write it")));
     }
     Ok(())
 }
@@ -267,11 +271,11 @@ fn check_output(out: &Path, overwrite: bool) -> Result<(), MaterializeError> {
 /// Replacing `out` must not delete what the soup is made of.
 fn refuse_own_ingredient(zoo: &Zoo, out: &Path) -> Result<(), MaterializeError> {
     let Ok(out) = out.canonicalize() else { return Ok(()) };
-    let inside = |i: &&Ingredient| i.path().canonicalize().is_ok_and(|path| path.starts_with(&out));
+    let inside = |i: &&Ingredient| source::of(i.path()).canonical(i.path()).is_ok_and(|path| path.starts_with(&out));
     match zoo.ingredients().iter().chain(zoo.base()).find(inside) {
         None => Ok(()),
         Some(ingredient) => {
-            let reason = format!("ingredient `{}` is in it", ingredient.name());
+            let reason = format!("not replaced: ingredient `{}` is in this folder", ingredient.name());
             Err(MaterializeError::OutputExists { path: out, reason })
         }
     }
@@ -328,26 +332,30 @@ fn check_tensors(file: &CoefficientsFile, layout: &Layout) -> Result<(), Materia
     for name in groups.keys() {
         match layout.get(name).map(|tensor| tensor.class) {
             Some(TensorClass::Mixed) => {}
-            Some(_) => return wrong(name, "a tensor to mix", "one that is equal in all ingredients"),
-            None => return wrong(name, "a tensor to mix", "none of that name"),
+            Some(_) => return wrong(name, "a tensor that differs between ingredients", "one that is equal in all"),
+            None => return wrong(name, "a tensor that differs between ingredients", "no such tensor"),
         }
     }
     for tensor in layout.tensors.iter().filter(|tensor| tensor.class == TensorClass::Statistic) {
         match file.statistics.get(&tensor.name) {
             Some(statistic) if statistic.shape == tensor.shape => {}
             Some(_) => {
-                return wrong(&tensor.name, "a running statistic of the ingredients' shape", "one of another shape");
+                return wrong(
+                    &tensor.name,
+                    "a running statistic with the shape in the ingredients",
+                    "one of another shape",
+                );
             }
             None => return wrong(&tensor.name, "a running statistic of the soup in the coefficients file", "none"),
         }
     }
     let is_statistic = |name: &str| layout.get(name).is_some_and(|tensor| tensor.class == TensorClass::Statistic);
     if let Some(name) = file.statistics.keys().find(|name| !is_statistic(name)) {
-        return wrong(name, "a running statistic that differs between ingredients", "none of that name");
+        return wrong(name, "a running statistic that differs between ingredients", "no such tensor");
     }
     match layout.mixed().find(|tensor| !groups.contains_key(&tensor.name)) {
         None => Ok(()),
-        Some(tensor) => wrong(&tensor.name, "no tensor to mix", "one that differs between ingredients"),
+        Some(tensor) => wrong(&tensor.name, "a tensor that is equal in all ingredients", "one that differs"),
     }
 }
 

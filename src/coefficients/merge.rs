@@ -16,7 +16,9 @@ pub enum MergeError {
     Weights(String),
     /// A mix of running statistics is not that of the mixed model.
     #[error(
-        "tensor `{tensor}`: running statistics of batch normalisation differ, and those of a mix have to be computed on data: a sweep with method `uniform` does it"
+        "tensor `{tensor}`: the running statistics of batch normalisation differ between \
+         ingredients, and must be computed on data for a mix: run a sweep with method `uniform` \
+         instead"
     )]
     Statistics {
         /// The first of them.
@@ -79,7 +81,7 @@ pub fn fixed_mix(
 fn check_weights(weights: &[f64], ingredients: usize) -> Result<(), MergeError> {
     if weights.len() != ingredients {
         return Err(MergeError::Weights(format!(
-            "expected {ingredients}, one an ingredient in the order of sorted paths, found {}",
+            "expected {ingredients}, one per ingredient in the order of sorted paths, found {}",
             weights.len()
         )));
     }
@@ -88,7 +90,7 @@ fn check_weights(weights: &[f64], ingredients: usize) -> Result<(), MergeError> 
     }
     let sum: f64 = weights.iter().sum();
     if (sum - 1.0).abs() > SUM_TOLERANCE {
-        return Err(MergeError::Weights(format!("expected them to add up to 1, found {sum}")));
+        return Err(MergeError::Weights(format!("expected a sum of 1, found {sum}")));
     }
     Ok(())
 }
@@ -146,7 +148,7 @@ mod tests {
     #[test]
     fn weights_that_are_none_of_a_mix_are_refused() {
         for (weights, said) in [
-            (&[1.0][..], "expected 2, one an ingredient"),
+            (&[1.0][..], "expected 2, one per ingredient"),
             (&[0.5, 0.6], "add up to 1, found 1.1"),
             (&[f64::NAN, 1.0], "found NaN"),
         ] {

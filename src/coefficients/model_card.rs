@@ -5,15 +5,19 @@ use std::fmt::Write;
 use std::path::Path;
 
 use super::CoefficientsFile;
-use crate::sweep::manifest::SplitScore;
-use crate::untrusted::{self, LARGEST_CARD};
-use crate::zoo::own_file;
+use crate::source;
+use crate::sweep::metric::Metric;
+use crate::sweep::objective::CLASSIFICATION;
+use crate::sweep::outcome::Scores;
+use crate::sweep::paired::Comparison;
+use crate::untrusted::LARGEST_CARD;
 
 /// Name under which the coefficients lie beside the weights.
 pub(super) const COEFFICIENTS_NAME: &str = "coefficients.safetensors";
 
-/// The card's text. `licences`: what each ingredient's own card says, see [`licence_of`].
-pub(super) fn render(file: &CoefficientsFile, licences: &[Option<String>]) -> String {
+/// The card's text. `licences`: what each ingredient's own card says, see [`licence_of`]. `comparisons`: the soup
+/// against other tasks of its sweep, where they are known.
+pub(super) fn render(file: &CoefficientsFile, licences: &[Option<String>], comparisons: &[Comparison]) -> String {
     let about = &file.about;
     let mut card = front_matter(licences, &about.ingredients.iter().map(|i| i.hash.as_str()).collect::<Vec<_>>());
     // Writing to a string cannot fail.
@@ -28,7 +32,7 @@ pub(super) fn render(file: &CoefficientsFile, licences: &[Option<String>]) -> St
     };
     line(format!(
         "A weighted sum of {models} fine-tuned models of family {}{base}, made by {} with method {}. \
-         It costs no more to run than one of them.",
+         Its inference cost is that of one model.",
         code(&about.family),
         code(&about.program),
         code(&about.method)
@@ -37,24 +41,13 @@ pub(super) fn render(file: &CoefficientsFile, licences: &[Option<String>]) -> St
         line("\n**This soup is not better than the best ingredient on the select split.**".into());
     }
     if let Some(scores) = &about.scores {
-        line(
-            "\n## Scores\n\nMean cross-entropy in nats and accuracy, each ± its standard error over samples. \
-              `learn` taught the coefficients, `select` chose among soups, `test` was only reported.\n"
-                .into(),
-        );
-        line("| split | loss | accuracy | samples |\n|---|---|---|---|".into());
-        let splits = [("learn", Some(scores.learn)), ("select", Some(scores.select)), ("test", scores.test)];
-        for (split, score) in splits {
-            if let Some(SplitScore { loss, loss_standard_error, accuracy, accuracy_standard_error, samples }) = score {
-                line(format!(
-                    "| {split} | {loss:.4} ± {loss_standard_error:.4} \
-                     | {accuracy:.4} ± {accuracy_standard_error:.4} | {samples} |"
-                ));
-            }
-        }
+        scores_table(scores).into_iter().for_each(&mut line);
+    }
+    if !comparisons.is_empty() {
+        comparisons_table(comparisons).into_iter().for_each(&mut line);
     }
     if !about.data.is_empty() {
-        line("\n## Data\n\n| split | samples | blake3 of the file |\n|---|---|---|".into());
+        line("\n## Data\n\n| split | samples | BLAKE3 of the file |\n|---|---|---|".into());
         for data in &about.data {
             line(format!("| {} | {} | {} |", code(&data.split), data.samples, code(&data.hash)));
         }
@@ -65,8 +58,8 @@ pub(super) fn render(file: &CoefficientsFile, licences: &[Option<String>]) -> St
         let others = settings.iter().filter(|(name, _)| !["method", "seed"].contains(&name.as_str()));
         others.for_each(|(name, value)| line(format!("| {} | {} |", code(name), code(&value.to_string()))));
     }
-    line("\n## Ingredients\n\nThe mean coefficient is that over layer groups; coefficients may be negative or above 1.\n".into());
-    line("| ingredient | mean coefficient | licence | blake3 of the contents |\n|---|---|---|---|".into());
+    line("\n## Ingredients\n\nThe mean coefficient is the mean over layer groups. Coefficients can be negative or above 1.\n".into());
+    line("| ingredient | mean coefficient | licence | BLAKE3 of the contents |\n|---|---|---|---|".into());
     let groups = file.coefficients.groups();
     for (k, ingredient) in about.ingredients.iter().enumerate() {
         let mean = (0..groups).map(|l| file.coefficients.get(k, l)).sum::<f64>() / groups as f64;
@@ -78,11 +71,47 @@ pub(super) fn render(file: &CoefficientsFile, licences: &[Option<String>]) -> St
         about.notes.iter().for_each(|note| line(format!("- {}", code(note))));
     }
     line(format!(
-        "\n## Made again\n\n`{COEFFICIENTS_NAME}` holds the exact coefficients, {} ingredients by {groups} layer groups. With the ingredients \
-         at hand, this folder is written again by\n\n```sh\nmehl-soup materialize {COEFFICIENTS_NAME} --out DIR\n```",
+        "\n## Reproduce\n\n`{COEFFICIENTS_NAME}` contains the exact coefficients, {} ingredients \
+         by {groups} layer groups. With the \
+         ingredients, this command writes this folder again:\n\n```sh\nmehl-soup materialize \
+         {COEFFICIENTS_NAME} --out DIR\n```",
         about.ingredients.len()
     ));
     card
+}
+
+/// Loss and metrics of each split.
+fn scores_table(scores: &Scores) -> Vec<String> {
+    let about = format!(
+        "\n## Scores\n\nThe loss is {}. ± is one standard error over samples. The coefficients were \
+         learned on `learn`; the soup was chosen on `select`; `test` was used only for this report.\n",
+        CLASSIFICATION.loss
+    );
+    let metrics: Vec<Metric> = scores.select.all().map(|(metric, _)| metric).collect();
+    let heads: Vec<&str> = metrics.iter().map(|metric| metric.facts().shown.heading).collect();
+    let rule = "---|".repeat(metrics.len() + 2);
+    let mut lines = vec![about, format!("| split | {} | samples |\n|{rule}", heads.join(" | "))];
+    let splits = [("learn", Some(scores.learn)), ("select", Some(scores.select)), ("test", scores.test)];
+    for (split, score) in splits {
+        let Some(score) = score else { continue };
+        let value = |metric: &Metric| score.get(*metric).map(|estimate| metric.shown(estimate)).unwrap_or_default();
+        let values: Vec<String> = metrics.iter().map(value).collect();
+        lines.push(format!("| {split} | {} | {} |", values.join(" | "), score.samples));
+    }
+    lines
+}
+
+/// The soup against other tasks.
+fn comparisons_table(comparisons: &[Comparison]) -> Vec<String> {
+    let about = "\n## Compared with\n\nDifferences to other soups and ingredients, ± one standard error. Models that \
+                 were scored on the same samples are compared sample by sample. `select` chose this soup, so only \
+                 `test` can confirm it.\n";
+    let mut lines = vec![about.to_string(), "| with | on | verdict | difference |\n|---|---|---|---|".to_string()];
+    lines.extend(comparisons.iter().map(|one| {
+        let units = CLASSIFICATION.unit.plural();
+        format!("| {} | {} | {} | {} |", code(&one.other), one.split, one.words(units), one.amount())
+    }));
+    lines
 }
 
 fn front_matter(licences: &[Option<String>], hashes: &[&str]) -> String {
@@ -105,8 +134,9 @@ fn front_matter(licences: &[Option<String>], hashes: &[&str]) -> String {
 ///
 /// Read line by line: a YAML parser would expand whatever a stranger's card refers to.
 pub(super) fn licence_of(ingredient: &Path) -> Option<String> {
-    let card = own_file(ingredient, "README.md").ok()??;
-    let text = String::from_utf8(untrusted::read(&card, LARGEST_CARD).ok()?).ok()?;
+    let files = source::of(ingredient);
+    let card = files.own_file(ingredient, "README.md").ok()??;
+    let text = String::from_utf8(files.read(&card, LARGEST_CARD).ok()?).ok()?;
     let mut lines = text.trim_start_matches('\u{feff}').lines();
     if lines.next()?.trim_end() != "---" {
         return None;
@@ -152,18 +182,11 @@ mod tests {
     use crate::coefficients::Coefficients;
     use crate::coefficients::testing::about;
     use crate::sweep::manifest::DataEntry;
-    use crate::sweep::outcome::Scores;
+    use crate::sweep::score::testing::score;
 
     fn file() -> CoefficientsFile {
         let mut about = about(&["run-a", "run-b"], &["g", "h"], &[("w", 0)]);
-        let score = SplitScore {
-            loss: 0.25,
-            loss_standard_error: 0.01,
-            accuracy: 0.9,
-            accuracy_standard_error: 0.02,
-            samples: 500,
-        };
-        about.scores = Some(Scores { learn: score, select: SplitScore { loss: 0.375, ..score }, test: None });
+        about.scores = Some(Scores { learn: score(0.25, 0.9), select: score(0.375, 0.9), test: None });
         about.data = vec![DataEntry {
             split: "learn".into(),
             path: "/data/learn.safetensors".into(),
@@ -181,13 +204,13 @@ mod tests {
     #[test]
     fn the_card_tells_where_the_model_comes_from() {
         let file = file();
-        let card = render(&file, &[Some("mit".into()), None]);
+        let card = render(&file, &[Some("mit".into()), None], &[]);
         for part in [
             "`digits`",
             "`0001-mehl+`",
             "| seed | 3 |",
             "| `learning_rate` | `0.01` |",
-            "| select | 0.3750 ± 0.0100 | 0.9000 ± 0.0200 | 500 |",
+            "| select | 0.3750 ±0.0100 | 90.00 ±2.00 | 50 |",
             "| `learn` | 500 | `da7a` |",
             "not better than the best ingredient",
             "| `run-a` | 1.0000 | `mit` |",
@@ -205,7 +228,7 @@ mod tests {
     fn a_licence_of_all_is_the_soups_and_success_is_not_denied() {
         let mut file = file();
         file.about.better_than_best_ingredient = Some(true);
-        let card = render(&file, &[Some("apache-2.0".into()), Some("apache-2.0".into())]);
+        let card = render(&file, &[Some("apache-2.0".into()), Some("apache-2.0".into())], &[]);
         assert!(card.contains("\nlicense: \"apache-2.0\"\n"), "{card}");
         assert!(!card.contains("not better"), "{card}");
     }
@@ -214,7 +237,7 @@ mod tests {
     fn strange_names_stay_in_their_cell() {
         let mut file = file();
         file.about.ingredients[0].name = "a|b`c\n# title".into();
-        let card = render(&file, &[None, None]);
+        let card = render(&file, &[None, None], &[]);
         assert!(card.contains("| `a\\|b c # title` | 1.0000 |"), "{card}");
     }
 

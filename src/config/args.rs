@@ -8,10 +8,11 @@ use clap::Args;
 /// Flags of every command that is configured.
 #[derive(Debug, Clone, Default, Args)]
 pub struct ConfigArgs {
-    /// Configuration file: TOML, YAML or JSON. Without it, MEHL_SOUP_CONFIG names one
+    /// Configuration file: TOML, YAML or JSON. Default: the file in MEHL_SOUP_CONFIG, if set
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// One setting, over file and environment; may be repeated. Others on this machine see it: give secrets by their files
+    /// One setting; overrides file and environment. Can be repeated. Other users of this machine can
+    /// see it: pass secrets as files
     #[arg(long, value_name = "SECTION.KEY=VALUE")]
     pub set: Vec<Assignment>,
 }

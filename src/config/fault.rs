@@ -43,7 +43,7 @@ impl ConfigError {
 fn lines(faults: &[Fault]) -> String {
     let mut told: Vec<_> = faults.iter().take(LINES).map(|fault| format!("configuration: {fault}")).collect();
     if faults.len() > LINES {
-        told.push(format!("configuration: and {} more faults", faults.len() - LINES));
+        told.push(format!("configuration: {} more errors", faults.len() - LINES));
     }
     told.join("\n")
 }

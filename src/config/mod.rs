@@ -381,7 +381,7 @@ impl Reader {
                 key: "worker.orphan_seconds".to_string(),
                 origin: Some(found.origin.clone()),
                 problem: format!(
-                    "expected at least worker.lease_seconds ({}), found `{}`",
+                    "expected at least the value of worker.lease_seconds ({}), found `{}`",
                     lease.as_secs(),
                     orphan.as_secs()
                 ),

@@ -54,7 +54,8 @@ impl SchedulerConfig {
                 key: "scheduler.token".to_string(),
                 origin: None,
                 problem: format!(
-                    "missing: others than this machine can reach scheduler.listen ({}); expected a token, or scheduler.token_file",
+                    "missing. Other machines can reach scheduler.listen ({}), so a token is \
+                     required: set scheduler.token_file, or listen on a loopback address",
                     self.listen
                 ),
             })),
@@ -72,9 +73,9 @@ impl WorkerConfig {
             return Err(ConfigError::one(Fault {
                 key: "worker.input_roots".to_string(),
                 origin: None,
-                problem:
-                    "missing: expected the folders whose files sweeps may name, zoos and data; nothing outside is read"
-                        .to_string(),
+                problem: "missing. Set it to the folders with the zoos and data that sweeps can use; \
+                     files outside of them are not read"
+                    .to_string(),
             }));
         }
         Ok(&self.input_roots)

@@ -109,7 +109,7 @@ impl Layers {
                 // An empty section of YAML.
                 (ValueKind::Nil, None) if is_section => {}
                 (_, None) if is_section => {
-                    let problem = "expected a section with keys".to_string();
+                    let problem = "expected a table with keys".to_string();
                     self.faults.push(Fault { key, origin: Some(origin.clone()), problem });
                 }
                 _ => self.unknown(key, origin.clone()),
@@ -169,11 +169,7 @@ impl Layers {
             Origin::Environment(_) => env_names::of_key(near),
             _ => near.to_string(),
         };
-        self.faults.push(Fault {
-            key,
-            origin: Some(origin),
-            problem: format!("unknown key, the nearest known one is `{near}`"),
-        });
+        self.faults.push(Fault { key, origin: Some(origin), problem: format!("unknown key; did you mean `{near}`?") });
     }
 
     fn take(&mut self, setting: &'static Setting, origin: Origin, value: Result<Value, String>) {
@@ -204,7 +200,7 @@ impl Layers {
             std::cmp::Ordering::Less => drop(self.found.remove(given)),
             std::cmp::Ordering::Greater => drop(self.found.remove(file)),
             std::cmp::Ordering::Equal => {
-                let problem = format!("expected this or `{given}`, found both");
+                let problem = format!("expected either this key or `{given}`, found both");
                 self.faults.push(Fault { key: file.to_string(), origin: Some(b.origin.clone()), problem });
             }
         }
@@ -217,7 +213,7 @@ fn read(file: &OperatorFile, path: &Path) -> Result<config::Map<String, config::
         Some("toml") => (FileFormat::Toml, "TOML"),
         Some("yaml" | "yml") => (FileFormat::Yaml, "YAML"),
         Some("json") => (FileFormat::Json, "JSON"),
-        _ => return Err("expected a name that ends with .toml, .yaml, .yml or .json".to_string()),
+        _ => return Err("expected a file name that ends in .toml, .yaml, .yml or .json".to_string()),
     };
     let bytes = file.read(LARGEST).map_err(|e| e.to_string())?;
     let text = String::from_utf8(bytes).map_err(|_| "is not UTF-8".to_string())?;

@@ -112,16 +112,18 @@ fn every_fault_is_told_with_its_key_and_origin() {
     let file = format!("file {}", path.display());
     let expected = [
         format!("redis.timeout_seconds ({file}): expected 1 to 300 seconds, found text"),
-        format!("redis.urll ({file}): unknown key, the nearest known one is `redis.url`"),
-        format!("redsi ({file}): unknown key, the nearest known one is `redis.url`"),
+        format!("redis.urll ({file}): unknown key; did you mean `redis.url`?"),
+        format!("redsi ({file}): unknown key; did you mean `redis.url`?"),
         format!("worker.lease_seconds ({file}): expected 2 to 3600 seconds, found `1`"),
-        "amqp.heartbeat (environment MEHL_SOUP__AMQP__HEARTBEAT): unknown key, the nearest known one is `MEHL_SOUP__AMQP__HEARTBEAT_SECONDS`".to_string(),
+        "amqp.heartbeat (environment MEHL_SOUP__AMQP__HEARTBEAT): unknown key; did you mean \
+         `MEHL_SOUP__AMQP__HEARTBEAT_SECONDS`?".to_string(),
         "installation (environment MEHL_SOUP__INSTALLATION): expected letters, digits and `+ - . _`, found `a b`".to_string(),
         "scheduler.listen (environment MEHL_SOUP__SCHEDULER__LISTEN): expected an IP address with a port, found `everywhere`".to_string(),
-        "client.servre (flag): unknown key, the nearest known one is `client.server`".to_string(),
+        "client.servre (flag): unknown key; did you mean `client.server`?".to_string(),
         "--set: expected section.key=value, found no `=`".to_string(),
-        "amqp (flag): unknown key, the nearest known one is `amqp.url`".to_string(),
-        "worker.orphan_seconds (environment MEHL_SOUP__WORKER__ORPHAN_SECONDS): expected at least worker.lease_seconds (30), found `5`".to_string(),
+        "amqp (flag): unknown key; did you mean `amqp.url`?".to_string(),
+        "worker.orphan_seconds (environment MEHL_SOUP__WORKER__ORPHAN_SECONDS): expected at least \
+         the value of worker.lease_seconds (30), found `5`".to_string(),
     ];
     let told: Vec<_> = error.0.iter().map(ToString::to_string).collect();
     assert_eq!(told, expected);
@@ -142,7 +144,7 @@ fn a_file_that_cannot_be_read_is_one_fault() {
         ("a.yaml", Some("hunter2\n"), "not valid YAML"),
         ("a.json", Some("{\"redis\": {\"url\": hunter2}}"), "not valid JSON at line 1, column "),
         ("a.json", Some("[\"hunter2\"]"), "not valid JSON"),
-        ("b.toml", Some("client = 'hunter2'\n"), "expected a section with keys"),
+        ("b.toml", Some("client = 'hunter2'\n"), "expected a table with keys"),
     ] {
         let path = folder.path().join(name);
         if let Some(content) = content {
@@ -197,7 +199,10 @@ fn a_secret_of_a_later_layer_takes_the_place_of_the_other_form_and_both_in_one_a
     let error = config.client.token().unwrap_err().to_string();
     assert!(error.contains("client.token_file (flag): /nowhere"), "{error}");
     let error = resolve(&["client.token=x", "client.token_file=/nowhere"], &[]).unwrap_err().to_string();
-    assert!(error.contains("client.token_file (flag): expected this or `client.token`, found both"), "{error}");
+    assert!(
+        error.contains("client.token_file (flag): expected either this key or `client.token`, found both"),
+        "{error}"
+    );
     // The default address gives way to a file.
     let config = resolve(&["redis.url_file=/nowhere"], &[]).unwrap();
     assert!(config.redis_settings().err().unwrap().to_string().contains("redis.url_file (flag): /nowhere"));

@@ -188,7 +188,7 @@ impl Kind {
             _ if self.is_secret() => format!("expected {}", self.expected()),
             // What looks like an address may hold a password.
             Self::Server if found.contains('@') => {
-                format!("expected {}, without a user: tokens have a key of their own", self.expected())
+                format!("expected {}, without user and password: tokens have their own key", self.expected())
             }
             _ => format!("expected {}, found `{}`", self.expected(), cut(found)),
         }

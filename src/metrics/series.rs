@@ -1,6 +1,6 @@
 //! Every series of the programs, defined once: prefix `mehl_soup_`, the unit in the name where it has one, no id of a sweep or a task as a label but in `task_info`.
 
-use prometheus::{Gauge, Opts, Registry, core::Collector};
+use prometheus::{Gauge, GaugeVec, Opts, Registry, core::Collector};
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 /// What every name begins with.
@@ -90,7 +90,7 @@ series! {
     HOST_MEMORY = Worker "host_memory_bytes" ["kind"] Level, "bytes", "Memory of this process: resident, anonymous (part of resident), peak (of resident in this task), and limit (the smallest of its control groups' limits and the machine's memory)";
     LEARN_LOSS = Worker "learn_loss" [] Level, "nats", "Loss on the batch of the last iteration";
     SELECT_LOSS = Worker "select_loss" [] Level, "nats", "Loss of the last score on select";
-    SELECT_ACCURACY = Worker "select_accuracy" [] Level, "ratio", "Accuracy of the last score on select";
+    SELECT_METRIC = Worker "select_metric" ["metric"] Level, "as the metric", "Metrics of the last score on select besides the loss, such as accuracy in [0, 1]";
     MODEL_BATCH_LOAD = Worker "model_batch_load_seconds" [] LOAD, "seconds", "Time from the end of a model batch until the directions of the next are ready: reading that was not done ahead, and computing the directions";
     INGREDIENT_READ = Worker "ingredient_read_bytes_total" [] Counter, "bytes", "Bytes of ingredients' tensors read from disk or page cache, without hashing";
     LAST_PROGRESS = Worker "last_progress_timestamp_seconds" [] Level, "seconds", "Unix time of the last iteration, scored ingredient or task start";
@@ -132,6 +132,11 @@ impl Series {
     /// A gauge without labels.
     pub(super) fn gauge(&self, registry: &Registry) -> Result<Gauge, prometheus::Error> {
         self.register(registry, Gauge::with_opts(self.opts())?)
+    }
+
+    /// Gauges by label.
+    pub(super) fn gauges(&self, registry: &Registry) -> Result<GaugeVec, prometheus::Error> {
+        self.register(registry, GaugeVec::new(self.opts(), self.labels)?)
     }
 
     /// A histogram without labels.

@@ -3,7 +3,9 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use prometheus::{Gauge, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
+use prometheus::{
+    Gauge, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
+};
 
 use super::series;
 use crate::runner::engine::{EngineError, Progress};
@@ -40,7 +42,7 @@ pub struct WorkerMetrics {
     samples_per_second: Gauge,
     learn_loss: Gauge,
     select_loss: Gauge,
-    select_accuracy: Gauge,
+    select_metric: GaugeVec,
     host_memory: IntGaugeVec,
     device_memory: IntGaugeVec,
     loads: Histogram,
@@ -72,7 +74,7 @@ impl WorkerMetrics {
             samples_per_second: series::SAMPLES_PER_SECOND.gauge(registry)?,
             learn_loss: series::LEARN_LOSS.gauge(registry)?,
             select_loss: series::SELECT_LOSS.gauge(registry)?,
-            select_accuracy: series::SELECT_ACCURACY.gauge(registry)?,
+            select_metric: series::SELECT_METRIC.gauges(registry)?,
             host_memory: series::HOST_MEMORY.counts(registry)?,
             device_memory: series::DEVICE_MEMORY.counts(registry)?,
             loads: series::MODEL_BATCH_LOAD.histogram(registry)?,
@@ -135,6 +137,7 @@ impl WorkerMetrics {
         self.phases.with_label_values(&["mix"]);
         self.device_memory.with_label_values(&["peak"]);
         self.task_info.with_label_values(&["s", "t"]);
+        self.select_metric.with_label_values(&["accuracy"]);
         self
     }
 }
@@ -171,9 +174,11 @@ impl WorkerObserver for WorkerMetrics {
                 self.phases.with_label_values(&[phase]).observe(*seconds);
             }
         }
-        if let (Some(loss), Some(accuracy)) = (progress.select_loss, progress.select_accuracy) {
-            self.select_loss.set(loss);
-            self.select_accuracy.set(accuracy);
+        if let Some(select) = &progress.select {
+            self.select_loss.set(select.loss);
+            for (metric, estimate) in select.metrics() {
+                self.select_metric.with_label_values(&[metric.name()]).set(estimate.value);
+            }
         }
         if let Some(device) = &progress.device {
             for (kind, bytes) in [("allocated", device.allocated), ("reserved", device.reserved), ("peak", device.peak)]
@@ -230,18 +235,21 @@ fn whole(bytes: u64) -> i64 {
 mod tests {
     use super::*;
     use crate::runner::engine::{DeviceMemory, Iteration};
+    use crate::sweep::metric::{Estimate, Metric};
+    use crate::sweep::score::SplitScore;
 
     /// What the host counts is in the programs' own test; a device with memory of its own is not there.
     #[test]
     fn a_device_tells_its_memory_and_a_step_that_is_no_iteration_counts_as_none() {
         let metrics = WorkerMetrics::new(&Registry::new()).unwrap();
         let key = TaskKey::new("s", "t").unwrap();
+        let estimate = |value| Estimate { value, standard_error: 0.1 };
+        let accuracy = Metric::named("accuracy").unwrap();
         let mut progress = Progress {
             iterations: 0,
             planned_iterations: 9,
             learn_loss: 0.5,
-            select_loss: Some(0.25),
-            select_accuracy: Some(0.75),
+            select: Some(SplitScore::new(8, estimate(0.25), [(accuracy, estimate(0.75))])),
             samples_per_second: 10.0,
             host_bytes: 1,
             device: Some(DeviceMemory { allocated: 3, reserved: 5, peak: 4 }),
@@ -250,7 +258,8 @@ mod tests {
         };
         metrics.iteration(&key, &progress);
         assert_eq!((metrics.iterations.get(), metrics.learn_loss.get()), (0, 0.0));
-        assert_eq!((metrics.select_loss.get(), metrics.select_accuracy.get()), (0.25, 0.75));
+        assert_eq!(metrics.select_loss.get(), 0.25);
+        assert_eq!(metrics.select_metric.with_label_values(&["accuracy"]).get(), 0.75);
         for (kind, bytes) in [("allocated", 3), ("reserved", 5), ("peak", 4)] {
             assert_eq!(metrics.device_memory.with_label_values(&[kind]).get(), bytes, "{kind}");
         }

@@ -41,25 +41,25 @@ pub const DELIVERY_LIMIT: u32 = 20;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum QueueError {
     /// Nobody there, or no answer in time; what was asked may have been done. Repeat it.
-    #[error("the broker cannot be reached: {0}")]
+    #[error("cannot reach RabbitMQ: {0}")]
     Unreachable(String),
     /// The broker takes no messages until its memory or disk alarm ends. Repeat it later; a person may have to help the broker.
-    #[error("the broker takes no messages: {0}")]
+    #[error("RabbitMQ accepts no messages: {0}")]
     Blocked(String),
     /// The queue, the channel or the subscription ended under the caller. Repeat it: everything is declared anew.
-    #[error("the queue was taken away: {0}")]
+    #[error("the queue was deleted: {0}")]
     Withdrawn(String),
     /// The broker refuses for now: the user, the password, or a permission. Repeat it later: it
     /// passes once the broker is mended, or the password's file is replaced.
-    #[error("the broker refuses: {0}")]
+    #[error("RabbitMQ refused the request: {0}")]
     Refused(String),
     /// Address, certificate or password are wrong, and were never right since this program began. A person has to change them before it is started
     /// again; it is tried again all the while.
-    #[error("the broker cannot be used: {0}")]
+    #[error("cannot use RabbitMQ: {0}")]
     Setup(String),
     /// An exchange or queue of our name is there, declared in another way, since before this program began. A person has to remove it, or name the
     /// installation otherwise.
-    #[error("the name is taken: {0}")]
+    #[error("the name is already in use: {0}")]
     Foreign(String),
     /// [`close`](TicketQueue::close) was called.
     #[error("the queue is closed")]

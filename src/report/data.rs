@@ -59,7 +59,16 @@ impl Detail {
 
 impl Report {
     /// Of results and what is known about some of their tasks. Without a manifest, family and splits are those that `details` tell.
-    pub fn new(results: SweepResults, spec: Option<Spec>, manifest: Option<Manifest>, details: Vec<Detail>) -> Self {
+    pub fn new(
+        mut results: SweepResults,
+        spec: Option<Spec>,
+        manifest: Option<Manifest>,
+        details: Vec<Detail>,
+    ) -> Self {
+        // Results of earlier programs have scores, and no comparisons.
+        if results.comparisons.is_empty() {
+            results.compare(|_| None);
+        }
         let about = details.iter().find_map(|detail| detail.soup.as_ref()).map(|soup| &soup.about);
         let (family, splits) = match (manifest, about) {
             (Some(manifest), _) => (Some(manifest.family.to_string()), manifest.data),

@@ -13,8 +13,9 @@ use crate::runner::run_folder::{HistoryFile, OpenedFile, SpecFile, SweepFile};
 use crate::store::KeptRungs;
 use crate::sweep::expand::expand;
 use crate::sweep::manifest::Manifest;
+use crate::sweep::metric::Metric;
 use crate::sweep::results::{Baselines, IngredientResult, SweepResults, TaskOutcome};
-use crate::sweep::spec::{Metric, Spec};
+use crate::sweep::spec::Spec;
 use crate::task::{TaskState, is_id};
 use crate::untrusted::{LARGEST_COEFFICIENTS, read};
 
@@ -27,7 +28,7 @@ const MOST_TASKS: usize = 100_000;
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// The folder holds no sweep.
-    #[error("{path} holds no sweep: expected results.json or sweep.json, as `mehl-soup run` leaves them")]
+    #[error("{path} contains no sweep: expected results.json or sweep.json, as `mehl-soup run` writes them")]
     NotASweep {
         /// The folder.
         path: String,
@@ -135,11 +136,12 @@ fn begun(root: &Path, sweep: Option<SweepFile>, manifest: Option<&Manifest>) -> 
         generated_by: String::new(),
         spec_identity: sweep.identity,
         inputs_hash: manifest.map(Manifest::inputs_hash).unwrap_or_default(),
-        metric: Metric::Loss,
+        metric: Metric::LOSS,
         notes: manifest.map(|manifest| manifest.notes.clone()).unwrap_or_default(),
         ingredients: ingredient.collect(),
         baselines: Baselines::of(|_| None),
         tasks: vec![],
+        comparisons: vec![],
     })
 }
 
@@ -147,7 +149,7 @@ fn detail(root: &Path, task: &str) -> Detail {
     let mut detail = Detail::new(task);
     // A name from a file becomes part of a path only if it is one that this program gives.
     if !is_id(task) {
-        detail.faults.push(format!("{task}: expected the id of a task"));
+        detail.faults.push(format!("{task}: expected a task id"));
         return detail;
     }
     let folder = root.join("tasks").join(task);

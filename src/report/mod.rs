@@ -24,4 +24,3 @@ pub use folder::{ReadError, read_folder};
 pub use page::{POLICY, render};
 pub use plots::{Plot, PlotError, plots};
 pub use pool::{read_pool, results_of};
-pub use verdict::{Gain, Verdict, gains};

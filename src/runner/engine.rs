@@ -6,11 +6,13 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::checkpoint::Checkpoint;
 use crate::sweep::manifest::Manifest;
 pub use crate::sweep::outcome::{Completion, Effort, RungReached, Scores};
+use crate::sweep::score::SplitScore;
 use crate::sweep::task::Task;
 
 /// Computes soup tasks on one device.
@@ -74,7 +76,9 @@ pub enum Directive {
 }
 
 /// One iteration, as reported.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+///
+/// In JSON the score on select is a field for each value: `select_loss`, `select_accuracy`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Progress {
     /// Iterations of this task so far, over all attempts.
     pub iterations: u64,
@@ -82,23 +86,34 @@ pub struct Progress {
     pub planned_iterations: u64,
     /// Loss on this iteration's batch; for methods without gradients the last select loss.
     pub learn_loss: f64,
-    /// Loss on select when it was last scored, if it was.
-    pub select_loss: Option<f64>,
+    /// Score on select when it was last scored, if it was.
+    #[serde(flatten, serialize_with = "select_fields")]
+    pub select: Option<SplitScore>,
     /// Samples of this iteration over its seconds.
     pub samples_per_second: f64,
     /// Bytes of memory now resident in this process.
     pub host_bytes: u64,
-    /// Accuracy on select when it was last scored, if it was.
-    #[serde(default)]
-    pub select_accuracy: Option<f64>,
     /// Memory of the device, where it is not the host and can tell.
-    #[serde(default)]
     pub device: Option<DeviceMemory>,
     /// What the iteration took; `None` for a step that is no iteration, such as a candidate of a greedy soup. For metrics: nobody keeps it.
     #[serde(skip)]
     pub iteration: Option<Iteration>,
     /// What is being done, in a word or two.
     pub stage: &'static str,
+}
+
+/// `select_NAME` of each value; without a score `select_loss` alone, null.
+fn select_fields<S: Serializer>(select: &Option<SplitScore>, to: S) -> Result<S::Ok, S::Error> {
+    let mut map = to.serialize_map(None)?;
+    match select {
+        None => map.serialize_entry("select_loss", &None::<f64>)?,
+        Some(score) => {
+            for (metric, estimate) in score.all() {
+                map.serialize_entry(&format!("select_{metric}"), &estimate.value)?;
+            }
+        }
+    }
+    map.end()
 }
 
 /// Memory of a device, in bytes.
@@ -138,7 +153,7 @@ pub enum EngineError {
     #[error("out of memory: {0}")]
     OutOfMemory(String),
     /// The checkpoint belongs to something else or is damaged: start the task anew.
-    #[error("checkpoint refused: {0}")]
+    #[error("cannot use the checkpoint: {0}")]
     ForeignCheckpoint(String),
     /// The host could not keep a checkpoint: end the run.
     #[error(transparent)]

@@ -21,7 +21,7 @@ pub enum FolderError {
     },
     /// The folder belongs to another specification.
     #[error(
-        "output folder {path} belongs to another specification (sweep `{found_name}`, identity {found}); expected identity {expected}; \
+        "output folder {path} contains another sweep (`{found_name}`, identity {found}); expected identity {expected}; \
          choose another folder, or undo the change to the specification"
     )]
     OtherSpec {
@@ -35,7 +35,7 @@ pub enum FolderError {
         found_name: String,
     },
     /// A newer version of this program has begun the folder.
-    #[error("{path} is of version {found}, this program reads up to {expected}: use the newer program")]
+    #[error("{path} has version {found}, this program reads up to {expected}: use a newer program")]
     Newer {
         /// The folder.
         path: String,
@@ -45,7 +45,7 @@ pub enum FolderError {
         expected: u32,
     },
     /// The folder holds something else.
-    #[error("output folder {path} is not empty and holds no sweep; choose another folder")]
+    #[error("output folder {path} is not empty and contains no sweep; choose another folder")]
     NotASweep {
         /// The folder.
         path: String,
@@ -59,7 +59,7 @@ pub enum FolderError {
         source: io::Error,
     },
     /// A file of the folder does not hold what this program wrote.
-    #[error("{path} is damaged: {what}; move it away to go on without it")]
+    #[error("{path} is damaged: {what}; move it away to continue without it")]
     Damaged {
         /// The file.
         path: String,

@@ -50,7 +50,9 @@ pub fn publish_best(
     let file = CoefficientsFile::from_bytes(&bytes)
         .map_err(|source| PublishError::Coefficients { path: path.display().to_string(), source })?;
     reporter.note(&format!("writing the model of task {} to {}", row.task_id, best.display()));
-    let options = Options { out: best.clone(), dtype: None, max_shard_bytes: None, zoo: None, overwrite: true };
+    let comparisons = results.comparisons.clone();
+    let options =
+        Options { out: best.clone(), dtype: None, max_shard_bytes: None, zoo: None, overwrite: true, comparisons };
     materialize(&file, &options, cache, &mut |_, _| {})
         .map(|_| ())
         .map_err(|source| PublishError::Materialize { path: best.display().to_string(), source })

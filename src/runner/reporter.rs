@@ -8,6 +8,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use super::engine::Progress;
 use crate::sweep::results::TaskOutcome;
+use crate::sweep::score::SplitScore;
 use crate::sweep::task::Task;
 use crate::task::TaskState;
 
@@ -16,7 +17,7 @@ pub trait Reporter: Send + Sync {
     /// Something a person should read.
     fn note(&self, message: &str);
     /// An ingredient was scored.
-    fn scored(&self, name: &str, loss: f64, accuracy: f64, done: usize, total: usize);
+    fn scored(&self, name: &str, select: &SplitScore, done: usize, total: usize);
     /// A slot (a device's thread) begins a task; `left` tasks are still to be begun.
     fn started(&self, slot: usize, task: &Task, left: usize);
     /// An iteration is done.
@@ -71,13 +72,13 @@ impl Reporter for Stderr {
         self.line(&format!("note: {message}"));
     }
 
-    fn scored(&self, name: &str, loss: f64, accuracy: f64, done: usize, total: usize) {
-        self.line(&format!("scored {done}/{total} {name}: select loss {loss:.4}, accuracy {accuracy:.4}"));
+    fn scored(&self, name: &str, select: &SplitScore, done: usize, total: usize) {
+        self.line(&format!("scored {done}/{total} {name}: select {}", select.short()));
     }
 
     fn started(&self, slot: usize, task: &Task, left: usize) {
         let searched: Vec<String> = task.overrides.iter().map(|(key, value)| format!("{key}={value}")).collect();
-        self.line(&format!("task {} begins ({left} more to come) {}", task.id, searched.join(" ")));
+        self.line(&format!("task {} starts ({left} more to come) {}", task.id, searched.join(" ")));
         self.with_slot(slot, |slot| {
             slot.began = None;
             slot.bar = self.bars.as_ref().map(|bars| {
@@ -102,7 +103,7 @@ impl Reporter for Stderr {
             } else {
                 String::new()
             };
-            let select = progress.select_loss.map(|loss| format!(" select {loss:.4}")).unwrap_or_default();
+            let select = progress.select.map(|score| format!(" select {:.4}", score.loss)).unwrap_or_default();
             let text = format!(
                 "{} loss {:.4}{select} {:.0} samples/s {:.2} GB {rest}",
                 progress.stage,
@@ -129,8 +130,10 @@ impl Reporter for Stderr {
         });
         match (&outcome.state, &outcome.scores) {
             (TaskState::Succeeded, Some(scores)) => self.line(&format!(
-                "task {} done: select loss {:.4}, accuracy {:.4}, {:.1} s",
-                task.id, scores.select.loss, scores.select.accuracy, outcome.effort.seconds
+                "task {} done: select {}, {:.1} s",
+                task.id,
+                scores.select.short(),
+                outcome.effort.seconds
             )),
             (TaskState::Waiting, _) => {
                 let score =

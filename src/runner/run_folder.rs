@@ -11,6 +11,7 @@
 //! DIR/tasks/<id>/history.json            iterations of its last attempt, thinned out
 //! DIR/tasks/<id>/outcome.json            a finished task
 //! DIR/tasks/<id>/coefficients.safetensors
+//! DIR/tasks/<id>/units.safetensors       values of single samples, for comparisons: of baselines and the best tasks
 //! DIR/results.json  DIR/best/            what the sweep is for
 //! ```
 //!
@@ -28,12 +29,16 @@ pub use super::folder_error::FolderError;
 pub use super::folder_files::{HistoryFile, OpenedFile, SpecFile, SweepFile};
 use crate::files::{NewFolder, remove_temporary_files, write_atomic};
 use crate::runner::pool::HistoryPoint;
-use crate::store::KeptRungs;
+use crate::store::{KeptRungs, KeptUnits};
 use crate::sweep::manifest::Manifest;
+use crate::sweep::paired::UnitScores;
 use crate::sweep::results::{SweepResults, TaskOutcome};
 use crate::sweep::spec::Spec;
 use crate::sweep::task::Task;
 use crate::task::TaskState;
+
+/// Name of the file with the values of a task's units.
+const UNITS: &str = "units.safetensors";
 
 /// A locked run folder.
 #[derive(Debug)]
@@ -196,6 +201,33 @@ impl RunFolder {
         self.drop_checkpoint(task)
     }
 
+    /// Keeps the values of a task's units, and removes those of the worst tasks above the limit.
+    pub fn keep_units(&self, task: &str, units: &KeptUnits) -> Result<(), FolderError> {
+        self.write(&self.task_file(task, UNITS), &units.bytes)?;
+        let tasks = self.root.join("tasks");
+        let io = |source| FolderError::Io { path: tasks.display().to_string(), source };
+        let mut ranked = vec![];
+        for entry in fs::read_dir(&tasks).map_err(io)? {
+            let Ok(name) = entry.map_err(io)?.file_name().into_string() else { continue };
+            let Some(bytes) = self.read(&self.task_file(&name, UNITS))? else { continue };
+            if let Some(cost) = UnitScores::cost_of(&bytes).map_err(|what| self.damaged(&name, what))? {
+                ranked.push((cost, name));
+            }
+        }
+        ranked.sort_by(|a, b| a.0.total_cmp(&b.0).then_with(|| a.1.cmp(&b.1)));
+        ranked.iter().skip(units.limit).try_for_each(|(_, name)| self.remove(&self.task_file(name, UNITS)))
+    }
+
+    /// Values of a finished task's units, if they are kept.
+    pub fn units(&self, task: &str) -> Result<Option<UnitScores>, FolderError> {
+        let bytes = self.read(&self.task_file(task, UNITS))?;
+        bytes.map(|bytes| UnitScores::from_bytes(&bytes)).transpose().map_err(|what| self.damaged(task, what))
+    }
+
+    fn damaged(&self, task: &str, what: String) -> FolderError {
+        FolderError::Damaged { path: self.task_file(task, UNITS).display().to_string(), what }
+    }
+
     /// The bytes of a task's checkpoint.
     pub fn checkpoint(&self, task: &str) -> Result<Option<Vec<u8>>, FolderError> {
         self.read(&self.task_file(task, "checkpoint.safetensors"))
@@ -311,7 +343,7 @@ mod tests {
         again.write_json(&root.join("sweep.json"), &newer).unwrap();
         drop(again);
         let error = RunFolder::open(&root, &spec(2, "two")).unwrap_err().to_string();
-        assert!(error.contains("is of version 3, this program reads up to 2"), "{error}");
+        assert!(error.contains("has version 3, this program reads up to 2"), "{error}");
     }
 
     fn spec(seed: u64, name: &str) -> Spec {

@@ -61,7 +61,7 @@ pub enum AdmitError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The request key made a sweep already, and what was asked then differs in this.
-    #[error("the request key belongs to sweep {id}, which has another {what}")]
+    #[error("the key was already used for sweep {id}, which has another {what}")]
     KeyTaken {
         /// The sweep of the key.
         id: String,

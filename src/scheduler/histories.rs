@@ -9,8 +9,8 @@ use serde::de::DeserializeOwned;
 use crate::search::{History, SeenTask};
 use crate::store::traits::Reading;
 use crate::store::{StoreError, SweepRecord, TaskRecord};
-use crate::sweep::manifest::SplitScore;
 use crate::sweep::results::TaskOutcome;
+use crate::sweep::score::SplitScore;
 use crate::sweep::task::Task;
 use crate::task::{TaskKey, TaskState};
 

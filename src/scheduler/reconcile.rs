@@ -148,7 +148,7 @@ impl<S: SchedulerStore, Q: TicketQueue> Scheduler<'_, S, Q> {
                 Ok(turn) => {
                     for expired in &turn.expired {
                         tracing::warn!(
-                            "task {}: its worker's lease ran out; now {}",
+                            "task {}: the lease of its worker expired; now {}",
                             expired.key,
                             onward(&expired.onward)
                         );
@@ -303,7 +303,7 @@ impl<S: SchedulerStore, Q: TicketQueue> Scheduler<'_, S, Q> {
                 }
             };
             match removed {
-                Ok(()) => tracing::info!("sweep {sweep} was removed: it ended {} s ago", retention.as_secs()),
+                Ok(()) => tracing::info!("sweep {sweep} deleted, as it ended {} s ago", retention.as_secs()),
                 // Retried meanwhile, or not to be read.
                 Err(StoreError::Protocol(why)) => drop(turn.aside.insert(sweep, why)),
                 Err(error) => return Err(error),
@@ -360,7 +360,7 @@ impl<S: SchedulerStore, Q: TicketQueue> Scheduler<'_, S, Q> {
                         Ok(Some(became)) => {
                             turn.dead.0 += 1;
                             tracing::warn!(
-                                "the ticket of {id} came back undelivered ({reason}); the task is now {}",
+                                "the ticket of {id} was returned undelivered ({reason}); the task is now {}",
                                 onward(&became)
                             );
                         }
@@ -374,7 +374,7 @@ impl<S: SchedulerStore, Q: TicketQueue> Scheduler<'_, S, Q> {
                 }
                 Err(error) => {
                     let text = String::from_utf8_lossy(&dead.body[..dead.body.len().min(200)]).into_owned();
-                    tracing::warn!("a dead letter is no ticket ({error}): {}", printable(&text));
+                    tracing::warn!("a dead letter is not a ticket ({error}): {}", printable(&text));
                     // Kept before it is settled: should that fail, it comes again.
                     let kept = Letter::new(&dead.body, &dead.reason, &error.to_string());
                     if let Err(error) = self.store.keep_letter(&kept).await {
@@ -395,13 +395,13 @@ impl<S: SchedulerStore, Q: TicketQueue> Scheduler<'_, S, Q> {
 fn say_aside(before: &BTreeMap<String, String>, now: &BTreeMap<String, String>) {
     for (id, why) in now.iter().filter(|(id, why)| before.get(*id) != Some(why)) {
         tracing::error!(
-            "{} is set aside, all others go on: {} (`mehl-soup doctor` tells more, and repairs)",
+            "{} is set aside; all others continue: {} (check and repair it with `mehl-soup doctor`)",
             printable(id),
             printable(why)
         );
     }
     for id in before.keys().filter(|id| !now.contains_key(*id)) {
-        tracing::info!("{} is not set aside any more", printable(id));
+        tracing::info!("{} can be read again and is no longer set aside", printable(id));
     }
 }
 

@@ -5,7 +5,8 @@
 use super::listed::open_all;
 use super::{AtRung, Decision, History, Reach, Search, SeenTask};
 use crate::sweep::asha::Asha;
-use crate::sweep::spec::{Metric, SoupSpec, Spec};
+use crate::sweep::metric::Metric;
+use crate::sweep::spec::{SoupSpec, Spec};
 use crate::task::TaskState;
 
 /// Successive halving over the samples that a specification lists.
@@ -100,10 +101,10 @@ mod tests {
     use super::*;
     use crate::store::contract::standing;
     use crate::sweep::expand::expand;
-    use crate::sweep::manifest::SplitScore;
     use crate::sweep::parse::{Format, parse_spec_text};
+    use crate::sweep::score::SplitScore;
 
-    const THIRDS: Rule = Rule { eta: 3, metric: Metric::Loss };
+    const THIRDS: Rule = Rule { eta: 3, metric: Metric::LOSS };
 
     fn score(loss: f64) -> SplitScore {
         standing(0, loss).select
@@ -224,7 +225,7 @@ mod tests {
             eta in 2..5usize,
             mut history in prop::collection::vec(next(), 0..200),
         ) {
-            let rule = Rule { eta, metric: Metric::Loss };
+            let rule = Rule { eta, metric: Metric::LOSS };
             let mut tasks = vec![task(TaskState::Pending, &[]); count];
             let mut promoted = [0usize; 8];
             let mut turns = 0;
@@ -246,7 +247,7 @@ mod tests {
                     // Nobody that waits at the rung is better.
                     let waiting = tasks.iter().filter(|task| task.state == TaskState::Waiting && is_at(task, rung));
                     let here = &tasks[place].rungs[rung];
-                    let passed_over = waiting.filter(|task| Metric::Loss.compare(&task.rungs[rung], here).is_lt());
+                    let passed_over = waiting.filter(|task| Metric::LOSS.compare(&task.rungs[rung], here).is_lt());
                     let also_promoted = promote.iter().filter(|(_, other)| *other as usize == rung).count();
                     prop_assert!(passed_over.count() <= also_promoted.saturating_sub(1));
                 }

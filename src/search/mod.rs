@@ -17,7 +17,7 @@ pub use by_strategy::Searches;
 pub use halving::Halving;
 pub use listed::Listed;
 
-use crate::sweep::manifest::SplitScore;
+use crate::sweep::score::SplitScore;
 use crate::sweep::spec::SoupSpec;
 use crate::sweep::task::Task;
 use crate::task::TaskState;

@@ -38,7 +38,7 @@ fn or_without_ipv6<T>(address: SocketAddr, mut open: impl FnMut(SocketAddr) -> i
     match open(address) {
         Err(error) if address.is_ipv6() && address.ip().is_unspecified() && lacks_ipv6(&error) => {
             let instead = SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port()));
-            tracing::warn!("no IPv6 here ({error}): listening on {instead} in place of {address}");
+            tracing::warn!("IPv6 is not available ({error}): listening on {instead} instead of {address}");
             open(instead)
         }
         answer => answer,

@@ -28,7 +28,7 @@ const BUFFER: usize = 64 << 10;
 
 /// A body that did not come within its time. What a handler reads of it ends with this error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the body did not come within {0} s")]
+#[error("the request body did not arrive within {0} s")]
 pub struct SlowBody(pub u64);
 
 /// Answers the requests of a connection until it ends, is closed, or `stopping` says so and the

@@ -132,7 +132,7 @@ pub async fn serve_within(
                 }
                 Err(error) if is_of_client(&error) => {}
                 Err(error) => {
-                    tracing::warn!("a connection cannot be accepted: {error}");
+                    tracing::warn!("cannot accept a connection: {error}");
                     // Out of files: what is of the least use makes room.
                     table.close_one(Instant::now());
                     sleep(PAUSE).await;
@@ -144,7 +144,7 @@ pub async fn serve_within(
     stopping.send_replace(true);
     let ended = async { while tasks.join_next().await.is_some() {} };
     if timeout(patience, ended).await.is_err() {
-        tracing::warn!("requests were cut off: they took longer than {} s after the end", patience.as_secs());
+        tracing::warn!("aborted requests that took longer than {} s after shutdown began", patience.as_secs());
     }
     Ok(())
 }
@@ -180,8 +180,8 @@ impl Log {
         if is_due && self.head + self.unread + self.crowded > 0 {
             let Self { head, unread, crowded, .. } = *self;
             tracing::warn!(
-                "HTTP connections were closed: {head} whose request did not come in time, {unread} that did not read \
-                 their answer, {crowded} because there were too many"
+                "closed HTTP connections: {head} sent no request in time, {unread} did not read \
+                 the response, {crowded} were too many"
             );
             *self = Self { said: Some(Instant::now()), ..Self::default() };
         }

@@ -3,11 +3,13 @@
 
 mod growth;
 mod rungs;
+mod units;
 
 use std::time::Duration;
 
 pub use growth::*;
 pub use rungs::*;
+pub use units::*;
 
 use super::{
     AfterRelease, Backoff, ClaimAnswer, Claimant, Claimed, Completed, Expired, Held, Hold, LARGEST_LETTER, Letter,
@@ -48,7 +50,7 @@ pub fn claimant(nonce: &str) -> Claimant {
 }
 
 pub fn completed(result: &str) -> Completed {
-    Completed { result: result.to_string(), coefficients: b"coefficients".to_vec() }
+    Completed { result: result.to_string(), coefficients: b"coefficients".to_vec(), units: None }
 }
 
 /// A checkpoint as it is saved, of a task that has come so far.
@@ -100,7 +102,7 @@ async fn scored<S: Store>(store: &S, new: &NewSweep, tasks: usize) -> Vec<Ticket
     let scores = opened(store, new, tasks).await;
     let hold = claim(store, &scores, "scorer").await.hold;
     assert_eq!(store.release_pending(&new.id, 100).await.unwrap(), 0, "nothing runs before the scores are there");
-    let manifest = Completed { result: r#"{"manifest":true}"#.to_string(), coefficients: vec![] };
+    let manifest = Completed { result: r#"{"manifest":true}"#.to_string(), coefficients: vec![], units: None };
     assert_eq!(store.complete(&hold, &manifest).await.unwrap(), Held::Yes(()));
     assert_eq!(store.release_pending(&new.id, 100).await.unwrap(), tasks);
     let ready = store.ready(&new.id, 100).await.unwrap();
@@ -605,6 +607,7 @@ macro_rules! store_contract {
             a_pruned_task_has_ended,
             pause_and_cancel_are_heard_at_a_rung,
             a_task_that_begins_anew_has_reached_no_rung,
+            units_of_baselines_and_of_the_best_tasks_are_kept,
             tasks_are_added_to_an_open_sweep_once,
             a_sweep_ends_once_its_search_opens_no_more,
             a_sweep_takes_tasks_only_while_they_can_be_worked_on,

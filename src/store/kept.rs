@@ -12,7 +12,7 @@ use super::{
     Letters, Live, Memory, NewSweep, NewTask, Order, ReleaseReason, Saved, Standing, StoreError, SweepRecord, Sweeps,
     TaskEvent, TaskRecord, Tickets, Walked,
 };
-use crate::sweep::manifest::SplitScore;
+use crate::sweep::score::SplitScore;
 use crate::task::{TaskKey, TaskState, Ticket};
 
 /// The rungs that a task has reached, as they are kept.
@@ -137,7 +137,7 @@ impl<K: Keeper> Leases for Kept<K> {
         self.keeper.keep_result(&hold.key, completed).map_err(full)?;
         // A manifest is handed out with the sweep's tasks; the keeper has the other results.
         let result = if hold.key.is_scores() { completed.result.clone() } else { String::new() };
-        let answer = self.memory.complete(hold, &Completed { result, coefficients: vec![] }).await;
+        let answer = self.memory.complete(hold, &Completed { result, coefficients: vec![], units: None }).await;
         self.tell(&hold.key.sweep).await;
         answer
     }
@@ -283,7 +283,7 @@ impl<K: Keeper> Reading for Kept<K> {
             return self.memory.result(key).await;
         }
         let result = self.keeper.result(key).map_err(full)?;
-        Ok(result.map(|result| Completed { result, coefficients: vec![] }))
+        Ok(result.map(|result| Completed { result, coefficients: vec![], units: None }))
     }
 
     as_in_memory! {
@@ -300,6 +300,7 @@ impl<K: Keeper> Reading for Kept<K> {
         letters(limit: usize) -> Letters;
         tickets() -> Tickets;
         standing(key: &TaskKey) -> Option<String>;
+        units(key: &TaskKey) -> Option<Vec<u8>>;
         bodies(tasks: &[TaskKey]) -> Vec<Option<String>>;
     }
 }

@@ -33,29 +33,29 @@ pub use sweep_record::{Stage, SweepRecord};
 pub use traits::{ApiStore, SchedulerStore, Store, WorkerStore};
 pub use types::{
     AfterRelease, AtRung, Backoff, ClaimAnswer, Claimant, Claimed, Completed, Expired, Expiries, Extended, Findings,
-    Held, Hold, Live, NewSweep, NewTask, Order, Refusal, ReleaseReason, Saved, Standing, Sweeps, TaskEvent, TaskRecord,
-    Tickets, Unreadable,
+    Held, Hold, KeptUnits, Live, NewSweep, NewTask, Order, Refusal, ReleaseReason, Saved, Standing, Sweeps, TaskEvent,
+    TaskRecord, Tickets, Unreadable,
 };
 
 /// Why a store did not answer. Every write may be repeated: the second time it answers as the first did, and changes nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// No answer within its time: whether it was done is unknown. Repeat it.
-    #[error("the store cannot be reached: {0}")]
+    #[error("cannot reach Redis: {0}")]
     Unreachable(String),
     /// It takes no more writes. Repeat it later.
-    #[error("the store is full: {0}")]
+    #[error("Redis is full: {0}")]
     Full(String),
     /// It refuses for now: its disk is full, or it does not accept this user, password or command.
     /// Repeat it later: it passes once the server is mended, or the password's file is replaced.
-    #[error("the store refuses: {0}")]
+    #[error("Redis refused the command: {0}")]
     Refused(String),
     /// It was set up in a way that loses state, or the settings cannot be right. A person has to
     /// change it before this program is started again.
-    #[error("the store cannot be used: {0}")]
+    #[error("cannot use Redis: {0}")]
     Setup(String),
     /// An answer that this program does not understand: another version's, or damaged.
-    #[error("the store answered in an unexpected way: {0}")]
+    #[error("unexpected data in Redis: {0}")]
     Protocol(String),
 }
 

@@ -24,7 +24,8 @@ use scripts::Scripts;
 
 use super::traits::Leases;
 use super::{
-    AfterRelease, ClaimAnswer, Claimant, Completed, Held, Hold, Order, ReleaseReason, Saved, Standing, StoreError,
+    AfterRelease, ClaimAnswer, Claimant, Completed, Held, Hold, KeptUnits, Order, ReleaseReason, Saved, Standing,
+    StoreError,
 };
 use crate::task::Ticket;
 
@@ -91,7 +92,7 @@ async fn state_format(connection: &mut ReconnectingConnection, prefix: &str) -> 
     let found: Option<u32> = connection.get(&key).await.map_err(answers::error)?;
     match found {
         Some(found) if found > FORMAT => Err(StoreError::Setup(format!(
-            "it holds sweeps of format {found}, this program reads up to {FORMAT}: upgrade it"
+            "it contains sweeps of format {found}, this program reads up to {FORMAT}: upgrade the program"
         ))),
         Some(FORMAT) => Ok(()),
         _ => {
@@ -144,6 +145,9 @@ impl Leases for Redis {
             .call(&self.scripts.complete, |call| {
                 call.arg(hold.key.to_string()).arg(hold.epoch).arg(&hold.nonce);
                 call.arg(&completed.result).arg(&completed.coefficients);
+                if let Some(KeptUnits { bytes, cost, limit }) = &completed.units {
+                    call.arg(bytes).arg(cost.map(|cost| format!("{cost:?}")).unwrap_or_default()).arg(*limit);
+                }
             })
             .await?;
         match word.as_str() {

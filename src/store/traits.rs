@@ -210,7 +210,9 @@ pub trait Reading: Send + Sync {
     fn tickets(&self) -> impl Future<Output = Result<Tickets, StoreError>> + Send;
     /// What a task had to show at the last rung that it has reached, as JSON.
     fn standing(&self, key: &TaskKey) -> impl Future<Output = Result<Option<String>, StoreError>> + Send;
-    /// A finished task's result and coefficients.
+    /// Values of a finished task's units, if they are kept: [`UnitScores`](crate::sweep::paired::UnitScores) as bytes.
+    fn units(&self, key: &TaskKey) -> impl Future<Output = Result<Option<Vec<u8>>, StoreError>> + Send;
+    /// A finished task's result and coefficients; without its units.
     fn result(&self, key: &TaskKey) -> impl Future<Output = Result<Option<Completed>, StoreError>> + Send;
     /// Writes something small: whether the store takes writes now.
     fn probe(&self) -> impl Future<Output = Result<(), StoreError>> + Send;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::SweepRecord;
-use crate::sweep::manifest::SplitScore;
+use crate::sweep::score::SplitScore;
 use crate::task::{TaskKey, TaskState, Ticket};
 
 /// A sweep as it is created.
@@ -222,6 +222,20 @@ pub struct Completed {
     pub result: String,
     /// The coefficients file; empty for a scores task.
     pub coefficients: Vec<u8>,
+    /// Values of single units, for comparisons with other tasks.
+    pub units: Option<KeptUnits>,
+}
+
+/// Values of a finished task's units. They are kept for every baseline, and for the best tasks of a sweep.
+#[derive(Debug, Clone, PartialEq)]
+pub struct KeptUnits {
+    /// [`UnitScores`](crate::sweep::paired::UnitScores) as bytes.
+    pub bytes: Vec<u8>,
+    /// What ranks the task: the lowest costs are kept, equal ones in the order of task names. `None`: a baseline, which
+    /// is kept in any case.
+    pub cost: Option<f64>,
+    /// Most tasks of the sweep, baselines besides, whose units are kept.
+    pub limit: usize,
 }
 
 /// A checkpoint as it is saved.

@@ -2,20 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use super::manifest::SplitScore;
+use super::metric::Metric;
 use super::results::{Row, SweepResults};
 
-const COLUMNS: [&str; 17] = [
-    "task_id",
-    "method",
-    "origin",
-    "state",
-    "select_loss",
-    "select_accuracy",
-    "test_loss",
-    "test_accuracy",
-    "learn_loss",
-    "learn_accuracy",
+/// Before the scores, of which there is a column `SPLIT_METRIC` for each split and metric.
+const FIRST: [&str; 4] = ["task_id", "method", "origin", "state"];
+const SPLITS: [&str; 3] = ["select", "test", "learn"];
+/// After the scores.
+const LAST: [&str; 7] = [
     "better_than_best_ingredient",
     "iterations",
     "seconds",
@@ -30,33 +24,29 @@ pub fn to_csv(results: &SweepResults) -> String {
     let searched: BTreeSet<&str> =
         results.tasks.iter().flat_map(|row| row.searched.keys().map(String::as_str)).collect();
     let names = searched.iter().map(|name| format!("searched.{name}"));
-    let mut text = line(COLUMNS.iter().map(ToString::to_string).chain(names));
+    let metrics = results.metrics();
+    let scores = SPLITS.iter().flat_map(|split| metrics.iter().map(move |metric| format!("{split}_{metric}")));
+    let words = |words: &[&str]| words.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let mut text = line(words(&FIRST).into_iter().chain(scores).chain(words(&LAST)).chain(names));
     for row in &results.tasks {
         let values = searched.iter().map(|name| match row.searched.get(*name) {
             None => String::new(),
             Some(serde_json::Value::String(text)) => text.clone(),
             Some(value) => value.to_string(),
         });
-        text.push_str(&line(cells(row).into_iter().chain(values)));
+        text.push_str(&line(cells(row, &metrics).into_iter().chain(values)));
     }
     text
 }
 
-fn cells(row: &Row) -> [String; COLUMNS.len()] {
-    let loss = |score: &Option<SplitScore>| score.map(|score| score.loss.to_string()).unwrap_or_default();
-    let accuracy = |score: &Option<SplitScore>| score.map(|score| score.accuracy.to_string()).unwrap_or_default();
+fn cells(row: &Row, metrics: &[Metric]) -> Vec<String> {
     let origin = serde_json::to_value(row.origin).ok().and_then(|word| word.as_str().map(str::to_string));
-    [
-        row.task_id.clone(),
-        row.method.to_string(),
-        origin.unwrap_or_default(),
-        row.state.to_string(),
-        loss(&row.select),
-        accuracy(&row.select),
-        loss(&row.test),
-        accuracy(&row.test),
-        loss(&row.learn),
-        accuracy(&row.learn),
+    let first = [row.task_id.clone(), row.method.to_string(), origin.unwrap_or_default(), row.state.to_string()];
+    let scores = [row.select, row.test, row.learn].into_iter().flat_map(|score| {
+        let value = move |metric: &Metric| score?.get(*metric).map(|estimate| estimate.value.to_string());
+        metrics.iter().map(move |metric| value(metric).unwrap_or_default())
+    });
+    let last = [
         row.better_than_best_ingredient.map(|better| better.to_string()).unwrap_or_default(),
         row.iterations.to_string(),
         row.seconds.to_string(),
@@ -64,7 +54,8 @@ fn cells(row: &Row) -> [String; COLUMNS.len()] {
         row.peak_host_bytes.to_string(),
         row.attempts.to_string(),
         row.cause.clone().unwrap_or_default(),
-    ]
+    ];
+    first.into_iter().chain(scores).chain(last).collect()
 }
 
 fn line(cells: impl Iterator<Item = String>) -> String {

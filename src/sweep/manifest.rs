@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::score::SplitScore;
 use super::spec::Family;
 
 /// The manifest of a sweep. Tasks run only on a zoo and data that still hash to this.
@@ -59,21 +60,6 @@ pub struct DataEntry {
     /// Content hash (blake3, hexadecimal) of the file.
     pub hash: String,
     /// Samples in the split.
-    pub samples: usize,
-}
-
-/// Loss and accuracy on one split.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct SplitScore {
-    /// Mean cross-entropy in nats.
-    pub loss: f64,
-    /// Standard error of the loss over samples.
-    pub loss_standard_error: f64,
-    /// Part of samples classified right, in [0, 1].
-    pub accuracy: f64,
-    /// Standard error of the accuracy.
-    pub accuracy_standard_error: f64,
-    /// Samples.
     pub samples: usize,
 }
 

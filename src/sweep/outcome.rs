@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::manifest::SplitScore;
+use super::paired::UnitScores;
+use super::score::SplitScore;
 use super::spec::ComputeDtype;
 
 /// A finished task.
@@ -22,6 +23,8 @@ pub struct Completion {
     pub dtype: ComputeDtype,
     /// Attempts begun.
     pub attempts: u32,
+    /// Values of the exact soup's units on select and test, where they can be compared with another soup's.
+    pub units: UnitScores,
 }
 
 /// A task at a rung.

@@ -277,6 +277,12 @@ pub fn keys() -> Vec<Key> {
             "seconds between checkpoints: at most this much work is repeated after a kill",
         ),
         key("compute.score_batch", count(), "256", "samples in a batch when scoring"),
+        key(
+            "compute.paired_tasks",
+            json!({ "type": "integer", "minimum": 0, "maximum": 1000 }),
+            "16",
+            "tasks whose losses of single samples are kept for paired comparisons: the best, besides baselines",
+        ),
         key("compute.image_cache", size(), "`\"20GiB\"`", "limit of decoded images in the user's cache folder"),
     ]
 }

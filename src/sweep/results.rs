@@ -5,10 +5,14 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::manifest::{Manifest, SplitScore};
+use super::manifest::Manifest;
+use super::metric::Metric;
+use super::objective::{CLASSIFICATION, Unit};
 use super::outcome::{Completion, Effort, RungReached, Scores};
+use super::paired::{self, Comparison, Known, SPLITS, UnitScores};
 use super::rows::{Rows, by_select};
-use super::spec::{ComputeDtype, MethodName, Metric, Overrides, SoupSpec, Spec};
+use super::score::SplitScore;
+use super::spec::{ComputeDtype, MethodName, Overrides, SoupSpec, Spec};
 use crate::sweep::task::{Origin, Task};
 use crate::task::TaskState;
 
@@ -107,6 +111,10 @@ pub struct SweepResults {
     pub ingredients: Vec<IngredientResult>,
     /// The baselines that are done.
     pub baselines: Baselines<BaselineResult>,
+    /// The winner against each baseline that is done and against the runner-up, on each split and by each metric.
+    /// Empty before a task has succeeded, and in results of earlier programs.
+    #[serde(default)]
+    pub comparisons: Vec<Comparison>,
     /// Every task, baselines among them: the best by select first, then the unfinished, then the failed.
     pub tasks: Vec<Row>,
 }
@@ -245,6 +253,7 @@ impl SweepResults {
         let row = |task: &Task| rows.row(task.clone(), outcomes.get(&task.id).unwrap_or(&queued));
         results.tasks = tasks.iter().map(row).collect();
         results.tasks.sort_by(|a, b| rows.compare((a.state, a.select.as_ref()), (b.state, b.select.as_ref())));
+        results.compare(|_| None);
         results
     }
 
@@ -268,7 +277,67 @@ impl SweepResults {
                 .collect(),
             baselines,
             tasks: vec![],
+            comparisons: vec![],
         }
+    }
+
+    /// Names of the tasks that [`compare`](Self::compare) compares: the winner first.
+    pub fn compared(&self) -> Vec<String> {
+        let Some(winner) = winner(self) else { return vec![] };
+        std::iter::once(winner).chain(self.opponents(winner)).map(|row| row.task_id.clone()).collect()
+    }
+
+    /// Compares the winner with the others. `units` gives the values of a task's units, as far as they are kept.
+    pub fn compare<'a>(&mut self, units: impl Fn(&str) -> Option<&'a UnitScores>) {
+        let Some(winner) = winner(self) else { return };
+        let scores_of = |row: &Row| {
+            let (learn, select) = row.learn.zip(row.select)?;
+            Some(Scores { learn, select, test: row.test })
+        };
+        let Some(scores) = scores_of(winner) else { return };
+        let can_be_paired = self.unit().can_be_paired();
+        let units = |task: &str| units(task).filter(|_| can_be_paired);
+        let known = Known { task_id: &winner.task_id, scores: &scores, units: units(&winner.task_id) };
+        let mut found = vec![];
+        for other in self.opponents(winner) {
+            let Some(scores) = scores_of(other) else { continue };
+            let other = Known { task_id: &other.task_id, scores: &scores, units: units(&other.task_id) };
+            found.extend(paired::compare(known, other));
+        }
+        self.comparisons = found;
+    }
+
+    /// Tasks that the winner is compared with: the baselines, then the runner-up, which is the best other task.
+    fn opponents(&self, winner: &Row) -> Vec<&Row> {
+        let others = || {
+            let done = self.tasks.iter().filter(|row| row.state == TaskState::Succeeded);
+            done.filter(|row| row.task_id != winner.task_id)
+        };
+        let is_baseline = |row: &&Row| row.origin == Origin::Baseline;
+        let order = [MethodName::Best, MethodName::Uniform, MethodName::Greedy, MethodName::ModelStock];
+        let baselines =
+            order.iter().filter_map(|method| others().filter(is_baseline).find(|row| row.method == *method));
+        baselines.chain(others().find(|row| !is_baseline(row))).collect()
+    }
+
+    /// The comparisons that people see: by the sweep's metric, on test where there is one, else on select.
+    pub fn shown_comparisons(&self) -> Vec<&Comparison> {
+        let by_metric = || self.comparisons.iter().filter(|one| one.metric == self.metric);
+        let split = SPLITS.into_iter().find(|split| by_metric().any(|one| one.split == *split));
+        by_metric().filter(|one| Some(one.split.as_str()) == split).collect()
+    }
+
+    /// The loss, then the metrics that any score has.
+    pub fn metrics(&self) -> Vec<Metric> {
+        let rows = self.tasks.iter().filter_map(|row| row.select.or(row.test));
+        let score = rows.chain(self.ingredients.iter().filter_map(|ingredient| ingredient.select)).next();
+        score.map_or_else(|| vec![Metric::LOSS], |score| score.all().map(|(metric, _)| metric).collect())
+    }
+
+    /// What scores are taken over.
+    pub fn unit(&self) -> Unit {
+        // There is one objective yet; results do not name it.
+        CLASSIFICATION.unit
     }
 
     /// The best ingredient by select; `None` before the ingredients were scored.
@@ -303,12 +372,15 @@ pub(super) mod tests {
 
     use super::super::expand::expand;
     use super::super::manifest::IngredientEntry;
+    use super::super::metric::Estimate;
     use super::super::parse::{Format, parse_spec_text};
     use super::super::spec::Family;
     use super::*;
 
     pub(in crate::sweep) fn score(loss: f64, accuracy: f64) -> SplitScore {
-        SplitScore { loss, loss_standard_error: 0.01, accuracy, accuracy_standard_error: 0.02, samples: 50 }
+        let estimate = |value, standard_error| Estimate { value, standard_error };
+        let accuracy = (Metric::named("accuracy").unwrap(), estimate(accuracy, 0.02));
+        SplitScore::new(50, estimate(loss, 0.01), [accuracy])
     }
 
     fn outcome(loss: f64, accuracy: f64) -> TaskOutcome {
@@ -324,6 +396,7 @@ pub(super) mod tests {
             exact: true,
             model_batch: 2,
             dtype: ComputeDtype::F32,
+            units: UnitScores::default(),
         };
         TaskOutcome::succeeded(&completion, 1)
     }
@@ -419,17 +492,6 @@ pub(super) mod tests {
         assert_eq!((found.better_than_best_ingredient, found.test, found.cause.as_deref()), (None, None, None));
         results.tasks.push(found);
         assert_eq!(winner(&results).unwrap().task_id, "0001-mehl+");
-    }
-
-    #[test]
-    fn a_nan_is_worse_than_any_number() {
-        for metric in [Metric::Loss, Metric::Accuracy] {
-            for nan in [f64::NAN, -f64::NAN] {
-                assert_eq!(metric.compare(&score(nan, nan), &score(9.0, 0.0)), Ordering::Greater);
-                assert_eq!(metric.compare(&score(9.0, 0.0), &score(nan, nan)), Ordering::Less);
-            }
-        }
-        assert_eq!(Metric::Accuracy.compare(&score(0.2, 0.9), &score(0.1, 0.9)), Ordering::Greater);
     }
 
     #[test]

@@ -3,9 +3,9 @@
 
 use std::cmp::Ordering;
 
-use super::manifest::SplitScore;
+use super::metric::Metric;
 use super::results::{Baselines, Hyperparameters, Row, SweepResults, TaskOutcome, best_of};
-use super::spec::Metric;
+use super::score::SplitScore;
 use crate::sweep::task::Task;
 use crate::task::TaskState;
 

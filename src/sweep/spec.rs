@@ -2,7 +2,6 @@
 //!
 //! These types hold only valid values; reading, defaults and faults are in [`super::parse`].
 
-use std::cmp::Ordering;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -11,8 +10,8 @@ pub use super::asha::Asha;
 pub use super::distribution::Distribution;
 pub use super::dtype::ComputeDtype;
 use super::image_spec::ImageSpec;
-use super::manifest::SplitScore;
 pub use super::method::MethodName;
+use super::metric::Metric;
 
 /// A whole specification.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -149,29 +148,6 @@ pub struct DataSpec {
 
 fn is_false(value: &bool) -> bool {
     !value
-}
-
-/// What "better" means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Metric {
-    /// Lower mean cross-entropy is better.
-    Loss,
-    /// Higher accuracy is better; ties go to the lower loss.
-    Accuracy,
-}
-
-impl Metric {
-    /// Orders scores, the better one first. Loss decides, or accuracy with the loss among equals; a NaN is worse than any number.
-    pub fn compare(self, a: &SplitScore, b: &SplitScore) -> Ordering {
-        // `total_cmp` alone would rank a NaN by its sign bit.
-        let lower = |a: f64, b: f64| a.is_nan().cmp(&b.is_nan()).then(a.partial_cmp(&b).unwrap_or(Ordering::Equal));
-        let loss = lower(a.loss, b.loss);
-        match self {
-            Self::Loss => loss,
-            Self::Accuracy => lower(-a.accuracy, -b.accuracy).then(loss),
-        }
-    }
 }
 
 /// Which parameters share a coefficient.
@@ -366,11 +342,26 @@ pub struct ComputeSpec {
     /// Most bytes of decoded images that are kept between runs.
     #[serde(default = "ComputeSpec::default_image_cache")]
     pub image_cache_bytes: u64,
+    /// Tasks whose values of single samples are kept, the best by select, baselines besides: for paired comparisons.
+    #[serde(
+        default = "ComputeSpec::default_paired_tasks",
+        skip_serializing_if = "ComputeSpec::is_default_paired_tasks"
+    )]
+    pub paired_tasks: usize,
 }
 
 impl ComputeSpec {
     /// Default of [`image_cache_bytes`](Self::image_cache_bytes): 20 GiB, some 140,000 images of 224 x 224.
     pub fn default_image_cache() -> u64 {
         20 << 30
+    }
+
+    /// Default of [`paired_tasks`](Self::paired_tasks).
+    pub fn default_paired_tasks() -> usize {
+        16
+    }
+
+    fn is_default_paired_tasks(tasks: &usize) -> bool {
+        *tasks == Self::default_paired_tasks()
     }
 }

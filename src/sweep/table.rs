@@ -4,30 +4,37 @@ use std::fmt::Write;
 
 use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table, Width, presets};
 
-use super::manifest::SplitScore;
+use super::metric::Metric;
+use super::paired::{Comparison, Verdict};
 use super::results::{Row, SweepResults, winner};
-use super::spec::Metric;
+use super::score::SplitScore;
+use super::spec::MethodName;
 use crate::sweep::task::Origin;
 use crate::task::TaskState;
 
-const HEADER: [&str; 10] = [
-    "rank",
-    "task",
-    "method",
-    "searched",
-    "select\nloss",
-    "select\nacc. %",
-    "test\nloss",
-    "test\nacc. %",
-    "seconds",
-    "state",
-];
+/// A column: its head, whether it holds numbers, which stand at the right, and whether it never wraps: names are
+/// for copying, and other such columns are short.
+struct Column {
+    head: String,
+    is_number: bool,
+    is_whole: bool,
+}
 
-/// The columns of numbers, which stand at the right.
-const NUMBERS: [usize; 6] = [0, 4, 5, 6, 7, 8];
-
-/// The columns that never wrap: names are for copying, and the rest is short.
-const WHOLE: [usize; 5] = [0, 1, 2, 8, 9];
+fn columns(metrics: &[Metric]) -> Vec<Column> {
+    let column = |head: &str, is_number, is_whole| Column { head: head.to_string(), is_number, is_whole };
+    let mut columns = vec![
+        column("rank", true, true),
+        column("task", false, true),
+        column("method", false, true),
+        column("searched", false, false),
+    ];
+    for split in ["select", "test"] {
+        let heads = metrics.iter().map(|metric| format!("{split}\n{}", metric.facts().shown.heading));
+        columns.extend(heads.map(|head| column(&head, true, false)));
+    }
+    columns.extend([column("seconds", true, true), column("state", false, true)]);
+    columns
+}
 
 /// Narrowest a column gets that may wrap: room for `±0.0100` and the space behind it.
 const NARROWEST: u16 = 8;
@@ -38,29 +45,27 @@ const NARROWEST: u16 = 8;
 pub fn render(results: &SweepResults, width: u16) -> String {
     let mut table = Table::new();
     table.load_style(presets::UTF8_BORDERS_ONLY).set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
-    table.set_header(HEADER);
+    let metrics = results.metrics();
+    let columns = columns(&metrics);
+    table.set_header(columns.iter().map(|column| column.head.as_str()));
     let mut rank = 0;
     for row in &results.tasks {
         let succeeded = row.state == TaskState::Succeeded;
         rank += usize::from(succeeded);
-        table.add_row(cells(row, if succeeded { rank.to_string() } else { "-".into() }));
+        table.add_row(cells(row, if succeeded { rank.to_string() } else { "-".into() }, &metrics));
     }
-    for (index, column) in table.column_iter_mut().enumerate() {
+    for (column, Column { is_number, is_whole, .. }) in table.column_iter_mut().zip(&columns) {
         column.set_padding((0, 1));
-        if NUMBERS.contains(&index) {
+        if *is_number {
             column.set_cell_alignment(CellAlignment::Right);
         }
-        column.set_constraint(if WHOLE.contains(&index) {
+        column.set_constraint(if *is_whole {
             ColumnConstraint::ContentWidth
         } else {
             ColumnConstraint::LowerBoundary(Width::Fixed(NARROWEST))
         });
     }
-    let metric = match results.metric {
-        Metric::Loss => "loss",
-        Metric::Accuracy => "accuracy",
-    };
-    let mut text = format!("{table}\n* baseline; ranked by select {metric}; ± standard error\n");
+    let mut text = format!("{table}\n* baseline; ranked by select {}; ± standard error\n", results.metric);
     for row in &results.tasks {
         if let Some(cause) = &row.cause {
             let _ = writeln!(text, "{} failed: {cause}", row.task_id);
@@ -72,7 +77,7 @@ pub fn render(results: &SweepResults, width: u16) -> String {
     text + &verdict(results)
 }
 
-fn cells(row: &Row, rank: String) -> Vec<String> {
+fn cells(row: &Row, rank: String, metrics: &[Metric]) -> Vec<String> {
     let baseline = if row.origin == Origin::Baseline { " *" } else { "" };
     let searched: Vec<String> = row
         .searched
@@ -88,84 +93,57 @@ fn cells(row: &Row, rank: String) -> Vec<String> {
         TaskState::Succeeded => "done",
         other => other.as_str(),
     };
-    vec![
-        rank,
-        format!("{}{baseline}", row.task_id),
-        row.method.to_string(),
-        searched.join(" "),
-        row.select.as_ref().map(loss).unwrap_or_default(),
-        row.select.as_ref().map(accuracy).unwrap_or_default(),
-        row.test.as_ref().map(|test| format!("{:.4}", test.loss)).unwrap_or_default(),
-        row.test.as_ref().map(accuracy).unwrap_or_default(),
-        format!("{:.1}", row.seconds),
-        state.to_string(),
-    ]
+    let values = |score: Option<&SplitScore>| -> Vec<String> {
+        let value = |metric: &Metric| score?.get(*metric).map(|estimate| metric.shown(estimate));
+        metrics.iter().map(|metric| value(metric).unwrap_or_default()).collect()
+    };
+    let mut cells = vec![rank, format!("{}{baseline}", row.task_id), row.method.to_string(), searched.join(" ")];
+    cells.extend(values(row.select.as_ref()));
+    cells.extend(values(row.test.as_ref()));
+    cells.extend([format!("{:.1}", row.seconds), state.to_string()]);
+    cells
 }
 
-fn loss(score: &SplitScore) -> String {
-    // No space after the sign: a narrow column wraps before it.
-    format!("{:.4} ±{:.4}", score.loss, score.loss_standard_error)
-}
-
-fn accuracy(score: &SplitScore) -> String {
-    format!("{:.2} ±{:.2}", 100.0 * score.accuracy, 100.0 * score.accuracy_standard_error)
-}
-
-/// Whether the winner is better than the best ingredient, by how much, and what test says.
+/// Who won, and how it compares with the baselines and the runner-up.
 fn verdict(results: &SweepResults) -> String {
     let Some(winner) = winner(results) else { return "no task succeeded, so there is no winner\n".into() };
-    let name = results.best_ingredient().map_or("name unknown", |ingredient| ingredient.name.as_str());
-    let best = results.baselines.best.as_ref();
-    let to_beat = best.map(|best| best.scores.select).or(results.best_ingredient().and_then(|i| i.select));
-    let (Some(select), Some(to_beat)) = (winner.select, to_beat) else {
-        return format!("winner: {}; the best ingredient has no score to compare with\n", winner.task_id);
+    let best = results.best_ingredient().map_or("name unknown", |ingredient| ingredient.name.as_str());
+    let mut text = match winner.select.and_then(|select| select.get(results.metric)) {
+        Some(value) => {
+            let metric = results.metric;
+            format!("winner: {}, by select {metric}: {}\n", winner.task_id, metric.shown(value))
+        }
+        None => format!("winner: {}\n", winner.task_id),
     };
-    if winner.better_than_best_ingredient != Some(true) {
-        return format!(
-            "no soup is better than the best ingredient ({name}) on select: {}; the winner is {}\n",
-            standing(&to_beat),
-            winner.task_id
-        );
+    if winner.better_than_best_ingredient == Some(false) {
+        let _ = writeln!(text, "no soup is better than the best ingredient ({best}) on select");
     }
-    let mut text = format!(
-        "winner: {} is better than the best ingredient ({name}) on select: {}\n",
-        winner.task_id,
-        difference(&select, &to_beat)
-    );
-    if let Some((test, best)) = winner.test.zip(best.and_then(|best| best.scores.test)) {
-        let word = match results.metric.compare(&test, &best) {
-            std::cmp::Ordering::Less => "is better too",
-            std::cmp::Ordering::Equal => "is not better, but equal",
-            std::cmp::Ordering::Greater => "is not better",
-        };
-        let _ = writeln!(text, "on test, which chose nothing, it {word}: {}", difference(&test, &best));
+    let shown = results.shown_comparisons();
+    if let Some(first) = shown.first() {
+        let chose = if first.split == "test" { "not used for any choice" } else { "on which the winner was chosen" };
+        let units = results.unit().plural();
+        let _ = writeln!(text, "on {} ({} {units}, {chose}), {} against", first.split, first.units, winner.task_id);
+    }
+    for comparison in shown {
+        let _ = writeln!(text, "  {}", line(results, comparison, best));
     }
     text
 }
 
-fn standing(score: &SplitScore) -> String {
-    format!("loss {}, accuracy {} %", loss(score), accuracy(score))
-}
-
-/// How far `a` is from `b`. The standard errors are those of either score: on the same samples the difference itself varies less.
-fn difference(a: &SplitScore, b: &SplitScore) -> String {
-    let way = |difference: f64, digits: usize, unit: &str| {
-        let amount = format!("{:.digits$}", difference.abs());
-        match difference {
-            d if d < 0.0 => format!("{amount}{unit} lower"),
-            d if d > 0.0 => format!("{amount}{unit} higher"),
-            _ => "equal".to_string(),
+fn line(results: &SweepResults, comparison: &Comparison, best: &str) -> String {
+    let other = results.tasks.iter().find(|row| row.task_id == comparison.other);
+    let name = match other {
+        Some(row) if row.origin == Origin::Baseline && row.method == MethodName::Best => {
+            format!("best ingredient ({best})")
         }
+        Some(row) if row.origin == Origin::Baseline => comparison.other.clone(),
+        _ => format!("runner-up {}", comparison.other),
     };
-    format!(
-        "loss {} against {} ({}), accuracy {} % against {} % ({})",
-        loss(a),
-        loss(b),
-        way(a.loss - b.loss, 4, ""),
-        accuracy(a),
-        accuracy(b),
-        way(100.0 * (a.accuracy - b.accuracy), 2, " points"),
-    )
+    let doubt = match comparison.paired {
+        false if comparison.verdict == Verdict::CannotBeTold => "; the error is that of independent samples",
+        _ => "",
+    };
+    format!("{name}: {}: {}{doubt}", comparison.words(results.unit().plural()), comparison.amount())
 }
 
 #[cfg(test)]
@@ -187,20 +165,28 @@ mod tests {
             assert!(row.contains(part), "{part} in {row}");
         }
         assert!(line(&text, "2 ").contains("best *"));
-        assert_eq!(
-            line(&text, "winner"),
-            "winner: 0001-mehl+ is better than the best ingredient (dog) on select: loss 0.4000 ±0.0100 against 0.5000 ±0.0100 \
-             (0.1000 lower), accuracy 82.00 ±2.00 % against 80.00 ±2.00 % (2.00 points higher)"
-        );
-        assert!(line(&text, "on test").contains("it is better too: loss 0.5000"));
+        assert_eq!(line(&text, "winner"), "winner: 0001-mehl+, by select loss: 0.4000 ±0.0100");
+        assert_eq!(line(&text, "on test"), "on test (50 samples, not used for any choice), 0001-mehl+ against");
+        assert_eq!(line(&text, "best ingredient").trim(), "best ingredient (dog): better: loss 0.1000 ±0.0141 lower");
         assert!(text.contains("0003-mehl+ failed: loss is NaN") && text.contains("note: select is a part of learn"));
+    }
+
+    #[test]
+    fn doubt_is_said() {
+        let text = render(&results("loss", &[("best", 0.5, 0.8), ("0001-mehl+", 0.49, 0.82)]), 200);
+        assert_eq!(
+            line(&text, "best ingredient").trim(),
+            "best ingredient (dog): cannot be told (about 400 samples would tell): loss 0.0100 ±0.0141 lower; \
+             the error is that of independent samples"
+        );
     }
 
     #[test]
     fn it_is_said_plainly_when_nothing_beats_the_best_ingredient() {
         let text = render(&results("loss", &[("best", 0.5, 0.8), ("0001-mehl+", 0.6, 0.9)]), 200);
         assert!(text.contains("no soup is better than the best ingredient (dog) on select"), "{text}");
-        assert!(!text.contains("winner: 0001"));
+        assert!(line(&text, "winner").starts_with("winner: best, by select loss"));
+        assert!(line(&text, "runner-up").contains("runner-up 0001-mehl+: better: loss 0.1000"), "{text}");
         assert!(render(&results("loss", &[]), 200).contains("no task succeeded"));
     }
 

@@ -138,7 +138,7 @@ fn real_place(path: &Path) -> Option<PathBuf> {
 }
 
 /// A path without `.` and `..`.
-fn lexical(path: &Path) -> PathBuf {
+pub(crate) fn lexical(path: &Path) -> PathBuf {
     let mut plain = PathBuf::new();
     for component in path.components() {
         match component {

@@ -42,7 +42,7 @@ impl Zoo {
             let count = lacking.len();
             let others = if count > 1 { format!(" and {} others", count - 1) } else { String::new() };
             notes.push(format!(
-                "zoo.base: it lacks `{first}`{others} or has them in another shape; they count as the ingredients' mean"
+                "zoo.base: missing or of another shape: `{first}`{others}; the ingredients' mean is used instead"
             ));
         }
         Ok((self, notes))
@@ -174,7 +174,7 @@ mod tests {
         let base = write(root.path(), "base", &[f32s("module.m.body", &[4], &[0.0, 1.0, 2.0, 1.0]), head_of_three]);
         let (zoo, notes) = zoo(root.path()).with_base(&base).unwrap();
         assert_eq!((zoo.len(), zoo.rows(), zoo.row(2).name()), (2, 3, "base:base.safetensors"));
-        assert!(notes.iter().any(|note| note.contains("`m.head` or has them")), "{notes:?}");
+        assert!(notes.iter().any(|note| note.contains("missing or of another shape: `m.head`")), "{notes:?}");
         let mut row = [0f32; 4];
         zoo.read_row(2, "m.body", &mut row).unwrap();
         assert_eq!(row, [0.0, 1.0, 2.0, 1.0]);

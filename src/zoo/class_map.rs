@@ -82,7 +82,7 @@ impl ClassMap {
             self.names.iter().enumerate().find_map(|(i, name)| seen.insert(name, i).map(|first| (first, i, name)));
         repeated.map_or(Ok(()), |(first, second, name)| {
             let what =
-                format!("expected a name of its own for each output, found `{name}` for outputs {first} and {second}");
+                format!("expected a different name for each output, found `{name}` for outputs {first} and {second}");
             Err(ClassMapFault { field: self.field, what })
         })
     }

@@ -10,7 +10,7 @@ use super::mismatch::Mismatches;
 #[derive(Debug, thiserror::Error)]
 pub enum ZooError {
     /// No ingredients at all.
-    #[error("the zoo is empty: no ingredient was named or found")]
+    #[error("the zoo is empty: no ingredient was given or found")]
     Empty,
     /// A pattern is not a valid glob.
     #[error("`{pattern}` is not a valid pattern: {reason}")]
@@ -24,7 +24,7 @@ pub enum ZooError {
     #[error(
         "`{pattern}` matches nothing{}",
         if std::path::Path::new(pattern).is_absolute() {
-            " (patterns of a specification that are no absolute paths begin at its folder)".to_string()
+            " (relative patterns in a specification start at its folder)".to_string()
         } else {
             format!(" under {}", base.display())
         }
@@ -74,7 +74,7 @@ pub enum ZooError {
         reason: String,
     },
     /// A shard index names a file that is not in its folder.
-    #[error("{}: shard `{shard}` is not a file of this folder", index.display())]
+    #[error("{}: shard `{shard}` is not a file in this folder", index.display())]
     ShardOutside {
         /// The index file.
         index: PathBuf,

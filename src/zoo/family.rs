@@ -70,7 +70,7 @@ pub struct FamilyUnknown {
 impl fmt::Display for FamilyUnknown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}: {}", self.ingredient.display(), self.what)?;
-        writeln!(f, "  looked at {}", self.config)?;
+        writeln!(f, "  checked: {}", self.config)?;
         for (family, missing) in &self.names {
             if missing.is_empty() {
                 writeln!(f, "  tensor names of {family}: all found")?;
@@ -78,10 +78,7 @@ impl fmt::Display for FamilyUnknown {
                 writeln!(f, "  tensor names of {family}: not found {}", missing.join(", "))?;
             }
         }
-        write!(
-            f,
-            "  name `zoo.family`, which with `torchscript` and `zoo.architecture` can be any differentiable module"
-        )
+        write!(f, "  set zoo.family; `torchscript` with zoo.architecture supports any differentiable module")
     }
 }
 
@@ -136,9 +133,11 @@ pub fn detect(ingredient: &Ingredient) -> Result<Family, FamilyUnknown> {
         (Statement::Family(family), _) => {
             Err(unknown(format!("config.json says family `{family}`, tensor names say {}", listed())))
         }
-        (Statement::Other, []) => Err(unknown(format!("config.json names a model of no known family, {EXPECTED}"))),
+        (Statement::Other, []) => {
+            Err(unknown(format!("config.json describes a model of an unknown family, {EXPECTED}")))
+        }
         (Statement::Other, _) => Err(unknown(format!(
-            "config.json names a model of no known family, {EXPECTED}; tensor names say {}",
+            "config.json describes a model of an unknown family, {EXPECTED}; tensor names say {}",
             listed()
         ))),
         (Statement::Nothing, [family]) => Ok(*family),
@@ -283,7 +282,7 @@ mod tests {
         assert_eq!(found(&both, Some(serde_json::json!({"architecture": "resnet18"}))), Ok(Family::Resnet));
 
         let fault = found(&["patch_embed.proj.weight", "fc.weight"], None).unwrap_err().to_string();
-        assert!(fault.contains("no family fits") && fault.contains("looked at config.json: none"), "{fault}");
+        assert!(fault.contains("no family fits") && fault.contains("checked: config.json: none"), "{fault}");
         assert!(fault.contains("timm-vit: not found blocks.0.attn.qkv.weight, head.weight"), "{fault}");
         assert!(fault.contains("resnet: not found conv1.weight, bn1.weight"), "{fault}");
     }

@@ -1,13 +1,15 @@
 //! Hugging Face model folders: which files belong to one.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Component, Path, PathBuf};
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
 use super::error::ZooError;
 use super::header::NameMap;
-use crate::untrusted::{self, LARGEST_INDEX, MOST_SHARDS};
+use crate::source::{self, FileSource};
+use crate::untrusted::{LARGEST_INDEX, MOST_SHARDS, without_mark};
 
 /// Weights in one file.
 pub(crate) const SINGLE: &str = "model.safetensors";
@@ -47,29 +49,33 @@ pub(crate) enum NoWeights {
 /// If there are none, or several that could be meant.
 pub(crate) fn find_weights(folder: &Path) -> Result<Weights, NoWeights> {
     let (single, index) = (folder.join(SINGLE), folder.join(INDEX));
+    let files = source::of(folder);
     // What has the name is meant, whatever it is: opening it says what is wrong with it.
-    let has = |path: &Path| path.symlink_metadata().is_ok();
-    if has(&single) {
-        let note = has(&index).then(|| {
+    if files.has(&single) {
+        let note = files.has(&index).then(|| {
             format!(
-                "assumed: `{SINGLE}` holds the weights of {}, as in transformers, and not what `{INDEX}` names",
+                "assumed: `{SINGLE}` contains the weights of {}, as in transformers; `{INDEX}` is ignored",
                 folder.display()
             )
         });
         return Ok(Weights { file: single, is_index: false, note });
     }
-    if has(&index) {
+    if files.has(&index) {
         return Ok(Weights { file: index, is_index: true, note: None });
     }
-    let names = file_names(folder).map_err(|error| NoWeights::Other(format!("it cannot be listed: {error}")))?;
+    let names =
+        file_names(files, folder).map_err(|error| NoWeights::Other(format!("cannot list the folder: {error}")))?;
     if names.iter().any(|name| name == ADAPTER) {
-        let why = format!("an adapter (`{ADAPTER}`): merge it into its base model first");
+        let why = format!("an adapter (`{ADAPTER}`), not a model: merge it into its base model first");
         return Err(NoWeights::Other(why));
     }
     let ending = |end: &str| names.iter().filter(|name| name.ends_with(end)).cloned().collect::<Vec<_>>();
     let (indices, files) = (ending(INDEX_ENDING), ending(".safetensors"));
     let note = |name: &str| {
-        Some(format!("assumed: `{name}` holds the weights of {}: it is the only such file there", folder.display()))
+        Some(format!(
+            "assumed: `{name}` contains the weights of {}, because it is the only such file",
+            folder.display()
+        ))
     };
     match (&indices[..], &files[..]) {
         ([only], _) => Ok(Weights { file: folder.join(only), is_index: true, note: note(only) }),
@@ -78,10 +84,10 @@ pub(crate) fn find_weights(folder: &Path) -> Result<Weights, NoWeights> {
             let pickles: Vec<&String> = names.iter().filter(|name| is_pickle(name)).collect();
             Err(NoWeights::Other(match pickles.first() {
                 Some(pickle) => format!(
-                    "its weights are a pickle (`{pickle}`), which can run code and is never opened: `python -m mehl_soup convert` makes safetensors of it"
+                    "its weights are a pickle (`{pickle}`). Pickles can run code and are never opened: convert it with `python -m mehl_soup convert`"
                 ),
-                None if names.is_empty() => format!("no files in it, expected weights in `{SINGLE}`"),
-                None => format!("no weights in it (`{SINGLE}`, or another `.safetensors` file)"),
+                None if names.is_empty() => format!("the folder is empty, expected weights in `{SINGLE}`"),
+                None => format!("no weights found, expected `{SINGLE}` or another `.safetensors` file"),
             }))
         }
         ([], several) if several.iter().all(|name| is_shard(name)) => Err(NoWeights::Ambiguous(format!(
@@ -89,7 +95,7 @@ pub(crate) fn find_weights(folder: &Path) -> Result<Weights, NoWeights> {
             listed(several)
         ))),
         _ => Err(NoWeights::Ambiguous(format!(
-            "expected the weights of one model, found {}: name the file that is meant",
+            "expected the weights of one model, found {}: give the file instead of the folder",
             listed(if indices.is_empty() { &files } else { &indices })
         ))),
     }
@@ -97,8 +103,8 @@ pub(crate) fn find_weights(folder: &Path) -> Result<Weights, NoWeights> {
 
 /// Whether there is a file. What leads out of the places where this process may look counts as one, whether it exists or not: opening it
 /// says why it is refused, and nothing else is told of it.
-fn is_there(path: &Path) -> bool {
-    untrusted::check_place(path).is_err() || path.is_file()
+fn is_there(files: &dyn FileSource, path: &Path) -> bool {
+    files.check(path).is_err() || files.is_file(path)
 }
 
 /// Whether a file is, by its name, a pickle.
@@ -107,14 +113,13 @@ pub(super) fn is_pickle(name: &str) -> bool {
 }
 
 /// Names of the regular files of a folder, without hidden ones, sorted.
-fn file_names(folder: &Path) -> std::io::Result<Vec<String>> {
+fn file_names(files: &dyn FileSource, folder: &Path) -> std::io::Result<Vec<String>> {
     let mut names = Vec::new();
-    for entry in std::fs::read_dir(folder)? {
-        let entry = entry?;
+    for entry in files.list(folder)? {
         // Weights under names that are not UTF-8 are nobody's.
-        let Ok(name) = entry.file_name().into_string() else { continue };
-        if !name.starts_with('.') && is_there(&entry.path()) {
-            names.push(name);
+        let Some(name) = entry.file_name().and_then(OsStr::to_str) else { continue };
+        if !name.starts_with('.') && is_there(files, &entry) {
+            names.push(name.to_string());
         }
     }
     names.sort_unstable();
@@ -152,11 +157,13 @@ pub(crate) struct ShardIndex {
 /// Reads an index. Every shard must be a plain file name in the index's folder itself.
 pub(crate) fn read_index(index: &Path) -> Result<ShardIndex, ZooError> {
     let (index, folder) = (index.to_path_buf(), crate::files::parent_of(index));
-    let text = untrusted::read(&index, LARGEST_INDEX).map_err(ZooError::io(&index))?;
+    let files = source::of(folder);
+    let text = files.read(&index, LARGEST_INDEX).map_err(ZooError::io(&index))?;
     let tensors = parse_index(&text).map_err(|reason| ZooError::Malformed { file: index.clone(), reason })?;
     let mut shards = BTreeMap::new();
     for shard in tensors.values().collect::<BTreeSet<_>>() {
-        let path = own_file(folder, shard)
+        let path = files
+            .own_file(folder, shard)
             .map_err(ZooError::io(folder.join(shard)))?
             .ok_or_else(|| ZooError::ShardOutside { index: index.clone(), shard: shard.clone() })?;
         shards.insert(shard.clone(), path);
@@ -174,7 +181,7 @@ pub(crate) fn parse_index(text: &[u8]) -> Result<BTreeMap<String, String>, Strin
         weight_map: NameMap,
     }
     let Index { weight_map } =
-        serde_json::from_slice(untrusted::without_mark(text)).map_err(|e| format!("not a shard index: {e}"))?;
+        serde_json::from_slice(without_mark(text)).map_err(|e| format!("not a shard index: {e}"))?;
     let tensors: BTreeMap<String, String> = weight_map.0.into_iter().collect();
     let shards = tensors.values().collect::<BTreeSet<_>>().len();
     if shards > MOST_SHARDS {
@@ -183,35 +190,9 @@ pub(crate) fn parse_index(text: &[u8]) -> Result<BTreeMap<String, String>, Strin
     Ok(tensors)
 }
 
-/// The path of `folder/name` if it is a regular file that belongs to the folder: a plain name, and a link only where it
-/// leads into the folder itself or, as in the Hugging Face cache (`<repo>/snapshots/<revision>`), to the `<repo>/blobs`
-/// that hold its files. `None` otherwise.
-///
-/// # Errors
-/// Of the file system, a missing file too.
-pub(crate) fn own_file(folder: &Path, name: &str) -> std::io::Result<Option<PathBuf>> {
-    if !is_plain_name(name) {
-        return Ok(None);
-    }
-    let folder = folder.canonicalize()?;
-    let path = folder.join(name);
-    let resolved = path.canonicalize()?;
-    let snapshots = folder.parent().filter(|p| p.file_name().is_some_and(|n| n == "snapshots"));
-    let blobs = snapshots.and_then(Path::parent).map(|repo| repo.join("blobs"));
-    let inside = resolved.parent() == Some(&folder) || (blobs.is_some() && resolved.parent() == blobs.as_deref());
-    Ok((inside && resolved.is_file()).then_some(path))
-}
-
-/// Whether joining `name` to a folder gives an entry of that folder itself.
-pub(crate) fn is_plain_name(name: &str) -> bool {
-    let mut components = Path::new(name).components();
-    matches!((components.next(), components.next()), (Some(Component::Normal(only)), None) if only == name)
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::os::unix::fs::symlink;
 
     use super::*;
 
@@ -258,50 +239,19 @@ mod tests {
         for (files, said) in [
             (&["adapter_config.json", "adapter_model.safetensors"][..], "an adapter"),
             (&["config.json", "pytorch_model.bin"], "a pickle (`pytorch_model.bin`)"),
-            (&["trainer_state.json"], "no weights in it"),
-            (&[], "no files in it"),
+            (&["trainer_state.json"], "no weights found"),
+            (&[], "the folder is empty"),
         ] {
             let Err(NoWeights::Other(why)) = found(files) else { panic!("{files:?}") };
             assert!(why.contains(said), "{why}");
         }
         for (files, said) in [
-            (&["a.safetensors", "b.safetensors"][..], "`a.safetensors`, `b.safetensors`: name the file"),
+            (&["a.safetensors", "b.safetensors"][..], "`a.safetensors`, `b.safetensors`: give the file"),
             (&["x-00001-of-00002.safetensors"], "expected the index of its shards"),
             (&["a.safetensors.index.json", "b.safetensors.index.json"], "`a.safetensors.index.json`, `b"),
         ] {
             let Err(NoWeights::Ambiguous(why)) = found(files) else { panic!("{files:?}") };
             assert!(why.contains(said), "{why}");
         }
-    }
-
-    #[test]
-    fn only_the_folders_own_files_are_its_own() {
-        let root = tempfile::tempdir().unwrap();
-        let folder = root.path().join("model");
-        fs::create_dir_all(folder.join("sub")).unwrap();
-        fs::write(root.path().join("outside"), "").unwrap();
-        fs::write(folder.join("plain"), "").unwrap();
-        symlink("../outside", folder.join("link")).unwrap();
-        symlink("plain", folder.join("inner")).unwrap();
-        let own = |name: &str| own_file(&folder, name).unwrap().is_some();
-        assert!(own("plain"));
-        assert!(own("inner"));
-        for name in ["link", "sub", "../outside", "sub/../plain", "./plain", "..", ".", "", "plain/"] {
-            assert!(!own(name), "{name}");
-        }
-        assert!(!own(root.path().join("outside").to_str().unwrap()));
-        assert!(own_file(&folder, "absent").is_err());
-    }
-
-    #[test]
-    fn a_snapshot_of_the_hugging_face_cache_is_followed_to_its_blobs() {
-        let root = tempfile::tempdir().unwrap();
-        let snapshot = root.path().join("models--a--b/snapshots/0123");
-        let blobs = root.path().join("models--a--b/blobs");
-        fs::create_dir_all(&snapshot).unwrap();
-        fs::create_dir_all(&blobs).unwrap();
-        fs::write(blobs.join("abcd"), "").unwrap();
-        symlink("../../blobs/abcd", snapshot.join("config.json")).unwrap();
-        assert!(own_file(&snapshot, "config.json").unwrap().is_some());
     }
 }

@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use etcetera::BaseStrategy;
 use serde::{Deserialize, Serialize};
 
 use super::hash::IngredientHashes;
 use super::ingredient::Ingredient;
-use super::shard::FileState;
+use super::shard::Shard;
 use crate::files::write_atomic;
 
 /// Names the folder that holds caches, instead of the system's place for them.
@@ -55,7 +54,9 @@ impl HashCache {
             Ok(()) => Ok(root),
             Err(error) => {
                 let shown = root.display();
-                Err(format!("cannot write to the cache folder {shown}: {error} ({FOLDER_VARIABLE} names another one)"))
+                Err(format!(
+                    "cannot write to the cache folder {shown}: {error} (set {FOLDER_VARIABLE} to another folder)"
+                ))
             }
         }
     }
@@ -83,12 +84,7 @@ impl HashCache {
 
     /// Remembers hashes, unless the files changed meanwhile or so recently that a change could hide in the clock's resolution.
     pub(super) fn store(&self, ingredient: &Ingredient, hashes: &IngredientHashes) {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64);
-        let settled = ingredient.shards().iter().all(|shard| {
-            let stamp = shard.stamp();
-            stamp.state() == FileState::Same && stamp.changed.0 < now - 1
-        });
-        if !settled {
+        if !ingredient.shards().iter().all(Shard::is_settled) {
             return;
         }
         let entry = Entry { version: VERSION, total: hashes.total.clone(), tensors: hashes.tensors.clone() };
@@ -100,16 +96,7 @@ impl HashCache {
     fn entry(&self, ingredient: &Ingredient) -> PathBuf {
         let mut hasher = blake3::Hasher::new();
         for shard in ingredient.shards() {
-            let stamp = shard.stamp();
-            let path = stamp.canonical.as_os_str().as_encoded_bytes();
-            hasher.update(&(path.len() as u64).to_le_bytes());
-            hasher.update(path);
-            for number in [stamp.device, stamp.inode, stamp.bytes] {
-                hasher.update(&number.to_le_bytes());
-            }
-            for number in [stamp.modified.0, stamp.modified.1, stamp.changed.0, stamp.changed.1] {
-                hasher.update(&number.to_le_bytes());
-            }
+            shard.add_to_key(&mut hasher);
         }
         self.folder.join(format!("{}.json", hasher.finalize().to_hex()))
     }

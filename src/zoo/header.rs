@@ -32,15 +32,15 @@ pub(crate) fn parse_header(file: &[u8]) -> Result<(usize, Metadata), String> {
 
 /// What a file is, by its first bytes, that is often found in the place of a safetensors file; and the way out.
 pub(super) fn other_kind(beginning: &[u8]) -> Option<&'static str> {
-    const PICKLE: &str = "a pickle, as torch.save writes it, which can run code and is never opened: `python -m mehl_soup convert` makes safetensors of it";
+    const PICKLE: &str = "a pickle, as torch.save writes it. Pickles can run code and are never opened: convert it with `python -m mehl_soup convert`";
     const KINDS: [(&[u8], &str); 8] = [
-        (b"version https://git-lfs", "a git-lfs pointer to the file and not the file: `git lfs pull` fetches it"),
+        (b"version https://git-lfs", "a git-lfs pointer instead of the file: fetch it with `git lfs pull`"),
         (b"PK\x03\x04", PICKLE),
         (b"\x80\x02", PICKLE),
         (b"\x80\x03", PICKLE),
         (b"\x80\x04", PICKLE),
         (b"\x89HDF", "an HDF5 file, as Keras writes it: save the model's tensors as safetensors"),
-        (b"GGUF", "a GGUF file, which holds quantised weights: take the model that it was made of"),
+        (b"GGUF", "a GGUF file with quantised weights: use the original model"),
         (b"\x1f\x8b", "a gzip archive: unpack it"),
     ];
     // A length of less than 4 GiB and the JSON after it: two of the beginnings below are lengths too.
@@ -53,7 +53,7 @@ pub(super) fn other_kind(beginning: &[u8]) -> Option<&'static str> {
     let text = beginning.trim_ascii_start();
     let is = |tag: &[u8]| text.get(..tag.len()).is_some_and(|start| start.eq_ignore_ascii_case(tag));
     let is_page = is(b"<!doctype") || is(b"<html") || is(b"<?xml");
-    is_page.then_some("a web page, probably an error that was saved in place of the file: fetch it again")
+    is_page.then_some("a web page, probably an error page instead of the file: download it again")
 }
 
 /// Bytes that [`other_kind`] looks at.
@@ -124,7 +124,7 @@ fn check(info: &TensorInfo, start: usize, data: u64) -> Result<(), String> {
     let elements = shape.iter().try_fold(1_usize, |product, &size| product.checked_mul(size));
     let bits = elements.and_then(|elements| elements.checked_mul(Dtype::bitsize(dtype)));
     let Some(bits) = bits else {
-        return Err(format!("shape {shape:?} has more elements than there can be"));
+        return Err(format!("shape {shape:?} has too many elements"));
     };
     if bits % 8 != 0 {
         return Err(format!("shape {shape:?} of {dtype}: expected whole bytes, found {bits} bits"));

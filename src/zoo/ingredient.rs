@@ -15,8 +15,9 @@ use super::element::{Element, decode, is_mixable};
 use super::error::ZooError;
 use super::folder::{self, NoWeights};
 use super::hash::hash_contents;
-use super::shard::{FileState, Shard};
-use crate::untrusted::{self, LARGEST_CONFIG};
+use super::shard::Shard;
+use crate::source::{self, Head, State};
+use crate::untrusted::{LARGEST_CONFIG, without_mark};
 
 /// Elements that one thread converts at a time.
 pub(crate) const CHUNK: usize = 1 << 15;
@@ -39,6 +40,7 @@ pub fn bytes_read() -> u64 {
 pub struct Ingredient {
     name: String,
     path: PathBuf,
+    is_folder: bool,
     shards: Vec<Shard>,
     tensors: BTreeMap<String, TensorInfo>,
     config: Option<serde_json::Value>,
@@ -89,12 +91,14 @@ impl Ingredient {
     /// # Errors
     /// If it is neither, a file is truncated or otherwise malformed (named), a shard is not a file of the folder, or index and shards disagree.
     pub fn open(path: &Path) -> Result<Self, ZooError> {
-        let path = std::path::absolute(path).map_err(ZooError::io(path))?;
-        let metadata = std::fs::metadata(&path).map_err(ZooError::io(&path))?;
+        let files = source::of(path);
+        let path = files.absolute(path).map_err(ZooError::io(path))?;
+        let is_folder = files.head(&path).map_err(ZooError::io(&path))? == Head::Folder;
         let name = path.file_name().map_or_else(|| path.to_string_lossy(), |n| n.to_string_lossy()).into_owned();
         let mut ingredient = Self {
             name,
             path,
+            is_folder,
             shards: Vec::new(),
             tensors: BTreeMap::new(),
             config: None,
@@ -102,7 +106,7 @@ impl Ingredient {
             renamed: None,
             notes: Vec::new(),
         };
-        if metadata.is_dir() {
+        if is_folder {
             ingredient.open_folder()?;
         } else if ingredient.path.extension().is_some_and(|e| e == "safetensors") {
             ingredient.add_shard(&ingredient.path.clone())?;
@@ -139,11 +143,11 @@ impl Ingredient {
 
     fn read_config(&mut self, folder: &Path) -> Result<(), ZooError> {
         let config = folder.join("config.json");
-        match untrusted::read(&config, LARGEST_CONFIG) {
+        match source::of(&config).read(&config, LARGEST_CONFIG) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
             Err(e) => return Err(ZooError::Io { path: config, source: e }),
             Ok(text) => {
-                let value = serde_json::from_slice(untrusted::without_mark(&text))
+                let value = serde_json::from_slice(without_mark(&text))
                     .map_err(|e| ZooError::Malformed { file: config, reason: format!("not JSON: {e}") })?;
                 self.config = Some(value);
             }
@@ -158,7 +162,7 @@ impl Ingredient {
             let info = TensorInfo { dtype: info.dtype, shape: info.shape, shard: self.shards.len(), range: start..end };
             if let Some(other) = self.tensors.get(&name) {
                 let other = self.shards[other.shard].path().display();
-                let reason = format!("tensor `{name}`: expected in one shard, found in {other} too");
+                let reason = format!("tensor `{name}`: expected in one shard, found in {other} as well");
                 return Err(ZooError::Malformed { file: path.to_path_buf(), reason });
             }
             self.tensors.insert(name, info);
@@ -187,7 +191,7 @@ impl Ingredient {
 
     /// The folder that holds the model's configuration: the ingredient itself, or, for a file, the one it is in if that holds a `config.json`.
     pub fn folder(&self) -> Option<&Path> {
-        if self.path.is_dir() {
+        if self.is_folder {
             Some(&self.path)
         } else {
             self.config.as_ref().map(|_| crate::files::parent_of(&self.path))
@@ -228,7 +232,7 @@ impl Ingredient {
         if own != prefix {
             let named = |prefix: &str| if prefix.is_empty() { "nothing".to_string() } else { format!("`{prefix}`") };
             self.notes.push(format!(
-                "assumed: what all tensors of {} begin with, {}, is a wrapper's; in most ingredients it is {}",
+                "assumed: the prefix of all tensors of {}, {}, comes from a wrapper; in most ingredients it is {}",
                 self.path.display(),
                 named(&own),
                 named(prefix)
@@ -360,20 +364,20 @@ impl Ingredient {
     pub fn check_unchanged(&self) -> Result<(), ZooError> {
         let mut touched = Vec::new();
         for shard in &self.shards {
-            match shard.stamp().state() {
-                FileState::Same => {}
-                FileState::Touched(now) => touched.push((shard, now)),
-                FileState::Changed(reason) => return Err(shard.changed(reason)),
+            match shard.state() {
+                State::Same => {}
+                State::Touched(now) => touched.push((shard, now)),
+                State::Changed(reason) => return Err(shard.changed(reason)),
             }
         }
         let Some((first, _)) = touched.first() else { return Ok(()) };
         if let Some(known) = self.hash.get()
             && *known != hash_contents(self, &mut |_| {})?.total
         {
-            return Err(first.changed("it was written to".into()));
+            return Err(first.changed("it was modified".into()));
         }
         for (shard, now) in touched {
-            shard.renew_stamp(now);
+            shard.renew(now);
         }
         Ok(())
     }

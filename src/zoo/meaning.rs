@@ -37,20 +37,18 @@ pub fn config_faults(ingredients: &[Ingredient], classes_stated: bool) -> Vec<Co
         };
         let mut fault = |what: String| faults.push(ConfigFault { file: file.clone(), what });
         if let Some(how) = quantised(ingredient) {
-            fault(format!(
-                "its weights are quantised ({how}), and such numbers cannot be mixed: take the models that they were made of"
-            ));
+            fault(format!("its weights are quantised ({how}) and cannot be mixed: use the original models"));
         }
         if let Some(problem) = ingredient.config().and_then(other_problem) {
             fault(format!(
-                "problem_type: expected a model that tells one class of several, found `{problem}`: there is no objective for it yet"
+                "problem_type: expected single-label classification, found `{problem}`, which is not supported yet"
             ));
         }
         let map = match ingredient.config().map(ClassMap::of).transpose() {
             Ok(map) => map.flatten(),
             Err(_) if classes_stated => continue,
             Err(unusable) => {
-                fault(format!("{unusable} (data.classes, or a mended file, says what outputs are)"));
+                fault(format!("{unusable} (set data.classes, or correct the file)"));
                 continue;
             }
         };
@@ -64,16 +62,16 @@ pub fn config_faults(ingredients: &[Ingredient], classes_stated: bool) -> Vec<Co
             (Some(expected), Some(found)) => {
                 if let Some(difference) = expected.difference(found) {
                     fault(format!(
-                        "{}: {difference}, {as_in_first}: outputs of other meaning cannot be mixed",
+                        "{}: {difference}, {as_in_first}: outputs with different meanings cannot be mixed",
                         found.field
                     ));
                 }
             }
             (Some(expected), None) => {
-                fault(format!("{}: expected the same names of outputs {as_in_first}, found none", expected.field));
+                fault(format!("{}: expected the same output names {as_in_first}, found none", expected.field));
             }
             (None, Some(found)) => {
-                fault(format!("{}: expected no names of outputs {as_in_first}, found some", found.field));
+                fault(format!("{}: expected no output names {as_in_first}, found some", found.field));
             }
         }
     }
@@ -152,7 +150,7 @@ mod tests {
             "{told:?}"
         );
         assert!(told[1].starts_with("2/config.json: id2label: ") && told[1].contains("found none"), "{told:?}");
-        assert!(faults(&[json!({}), named], false)[0].contains("expected no names"));
+        assert!(faults(&[json!({}), named], false)[0].contains("expected no output names"));
     }
 
     #[test]
@@ -166,7 +164,7 @@ mod tests {
     fn other_problems_are_refused() {
         for problem in ["multi_label_classification", "regression"] {
             let told = faults(&[json!({"problem_type": problem})], true);
-            assert!(told[0].contains(&format!("`{problem}`: there is no objective for it yet")), "{told:?}");
+            assert!(told[0].contains(&format!("`{problem}`, which is not supported yet")), "{told:?}");
         }
     }
 }

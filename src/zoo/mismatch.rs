@@ -68,7 +68,7 @@ impl fmt::Display for Difference {
             Self::Shape { expected, found } => write!(f, "expected shape {expected:?}, found {found:?}"),
             Self::Dtype { expected, found } => write!(f, "expected dtype {expected}, found {found}"),
             Self::Contents { dtype } => {
-                write!(f, "expected the same contents, found others ({dtype} is copied, never mixed)")
+                write!(f, "expected the same contents, found different ones ({dtype} tensors are copied, not mixed)")
             }
         }
     }
@@ -119,7 +119,7 @@ pub(crate) fn lines(differences: &[Mismatch]) -> Vec<String> {
 
 impl fmt::Display for Mismatches {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ingredients differ from {}, which most are like:", self.reference.display())?;
+        write!(f, "some ingredients differ from {}, which most others match:", self.reference.display())?;
         let lines = self.lines();
         for line in lines.iter().take(LINES) {
             write!(f, "\n  {line}")?;

@@ -1,4 +1,6 @@
-//! Ingredients on disk: what a zoo is made of, checked before anything is computed.
+//! Ingredients: what a zoo is made of, checked before anything is computed.
+//!
+//! Their files are opened by [`source`](crate::source) alone.
 //!
 //! | file | holds |
 //! |---|---|
@@ -48,7 +50,7 @@ pub(crate) use element::encode;
 pub use element::{Element, is_mixable};
 pub use error::ZooError;
 pub use family::{FamilyUnknown, RESNETS, detect};
-pub(crate) use folder::{INDEX, SINGLE, is_plain_name, own_file, parse_index};
+pub(crate) use folder::{INDEX, SINGLE, parse_index};
 pub(crate) use hash::hash_ingredient;
 pub use hash::{IngredientHashes, ZooHashes};
 pub use hash_cache::{HashCache, is_writable};
@@ -205,7 +207,7 @@ pub fn mixed_dtypes(ingredients: &[Ingredient]) -> Option<String> {
     };
     let told: Vec<String> = by_dtypes.iter().map(named).collect();
     Some(format!(
-        "ingredients are in several dtypes: {}; they are mixed in f32 or wider, and each tensor is written in the dtype that most have it in",
+        "ingredients have different dtypes: {}. They are mixed in f32 or wider, and each tensor is written in its most common dtype",
         told.join(", ")
     ))
 }

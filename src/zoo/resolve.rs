@@ -3,12 +3,11 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use glob::{MatchOptions, Pattern, glob_with};
 use serde::Serialize;
 
 use super::error::ZooError;
 use super::folder::{NoWeights, find_weights, is_pickle};
-use crate::untrusted;
+use crate::source::{self, GlobError};
 
 /// What patterns name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,10 +33,10 @@ const LINES: usize = 20;
 impl Found {
     /// What was passed over, one line each.
     pub fn notes(&self) -> Vec<String> {
-        let line = |one: &PassedOver| format!("passed over: {}: {}", one.path.display(), one.reason);
+        let line = |one: &PassedOver| format!("skipped: {}: {}", one.path.display(), one.reason);
         let mut lines: Vec<String> = self.passed_over.iter().take(LINES).map(line).collect();
         if self.passed_over.len() > LINES {
-            lines.push(format!("passed over: {} more files and folders", self.passed_over.len() - LINES));
+            lines.push(format!("skipped: {} more files and folders", self.passed_over.len() - LINES));
         }
         lines
     }
@@ -45,13 +44,14 @@ impl Found {
 
 /// See [`Zoo::find`](super::Zoo::find).
 pub(super) fn resolve(patterns: &[String], base: &Path) -> Result<Found, ZooError> {
-    let base = std::path::absolute(base).map_err(ZooError::io(base))?;
+    let base = source::of(base).absolute(base).map_err(ZooError::io(base))?;
     let (mut paths, mut passed_over) = (BTreeSet::new(), BTreeSet::new());
     for pattern in patterns {
-        let plain = base.join(pattern);
-        untrusted::check_place(&plain).map_err(ZooError::io(&plain))?;
+        let plain = source::join(&base, Path::new(pattern));
+        let files = source::of(&plain);
+        files.check(&plain).map_err(ZooError::io(&plain))?;
         // What exists under that very name is meant, even if the name has brackets in it.
-        if plain.symlink_metadata().is_ok() {
+        if files.has(&plain) {
             match kind(&plain) {
                 Ok(()) => drop(paths.insert(tidy(&plain)?)),
                 Err(NoWeights::Other(reason) | NoWeights::Ambiguous(reason)) => {
@@ -60,26 +60,22 @@ pub(super) fn resolve(patterns: &[String], base: &Path) -> Result<Found, ZooErro
             }
             continue;
         }
-        check_links(pattern, &base)?;
-        let mut matched = false;
-        for entry in entries(pattern, &base)? {
-            matched = true;
-            // A wildcard may have met a link.
-            untrusted::check_place(&entry).map_err(ZooError::io(&entry))?;
+        let entries = glob_paths(pattern, &base)?;
+        if entries.is_empty() {
+            return Err(ZooError::NoMatch { pattern: pattern.clone(), base });
+        }
+        for entry in entries {
             match kind(&entry) {
                 Ok(()) => drop(paths.insert(tidy(&entry)?)),
                 Err(NoWeights::Other(reason)) => drop(passed_over.insert(PassedOver { path: tidy(&entry)?, reason })),
                 Err(NoWeights::Ambiguous(reason)) => return Err(ZooError::NotAnIngredient { path: entry, reason }),
             }
         }
-        if !matched {
-            return Err(ZooError::NoMatch { pattern: pattern.clone(), base });
-        }
     }
     let found = Found { paths: paths.into_iter().collect(), passed_over: passed_over.into_iter().collect() };
     if found.paths.is_empty() && !patterns.is_empty() {
         let all = patterns.join("`, `");
-        let mut reason = format!("`{all}` match no `.safetensors` file and no folder that holds a safetensors model");
+        let mut reason = format!("`{all}` match no `.safetensors` file and no folder with a safetensors model");
         for line in found.notes() {
             reason.push_str("\n  ");
             reason.push_str(&line);
@@ -97,73 +93,40 @@ pub(super) fn resolve(patterns: &[String], base: &Path) -> Result<Found, ZooErro
 /// # Errors
 /// If the pattern is invalid, or leads where this process may not look.
 pub fn glob_paths(pattern: &str, base: &Path) -> Result<Vec<PathBuf>, ZooError> {
-    check_links(pattern, base)?;
-    let found = entries(pattern, base)?;
-    found.iter().try_for_each(|entry| untrusted::check_place(entry).map_err(ZooError::io(entry)))?;
-    Ok(found)
-}
-
-/// Refuses a pattern one of whose wildcards leads through a link out of the places where this
-/// process may look. Without this, a pattern that goes on behind the link would be answered
-/// differently for names that exist there and for others.
-fn check_links(pattern: &str, base: &Path) -> Result<(), ZooError> {
-    let is_wild = |part: &str| part.contains(['*', '?', '[']);
-    let ends = pattern.match_indices('/').map(|(at, _)| at).chain([pattern.len()]);
-    for prefix in ends.map(|at| &pattern[..at]).filter(|prefix| is_wild(prefix)) {
-        for entry in entries(prefix, base)? {
-            untrusted::check_place(&entry).map_err(ZooError::io(&entry))?;
-        }
-    }
-    Ok(())
-}
-
-fn entries(pattern: &str, base: &Path) -> Result<Vec<PathBuf>, ZooError> {
-    let invalid = |reason: &str| ZooError::Pattern { pattern: pattern.into(), reason: reason.into() };
-    let rooted = if Path::new(pattern).is_absolute() {
-        pattern.to_string()
-    } else {
-        // Only the pattern has wildcards, not the folder that it starts from.
-        let base = base.to_str().ok_or_else(|| invalid("its folder's name is not UTF-8"))?;
-        format!("{}/{pattern}", Pattern::escape(base).trim_end_matches('/'))
-    };
-    let options =
-        MatchOptions { require_literal_separator: true, require_literal_leading_dot: true, ..Default::default() };
-    let matches = glob_with(&rooted, options).map_err(|e| invalid(e.msg))?;
-    matches
-        .map(|entry| {
-            entry.map_err(|e| {
-                let path = e.path().to_path_buf();
-                ZooError::Io { path, source: e.into() }
-            })
-        })
-        .collect()
+    source::of(&source::join(base, Path::new(pattern))).glob(pattern, base).map_err(|fault| match fault {
+        GlobError::Pattern(reason) => ZooError::Pattern { pattern: pattern.into(), reason },
+        GlobError::Io { path, source } => ZooError::Io { path, source },
+    })
 }
 
 /// Whether a file or folder is an ingredient, by names alone.
 fn kind(path: &Path) -> Result<(), NoWeights> {
-    if path.is_dir() {
+    if source::of(path).is_folder(path) {
         return find_weights(path).map(drop);
     }
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     if path.extension().is_none_or(|ending| ending != "safetensors") {
         return Err(NoWeights::Other(if is_pickle(&name) {
-            "a pickle, which can run code and is never opened: `python -m mehl_soup convert` makes safetensors of it"
+            "a pickle. Pickles can run code and are never opened: convert it with `python -m mehl_soup convert`"
                 .to_string()
         } else {
-            "expected a `.safetensors` file or a folder that holds a safetensors model".to_string()
+            "expected a `.safetensors` file or a folder with a safetensors model".to_string()
         }));
     }
     if name.starts_with("adapter_model") {
-        return Err(NoWeights::Other("the weights of an adapter: merge it into its base model first".to_string()));
+        return Err(NoWeights::Other(
+            "the weights of an adapter, not of a model: merge it into its base model first".to_string(),
+        ));
     }
     Ok(())
 }
 
 /// The path with its folder resolved, so that two spellings are one ingredient; its own name stays, even of a link.
 fn tidy(path: &Path) -> Result<PathBuf, ZooError> {
+    let files = source::of(path);
     match (path.parent(), path.file_name()) {
-        (Some(parent), Some(name)) => Ok(parent.canonicalize().map_err(ZooError::io(path))?.join(name)),
-        _ => path.canonicalize().map_err(ZooError::io(path)),
+        (Some(parent), Some(name)) => Ok(files.canonical(parent).map_err(ZooError::io(path))?.join(name)),
+        _ => files.canonical(path).map_err(ZooError::io(path)),
     }
 }
 
@@ -200,7 +163,7 @@ mod tests {
         let all = resolve(&["zoo/*".to_string()], root.path()).unwrap().notes();
         assert_eq!(all.len(), 2, "{all:?}");
         assert!(
-            all[0].contains("zoo/no-model: no files in it") && all[1].contains("zoo/notes.txt: expected"),
+            all[0].contains("zoo/no-model: the folder is empty") && all[1].contains("zoo/notes.txt: expected"),
             "{all:?}"
         );
         assert_eq!(names(root.path(), &["zoo/*/*.safetensors"]).unwrap().len(), 2);

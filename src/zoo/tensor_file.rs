@@ -6,7 +6,8 @@ use std::path::Path;
 use safetensors::tensor::TensorInfo;
 
 use super::error::ZooError;
-use super::shard::{FileState, Shard};
+use super::shard::Shard;
+use crate::source::State;
 
 /// A safetensors file whose header was checked. Tensors are read when they are asked for.
 #[derive(Debug)]
@@ -53,10 +54,10 @@ impl TensorFile {
     /// If it cannot be read, or was changed since it was opened: what was read before is then of unknown contents.
     pub fn hash(&self) -> Result<String, ZooError> {
         let hash = self.shard.hash_file()?;
-        match self.shard.stamp().state() {
+        match self.shard.state() {
             // Touched: the hash is of the contents as they are now, read after everything else.
-            FileState::Same | FileState::Touched(_) => Ok(hash),
-            FileState::Changed(reason) => Err(self.shard.changed(reason)),
+            State::Same | State::Touched(_) => Ok(hash),
+            State::Changed(reason) => Err(self.shard.changed(reason)),
         }
     }
 }

@@ -39,7 +39,7 @@ pub async fn measure() -> Vec<Row> {
     let claimed = store.claim(&ticket, &claimant, std::time::Duration::from_secs(60)).await.unwrap();
     let mehl_soup::store::ClaimAnswer::Claimed(claimed) = claimed else { panic!("{ticket:?}: {claimed:?}") };
     let result = r#"{"version":1,"family":"vit","architecture":"stub","ingredients":[],"data":[],"notes":[]}"#;
-    let completed = Completed { result: result.into(), coefficients: vec![] };
+    let completed = Completed { result: result.into(), coefficients: vec![], units: None };
     store.complete(&claimed.hold, &completed).await.unwrap();
     let path = format!("/v1/sweeps/{id}/tasks?state=queued");
     let (program, resident) = tokio::task::spawn_blocking(move || {

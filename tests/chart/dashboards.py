@@ -1,4 +1,4 @@
-"""The dashboards of Grafana, made of a list of panels each. Run as a program, it writes charts/mehl-soup/dashboards/*.json anew."""
+"""Generates the Grafana dashboards, each from a list of panels. Run as a program, it writes charts/mehl-soup/dashboards/*.json."""
 
 import json
 import sys
@@ -7,14 +7,14 @@ import helm
 
 FOLDER = helm.CHART / "dashboards"
 SOURCE = {"type": "prometheus", "uid": "${datasource}"}
-# Every query of the programs' series is held to what is chosen above the dashboard.
+# Every query of the programs' series is restricted to the selection at the top of the dashboard.
 OURS = 'namespace=~"$namespace", job=~"$job"'
-# One series a worker, joined with the task that it is at.
+# One series per worker, joined with its current task.
 AT = "on (namespace, job, instance) group_left (sweep)"
 
 
 def expression(text):
-    """A query in which `mehl_soup_x{a="b"}` and `mehl_soup_x{}` are held to the chosen installation."""
+    """A query in which `mehl_soup_x{a="b"}` and `mehl_soup_x{}` are restricted to the chosen installation."""
     return text.replace("{}", f"{{{OURS}}}").replace("{+", f"{{{OURS}, ")
 
 
@@ -60,109 +60,109 @@ def stat(title, description, unit, query, **more):
 
 
 STACKED = {"stacking": {"mode": "normal", "group": "A"}, "fillOpacity": 40}
-REACHED = [{"type": "value", "options": {"0": {"text": "away", "color": "red"}, "1": {"text": "reached", "color": "green"}}}]
+REACHED = [{"type": "value", "options": {"0": {"text": "unreachable", "color": "red"}, "1": {"text": "connected", "color": "green"}}}]
 
 SWEEPS = [
     ("Now", [
-        stat("Running tasks", "Tasks that a worker holds under a lease.", "short", 'max(mehl_soup_tasks{+state="running"})'),
-        stat("Tasks to come", "Tasks that are not begun, were interrupted, wait at a rung or are paused.", "short",
+        stat("Running tasks", "Tasks that a worker is running under a lease.", "short", 'max(mehl_soup_tasks{+state="running"})'),
+        stat("Unfinished tasks", "Tasks that have not started, were interrupted, wait at a rung or are paused.", "short",
              'sum(max by (state) (mehl_soup_tasks{+state=~"pending|queued|waiting|paused"}))'),
-        stat("Succeeded tasks", "Tasks that are done, of all sweeps that are kept.", "short", 'max(mehl_soup_tasks{+state="succeeded"})'),
-        stat("Failed tasks", "Tasks that were given up with a cause; mehl-soup logs tells it.", "short", 'max(mehl_soup_tasks{+state="failed"})'),
-        stat("Workers", "Workers that the scheduler has heard of within 20 s.", "short", "max(mehl_soup_workers{})"),
-        stat("Servers", "Whether Redis and RabbitMQ are reached by the scheduler and every worker.", "short",
+        stat("Succeeded tasks", "Tasks that succeeded, in all stored sweeps.", "short", 'max(mehl_soup_tasks{+state="succeeded"})'),
+        stat("Failed tasks", "Tasks that failed, in all stored sweeps. mehl-soup logs shows the causes.", "short", 'max(mehl_soup_tasks{+state="failed"})'),
+        stat("Workers", "Workers that have sent a heartbeat within 20 s.", "short", "max(mehl_soup_workers{})"),
+        stat("Servers", "Whether the scheduler and all workers are connected to Redis and RabbitMQ.", "short",
              "min(mehl_soup_redis_connected{}) * min(mehl_soup_broker_connected{})", mappings=REACHED),
     ]),
     ("Sweeps", [
-        panel("Tasks by state", "Tasks of all sweeps. Two schedulers tell the same.", "short",
+        panel("Tasks by state", "Tasks of all sweeps. Several schedulers report the same numbers.", "short",
               [("max by (state) (mehl_soup_tasks{})", "{{state}}")], custom=STACKED),
-        panel("Throughput", "Attempts that ended per second, by how: released ones go on elsewhere.", "ops",
+        panel("Throughput", "Attempts that ended per second, by outcome. Released tasks continue on another worker.", "ops",
               [("sum by (outcome) (rate(mehl_soup_attempts_total{}[$__rate_interval]))", "{{outcome}}")]),
-        panel("Iterations and samples", "Optimizer steps and learn samples per second, of all workers together.", "ops",
+        panel("Iterations and samples", "Optimizer steps and learn samples per second, summed over all workers.", "ops",
               [("sum(rate(mehl_soup_iterations_total{}[$__rate_interval]))", "iterations"),
                ("sum(rate(mehl_soup_samples_total{}[$__rate_interval]))", "samples")]),
-        panel("Best accuracy on select", "The best of the tasks that are computed now, by sweep, when they were last scored.", "percentunit",
-              [(f"max by (sweep) (mehl_soup_select_accuracy{{}} * {AT} mehl_soup_task_info{{}})", "{{sweep}}")]),
-        panel("Loss on select", "The least of the tasks that are computed now, by sweep, when they were last scored. Mean cross-entropy in nats.", "short",
+        panel("Metrics on select", "Highest value of the running tasks at their last scoring, by sweep and metric.", "percentunit",
+              [(f"max by (sweep, metric) (mehl_soup_select_metric{{}} * {AT} mehl_soup_task_info{{}})", "{{sweep}} {{metric}}")]),
+        panel("Loss on select", "Lowest of the running tasks at their last scoring, by sweep. Mean cross-entropy in nats.", "short",
               [(f"min by (sweep) (mehl_soup_select_loss{{}} * {AT} mehl_soup_task_info{{}})", "{{sweep}}")]),
-        panel("Loss on learn", "Loss on the last batch of each task that is computed now: mean and range by sweep. Mean cross-entropy in nats.", "short",
+        panel("Loss on learn", "Loss of the running tasks on their last batch: mean and minimum by sweep. Mean cross-entropy in nats.", "short",
               [(f"avg by (sweep) (mehl_soup_learn_loss{{}} * {AT} mehl_soup_task_info{{}})", "{{sweep}} mean"),
-               (f"min by (sweep) (mehl_soup_learn_loss{{}} * {AT} mehl_soup_task_info{{}})", "{{sweep}} least")]),
-        panel("Best within the shown time", "The best accuracy on select that a task had, by sweep. Tasks that end between two scrapes may be missing: mehl-soup results has all.",
-              "percentunit", [(f"max by (sweep) (max_over_time((mehl_soup_select_accuracy{{}} * {AT} mehl_soup_task_info{{}})[$__range:]))", "{{sweep}}")],
+               (f"min by (sweep) (mehl_soup_learn_loss{{}} * {AT} mehl_soup_task_info{{}})", "{{sweep}} minimum")]),
+        panel("Metrics in the time range", "Highest value on select of any task, by sweep and metric. Tasks that ended between two scrapes may be missing; mehl-soup results shows all.",
+              "percentunit", [(f"max by (sweep, metric) (max_over_time((mehl_soup_select_metric{{}} * {AT} mehl_soup_task_info{{}})[$__range:]))", "{{sweep}} {{metric}}")],
               kind="table", hide=["Time"]),
     ]),
-    ("Hand-out", [
-        panel("Window of tickets", "Tickets that nobody has claimed yet: in the outbox, at the broker, and the most that may be on their way.", "short",
+    ("Scheduling", [
+        panel("Unclaimed tickets", "Tickets that no worker has claimed yet, in the outbox and in RabbitMQ, and their limit (window).", "short",
               [("max by (place) (mehl_soup_tickets{})", "{{place}}"), ("max(mehl_soup_window_tickets{})", "window")], from_zero=True),
-        panel("Tickets", "Tickets that were published per second, and those that workers refused because their task was done or somebody else's.", "ops",
+        panel("Tickets", "Tickets published per second, and tickets that workers refused because the task was finished or claimed by another worker.", "ops",
               [("sum(rate(mehl_soup_tickets_published_total{}[$__rate_interval]))", "published"),
                ("sum(rate(mehl_soup_tickets_refused_total{}[$__rate_interval]))", "refused")]),
-        panel("Leases", "Tasks under a lease, and leases that ran out because their worker was not heard of.", "short",
+        panel("Leases", "Tasks under a lease, and leases that expired because their worker stopped renewing them.", "short",
               [('max(mehl_soup_tasks{+state="running"})', "held"),
                ("sum(increase(mehl_soup_leases_expired_total{}[$__rate_interval]))", "expired")], from_zero=True),
-        panel("Failures", "What went wrong: attempts that failed, stalled, were fenced or lost the store, messages that came back undelivered, and records that the scheduler cannot read.", "short",
+        panel("Failures", "Failed, crashed, stalled and orphaned attempts, refused writes of expired leases, undelivered and invalid messages, and records that the scheduler cannot read.", "short",
               [('sum by (outcome) (increase(mehl_soup_attempts_total{+outcome=~"failed|crashed|stalled|orphaned"}[$__rate_interval]))', "{{outcome}}"),
                ("sum(increase(mehl_soup_fenced_writes_total{}[$__rate_interval]))", "writes refused"),
                ("sum(increase(mehl_soup_dead_letters_total{}[$__rate_interval]))", "dead letters"),
-               ("sum(increase(mehl_soup_malformed_letters_total{}[$__rate_interval]))", "no tickets"),
+               ("sum(increase(mehl_soup_malformed_letters_total{}[$__rate_interval]))", "invalid messages"),
                ("max(mehl_soup_sweeps_set_aside{})", "records set aside")], from_zero=True),
-        panel("Completions", "Completed tasks by whether Redis has confirmed that they are on its disk; unconfirmed ones may be computed again.", "short",
+        panel("Completions", "Completed tasks, by whether Redis has confirmed that they are on disk. Unconfirmed ones may be computed again.", "short",
               [("sum by (confirmed) (increase(mehl_soup_completions_on_disk_total{}[$__rate_interval]))", "on disk: {{confirmed}}")], from_zero=True),
-        panel("HTTP API", "Answers of the scheduler per second, by status code.", "reqps",
+        panel("HTTP API", "Responses of the scheduler per second, by status code.", "reqps",
               [("sum by (code) (rate(mehl_soup_http_requests_total{}[$__rate_interval]))", "{{code}}")]),
     ]),
 ]
 
 LOADS = "mehl_soup_model_batch_load_seconds"
 WRITES = "mehl_soup_checkpoint_write_seconds"
-# dcgm-exporter's own namespace label is that of the exporter; the pod's is renamed where labels meet.
+# The namespace label of dcgm-exporter's series is the exporter's own. Prometheus renames the pod's to exported_namespace.
 DCGM = '{exported_namespace=~"$namespace"}'
 
 WORKERS = [
     ("Work", [
-        panel("Tasks at work", "The task that each busy worker is at, with its sweep.", "short", [("mehl_soup_task_info{}", "")], kind="table", height=8,
+        panel("Running tasks", "The current task of each busy worker, with its sweep.", "short", [("mehl_soup_task_info{}", "")], kind="table", height=8,
               hide=["Time", "Value", "__name__", "job", "namespace", "container", "endpoint"]),
-        panel("Time since progress", "Seconds since a busy worker has done an iteration, read a model batch or scored an ingredient.", "s",
+        panel("Time since progress", "Seconds since a busy worker completed an iteration, read a model batch or scored an ingredient.", "s",
               [("(time() - mehl_soup_last_progress_timestamp_seconds{}) and on (namespace, job, instance) mehl_soup_task_info{}", "{{instance}}")], from_zero=True),
-        panel("Samples per second", "Learn samples that went through a backward pass, by worker.", "ops",
+        panel("Samples per second", "Learn samples per second that went through a backward pass, by worker.", "ops",
               [("sum by (instance) (rate(mehl_soup_samples_total{}[$__rate_interval]))", "{{instance}}")], from_zero=True),
-        panel("Speed of the last iteration", "Learn samples of the last iteration over its seconds: without scoring and loading.", "ops",
+        panel("Speed of the last iteration", "Learn samples of the last iteration divided by its duration. Scoring and loading are not included.", "ops",
               [("mehl_soup_iteration_samples_per_second{}", "{{instance}}")], from_zero=True),
-        panel("Iteration by phase", "Mean seconds of an iteration, by phase, over all chosen workers. On CUDA mix, forward, backward and project by events in the device's queue, one iteration late.", "s",
+        panel("Iteration by phase", "Mean seconds of an iteration, by phase, over all chosen workers. On CUDA, mix, forward, backward and project are measured with CUDA events and reported one iteration later.", "s",
               [("sum by (phase) (rate(mehl_soup_iteration_duration_seconds_sum{}[$__rate_interval])) / scalar(sum(rate(mehl_soup_iterations_total{}[$__rate_interval])))",
                 "{{phase}}")], custom=STACKED),
-        panel("Slow phases", "Seconds that 95 of 100 of each phase stay below.", "s",
+        panel("Slow phases", "95th percentile of the seconds of each phase.", "s",
               [("histogram_quantile(0.95, sum by (phase, le) (rate(mehl_soup_iteration_duration_seconds_bucket{}[$__rate_interval])))", "{{phase}}")]),
     ]),
     ("Memory", [
-        panel("Host memory", "Memory of each worker's process: resident with maps of files, anonymous without them, the peak of its task, and what it may have.", "bytes",
+        panel("Host memory", "Memory of each worker process: resident (with memory-mapped files), anonymous (without them), the peak of its task, and the limit.", "bytes",
               [("mehl_soup_host_memory_bytes{}", "{{instance}} {{kind}}")], width=12, from_zero=True),
-        panel("Anonymous memory to limit", "Memory that the system cannot drop, as a part of what the worker may have: near 1 it is killed.", "percentunit",
+        panel("Anonymous memory / limit", "Anonymous memory as a share of the worker's limit. The kernel cannot free it. At 1 the worker is killed.", "percentunit",
               [('sum by (instance) (mehl_soup_host_memory_bytes{+kind="anonymous"}) / sum by (instance) (mehl_soup_host_memory_bytes{+kind="limit"})', "{{instance}}")],
               width=12, from_zero=True),
-        panel("Device memory", "Memory of each worker's device by kind, where it is not the host's and the worker can tell.", "bytes",
+        panel("Device memory", "Memory of each worker's device, by kind. Empty for CPU workers and if the device does not report it.", "bytes",
               [("mehl_soup_device_memory_bytes{}", "{{instance}} {{kind}}")], width=24, height=6, from_zero=True),
     ]),
-    ("Reading and keeping", [
-        panel("Model-batch loads", "Seconds to read a model batch and make its directions: the median, and what 95 of 100 stay below.", "s",
+    ("Reads and checkpoints", [
+        panel("Model-batch loads", "Seconds to read a model batch and compute its directions: median and 95th percentile.", "s",
               [(f"histogram_quantile(0.5, sum by (le) (rate({LOADS}_bucket{{}}[$__rate_interval])))", "median"),
                (f"histogram_quantile(0.95, sum by (le) (rate({LOADS}_bucket{{}}[$__rate_interval])))", "95 %")], width=6),
-        panel("Ingredients read", "Bytes of ingredients per second, from disk or the system's cache, by worker.", "Bps",
+        panel("Ingredients read", "Bytes of ingredients read per second, from disk or the page cache, by worker.", "Bps",
               [("sum by (instance) (rate(mehl_soup_ingredient_read_bytes_total{}[$__rate_interval]))", "{{instance}}")], width=6),
-        panel("Checkpoint latency", "Seconds to write a checkpoint to Redis: the median, and what 99 of 100 stay below.", "s",
+        panel("Checkpoint latency", "Seconds to write a checkpoint to Redis: median and 99th percentile.", "s",
               [(f"histogram_quantile(0.5, sum by (le) (rate({WRITES}_bucket{{}}[$__rate_interval])))", "median"),
                (f"histogram_quantile(0.99, sum by (le) (rate({WRITES}_bucket{{}}[$__rate_interval])))", "99 %")], width=6),
-        panel("Checkpoints", "Size of each worker's last checkpoint.", "bytes", [("mehl_soup_checkpoint_bytes{}", "{{instance}}")], width=6),
-        panel("Checkpoints that failed", "Checkpoints that Redis did not take; each stays in memory and is tried again.", "short",
+        panel("Checkpoint size", "Size of each worker's last checkpoint.", "bytes", [("mehl_soup_checkpoint_bytes{}", "{{instance}}")], width=6),
+        panel("Failed checkpoint writes", "Checkpoints that could not be written to Redis. They stay in memory and are retried.", "short",
               [("sum by (instance) (increase(mehl_soup_checkpoint_failures_total{}[$__rate_interval]))", "{{instance}}")], width=12, height=6, from_zero=True),
-        panel("Servers", "Whether each worker reaches Redis and RabbitMQ: 1 or 0.", "short",
+        panel("Servers", "Whether each worker is connected to Redis and RabbitMQ: 1 or 0.", "short",
               [("mehl_soup_redis_connected{}", "{{instance}} Redis"), ("mehl_soup_broker_connected{}", "{{instance}} RabbitMQ")], width=12, height=6, from_zero=True),
     ]),
     ("GPUs (dcgm-exporter)", [
-        panel("GPU use", "Share of the time in which a kernel ran. Empty without dcgm-exporter.", "percent",
+        panel("GPU use", "Share of time in which a kernel was running. Empty without dcgm-exporter.", "percent",
               [(f"DCGM_FI_DEV_GPU_UTIL{DCGM}", "{{Hostname}} GPU {{gpu}}")], width=6, from_zero=True),
-        panel("GPU memory", "Frame buffer in use, of all processes. Empty without dcgm-exporter.", "decmbytes",
+        panel("GPU memory", "GPU memory in use by all processes. Empty without dcgm-exporter.", "decmbytes",
               [(f"DCGM_FI_DEV_FB_USED{DCGM}", "{{Hostname}} GPU {{gpu}}")], width=6, from_zero=True),
         panel("GPU power", "Power that each GPU draws. Empty without dcgm-exporter.", "watt",
               [(f"DCGM_FI_DEV_POWER_USAGE{DCGM}", "{{Hostname}} GPU {{gpu}}")], width=6, from_zero=True),
@@ -173,13 +173,13 @@ WORKERS = [
 
 
 def variables():
-    """Choices above a dashboard: where the data are, and of which installation."""
+    """Selectors at the top of a dashboard: data source and installation."""
 
     def chosen(name, label, query):
         return {
             "name": name, "label": label, "type": "query", "datasource": SOURCE, "definition": query,
             "query": {"query": query, "refId": name}, "refresh": 2, "sort": 1, "multi": True, "includeAll": True,
-            # Outside of Kubernetes no series has a namespace: this matches those too.
+            # Outside Kubernetes, series have no namespace. This matches them too.
             "allValue": ".*", "current": {"text": ["All"], "value": ["$__all"]},
         }
 

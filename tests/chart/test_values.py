@@ -106,8 +106,8 @@ REFUSED = [
     ("sweeps", [{"name": "a"}], "missing property 'spec'"),
     ("sweeps", [{"name": "A_B", "spec": "x"}], "/sweeps/0/name"),
     ("worker.gpu.count", 2, "a worker has one device"),
-    ("worker.resources.limits", {"nvidia.com/gpu": 2}, "worker's one device is named by worker.gpu"),
-    ("worker.resources.requests", {"nvidia.com/mig-1g.10gb": 1}, "worker's one device is named by worker.gpu"),
+    ("worker.resources.limits", {"nvidia.com/gpu": 2}, "configure the worker's GPU in worker.gpu"),
+    ("worker.resources.requests", {"nvidia.com/mig-1g.10gb": 1}, "configure the worker's GPU in worker.gpu"),
     ("worker.device", "cuda:0", "worker.gpu.count is 0"),
     ("worker.inputs", [], "worker.inputs is empty"),
     ("redis.existingSecret", "", "redis.existingSecret is empty"),
@@ -121,8 +121,8 @@ REFUSED = [
     ("scheduler.extraEnv", [{"name": "A", "val": "x"}], "'val' not allowed"),
     ("scheduler.extraEnv", [{"name": "A", "value": 1}], "got number, want string"),
     ("quickstart.password", "short", "/quickstart/password"),
-    ("settings.worker.orphan_seconds", 29, "is below the lease (30)"),
-    ("sweeps", [{"name": "a", "spec": "x"}] * 2, "two are called a"),
+    ("settings.worker.orphan_seconds", 29, "is below settings.worker.lease_seconds (30)"),
+    ("sweeps", [{"name": "a", "spec": "x"}] * 2, "two entries have the name a"),
 ]
 
 
@@ -134,7 +134,7 @@ def test_what_is_wrong_is_refused_and_named(minimal, path, value, words):
     assert words in str(refused.value)
 
 
-@pytest.mark.parametrize("again, words", [("name", "two are called zoo"), ("mountPath", "two are mounted at /data/zoo")])
+@pytest.mark.parametrize("again, words", [("name", "two entries have the name zoo"), ("mountPath", "two entries have the mountPath /data/zoo")])
 def test_two_inputs_in_one_place_are_refused(minimal, again, words):
     first = minimal["worker"]["inputs"][0]
     minimal["worker"]["inputs"].append({**first, "name": "other", "mountPath": "/other", again: first[again]})

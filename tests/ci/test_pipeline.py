@@ -119,7 +119,7 @@ def test_there_is_no_record_of_a_failed_run(root, capfd):
 
 def test_there_is_no_record_of_a_run_without_a_result(root, capfd):
     silent = dataclasses.replace(HEAVY, command="echo nothing")
-    assert "no line of its output" in refused(root, capfd, heavy=(silent,))
+    assert "no output line" in refused(root, capfd, heavy=(silent,))
 
 
 def test_there_is_no_record_if_inputs_change_meanwhile(root, capfd):

@@ -26,8 +26,8 @@ def test_a_stage_is_fresh_only_with_a_record_of_the_same_inputs():
 
 
 def test_a_problem_with_record_or_inputs_makes_a_stage_stale_and_is_told():
-    verdict = plan.judge(FUZZ, "abc", RECORD, "git does not start")
-    assert not verdict.fresh and verdict.note == "git does not start"
+    verdict = plan.judge(FUZZ, "abc", RECORD, "cannot start git")
+    assert not verdict.fresh and verdict.note == "cannot start git"
 
 
 def test_fresh_stages_are_not_chosen():

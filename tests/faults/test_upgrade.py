@@ -61,7 +61,7 @@ def test_a_sweep_that_an_earlier_version_began(ground, new_pool, redis, inputs, 
 def test_a_database_that_a_newer_version_has_written(new_pool, redis):
     pool = new_pool(redis)
     redis.call("SET", f"{{{pool.name}}}:format", "9")
-    says = "it holds sweeps of format 9, this program reads up to 1: upgrade it"
+    says = "it contains sweeps of format 9, this program reads up to 1: upgrade the program"
     for program in (pool.scheduler(wait=False), pool.worker()):
         assert program.wait() != 0
         assert says in program.text()

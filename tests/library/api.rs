@@ -47,7 +47,7 @@ async fn a_sweep_from_its_submission_to_its_coefficients() {
     assert_eq!(service.get(&format!("{at}/spec")).await["zoo"]["ingredients"], json!(["/base/zoo/*"]));
     let early: SweepResults = serde_json::from_value(service.get(&format!("{at}/results")).await).unwrap();
     assert_eq!((early.tasks.len(), early.inputs_hash.as_str()), (5, ""));
-    assert!(early.notes[0].contains("not looked at yet"), "{:?}", early.notes);
+    assert!(early.notes[0].contains("not checked yet"), "{:?}", early.notes);
     let nothing = service.call("GET", &format!("{at}/tasks/best/coefficients"), None).await;
     assert_eq!((nothing.status, nothing.code().as_str()), (404, "not_found"));
     assert_eq!(service.get(&format!("{at}/tasks/best/history")).await, json!({"points": []}));
@@ -358,7 +358,7 @@ async fn a_browser_is_shown_the_report() {
         String::from_utf8(answer.bytes).unwrap()
     };
     let early = page().await;
-    for text in ["<h1>digits</h1>", "This sweep is not finished.", "not looked at yet", "0 of 5 tasks have ended"] {
+    for text in ["<h1>digits</h1>", "This sweep is not finished.", "not checked yet", "0 of 5 tasks have ended"] {
         assert!(early.contains(text), "{text}: {early}");
     }
     service.work("a");

@@ -66,7 +66,7 @@ async fn the_limit_of_tasks_counts_what_the_search_asks_for() {
     };
     let refused = submit(&start(2).await, SPEC).await;
     assert_eq!(refused.status, 400);
-    let message = "expected a search of at most 2 tasks besides the baselines, found one of 3";
+    let message = "expected at most 2 tasks, not counting baselines, found 3";
     assert_eq!(refused.json()["error"]["message"], message);
     assert_eq!(submit(&start(3).await, SPEC).await.status, 201);
     // The largest number that is documented.
@@ -83,7 +83,7 @@ async fn the_limit_of_tasks_counts_what_the_search_asks_for() {
 async fn a_fault_names_the_format_that_was_given() {
     let service = Service::in_memory().await;
     for (format, spec, expected) in [
-        ("json", "{\"a\": 1, \"a\": 2}", "cannot use this JSON: duplicate key `a`"),
+        ("json", "{\"a\": 1, \"a\": 2}", "unusable JSON: duplicate key `a`"),
         ("json", "{\"a\": 1,}", "not JSON"),
         ("json", "a: 1", "not JSON"),
         ("yaml", "a: [", "not YAML"),

@@ -19,6 +19,7 @@ use mehl_soup::store::{Memory, Store, TaskRecord};
 use mehl_soup::sweep::expand::expand;
 use mehl_soup::sweep::parse::{Format, parse_spec_text};
 use mehl_soup::sweep::results::{SweepResults, TaskOutcome, winner};
+use mehl_soup::sweep::score::SplitScore;
 use mehl_soup::sweep::spec::{MethodName, Spec};
 use mehl_soup::sweep::task::Task;
 use mehl_soup::task::TaskState;
@@ -175,7 +176,7 @@ impl Reporter for Stopping {
     fn note(&self, message: &str) {
         eprintln!("{message}");
     }
-    fn scored(&self, _: &str, _: f64, _: f64, _: usize, _: usize) {}
+    fn scored(&self, _: &str, _: &SplitScore, _: usize, _: usize) {}
     fn started(&self, _: usize, _: &Task, _: usize) {}
     fn progress(&self, _: usize, _: &Task, _: &Progress) {
         if self.seen.fetch_add(1, SeqCst) + 1 == self.after {

@@ -62,9 +62,9 @@ fn a_file_shortened_while_open() {
         let place = Place::new();
         let zoo = place.open();
         File::options().write(true).open(&place.path).unwrap().set_len(length).unwrap();
-        place.names_it(&mix(&zoo).unwrap_err(), "it was shortened");
-        place.names_it(&zoo.ingredients()[0].bytes("w").unwrap_err(), "it was shortened");
-        place.names_it(&zoo.hash(None, &mut |_, _| {}).unwrap_err(), "it was shortened");
+        place.names_it(&mix(&zoo).unwrap_err(), "it was truncated");
+        place.names_it(&zoo.ingredients()[0].bytes("w").unwrap_err(), "it was truncated");
+        place.names_it(&zoo.hash(None, &mut |_, _| {}).unwrap_err(), "it was truncated");
         place.names_it(&zoo.check_unchanged().unwrap_err(), &format!("found {length}"));
     }
 }
@@ -86,7 +86,7 @@ fn a_file_shortened_while_it_is_read() {
         }
     };
     shortening.join().unwrap();
-    place.names_it(&error, "it was shortened");
+    place.names_it(&error, "it was truncated");
 }
 
 #[test]
@@ -109,7 +109,7 @@ fn a_file_replaced_or_removed_while_open() {
     fs::rename(&other, &place.path).unwrap();
     // The open file is still the old one: no mixture of the two is ever read.
     assert!(mix(&zoo).unwrap() == before);
-    place.names_it(&zoo.check_unchanged().unwrap_err(), "another file has taken its place");
+    place.names_it(&zoo.check_unchanged().unwrap_err(), "it was replaced by another file");
     fs::remove_file(&place.path).unwrap();
     assert!(mix(&zoo).unwrap() == before);
     place.names_it(&zoo.check_unchanged().unwrap_err(), "No such file");
@@ -123,7 +123,7 @@ fn a_file_written_to_after_it_was_hashed() {
     zoo.hash(None, &mut |_, _| {}).unwrap();
     zoo.check_unchanged().unwrap();
     File::options().write(true).open(&place.path).unwrap().write_all_at(&[7], 50_000).unwrap();
-    place.names_it(&zoo.check_unchanged().unwrap_err(), "it was written to");
+    place.names_it(&zoo.check_unchanged().unwrap_err(), "it was modified");
 }
 
 #[test]
@@ -135,7 +135,7 @@ fn a_write_whose_time_is_set_back_is_noticed_by_its_contents() {
     let file = File::options().write(true).open(&place.path).unwrap();
     file.write_all_at(&[7], 50_000).unwrap();
     file.set_modified(modified).unwrap();
-    place.names_it(&zoo.check_unchanged().unwrap_err(), "it was written to");
+    place.names_it(&zoo.check_unchanged().unwrap_err(), "it was modified");
 }
 
 #[test]
@@ -154,5 +154,5 @@ fn data_that_change_while_they_are_read() {
     let file = TensorFile::open(&place.path).unwrap();
     file.read("w").unwrap();
     File::options().write(true).open(&place.path).unwrap().write_all_at(&[7], 50_000).unwrap();
-    place.names_it(&file.hash().unwrap_err(), "it was written to");
+    place.names_it(&file.hash().unwrap_err(), "it was modified");
 }

@@ -63,9 +63,9 @@ fn aliases_that_multiply() {
 fn deep_nesting() {
     let place = Place::new();
     for (name, unit, part) in [
-        ("a.yaml", "- ", "nested more than 64 deep"),
+        ("a.yaml", "- ", "nested more than 64 levels deep"),
         ("b.yaml", "[", "YAML"),
-        ("c.yaml", "? ", "nested more than 64 deep"),
+        ("c.yaml", "? ", "nested more than 64 levels deep"),
         ("d.yaml", "{a: ", "YAML"),
         ("a.json", "[", "JSON"),
         ("b.json", "{\"a\":", "JSON"),
@@ -78,7 +78,7 @@ fn deep_nesting() {
         assert!(text.contains(part), "{name}: {text:.300}");
     }
     let whole = format!("{}{}", "[".repeat(100), "]".repeat(100));
-    assert!(place.refusal("whole.json", format!("{{\"a\": {whole}}}")).contains("nested more than 64 deep"));
+    assert!(place.refusal("whole.json", format!("{{\"a\": {whole}}}")).contains("nested more than 64 levels deep"));
 }
 
 #[test]

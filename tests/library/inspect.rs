@@ -120,10 +120,10 @@ fn every_kind_of_difference_is_told_with_both_values() {
     let said = place.inspect(&[]);
     assert_eq!(said.code, Some(1));
     said.has(&[
-        "differences from k00.safetensors, which most are like:",
+        "differences from k00.safetensors, which most ingredients match:",
         "odd.safetensors: 1 tensor missing (`encoder.layer.1.weight`), 1 tensor not in the others (`encoder.layer.7.weight`), 1 tensor of another shape (`encoder.layer.0.weight` expected shape [4, 4], found [16]), 1 tensor of another dtype (`steps` expected dtype I64, found U64)",
         "--verbose",
-        "ingredients are in several dtypes: odd.safetensors in F16/F32, 3 (k00.safetensors, ...) in F32",
+        "ingredients have different dtypes: odd.safetensors in F16/F32, 3 (k00.safetensors, ...) in F32",
     ]);
     let said = place.inspect(&["--verbose"]);
     said.has(&[
@@ -168,7 +168,7 @@ fn what_a_glob_passes_over_and_what_configurations_say_is_told() {
     }
     let said = place.inspect(&[]);
     assert_eq!(said.code, Some(0), "{}", said.out);
-    said.has(&["passed over:", "zoo/lora: an adapter", "zoo/notes.txt: expected", "zoo/old.pt: a pickle"]);
+    said.has(&["skipped:", "zoo/lora: an adapter", "zoo/notes.txt: expected", "zoo/old.pt: a pickle"]);
     for (k, config) in
         [r#"{"id2label": {"0": "cat", "1": "dog"}}"#, r#"{"id2label": {"0": "dog", "1": "cat"}}"#].iter().enumerate()
     {
@@ -177,7 +177,7 @@ fn what_a_glob_passes_over_and_what_configurations_say_is_told() {
     }
     let said = place.inspect(&[]);
     assert_eq!(said.code, Some(1));
-    said.has(&["named1/config.json: id2label", "expected no names of outputs as in"]);
+    said.has(&["named1/config.json: id2label", "expected no output names as in"]);
 }
 
 #[test]
@@ -198,7 +198,7 @@ fn contents_tell_what_is_frozen_tied_and_equal() {
         "5 of 7 tensors are mixed",
         "frozen (equal in all ingredients):\n  frozen",
         "tied:\n  head.weight = embed.weight",
-        "copied (no float dtype):\n  steps",
+        "copied (not a float dtype):\n  steps",
         "not finite: none",
     ]);
     let report = place.inspect(&["--hash", "--format", "json"]).json();
@@ -227,7 +227,7 @@ fn values_that_are_not_finite_and_copies_that_differ_are_named() {
     assert_eq!(said.code, Some(1));
     said.has(&[
         "nan.safetensors: tensor `encoder.layer.1.weight`: NaN at element 5",
-        "frozen and tied tensors: not known",
+        "frozen and tied tensors: unknown",
     ]);
     let report = place.inspect(&["--hash", "--format", "json"]).json();
     let expected =
@@ -244,7 +244,7 @@ fn values_that_are_not_finite_and_copies_that_differ_are_named() {
     assert_eq!(said.code, Some(1));
     let said = place.inspect(&["--hash", "--verbose"]);
     said.has(&[
-        "tensor `steps`: expected the same contents, found others (I64 is copied, never mixed): other.safetensors",
+        "tensor `steps`: expected the same contents, found different ones (I64 tensors are copied, not mixed): other.safetensors",
     ]);
 }
 
@@ -331,7 +331,7 @@ fn sharded_folders_and_their_files_are_counted() {
 #[test]
 fn the_family_is_told_or_why_not() {
     let place = Place::new();
-    place.zoo(2).inspect(&[]).has(&["family: not known: "]);
+    place.zoo(2).inspect(&[]).has(&["family: unknown: "]);
     let report = place.inspect(&["--format", "json"]).json();
     assert!(report["family"].is_null() && report["family_fault"].is_string());
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("workers/tests/fixtures/trajectories/zoo/*");
@@ -350,7 +350,7 @@ fn help_says_what_is_read_and_what_it_costs() {
     let output = Command::new(env!("CARGO_BIN_EXE_mehl-soup")).args(["inspect", "--help"]).output().unwrap();
     let help = String::from_utf8(output.stdout).unwrap();
     for part in
-        ["--hash", "--distances", "--group", "What is read, and what it costs", "Iglewicz and Hoaglin", "Exit codes"]
+        ["--hash", "--distances", "--group", "What is read, and what it shows", "Iglewicz and Hoaglin", "Exit codes"]
     {
         assert!(help.contains(part), "{part}\n{help}");
     }

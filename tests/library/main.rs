@@ -22,3 +22,4 @@ mod materialize;
 mod read_speed;
 mod report;
 mod search;
+mod sources;

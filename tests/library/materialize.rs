@@ -163,7 +163,7 @@ fn running_statistics_are_the_soups_own_and_nobody_elses() {
     let statistic = |values: &[f32]| Statistic { shape: vec![values.len()], values: values.to_vec() };
     setup.file.statistics.insert("bn.running_mean".into(), statistic(&[0.25, -3.0]));
     setup.file.statistics.insert("bn.running_var".into(), statistic(&[0.5]));
-    refused(&setup, "tensor `bn.running_var`: expected a running statistic of the ingredients' shape");
+    refused(&setup, "tensor `bn.running_var`: expected a running statistic with the shape in the ingredients");
     setup.file.statistics.insert("bn.running_var".into(), statistic(&[0.5, 8.0]));
     setup.file.statistics.insert("a".into(), statistic(&[0.5]));
     refused(&setup, "tensor `a`: expected a running statistic that differs");
@@ -349,8 +349,8 @@ fn a_write_that_fails_midway_leaves_nothing() {
 fn an_ingredient_that_changes_while_the_model_is_written_leaves_nothing() {
     type Change = fn(&Path);
     let changes: [(&str, Change); 4] = [
-        ("it was shortened", |path| fs::File::options().write(true).open(path).unwrap().set_len(100).unwrap()),
-        ("it was written to", |path| {
+        ("it was truncated", |path| fs::File::options().write(true).open(path).unwrap().set_len(100).unwrap()),
+        ("it was modified", |path| {
             let bytes = fs::read(path).unwrap();
             fs::write(path, bytes).unwrap();
         }),

@@ -13,6 +13,7 @@ use mehl_soup::runner::engine::Completion;
 use mehl_soup::runner::pool::HistoryPoint;
 use mehl_soup::runner::run_folder::RunFolder;
 use mehl_soup::sweep::expand::expand;
+use mehl_soup::sweep::paired::UnitScores;
 use mehl_soup::sweep::results::{SweepResults, TaskOutcome};
 use mehl_soup::sweep::spec::ComputeDtype;
 use mehl_soup::sweep::task::Task;
@@ -106,7 +107,7 @@ fn an_unfinished_sweep_says_so_and_shows_what_there_is() {
     read.says("This sweep is not finished.")
         .says("of 7 tasks have ended")
         .says("queued")
-        .says("What follows may change");
+        .says("The results below can still change");
     assert!(
         render(&read_folder(&root).unwrap()).unwrap().contains("over inner epochs\""),
         "of the task that was stopped"
@@ -178,6 +179,7 @@ fn large(tasks: usize, zoo: &Zoo) -> Report {
     let all = expand(&spec);
     let completion = |task: &Task| Completion {
         dtype: ComputeDtype::F32,
+        units: UnitScores::default(),
         coefficients: vec![],
         scores: scores(task),
         effort: effort(40),

@@ -98,7 +98,7 @@ async fn refused(redis: &str, rabbit: &str, folder: &Path, checkpoint: &[u8], wh
     assert!(record.sequence > 7, "its checkpoints came after the one that was refused: {record:?}");
     assert_eq!((pool.site.steps().len(), pool.repeated(1)), (10, 0), "it began anew");
     let said = pool.workers["a"].said();
-    assert!(said.contains("checkpoint refused") && said.contains(why), "{said}, expected {why}");
+    assert!(said.contains("cannot use the checkpoint") && said.contains(why), "{said}, expected {why}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -169,7 +169,7 @@ async fn messages_that_are_no_tickets_are_dead_letters_and_kept() {
     }
     let records = pool.finish("s").await;
     assert!(records.iter().all(|record| record.state == TaskState::Succeeded && record.attempts == 1), "{records:?}");
-    let said: usize = pool.workers.values().map(|worker| worker.said().matches("a message was refused").count()).sum();
+    let said: usize = pool.workers.values().map(|worker| worker.said().matches("a message was rejected").count()).sum();
     assert_eq!(said, bodies.len());
     queue.close().await;
 }

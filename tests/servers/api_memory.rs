@@ -10,8 +10,11 @@ use mehl_soup::runner::engine::{Completion, Effort, Scores};
 use mehl_soup::runner::pool::PoolResult;
 use mehl_soup::store::traits::*;
 use mehl_soup::store::{ClaimAnswer, Claimant, Completed, Redis};
-use mehl_soup::sweep::manifest::{Manifest, SplitScore};
+use mehl_soup::sweep::manifest::Manifest;
+use mehl_soup::sweep::paired::UnitScores;
 use mehl_soup::sweep::results::{SweepResults, TaskOutcome};
+use mehl_soup::sweep::score::SplitScore;
+use mehl_soup::sweep::score::testing::with_errors;
 use mehl_soup::sweep::spec::{ComputeDtype, Family};
 use mehl_soup::task::{TaskKey, TaskState, Ticket};
 use serde_json::json;
@@ -45,7 +48,7 @@ fn peak(process: u32) -> u64 {
 }
 
 fn score(loss: f64) -> SplitScore {
-    SplitScore { loss, loss_standard_error: 0.1, accuracy: 0.5, accuracy_standard_error: 0.1, samples: 4 }
+    with_errors((loss, 0.1), (0.5, 0.1), 4)
 }
 
 /// Has a task done, as a worker would.
@@ -114,26 +117,35 @@ async fn many_readers_of_a_large_sweep_take_little_memory() {
         notes: vec![],
     };
     let manifest = serde_json::to_string(&manifest).unwrap();
-    complete(&store, TaskKey::new(&id, "scores").unwrap(), &Completed { result: manifest, coefficients: vec![] }).await;
+    complete(
+        &store,
+        TaskKey::new(&id, "scores").unwrap(),
+        &Completed { result: manifest, coefficients: vec![], units: None },
+    )
+    .await;
     // The scheduler alone would begin a few tasks at a time. The first are the baselines.
     store.release_pending(&id, DONE + 2).await.unwrap();
     let tasks = store.tasks(&id, 3, DONE).await.unwrap();
     assert!(tasks.iter().all(|task| task.state == TaskState::Queued));
-    let done = tasks.into_iter().enumerate().map(|(i, task)| {
-        let completion = Completion {
-            attempts: 1,
-            coefficients: vec![],
-            scores: Scores { learn: score(1.0), select: score(1.0 / (i + 1) as f64), test: None },
-            effort: Effort::default(),
-            exact: true,
-            model_batch: 2,
-            dtype: ComputeDtype::F32,
-        };
-        let result = PoolResult { outcome: TaskOutcome::succeeded(&completion, 1), history: vec![] };
-        let result = serde_json::to_string(&result).unwrap();
-        let store = &store;
-        async move { complete(store, task.key, &Completed { result, coefficients: vec![0; 16 << 10] }).await }
-    });
+    let done =
+        tasks.into_iter().enumerate().map(|(i, task)| {
+            let completion = Completion {
+                attempts: 1,
+                coefficients: vec![],
+                scores: Scores { learn: score(1.0), select: score(1.0 / (i + 1) as f64), test: None },
+                effort: Effort::default(),
+                exact: true,
+                model_batch: 2,
+                dtype: ComputeDtype::F32,
+                units: UnitScores::default(),
+            };
+            let result = PoolResult { outcome: TaskOutcome::succeeded(&completion, 1), history: vec![] };
+            let result = serde_json::to_string(&result).unwrap();
+            let store = &store;
+            async move {
+                complete(store, task.key, &Completed { result, coefficients: vec![0; 16 << 10], units: None }).await
+            }
+        });
     iter(done).buffer_unordered(16).collect::<()>().await;
 
     let path = format!("/v1/sweeps/{id}/results");

@@ -23,7 +23,7 @@ async fn a_whole_life(store: &Redis) {
     let claimant = Claimant { worker: "w".into(), nonce: "n".into() };
     let ClaimAnswer::Claimed(claimed) = store.claim(&ticket, &claimant, LEASE).await.unwrap() else { panic!() };
     assert!(matches!(store.save(&claimed.hold, LEASE, saved(1, b"checkpoint", 1)).await.unwrap(), Held::Yes(_)));
-    let completed = Completed { result: "{}".into(), coefficients: vec![1, 2, 3] };
+    let completed = Completed { result: "{}".into(), coefficients: vec![1, 2, 3], units: None };
     assert_eq!(store.complete(&claimed.hold, &completed).await.unwrap(), Held::Yes(()));
     assert_eq!(store.result(&claimed.hold.key).await.unwrap(), Some(completed));
     store.beat("w", LEASE, "{}").await.unwrap();

@@ -1,4 +1,4 @@
-//! Records that cannot be read: the scheduler sets them aside and goes on with all others, workers pass over them, and the doctor mends what can be mended.
+//! Records that cannot be read: the scheduler sets them aside and goes on with all others, workers pass over them, and the doctor repairs what can be repaired.
 
 use std::time::Duration;
 
@@ -157,7 +157,7 @@ async fn what_cannot_be_repaired_can_be_removed() {
         patient.by_hand(damage);
         patient.findings(true).await;
         let left = patient.findings(false).await;
-        assert!(left.iter().any(|finding| finding.contains("only removing the sweep helps")), "{damage:?}: {left:?}");
+        assert!(left.iter().any(|finding| finding.contains("it can only be deleted")), "{damage:?}: {left:?}");
         assert!(!patient.turn().await.contains(&"b".to_string()));
         while !patient.store.discard("a", 2).await.unwrap() {}
         assert_eq!(patient.store.examine_pool(true).await.unwrap(), Vec::<String>::new(), "{damage:?}");

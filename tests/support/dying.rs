@@ -152,6 +152,7 @@ impl<S: Reading> Reading for Dying<S> {
         letters(limit: usize) -> Letters;
         tickets() -> Tickets;
         standing(key: &TaskKey) -> Option<String>;
+        units(key: &TaskKey) -> Option<Vec<u8>>;
         result(key: &TaskKey) -> Option<Completed>;
     }
 }

@@ -2,6 +2,7 @@
 #![allow(dead_code, missing_docs, clippy::unwrap_used, reason = "each test binary uses its part of this")]
 
 pub mod dying;
+pub mod memory_source;
 pub mod piecemeal;
 pub mod pool_processes;
 pub mod processes;

@@ -205,7 +205,7 @@ impl Pool {
             notes: vec![],
         };
         let result = serde_json::to_string(&manifest).unwrap();
-        self.store.complete(&scores.hold, &Completed { result, coefficients: vec![] }).await.unwrap();
+        self.store.complete(&scores.hold, &Completed { result, coefficients: vec![], units: None }).await.unwrap();
     }
 
     /// A sweep `s` in which nothing but [`TASK`] is left to do. No scheduler runs yet. Its checkpoint is `checkpoint`, if there is one.

@@ -12,8 +12,11 @@ use mehl_soup::runner::engine::{
     Completion, Directive, Effort, EngineError, Progress, RungReached, Scores, ScoresHost, SoupEngine, TaskHost,
 };
 use mehl_soup::sweep::expand::expand;
-use mehl_soup::sweep::manifest::{Manifest, SplitScore};
+use mehl_soup::sweep::manifest::Manifest;
+use mehl_soup::sweep::paired::UnitScores;
 use mehl_soup::sweep::parse::{Format, parse_spec_text};
+use mehl_soup::sweep::score::SplitScore;
+use mehl_soup::sweep::score::testing::with_errors;
 use mehl_soup::sweep::spec::{ComputeDtype, Family, Spec};
 use mehl_soup::sweep::task::Task;
 
@@ -74,7 +77,7 @@ pub fn spec() -> (Spec, Vec<Task>) {
 }
 
 fn score() -> SplitScore {
-    SplitScore { loss: 1.0, loss_standard_error: 0.1, accuracy: 0.5, accuracy_standard_error: 0.1, samples: 4 }
+    with_errors((1.0, 0.1), (0.5, 0.1), 4)
 }
 
 /// Where an attempt without a checkpoint begins.
@@ -145,7 +148,7 @@ impl SoupEngine for Stub {
             if rung.is_some_and(|rung| state.totals.effort.iterations >= rung) {
                 host.save(&state)?;
                 return Err(EngineError::AtRung(Box::new(RungReached {
-                    select: SplitScore { loss: task.soup.learning_rate, ..score() },
+                    select: with_errors((task.soup.learning_rate, 0.1), (0.5, 0.1), 4),
                     effort: state.totals.effort,
                     model_batch: 1,
                     attempts: state.totals.attempts,
@@ -176,10 +179,9 @@ impl SoupEngine for Stub {
                 iterations: state.totals.effort.iterations,
                 planned_iterations: 0,
                 learn_loss: 1.0,
-                select_loss: None,
+                select: None,
                 samples_per_second: 1.0,
                 host_bytes: 1,
-                select_accuracy: None,
                 device: None,
                 iteration: None,
                 stage: "learning",
@@ -201,6 +203,7 @@ impl SoupEngine for Stub {
             exact: true,
             model_batch: 1,
             dtype: ComputeDtype::F32,
+            units: UnitScores::default(),
             attempts: state.totals.attempts,
         })
     }

@@ -24,7 +24,7 @@ use mehl_soup_worker::demo::{self, DemoError};
 use mehl_soup_worker::engine::{Settings, TorchEngine, device, dtype, memory};
 use tch::Kind;
 
-/// The data plane of mehl-soup: computes soups on this machine's devices.
+/// Computes model soups with libtorch on the devices of this machine.
 #[derive(Debug, Parser)]
 #[command(name = "mehl-soup-worker", version)]
 struct Cli {
@@ -34,68 +34,72 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run a sweep here: what `mehl-soup run` starts
+    /// Run a sweep on this machine. `mehl-soup run` starts it
     Local(RunArgs),
-    /// Work for a pool: take tasks that a scheduler hands out, one at a time on one device, until asked to end (SIGTERM or Ctrl-C)
+    /// Run tasks of a pool, one at a time on one device, until SIGTERM or Ctrl-C. On either it saves a
+    /// checkpoint, returns its task and exits
     Serve(WorkerArgs),
-    /// Ask the worker on this machine whether it lives; ends with 0 if it does. For the health check of a container
+    /// Check that the worker on this machine answers; exits with 0 if it does. For a container's health
+    /// check
     Healthcheck(HealthcheckArgs),
-    /// Say what a specification will take here: what `mehl-soup plan` starts
+    /// Print what a sweep will need on this machine. `mehl-soup plan` starts it
     Plan(PlanArgs),
-    /// Make a zoo from UCI digits and run a sweep over it, or a zoo from other images alone: what `mehl-soup demo` starts
+    /// Make a zoo from UCI digits and run a sweep on it, or only make a zoo. `mehl-soup demo` starts it
     Demo(DemoArgs),
-    /// Say what there is to know about ingredients, and whether a run would take them: what `mehl-soup inspect` starts
+    /// Show what a zoo contains, and what a run would refuse. `mehl-soup inspect` starts it
     Inspect(InspectArgs),
-    /// Images per second beside torchvision; seconds of an iteration by phase beside a bare forward and backward pass of the same model
+    /// Benchmarks: image loading against torchvision, and an iteration by phase against a plain forward
+    /// and backward pass of the same model
     Bench(BenchArgs),
 }
 
 /// Flags of `bench`.
 #[derive(Debug, Args)]
 pub struct BenchArgs {
-    /// Folder for the made-up zoo and the result; needs 3 GB for ViT-B/32
+    /// Folder for the random zoo and the results. ViT-B/32 needs 3 GB
     #[arg(long, default_value = "target/bench")]
     pub out: PathBuf,
-    /// Ingredients
+    /// Number of ingredients
     #[arg(long, default_value_t = 8)]
     pub ingredients: usize,
-    /// Ingredients a model batch
+    /// Ingredients per model batch
     #[arg(long, default_value_t = 4)]
     pub model_batch: usize,
-    /// Samples an iteration
+    /// Samples per iteration
     #[arg(long, default_value_t = 16)]
     pub batch: usize,
-    /// Counted iterations, in each of three rounds
+    /// Measured iterations in each of three rounds
     #[arg(long, default_value_t = 6)]
     pub iterations: usize,
-    /// Dtypes of iterations, each measured in turn
+    /// Dtypes of the iterations; each is measured
     #[arg(long, value_enum, value_delimiter = ',', default_value = "f32,bf16")]
     pub dtype: Vec<bench::BenchDtype>,
-    /// Measure iterations with `compute.recompute` too
+    /// Also measure iterations with `compute.recompute`
     #[arg(long)]
     pub recompute: bool,
-    /// Threads of iterations; all cores by default
+    /// CPU threads of the iterations. Default: all cores
     #[arg(long)]
     pub threads: Option<usize>,
     /// Device of `--part iteration` and `--part kernels`
     #[arg(long, default_value = "cpu")]
     pub device: String,
-    /// Measure only this
+    /// Measure only this part
     #[arg(long, value_enum)]
     pub part: Option<bench::Part>,
-    /// Sweep whose ingredients the errors of compact directions are measured on; without it they are not
+    /// Specification of the sweep on whose ingredients the errors of compact directions are measured.
+    /// Default: not measured
     #[arg(long)]
     pub spec: Option<PathBuf>,
     /// How directions are stored in an iteration: auto, f32, bf16, int8, int4
     #[arg(long, default_value = "auto")]
     pub direction_dtype: String,
-    /// File that a line of JSON is appended to for each measured loop
+    /// Append a line of JSON to this file for each measured loop
     #[arg(long, value_name = "FILE")]
     pub lines: Option<PathBuf>,
-    /// Images, made on first use
+    /// Number of images. They are generated on first use
     #[arg(long, default_value_t = 400)]
     pub images: usize,
-    /// Python with torchvision; without it images are not measured
+    /// Python interpreter with torchvision. Default: images are not measured
     #[arg(long)]
     pub python: Option<PathBuf>,
 }
@@ -201,7 +205,8 @@ fn make_demo(args: &DemoArgs) -> Exit {
             let run = RunArgs { spec, out: args.out.join("run"), format: args.format, retry_failed: false };
             if is_of_another_version(&run) {
                 return Exit::Usage.say(format!(
-                    "{} is a run of another version of the demo; remove this folder to run the demo again",
+                    "{} contains a run of another version of the demo; remove this folder to run \
+                     the demo again",
                     run.out.display()
                 ));
             }

@@ -88,8 +88,10 @@ fn table(plan: &SweepPlan) -> String {
         table.add_row(row);
     }
     format!(
-        "{} ingredients, {} values mixed, {} of files; on {}, budget {} (at most {})\n{table}\n\
-         scoring the ingredients: {} read, {}; all together: {} read, {} on one device, if nothing stops early",
+        "{} ingredients, {} mixed values, {} of files; on {}, memory budget {} (at most \
+         {})\n{table}\n\
+         scoring the ingredients: {} read, {}; in total: {} read, {} on one device, without early \
+         stopping",
         plan.ingredients,
         plan.mixed_values,
         bytes(plan.zoo_bytes),

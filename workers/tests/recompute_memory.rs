@@ -31,10 +31,8 @@ fn model() -> Vit {
 /// Bytes that the peak is above what was there before.
 fn peak(model: &Vit, precision: Precision, recompute: bool) -> u64 {
     let leaves: Vec<Tensor> = model.parameters().values().map(Tensor::shallow_clone).collect();
-    let batch = Batch {
-        inputs: vec![Tensor::randn([BATCH, 3, 224, 224], (Kind::Float, Device::Cpu))],
-        targets: Tensor::zeros([BATCH], (Kind::Int64, Device::Cpu)),
-    };
+    let images = Tensor::randn([BATCH, 3, 224, 224], (Kind::Float, Device::Cpu));
+    let batch = Batch::new(images.into(), Tensor::zeros([BATCH], (Kind::Int64, Device::Cpu)));
     let backward = Backward { how: Pass::Learn.with(precision), recompute };
     let run =
         || Classification.gradients(model, &batch, &leaves, None, backward, &mut Clock::new(Device::Cpu)).unwrap();

@@ -45,7 +45,7 @@ fn goes_on_with_less(method: &str) {
     let mut recorder = Recorder::default();
     let completion = small.run(&task, &manifest, Some(state), &mut recorder).unwrap_or_else(|error| panic!("{error}"));
     assert!(!completion.exact);
-    let note = "3 ingredients at once do not fit the memory here; goes on with at most 1";
+    let note = "3 ingredients at once do not fit into the memory of this machine; continuing with at most 1";
     assert!(recorder.notes.iter().any(|said| said.contains(note)), "{:?}", recorder.notes);
     let last = recorder.checkpoints.last().unwrap();
     // What was in progress was folded as far as it had come.

@@ -4,7 +4,7 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 40 | trimSuffix "-" -}}
 {{- end -}}
 
-{{/* At most 40 characters: the longest end that is put to it has 20, and names have 63. */}}
+{{/* At most 40 characters: the longest suffix has 20, and Kubernetes allows 63. */}}
 {{- define "mehl-soup.fullname" -}}
 {{- if .Values.fullnameOverride -}}
 {{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
@@ -19,15 +19,15 @@
 {{- default (printf "%s.%s" .Release.Namespace (include "mehl-soup.fullname" .)) .Values.installation -}}
 {{- end -}}
 
-{{/* What selects the pods of a part: dict "root" $ "part" "worker". It never changes, as a Deployment's selector cannot. */}}
+{{/* Selector of the pods of a part: dict "root" $ "part" "worker". Never change it: the selector of a Deployment is immutable. */}}
 {{- define "mehl-soup.selector" -}}
 app.kubernetes.io/name: {{ include "mehl-soup.name" .root }}
 app.kubernetes.io/instance: {{ .root.Release.Name }}
 app.kubernetes.io/component: {{ .part }}
 {{- end -}}
 
-{{/* Labels of a pod: dict "root" $ "part" "worker" "extra" .Values.worker.podLabels. No version is among them, as a label that changes starts pods anew.
-The part's own labels win over those of the values, as selectors need them. */}}
+{{/* Labels of a pod: dict "root" $ "part" "worker" "extra" .Values.worker.podLabels. No version: a changed label would restart the pods.
+The labels of the selector take precedence over those of the values. */}}
 {{- define "mehl-soup.podLabels" -}}
 {{- $own := include "mehl-soup.selector" . | fromYaml -}}
 {{- $_ := set $own "app.kubernetes.io/managed-by" .root.Release.Service -}}
@@ -35,7 +35,7 @@ The part's own labels win over those of the values, as selectors need them. */}}
 {{- toYaml (merge $own (deepCopy (default dict .extra)) (deepCopy .root.Values.commonLabels)) -}}
 {{- end -}}
 
-{{/* Labels of an object: those of a pod, and the versions. */}}
+{{/* Labels of an object: the labels of a pod and the versions. */}}
 {{- define "mehl-soup.labels" -}}
 {{- $versions := dict "app.kubernetes.io/version" .root.Chart.AppVersion -}}
 {{- $chart := printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" -}}
@@ -43,7 +43,7 @@ The part's own labels win over those of the values, as selectors need them. */}}
 {{- toYaml (merge $versions (include "mehl-soup.podLabels" . | fromYaml)) -}}
 {{- end -}}
 
-{{/* metadata of an object: dict "root" $ "part" "worker" "name" "x", and where there are more labels, "extra" .Values.worker.labels */}}
+{{/* metadata of an object: dict "root" $ "part" "worker" "name" "x", and optionally more labels, "extra" .Values.worker.labels */}}
 {{- define "mehl-soup.metadata" -}}
 name: {{ .name }}
 namespace: {{ .root.Release.Namespace }}

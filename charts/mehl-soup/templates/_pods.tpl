@@ -1,4 +1,4 @@
-{{/* What all pods of the chart share. Users, groups and paths are those of the images (docker/). */}}
+{{/* Parts that all pods share. Users, groups and paths are those of the images (docker/). */}}
 
 {{/* The pod's security context: .Values.worker or .Values.scheduler */}}
 {{- define "mehl-soup.podSecurity" -}}
@@ -9,13 +9,13 @@
 {{- toYaml $context -}}
 {{- end -}}
 
-{{/* Mode of the files of Secrets: .Values.worker or .Values.scheduler. They belong to root, and to fsGroup where the pod has one.
-Without it the process is neither owner nor group. The volume is in memory and is mounted into this pod only. */}}
+{{/* Mode of the files of Secrets: .Values.worker or .Values.scheduler. The files belong to root, and to fsGroup if the pod has one.
+Without fsGroup, others must be able to read them. The volume is in memory and is mounted into this pod only. */}}
 {{- define "mehl-soup.secretMode" -}}
 {{- ternary "0440" "0444" (hasKey .podSecurityContext "fsGroup") -}}
 {{- end -}}
 
-{{/* The beginning of a pod's specification. Names of services in the environment would be taken for settings, so they stay out. */}}
+{{/* The first fields of a pod's specification. No service links: the programs would read such variables as settings. */}}
 {{- define "mehl-soup.podStart" -}}
 serviceAccountName: {{ include "mehl-soup.serviceAccountName" . }}
 automountServiceAccountToken: false
@@ -49,8 +49,8 @@ priorityClassName: {{ . }}
 {{- end }}
 {{- end -}}
 
-{{/* Tolerations of the values and of the chart. A pod on a node that Kubernetes has lost is evicted after lostNodeSeconds, in place of the
-300 s of Kubernetes: nothing replaces it before that. A toleration of the values for the same taint replaces the chart's. */}}
+{{/* Tolerations of the values and of the chart. A pod on an unreachable node is evicted after lostNodeSeconds, instead of the
+300 s of Kubernetes. No replacement starts before. A toleration of the values for the same taint replaces the chart's. */}}
 {{- define "mehl-soup.tolerations" -}}
 {{- $all := concat .values.tolerations (default list .tolerations) -}}
 {{- range $taint := list "node.kubernetes.io/unreachable" "node.kubernetes.io/not-ready" -}}
@@ -67,8 +67,8 @@ priorityClassName: {{ . }}
 {{- toYaml $all -}}
 {{- end -}}
 
-{{/* Annotations that change with what a pod reads when it starts, so that it is started anew. What concerns one part only is in its own
-environment, and starts the other parts not. */}}
+{{/* Annotations that change with the shared settings, so that pods restart after a change. Settings of one part are in the environment of
+its pods, so a change restarts only that part. */}}
 {{- define "mehl-soup.checksums" -}}
 checksum/settings: {{ include "mehl-soup.sharedSettings" . | sha256sum }}
 {{- if .Values.quickstart.enabled }}
@@ -76,7 +76,7 @@ checksum/quickstart: {{ include "mehl-soup.quickstartMark" . }}
 {{- end }}
 {{- end -}}
 
-{{/* Settings that the scheduler and the workers share, as variables. */}}
+{{/* Settings that scheduler and workers share, as environment variables. */}}
 {{- define "mehl-soup.sharedSettings" -}}
 MEHL_SOUP__INSTALLATION: {{ include "mehl-soup.installation" . | quote }}
 MEHL_SOUP__REDIS__URL_FILE: /etc/mehl-soup/servers/redis-url
@@ -101,7 +101,7 @@ RUST_LOG: {{ . | quote }}
 {{ ternary . (int64 .) (kindIs "string" .) | quote }}
 {{- end -}}
 
-{{/* Variables of one part, those of the values last: dict "root" $ "part" "worker" "own" (YAML of the chart's own list). */}}
+{{/* Environment variables of one part; the extraEnv of the values come last: dict "root" $ "part" "worker" "own" (YAML of the list that the chart sets). */}}
 {{- define "mehl-soup.environment" -}}
 {{- $values := index .root.Values .part -}}
 {{- $taken := keys (include "mehl-soup.sharedSettings" .root | fromYaml) -}}
@@ -116,14 +116,14 @@ RUST_LOG: {{ . | quote }}
 {{- end }}
 {{- range $values.extraEnv }}
 {{- if has .name $taken }}
-{{- fail (printf "%s.extraEnv has %s, which the chart sets: use the value for it (settings, rustLog, or one of %s)" $.part .name $.part) }}
+{{- fail (printf "%s.extraEnv has %s, which the chart sets itself. Use the chart's value instead (settings, rustLog, or a key of %s)" $.part .name $.part) }}
 {{- end }}
 {{- $taken = append $taken .name }}
 - {{ toYaml . | nindent 2 | trim }}
 {{- end }}
 {{- end -}}
 
-{{/* Addresses of the servers, as files: dict "root" $ "values" .Values.worker. A Secret or key that is missing keeps the pod from starting, and an event of the pod names it. */}}
+{{/* Addresses of the servers, as files: dict "root" $ "values" .Values.worker. If a Secret or key is missing, the pod does not start, and one of its events names the Secret. */}}
 {{- define "mehl-soup.serverVolumes" -}}
 {{- $v := .root.Values }}
 - name: servers
@@ -170,7 +170,7 @@ RUST_LOG: {{ . | quote }}
       - {key: {{ $v.token.key | quote }}, path: token}
 {{- end -}}
 
-{{/* A pod that gives a sweep to the scheduler: dict "root" $ "arguments" (list ...) "volume" "name of a ConfigMap" "restart" "Never" */}}
+{{/* A pod that submits a sweep to the scheduler: dict "root" $ "arguments" (list ...) "volume" "name of a ConfigMap" "restart" "Never" */}}
 {{- define "mehl-soup.clientPod" -}}
 {{- include "mehl-soup.podStart" .root }}
 restartPolicy: {{ .restart }}

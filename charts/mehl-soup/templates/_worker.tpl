@@ -1,4 +1,4 @@
-{{/* The pod of a worker, the same in a Deployment and in a Job: dict "root" $ "once" true */}}
+{{/* The pod of a worker, for a Deployment and for a Job: dict "root" $ "once" true */}}
 {{- define "mehl-soup.workerPod" -}}
 {{- $ := .root -}}
 {{- $values := $.Values.worker -}}
@@ -18,7 +18,7 @@ spec:
   {{- with $values.runtimeClassName }}
   runtimeClassName: {{ . }}
   {{- end }}
-  # On SIGTERM a worker keeps a checkpoint, gives its task back and ends with 0, within seconds.
+  # On SIGTERM a worker saves a checkpoint, returns its task and exits with 0, within seconds.
   terminationGracePeriodSeconds: {{ int $values.terminationGracePeriodSeconds }}
   securityContext:
     {{- include "mehl-soup.podSecurity" $values | nindent 4 }}
@@ -38,13 +38,13 @@ spec:
         {{- include "mehl-soup.environment" (dict "root" $ "part" "worker" "own" (include "mehl-soup.workerEnv" $)) | trim | nindent 8 }}
       ports:
         - {name: metrics, containerPort: 9464, protocol: TCP}
-      # It answers once it has loaded its device, which CUDA takes its time for, and has reached Redis. A device that cannot be used ends it.
+      # Succeeds once the device is initialised (slow with CUDA) and Redis is reached. If the device cannot be used, the worker exits.
       startupProbe:
         httpGet: {path: /healthz, port: metrics}
         periodSeconds: {{ int $values.startup.periodSeconds }}
         timeoutSeconds: 5
         failureThreshold: {{ int $values.startup.failureThreshold }}
-      # By the age of its heartbeat. A task that stands still ends the process by itself (settings.worker.stall_seconds).
+      # Checks the age of the heartbeat. If a task makes no progress, the process exits by itself (settings.worker.stall_seconds).
       livenessProbe:
         httpGet: {path: /healthz, port: metrics}
         periodSeconds: 20
@@ -107,19 +107,19 @@ spec:
   value: {{ join "," . | quote }}
 {{- end }}
 {{- if not (hasKey .Values.settings.worker "threads") }}
-# As many as cores were asked for: without a limit it would take those of the whole node.
+# The number of requested cores: by default it would use all cores of the node.
 - name: MEHL_SOUP__WORKER__THREADS
   valueFrom:
     resourceFieldRef: {containerName: worker, resource: requests.cpu, divisor: "1"}
 {{- end }}
-# Every address of the pod, of IPv6 and IPv4.
+# All addresses of the pod, IPv6 and IPv4.
 - name: MEHL_SOUP__WORKER__LISTEN
   value: "[::]:9464"
 - name: MEHL_SOUP_CACHE_DIR
   value: /var/cache/mehl-soup
 {{- end -}}
 
-{{/* The zoo of digits in the worker's image is for `helm test`. */}}
+{{/* The input folders, and the digits zoo in the worker image if `helm test` uses it. */}}
 {{- define "mehl-soup.inputRoots" -}}
 {{- $roots := list -}}
 {{- range .Values.worker.inputs -}}
@@ -131,7 +131,7 @@ spec:
 {{- join "," $roots -}}
 {{- end -}}
 
-{{/* Kubernetes takes the request for an extended resource from its limit; both are written, as both are read by people. */}}
+{{/* Kubernetes derives the request of an extended resource from its limit. Both are written for readers. */}}
 {{- define "mehl-soup.workerResources" -}}
 {{- $resources := deepCopy .Values.worker.resources -}}
 {{- $count := int .Values.worker.gpu.count -}}

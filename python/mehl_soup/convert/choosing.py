@@ -107,18 +107,18 @@ def _only(checkpoint: Mapping[object, object], found: Mapping[str, Mapping[objec
         return models[0]
     if models:
         raise InputError(
-            f"the checkpoint holds {len(models)} models: {_counted(found, models)}; "
+            f"the checkpoint contains {len(models)} models: {_counted(found, models)}; "
             f"choose one with --key, as in --key {shown(models[0])}"
         )
     if found:
         raise InputError(
-            "the checkpoint holds no tensors under a key that is known to hold a model, but "
+            "the checkpoint has no tensors under a usual key of a model, but "
             f"{_counted(found, found)}; choose one with --key"
         )
     if {"state", "param_groups"} <= checkpoint.keys():
-        raise InputError("the checkpoint holds the state of an optimizer, not a model")
+        raise InputError("the checkpoint contains the state of an optimizer, not a model")
     entries = listed(checkpoint) if checkpoint else "nothing at all"
-    raise InputError(f"the checkpoint holds no model's tensors; it has {entries}")
+    raise InputError(f"the checkpoint contains no tensors of a model; it has {entries}")
 
 
 def _is_at_known_keys(path: str) -> bool:

@@ -28,8 +28,8 @@ the Hugging Face model in it.
 stdout: the path of each result, a line each. stderr: what was taken, renamed and left out."""
 
 _EPILOG = """\
-exit codes: 0 done, 1 failed (disk, memory), 2 bad usage or input. Of several files, those that can
-be converted are, whatever becomes of the others."""
+exit codes: 0 done, 1 failed (disk, memory), 2 wrong usage or input. If one of several files
+cannot be converted, the others still are."""
 
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -49,19 +49,19 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         "--out",
         type=Path,
         metavar="DIR",
-        help="write into this folder, made if it is missing (default: beside each checkpoint)",
+        help="output folder, created if missing (default: beside each checkpoint)",
     )
     add(
         "--key",
-        help="take the model at this key, as in state_dict_ema or ema.module; . is the checkpoint "
-        "itself. Without it, a checkpoint with several models is refused",
+        help="key of the model, for example state_dict_ema or ema.module; . is the checkpoint "
+        "itself. Required if a checkpoint contains several models",
     )
     add(
         "--keep-prefix",
         action="store_true",
-        help="leave names of tensors as they are. Without it, module., _orig_mod., state_dict., "
-        "model. and net. are taken off if all names begin so (beside a config.json: only the "
-        "first three)",
+        help="keep tensor names as they are. By default the prefixes module., _orig_mod., "
+        "state_dict., model. and net. are removed if all names have them (beside a config.json: "
+        "only the first three)",
     )
     add("--overwrite", action="store_true", help="replace results that exist")
     parser.set_defaults(run=run)
@@ -73,7 +73,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         from mehl_soup.convert.converting import convert_one, plan
     except ImportError as error:
-        _say(f"error: {error}; `pip install ./python` installs what this command needs")
+        _say(f"error: {error}; install the requirements with `pip install ./python`")
         return FAILED
     try:
         sources = plan(options.files, options.out, options.overwrite)
@@ -108,16 +108,16 @@ def told(done: "Converted") -> Iterator[str]:
     noun = "tensor" if len(done.names) == 1 else "tensors"
     yield f"{shown(done.source)}: {taken}, {len(done.names)} {noun}"
     if done.prefix:
-        yield f"  taken off all names: {shown(done.prefix)} (--keep-prefix leaves it)"
+        yield f"  removed from all names: {shown(done.prefix)} (keep it with --keep-prefix)"
     if done.common:
         lacking = listed(done.without_common)
-        yield f"  names keep {shown(done.common)}, as some lack it: {lacking}"
+        yield f"  names keep {shown(done.common)}, because some do not have it: {lacking}"
     if done.dropped:
         yield f"  dropped: {listed(done.dropped, most=50)}"
     if done.beside:
-        yield f"  not taken: {listed(done.beside, most=20)}"
+        yield f"  not converted: {listed(done.beside, most=20)}"
     if done.shared:
-        yield f"  shared memory with others, now have their own: {listed(done.shared)}"
+        yield f"  shared memory, now stored separately: {listed(done.shared)}"
 
 
 def _say(text: str) -> None:

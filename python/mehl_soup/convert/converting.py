@@ -57,7 +57,7 @@ def plan(paths: list[Path], out: Path | None, overwrite: bool) -> list[Source]:
     """What there is to convert, after every check that needs no reading of checkpoints."""
     sources = find(paths, out)
     if out is not None and out.exists() and not out.is_dir():
-        raise InputError(f"{shown(out)}: --out wants a folder, found something else")
+        raise InputError(f"{shown(out)}: --out: expected a folder, found something else")
     for source in sources:
         refuse_existing(source.output, overwrite=overwrite)
     return sources
@@ -69,7 +69,7 @@ def convert_one(
     """Converts one model; its errors begin with the name of what was given."""
     if source.weight_map is not None:
         if key is not None:
-            raise InputError(f"{shown(source.given)}: --key does not go with a model in parts")
+            raise InputError(f"{shown(source.given)}: --key cannot be used with a sharded model")
         state = _of_shards(source, source.weight_map)
     else:
         checkpoint = load(source.files[0])
@@ -114,8 +114,8 @@ def _of_shards(source: Source, weight_map: dict[str, str]) -> State:
     missing = [name for name, file in weight_map.items() if name not in parts[file]]
     if missing:
         raise InputError(
-            f"{shown(source.given)}: {listed(missing)}: in the index, but not in the file that it "
-            "names"
+            f"{shown(source.given)}: {listed(missing)}: listed in the index, but missing in "
+            "its file"
         )
     tensors = {name: parts[file][name] for name, file in weight_map.items()}
     return State(TOP, tensors, tuple(dropped), ())

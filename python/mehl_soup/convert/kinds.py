@@ -15,13 +15,13 @@ class Kind(Enum):
     STREAM = "before PyTorch 1.6"
 
 
-_EXPECTED = "expected a checkpoint that torch.save wrote, found"
+_EXPECTED = "expected a checkpoint written by torch.save, found"
 # How a file of Kind.STREAM begins: a pickle of torch's magic number, of protocol 2 or later.
 _MAGIC = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 _BEGINNINGS = (
     (
         b"version https://git-lfs.github.com/spec",
-        "a git-lfs pointer, which stands for the file: fetch that with `git lfs pull`",
+        "a git-lfs pointer instead of the file: fetch it with `git lfs pull`",
     ),
     (b"\x1f\x8b", "gzip-compressed data: unpack it first"),
     (b"\x89HDF", "an HDF5 file, as Keras writes them"),
@@ -45,7 +45,7 @@ def kind_of(file: Path) -> Kind:
     elif head[:1] == b"\x80":
         if head[2:].startswith(_MAGIC):
             return Kind.STREAM
-        found = "a pickle that something else wrote; pickles can run code, so it is not opened"
+        found = "a pickle not written by torch.save; pickles can run code, so it is not opened"
     else:
         found = _name(head, file)
     if found:
@@ -59,14 +59,14 @@ def _fault_of_zip(file: Path) -> str:
         with zipfile.ZipFile(file) as archive:
             names = archive.namelist()
     except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError):
-        return "a zip archive without its end: a copy or download that stopped early?"
+        return "a truncated zip archive: was the copy or download interrupted?"
     if any(name.endswith("/constants.pkl") for name in names):
         return (
-            "a TorchScript program, which runs code: where you trust it, save the tensors of "
+            "a TorchScript program, which runs code. If you trust it, save the tensors of "
             "torch.jit.load(...).state_dict() with torch.save"
         )
     if not any(name.endswith("/data.pkl") for name in names):
-        return "a zip archive of something else"
+        return "another zip archive"
     return ""
 
 
@@ -78,13 +78,13 @@ def _name(head: bytes, file: Path) -> str:
             return name
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if text.startswith((b"<!doctype html", b"<html")):
-        return "an HTML page: a download that needed a login, or a wrong address?"
+        return "an HTML page: did the download need a login, or was the address wrong?"
     if _is_safetensors(head, file):
         return "a safetensors file: it needs no conversion"
     if head[257:262] == b"ustar":
         return (
-            "a tar archive: one to unpack first, or the first format of PyTorch, which only "
-            "an unrestricted torch.load can read; where you trust it, load and save it anew"
+            "a tar archive. Unpack it. If it is a checkpoint in the first format of PyTorch, only "
+            "an unrestricted torch.load can read it: if you trust it, load it and save it again"
         )
     return f"a file that begins with {head[:16]!r}"
 

@@ -37,18 +37,18 @@ def _reason(message: str) -> str:
     # "Unsupported global: GLOBAL a.b was not", "unsupported GLOBAL os.system whose module"
     if named := re.search(r"GLOBAL (\S+) (?:was|whose)", message):
         return (
-            f"the checkpoint needs {shown(named[1])}, and not tensors alone; pickles can run "
-            "code, so such objects are not made: where you trust the file, load it in Python, save "
+            f"the checkpoint contains {shown(named[1])} besides tensors. Pickles can run code, so "
+            "such objects are not created. If you trust the file, load it in Python, save "
             "`model.state_dict()` with torch.save, and convert that"
         )
     if protocol := re.search(r"Unsupported operand \d+", message):
         return (
-            f"the pickle in it is of another protocol than torch.save's own ({protocol[0]}): where "
-            "you trust the file, load it in Python, and save it anew with torch.save"
+            f"its pickle has another protocol than torch.save writes ({protocol[0]}). If you trust "
+            "the file, load it in Python, and save it again with torch.save"
         )
     detail = re.search(r"WeightsUnpickler error: (.*)", message)
     return (
         "torch refuses to unpickle the checkpoint without running code "
-        f"({shown(detail[1] if detail else message.splitlines()[0])}): where you trust the file, "
+        f"({shown(detail[1] if detail else message.splitlines()[0])}). If you trust the file, "
         "load it in Python, save `model.state_dict()` with torch.save, and convert that"
     )

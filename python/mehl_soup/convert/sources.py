@@ -40,8 +40,8 @@ def find(paths: Iterable[Path], out: Path | None) -> list[Source]:
         if first is not source:
             raise InputError(
                 f"{shown(first.given)} and {shown(source.given)}: both would be written as "
-                f"{shown(source.output)}; convert them one by one into different folders, or "
-                "rename one"
+                f"{shown(source.output)}; convert them into different folders, or rename "
+                "one"
             )
     return sources
 
@@ -59,7 +59,9 @@ def _find(path: Path, out: Path | None) -> Source:
         output = path.with_name(_MODEL if name == _CHECKPOINT else _renamed(name))
         return Source(path, files, output, weight_map, beside_config)
     if _SHARD.search(path.name) and path.is_file():
-        raise InputError(f"{shown(path)}: one part of a model; name its folder, or {_INDEX} in it")
+        raise InputError(
+            f"{shown(path)}: one part of a sharded model; give its folder, or {_INDEX} in it"
+        )
     if out is not None:
         output = out / _renamed(path.name)
     elif path.name == _CHECKPOINT and beside_config:
@@ -68,8 +70,8 @@ def _find(path: Path, out: Path | None) -> Source:
         output = path.with_name(_renamed(path.name))
     if output.absolute() == path.absolute():
         raise InputError(
-            f"{shown(path)}: the result would have this very name; a safetensors file needs no "
-            "conversion, and a checkpoint with such a name has to be renamed first"
+            f"{shown(path)}: the result would have the name of the checkpoint. A safetensors "
+            "file needs no conversion; a checkpoint with this name must be renamed first"
         )
     return Source(path, (path,), output, None, beside_config)
 
@@ -81,17 +83,17 @@ def _find_folder(folder: Path, out: Path | None) -> Source:
             raise _no_out(folder)
         return _find(folder / there[0], None)
     if there:
-        raise InputError(f"{shown(folder)}: has {listed(there)}; name the one to convert")
+        raise InputError(f"{shown(folder)}: has {listed(there)}; give the one to convert")
     raise InputError(
         f"{shown(folder)}: expected {_CHECKPOINT} or {_INDEX} in the folder, found neither; "
-        "other checkpoints have to be named one by one"
+        "give other checkpoints by file name"
     )
 
 
 def _no_out(path: Path) -> InputError:
     return InputError(
-        f"{shown(path)}: --out would part the weights from their config.json; without it they are "
-        f"written beside that, as {_MODEL}"
+        f"{shown(path)}: --out would separate the weights from their config.json. Omit it "
+        f"to write them beside config.json, as {_MODEL}"
     )
 
 
@@ -111,7 +113,7 @@ def _read_index(index: Path) -> dict[str, str]:
         for name, file in weight_map.items():
             # A name from a file must not lead out of the folder.
             if not isinstance(file, str) or file in ("", ".", "..") or re.search(r"[/\\\0]", file):
-                raise ValueError(f"{name} is in {file!r}, which is no file of its folder")
+                raise ValueError(f"{name} is in {file!r}, which is not a file in its folder")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
             f"{shown(index)}: expected the index of a model in parts (`weight_map`), found another "

@@ -78,6 +78,6 @@ def write(tensors: Mapping[str, torch.Tensor], output: Path, *, overwrite: bool)
 def refuse_existing(output: Path, *, overwrite: bool) -> None:
     """What is in the way of a result is an error, unless it is a file that may be replaced."""
     if output.is_dir():
-        raise InputError(f"{shown(output)}: a folder is where the result would be written")
+        raise InputError(f"{shown(output)}: the output path is a folder")
     if output.exists() and not overwrite:
-        raise InputError(f"{shown(output)}: there already; --overwrite replaces it")
+        raise InputError(f"{shown(output)}: already exists; replace it with --overwrite")

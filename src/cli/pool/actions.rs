@@ -9,14 +9,14 @@ use crate::cli::exit::Exit;
 /// Flags of what is done to sweeps.
 #[derive(Debug, Args)]
 pub struct ActionArgs {
-    /// The sweeps
+    /// Ids of the sweeps
     #[arg(required = true, value_parser = sweep_id)]
     sweeps: Vec<String>,
     #[command(flatten)]
     server: ServerArgs,
 }
 
-/// Has `action` done to each of the sweeps; the first that cannot be is said, and ends it.
+/// Applies `action` to each sweep in turn. Stops at the first error.
 pub(in crate::cli) fn act(args: &ActionArgs, action: &str) -> Exit {
     let client = match args.server.client() {
         Ok(client) => client,
@@ -25,7 +25,7 @@ pub(in crate::cli) fn act(args: &ActionArgs, action: &str) -> Exit {
     for sweep in &args.sweeps {
         match client.post::<ChangedBody>(&format!("/v1/sweeps/{sweep}/{action}"), None::<&()>) {
             Ok(body) => eprintln!(
-                "{sweep}: {action}; {} tasks changed at once, running ones follow within an iteration",
+                "{sweep}: {action}; {} tasks changed now, running tasks follow within an iteration",
                 body.changed
             ),
             Err(error) => return failed(&error),

@@ -24,10 +24,10 @@ use crate::task::is_id;
 /// Flags of every command against a scheduler.
 #[derive(Debug, Clone, Default, Args)]
 pub struct ServerArgs {
-    /// Address of the scheduler, over MEHL_SOUP_SERVER and `client.server`
+    /// Address of the scheduler. Overrides MEHL_SOUP_SERVER and `client.server`
     #[arg(long, value_name = "URL")]
     server: Option<String>,
-    /// File that holds the scheduler's token, over `client.token_file`
+    /// File with the scheduler's token. Overrides `client.token_file`
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
     #[command(flatten)]
@@ -52,7 +52,7 @@ impl ServerArgs {
     }
 }
 
-/// Says why a request was not done.
+/// Prints why a request failed.
 pub(super) fn failed(error: &ClientError) -> Exit {
     match error {
         ClientError::Setup(_) | ClientError::Refused { .. } => Exit::Usage.say(error),
@@ -62,9 +62,5 @@ pub(super) fn failed(error: &ClientError) -> Exit {
 
 /// A sweep's id, as it goes into an address.
 pub(super) fn sweep_id(text: &str) -> Result<String, String> {
-    if is_id(text) {
-        Ok(text.to_string())
-    } else {
-        Err("expected the id of a sweep, as `submit` printed it".to_string())
-    }
+    if is_id(text) { Ok(text.to_string()) } else { Err("expected a sweep id, as `submit` prints it".to_string()) }
 }

@@ -14,10 +14,10 @@ use crate::untrusted::printable;
 /// Flags of `results`.
 #[derive(Debug, Args)]
 pub struct ResultsArgs {
-    /// The sweep. One that is not done yet shows what there is
+    /// Id of the sweep. It can be unfinished: the results so far are shown
     #[arg(value_parser = sweep_id)]
     sweep: String,
-    /// How it is printed
+    /// Output format
     #[arg(long, value_enum, default_value_t = ResultsFormat::Table)]
     format: ResultsFormat,
     #[command(flatten)]
@@ -27,11 +27,11 @@ pub struct ResultsArgs {
 /// How results are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum ResultsFormat {
-    /// For people
+    /// Table
     Table,
-    /// As results.json of `run`
+    /// JSON, as in results.json of `run`
     Json,
-    /// One line a task
+    /// CSV, one line per task
     Csv,
 }
 
@@ -66,7 +66,7 @@ pub(in crate::cli) fn coefficients(server: &ServerArgs, sweep: &str, task: Optio
     let client = server.client()?;
     let told = |error: ClientError| failed(&error);
     let task = match task {
-        Some(task) => sweep_id(task).map_err(|_| Exit::Usage.say(format!("{task}: expected the id of a task")))?,
+        Some(task) => sweep_id(task).map_err(|_| Exit::Usage.say(format!("{task}: expected a task id")))?,
         None => {
             let results = results_of(&client, sweep).map_err(told)?;
             let row = winner(&results).map(|row| row.task_id.clone());

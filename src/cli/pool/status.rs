@@ -18,13 +18,13 @@ const PAGE: usize = 500;
 /// Flags of `status`.
 #[derive(Debug, Args)]
 pub struct StatusArgs {
-    /// The sweep; without it, all of them, newest first
+    /// Id of the sweep. Default: list all sweeps, newest first
     #[arg(value_parser = sweep_id)]
     sweep: Option<String>,
-    /// Follow the sweep until it ends, then end as `submit --wait` does
+    /// Follow the sweep until it ends. Exit codes are those of `submit --wait`
     #[arg(long, requires = "sweep")]
     watch: bool,
-    /// How it is printed
+    /// Output format
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
     #[command(flatten)]
@@ -34,9 +34,9 @@ pub struct StatusArgs {
 /// Flags of `logs`.
 #[derive(Debug, Args)]
 pub struct LogsArgs {
-    /// The sweep, or one of its tasks as SWEEP/TASK
+    /// Id of the sweep, or of one task as SWEEP/TASK
     what: String,
-    /// How it is printed
+    /// Output format
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
     #[command(flatten)]
@@ -157,7 +157,7 @@ pub(in crate::cli) fn logs(args: &LogsArgs) -> Exit {
     };
     for part in std::iter::once(sweep).chain(task) {
         if let Err(error) = sweep_id(part) {
-            return Exit::Usage.say(format!("{}: {error}, or SWEEP/TASK", args.what));
+            return Exit::Usage.say(format!("{}: {error}, or SWEEP/TASK for one task", args.what));
         }
     }
     match args.server.client() {

@@ -23,24 +23,27 @@ const POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// Flags of `submit`.
 #[derive(Debug, Args)]
 pub struct SubmitArgs {
-    /// Specification: TOML, YAML or JSON. Its paths are those that workers see; relative ones begin at its folder, as this machine names it
+    /// Specification: TOML, YAML or JSON. Paths in it must be valid on the workers. Relative paths
+    /// start at the folder of this file, so workers must see it under the same path
     spec: PathBuf,
-    /// Name of the sweep, instead of the one in the specification; without either, the file's name without its ending
+    /// Name of the sweep. Default: the name in the specification, else the file name without its
+    /// extension
     #[arg(long)]
     name: Option<String>,
-    /// Sweeps of higher priority are worked on first; negative ones give way
+    /// Sweeps of higher priority run first. Can be negative
     #[arg(long, allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(-1000..=1000))]
     priority: Option<i64>,
-    /// Tasks of this sweep that may run at once; without it, as many as there are workers
+    /// Largest number of tasks of this sweep that run at once. Default: as many as there are workers
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     max_running: Option<u32>,
-    /// Attempts that may end without progress before a task fails
+    /// A task fails after this many attempts without progress
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
     attempts: Option<u32>,
-    /// Your own key of this submission: with the same key and specification again, no second sweep is made
+    /// Idempotency key: submitting again with the same key and specification creates no second sweep
     #[arg(long)]
     key: Option<String>,
-    /// Follow the sweep; end with 0 if a soup succeeded, else with 1. Ctrl-C stops following, not the sweep
+    /// Follow the sweep until it ends. Exit with 0 if a soup succeeded, otherwise with 1. Ctrl-C
+    /// stops following; the sweep continues
     #[arg(long)]
     wait: bool,
     #[command(flatten)]
@@ -66,7 +69,7 @@ pub(in crate::cli) fn submit(args: &SubmitArgs) -> Exit {
         Err(error) => return failed(&error),
     };
     say(&id);
-    eprintln!("its report, also while it is computed: {}/sweeps/{id}", client.server());
+    eprintln!("report, also while it runs: {}/sweeps/{id}", client.server());
     if args.wait { follow(&client, &id) } else { Exit::Done }
 }
 
@@ -78,9 +81,9 @@ fn body(args: &SubmitArgs, name: String) -> Result<NewSweepBody, String> {
         Some(Format::Toml) => SpecFormat::Toml,
         Some(Format::Yaml) => SpecFormat::Yaml,
         Some(Format::Json) => SpecFormat::Json,
-        None => return Err("expected a name that ends in .toml, .yaml or .json".to_string()),
+        None => return Err("expected a file name that ends in .toml, .yaml or .json".to_string()),
     };
-    let folder = path.parent().unwrap_or(Path::new("/")).to_str().ok_or("its folder's name is not UTF-8")?;
+    let folder = path.parent().unwrap_or(Path::new("/")).to_str().ok_or("the path of its folder is not UTF-8")?;
     Ok(NewSweepBody {
         spec: String::from_utf8(text).map_err(|e| e.to_string())?,
         format,
@@ -99,7 +102,7 @@ pub(in crate::cli) fn follow(client: &Client, id: &str) -> Exit {
     let stop = Arc::new(AtomicBool::new(false));
     let asked = stop.clone();
     if let Err(error) = ctrlc::set_handler(move || asked.store(true, Ordering::Relaxed)) {
-        return Exit::Failed.say(format!("cannot listen for Ctrl-C: {error}"));
+        return Exit::Failed.say(format!("cannot install the Ctrl-C handler: {error}"));
     }
     let bar = std::io::stderr().is_terminal().then(|| {
         let bar = ProgressBar::new(0);
@@ -133,7 +136,7 @@ pub(in crate::cli) fn follow(client: &Client, id: &str) -> Exit {
             // It goes on without us, and the server may come back.
             Err(error @ ClientError::Unavailable { .. }) => {
                 if !away {
-                    eprintln!("{}; still following", printable(&error.to_string()));
+                    eprintln!("{}; retrying", printable(&error.to_string()));
                 }
                 away = true;
             }
@@ -147,11 +150,11 @@ pub(in crate::cli) fn follow(client: &Client, id: &str) -> Exit {
     match outcome {
         Some(SweepOutcome::Done) => Exit::Done,
         Some(SweepOutcome::Failed) => {
-            Exit::Failed.say(format!("sweep {id}: no soup succeeded; `mehl-soup logs {id}` says why"))
+            Exit::Failed.say(format!("sweep {id}: no soup succeeded; `mehl-soup logs {id}` shows the causes"))
         }
         Some(SweepOutcome::Cancelled) => Exit::Failed.say(format!("sweep {id} was cancelled")),
         None => {
-            eprintln!("the sweep goes on; follow it again: mehl-soup status {id} --watch");
+            eprintln!("the sweep continues; to follow it again: mehl-soup status {id} --watch");
             Exit::Stopped
         }
     }

@@ -21,7 +21,7 @@ pub fn error(error: &Error) -> QueueError {
         ErrorKind::IOError(error) => connection(error),
         ErrorKind::AuthProviderError(_) => QueueError::Refused(words(error)),
         ErrorKind::InvalidProtocolVersion(_) | ErrorKind::ParsingError(_) => {
-            QueueError::Setup(format!("what answers does not speak AMQP 0-9-1: {}", words(error)))
+            QueueError::Setup(format!("the server does not speak AMQP 0-9-1: {}", words(error)))
         }
         // The channel ended, and its end was told elsewhere.
         ErrorKind::InvalidChannelState(..) | ErrorKind::InvalidChannel(_) => QueueError::Withdrawn(words(error)),

@@ -116,7 +116,7 @@ async fn send(link: &Link, channel: &Channel, topology: &Topology, tickets: &[Ti
         let told = match timeout_at(deadline, confirm).await {
             Ok(Ok(confirmation)) => {
                 *is_kept = confirmation.is_ack();
-                let refused = QueueError::Unreachable("the broker could not keep the ticket".to_string());
+                let refused = QueueError::Unreachable("RabbitMQ could not store the ticket".to_string());
                 let told = (!*is_kept).then_some(refused);
                 returned.extend(returned_id(confirmation));
                 told
@@ -128,7 +128,7 @@ async fn send(link: &Link, channel: &Channel, topology: &Topology, tickets: &[Ti
     }
     if !returned.is_empty() {
         // No queue is bound. The fault makes the next call open a channel, and that declares everything anew.
-        fault = fault.or_else(|| Some(QueueError::Withdrawn("no queue takes tickets any more".to_string())));
+        fault = fault.or_else(|| Some(QueueError::Withdrawn("the ticket queue is missing".to_string())));
     }
     // lapin attaches a returned message to whichever confirm comes next, so it is told by its id which ticket it was.
     let kept = tickets.iter().zip(is_kept).filter(|(ticket, kept)| *kept && !returned.contains(&message_id(ticket)));

@@ -78,7 +78,9 @@ impl RabbitMqSettings {
         let tls = match (&uri.scheme, &self.ca_file) {
             (AMQPScheme::AMQPS, ca_file) => Some(client_config(ca_file.as_ref())?),
             (AMQPScheme::AMQP, None) => None,
-            (AMQPScheme::AMQP, Some(_)) => return Err(fault("a CA file needs an address that begins with amqps://")),
+            (AMQPScheme::AMQP, Some(_)) => {
+                return Err(fault("a CA file can only be used with an address that begins with amqps://"));
+            }
         };
         Ok(Checked {
             first: uri,
@@ -115,7 +117,7 @@ impl Checked {
 
 /// The parser's own messages may hold the address, and with it the password: they are not passed on.
 fn uri(url: &str) -> Result<AMQPUri, QueueError> {
-    let fault = |what: &str| QueueError::Setup(format!("its address is not valid: {what}"));
+    let fault = |what: &str| QueueError::Setup(format!("invalid address: {what}"));
     if !url.starts_with("amqp://") && !url.starts_with("amqps://") {
         return Err(fault("expected amqp:// or amqps://"));
     }
@@ -123,7 +125,7 @@ fn uri(url: &str) -> Result<AMQPUri, QueueError> {
     let host = authority.rsplit('@').next().unwrap_or_default();
     // The parser takes these for localhost.
     if host.starts_with('[') || host.is_empty() || host.starts_with(':') {
-        return Err(fault("expected a host's name or an IPv4 address"));
+        return Err(fault("expected a host name or an IPv4 address"));
     }
     let mut uri: AMQPUri = url.parse().map_err(|_| fault("expected amqp://user:password@host:port/virtual-host"))?;
     // As people write it: `amqp://host/` means the default virtual host, not one without a name.
@@ -144,7 +146,7 @@ fn client_config(ca_file: Option<&OperatorFile>) -> Result<Arc<ClientConfig>, Qu
                 roots.add(certificate.map_err(|e| fault(&e))?).map_err(|e| fault(&e))?;
             }
             if roots.is_empty() {
-                return Err(fault(&"holds no certificate"));
+                return Err(fault(&"contains no certificate"));
             }
         }
     }

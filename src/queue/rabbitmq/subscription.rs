@@ -108,7 +108,9 @@ impl Settling {
     async fn settled(&self, told: impl Future<Output = lapin::Result<bool>>) -> Result<(), QueueError> {
         match self.link.answer_soon(told).await {
             Ok(true) => Ok(()),
-            Ok(false) => Err(QueueError::Withdrawn("its channel has ended: it is delivered again".to_string())),
+            Ok(false) => {
+                Err(QueueError::Withdrawn("its channel is closed; the message is delivered again".to_string()))
+            }
             Err(fault) => Err(fault),
         }
     }

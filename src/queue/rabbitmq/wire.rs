@@ -124,7 +124,7 @@ impl SwitchHolder {
         let socket = std::net::TcpStream::from(stream.as_fd().try_clone_to_owned()?);
         let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if held.is_off {
-            return Err(io::Error::other("nobody waits for the connection any more"));
+            return Err(io::Error::other("the connection was closed"));
         }
         held.socket = Some(socket);
         Ok(())

@@ -54,16 +54,15 @@ pub fn render(report: &Report) -> Result<String, PlotError> {
                     (curves(&plots))
                     (coefficients(&plots))
                     (part(&plots, Part::Shares, "Share of each ingredient",
-                        "The mean of an ingredient's coefficients over layer groups, each group counted once; the dark line is \
-                         their range, cut off where it goes \
-                         far beyond all shares. Shares sum to 1."))
+                        "Mean of an ingredient's coefficients over layer groups; each group counts once. The dark line \
+                         shows their range. It is clipped where it goes far beyond the shares. Shares sum to 1."))
                     (part(&plots, Part::Space, "Hyperparameters",
-                        "Each dot is a task; lower is better. A hollow dot is a task that was stopped early, at the score it had then. Where values \
-                         span more than a factor of twenty, the axis is logarithmic."))
+                        "Each dot is a task; lower is better. A hollow dot is a task that was stopped early, with its score at that time. \
+                         The axis is logarithmic if the values span more than a factor of twenty."))
                     (part(&plots, Part::Effort, "Memory and throughput",
-                        "Of the last attempt of each task, as its worker saw them. Several workers on one machine share its memory and its cores."))
+                        "Last attempt of each task, measured by its worker. Workers on the same machine share its memory and cores."))
                     (provenance::provenance(report))
-                    footer { p { "Made by mehl-soup " (env!("CARGO_PKG_VERSION")) ". This file is all there is: it loads nothing." } }
+                    footer { p { "Made by mehl-soup " (env!("CARGO_PKG_VERSION")) ". This file is self-contained; it loads nothing from the network." } }
                 }
             }
         }
@@ -94,8 +93,8 @@ fn curves(plots: &[Plot]) -> Markup {
         plots,
         Part::Curves,
         "Loss over iterations",
-        "Of the best tasks. The thin line is the loss on each batch of learn, its highest 2 % cut off; dots are the loss on the whole of select \
-         where it was scored. The dashed line is the best ingredient on select. Of a task that has not ended, inner epochs are shown.",
+        "The best tasks. The thin line is the loss on each batch of learn; its highest 2 % are clipped. Dots are the loss on all of select. \
+         The dashed line is the best ingredient on select. For unfinished tasks, inner epochs are shown.",
     )
 }
 
@@ -107,8 +106,8 @@ fn coefficients(plots: &[Plot]) -> Markup {
             section.maps {
                 h2 { "Coefficients" }
                 p.hint {
-                    "How much of each ingredient is in each layer group. Blue adds, orange takes away; nothing is at zero. In every column they sum to 1. \
-                     A convex mix has neither negative coefficients nor such above 1: what is beyond is extrapolation."
+                    "Coefficient of each ingredient in each layer group: blue is positive, orange is negative, blank is zero. Each column sums to 1. \
+                     Coefficients below 0 or above 1 extrapolate beyond the ingredients."
                 }
                 @for plot in maps {
                     figure role="img" aria-label=(plot.about) {

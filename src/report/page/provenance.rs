@@ -22,7 +22,7 @@ pub fn provenance(report: &Report) -> Markup {
                     @if results.spec_identity.is_empty() { "not known yet" } @else { (words::cut(&results.spec_identity, 100)) }
                 }
                 dt { "Zoo and data" } dd.hash {
-                    @if results.inputs_hash.is_empty() { "not looked at yet" } @else { (words::cut(&results.inputs_hash, 100)) }
+                    @if results.inputs_hash.is_empty() { "not checked yet" } @else { (words::cut(&results.inputs_hash, 100)) }
                 }
                 (asked(report))
                 (exactness(report))
@@ -48,7 +48,7 @@ pub fn provenance(report: &Report) -> Markup {
 fn asked(report: &Report) -> Markup {
     html! {
         @if let Some(spec) = &report.spec {
-            dt { "Seed" } dd { (spec.seed) " (search, what is set aside); " (spec.soup.seed) " (model batches, order of data)" }
+            dt { "Seed" } dd { (spec.seed) " (search, split of select); " (spec.soup.seed) " (model batches, data order)" }
             dt { "Search" } dd {
                 @match spec.search.strategy { Strategy::Grid => "grid", Strategy::Random => "random", Strategy::Asha => "successive halving (ASHA)" }
                 @if !spec.search.space.is_empty() {
@@ -57,8 +57,8 @@ fn asked(report: &Report) -> Markup {
                 }
             }
             dt { "Select" } dd {
-                @if spec.data.select.is_some() { "a split of its own" }
-                @else { (format!("{:.0} % of learn, set aside", 100.0 * spec.data.select_fraction)) }
+                @if spec.data.select.is_some() { "separate data" }
+                @else { (format!("{:.0} % of learn", 100.0 * spec.data.select_fraction)) }
             }
         }
     }
@@ -72,7 +72,7 @@ fn exactness(report: &Report) -> Markup {
         @if told().next().is_some() {
             dt { "Exactness" } dd {
                 @if inexact == 0 { "every result is bit-exact for the build that computed it" }
-                @else { (words::count(inexact as u64)) " results are within tolerance only: attempts ran on different builds or devices, or on a GPU" }
+                @else { (words::count(inexact as u64)) " results are reproducible only within tolerance: their attempts ran on different builds or devices, or on a GPU" }
             }
         }
     }
@@ -80,16 +80,16 @@ fn exactness(report: &Report) -> Markup {
 
 fn ingredients(report: &Report) -> Markup {
     let all = &report.results.ingredients;
+    let metrics = report.results.metrics();
     html! {
         @if !all.is_empty() {
             details {
                 summary { (words::count(all.len() as u64)) " ingredients" }
                 div.scroll { table {
-                    thead { tr { th { "ingredient" } th.n { "select loss" } th.n { "select acc. %" } th { "blake3" } } }
+                    thead { tr { th { "ingredient" } @for metric in &metrics { th.n { "select " (metric.facts().shown.heading) } } th { "blake3" } } }
                     tbody { @for ingredient in all.iter().take(MOST) { tr {
                         td.w { (words::cut(&ingredient.name, 100)) }
-                        td.n { (words::loss(ingredient.select.as_ref())) }
-                        td.n { (words::accuracy(ingredient.select.as_ref())) }
+                        @for metric in &metrics { td.n { (words::score(ingredient.select.as_ref(), *metric)) } }
                         td.hash.w { (short(&ingredient.hash)) }
                     } } }
                 } }

@@ -5,8 +5,12 @@ use maud::{Markup, html};
 use super::words;
 use crate::report::data::{Report, Standing, standing as stands};
 use crate::report::plots::spread;
-use crate::report::verdict::{Gain, Verdict, gains, headline};
-use crate::sweep::spec::Metric;
+use crate::report::verdict::headline;
+use crate::sweep::metric::Metric;
+use crate::sweep::paired::{Comparison, SPLITS, Verdict};
+use crate::sweep::results::SweepResults;
+use crate::sweep::score::SplitScore;
+use crate::sweep::task::Origin;
 use crate::task::TaskState;
 
 /// Notes that are shown, and letters of each.
@@ -21,14 +25,14 @@ pub fn standing(report: &Report) -> Markup {
     let notes: Vec<&String> = results.notes.iter().chain(faults).collect();
     html! {
         @match stands(results) {
-            Standing::Empty => div.banner.bad { p { strong { "This sweep has no tasks yet." } " There is nothing to compare; what is known of it is below." } },
+            Standing::Empty => div.banner.bad { p { strong { "This sweep has no tasks yet." } " Information about the sweep is below." } },
             Standing::Unfinished { ended, all } => div.banner { p {
                 strong { "This sweep is not finished." } " " (words::count(ended as u64)) " of " (words::count(all as u64))
-                " tasks have ended" (states(report)) ". What follows may change."
+                " tasks have ended" (states(report)) ". The results below can still change."
             } },
             Standing::Fruitless => div.banner.bad { p { strong { "No task of this sweep has succeeded" } (states(report)) "." } },
             Standing::Finished => @if failed > 0 {
-                div.banner { p { strong { (words::count(failed as u64)) @if failed == 1 { " task" } @else { " tasks" } " failed." } " The causes are below the leaderboard." } }
+                div.banner { p { strong { (words::count(failed as u64)) @if failed == 1 { " task" } @else { " tasks" } " failed." } " The causes are listed below the leaderboard." } }
             },
         }
         @if !notes.is_empty() {
@@ -53,71 +57,96 @@ fn states(report: &Report) -> String {
 /// The winner and what it gains.
 pub fn summary(report: &Report, scores: Option<Markup>) -> Markup {
     let results = &report.results;
-    let gains = gains(results);
     let seconds: f64 = results.tasks.iter().map(|row| row.seconds).filter(|s| s.is_finite()).sum();
-    let metric = match results.metric {
-        Metric::Loss => "loss",
-        Metric::Accuracy => "accuracy",
-    };
     html! {
         section {
             h2 { "Summary" }
             p.headline { (words::cut(&headline(results), 400)) }
             dl.tiles {
                 @if let Some(winner) = report.winner() {
-                    div { dt { "Winner, by select " (metric) } dd { (words::cut(&winner.task_id, 100)) } }
-                    @if let Some(test) = &winner.test {
-                        div { dt { "Test loss" } dd { (words::number(test.loss, 4)) " " small { "± " (words::number(test.loss_standard_error, 4)) } } }
-                        div { dt { "Test accuracy" } dd { (format!("{:.2}", 100.0 * test.accuracy)) " % " small { "± " (format!("{:.2}", 100.0 * test.accuracy_standard_error)) } } }
-                    } @else if let Some(select) = &winner.select {
-                        div { dt { "Select loss" } dd { (words::number(select.loss, 4)) " " small { "± " (words::number(select.loss_standard_error, 4)) } } }
-                        div { dt { "Select accuracy" } dd { (format!("{:.2}", 100.0 * select.accuracy)) " % " small { "± " (format!("{:.2}", 100.0 * select.accuracy_standard_error)) } } }
-                    }
+                    div { dt { "Winner, by select " (results.metric) } dd { (words::cut(&winner.task_id, 100)) } }
+                    @if let Some(test) = &winner.test { (tiles("Test", test)) }
+                    @else if let Some(select) = &winner.select { (tiles("Select", select)) }
                 }
                 div { dt { "Ingredients" } dd { (words::count(results.ingredients.len() as u64)) } }
                 div { dt { "Tasks" } dd { (words::count(results.tasks.len() as u64)) } }
-                div { dt { "Computed for" } dd { (words::time(seconds)) } }
+                div { dt { "Compute time" } dd { (words::time(seconds)) } }
             }
-            @if !gains.is_empty() { (table(&gains)) }
+            (comparisons(results))
             @if let Some(detail) = report.winner().and_then(|winner| report.detail(&winner.task_id))
                 && let Some(soup) = &detail.soup && soup.coefficients.single_ingredient().is_none() {
-                p.hint { "Of the winner's coefficients " (spread(soup)) "." }
+                p.hint { "Coefficients of the winner: " (spread(soup)) "." }
             }
             @if let Some(scores) = scores { div.wide { (scores) } }
         }
     }
 }
 
-fn table(gains: &[Gain]) -> Markup {
-    let on_test = gains.iter().all(|gain| gain.on_test);
+/// Loss and metrics of the winner.
+fn tiles(split: &str, score: &SplitScore) -> Markup {
     html! {
-        h3 { "What the winner gains" @if on_test { ", on test" } }
-        div.scroll { table {
-            thead { tr { th { "over" } th { "is it real?" } th.n { "loss, lower by" } th.n { "accuracy, higher by (points)" } @if !on_test { th { "on" } } } }
-            tbody { @for gain in gains {
-                tr {
-                    td.w { (gain.over.facts().title) }
-                    td.w { (verdict(gain.verdict)) }
-                    td.n { (words::difference(gain.loss, 1.0, 4)) }
-                    td.n { (words::difference(gain.accuracy, 100.0, 2)) }
-                    @if !on_test { td { @if gain.on_test { "test" } @else { "select" } } }
+        @for (metric, estimate) in score.all() {
+            @let shown = metric.facts().shown;
+            div {
+                dt { (split) " " (metric) }
+                dd {
+                    (words::number(shown.factor * estimate.value, shown.digits)) (shown.unit) " "
+                    small { "± " (words::number(shown.factor * estimate.standard_error, shown.digits)) }
                 }
-            } }
-        } }
-        p.hint {
-            "± is one standard error. That of a difference is taken as if both models had been scored on samples of their own; on the same samples it is \
-             smaller as a rule, so a gain that is called real is. Real means more than two standard errors."
-            @if !on_test { " Select chose the winner: what it says in the winner's favour is too good. Only test, which chose nothing, can confirm it." }
+            }
         }
     }
 }
 
-fn verdict(verdict: Verdict) -> Markup {
+/// The winner against the baselines and the runner-up.
+fn comparisons(results: &SweepResults) -> Markup {
+    let all = &results.comparisons;
+    let split = SPLITS.into_iter().find(|split| all.iter().any(|one| one.split == *split));
+    let on_split: Vec<&Comparison> = all.iter().filter(|one| Some(one.split.as_str()) == split).collect();
+    let mut others: Vec<&str> = on_split.iter().map(|one| one.other.as_str()).collect();
+    others.dedup();
+    let metrics = results.metrics();
+    let of =
+        |other: &str, metric: Metric| on_split.iter().copied().find(|one| one.other == other && one.metric == metric);
+    let unpaired = on_split.iter().any(|one| !one.paired);
     html! {
-        @match verdict {
-            Verdict::Real => span.good { "yes, better" },
-            Verdict::Unclear => span.doubt { "cannot be told" },
-            Verdict::Worse => span.bad { "no, worse" },
+        @if let Some(split) = split {
+            h3 { "The winner against others, on " (split) }
+            div.scroll { table {
+                thead { tr {
+                    th { "against" } th { "by " (results.metric) " the winner is" }
+                    @for metric in &metrics { th.n { (metric.facts().shown.heading) ", difference" } }
+                } }
+                tbody { @for other in &others { tr {
+                    td.w { (title(results, other)) }
+                    td.w { @if let Some(one) = of(other, results.metric) { (verdict(results, one)) } }
+                    @for metric in &metrics { td.n { @if let Some(one) = of(other, *metric) { (words::difference(one)) } } }
+                } } }
+            } }
+            p.hint {
+                "Differences are the winner's value less the other's; ± is one standard error. Better and worse mean more than two standard errors."
+                @if unpaired { " For some of these, values of single " (results.unit().plural()) " are not kept. Their standard errors are those of independent scores, which are usually larger." }
+                @else { " Both models were scored on the same " (results.unit().plural()) ", which are compared one by one." }
+                @if split != "test" { " The winner was chosen on select, so its scores there are too good. Only a test split can confirm them." }
+            }
+        }
+    }
+}
+
+fn title(results: &SweepResults, id: &str) -> String {
+    match results.tasks.iter().find(|row| row.task_id == id) {
+        Some(row) if row.origin == Origin::Baseline => row.method.facts().title.to_string(),
+        _ => format!("runner-up, {}", words::cut(id, 100)),
+    }
+}
+
+fn verdict(results: &SweepResults, comparison: &Comparison) -> Markup {
+    let words = comparison.words(results.unit().plural());
+    html! {
+        @match comparison.verdict {
+            Verdict::Better => span.good { (words) },
+            Verdict::CannotBeTold => span.doubt { (words) },
+            Verdict::Worse => span.bad { (words) },
         }
     }
 }

@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::words;
 use crate::report::data::Report;
+use crate::sweep::metric::Metric;
 use crate::sweep::results::Row;
 use crate::sweep::task::Origin;
 use crate::task::TaskState;
@@ -23,19 +24,20 @@ pub fn leaderboard(report: &Report) -> Markup {
     let has_test = tasks.iter().any(|row| row.test.is_some());
     let winner = report.winner().map(|row| row.task_id.as_str());
     let (shown, others) = split(tasks);
+    let metrics = report.results.metrics();
     html! {
         @if !tasks.is_empty() {
             section {
                 h2 { "Leaderboard" }
-                p.hint { "Best first by select, which chose; ± is one standard error over samples. Grey rows are baselines." }
+                p.hint { "Ranked by select. ± is one standard error over samples. Grey rows are baselines." }
                 div.scroll { table {
                     thead { tr {
                         th.n { "#" } th { "task" } th.spare { "method" }
-                        th.n { "select loss" } th.n { "select acc. %" }
-                        @if has_test { th.n { "test loss" } th.n { "test acc. %" } }
+                        @for metric in &metrics { th.n { "select " (metric.facts().shown.heading) } }
+                        @if has_test { @for metric in &metrics { th.n { "test " (metric.facts().shown.heading) } } }
                         th.n { "iterations" } th.n { "time" } th.n { "samples/s" } th.n { "memory" } th { "state" }
                     } }
-                    tbody { @for (rank, row) in &shown { (line(row, *rank, winner == Some(&row.task_id), has_test)) } }
+                    tbody { @for (rank, row) in &shown { (line(row, *rank, winner == Some(&row.task_id), has_test, &metrics)) } }
                 } }
                 @if !others.is_empty() { p.hint { (rest(&others)) } }
                 (causes(tasks))
@@ -61,7 +63,7 @@ fn split(tasks: &[Row]) -> (Vec<(Option<usize>, &Row)>, Vec<&Row>) {
     (shown, others)
 }
 
-fn line(row: &Row, rank: Option<usize>, is_winner: bool, has_test: bool) -> Markup {
+fn line(row: &Row, rank: Option<usize>, is_winner: bool, has_test: bool, metrics: &[Metric]) -> Markup {
     let is_baseline = row.origin == Origin::Baseline;
     let memory = row.peak_device_bytes.unwrap_or(row.peak_host_bytes);
     html! {
@@ -72,9 +74,8 @@ fn line(row: &Row, rank: Option<usize>, is_winner: bool, has_test: bool) -> Mark
                 (assignments(row))
             }
             td.w.light.spare { (row.method) }
-            td.n { (words::loss(row.select.as_ref())) }
-            td.n { (words::accuracy(row.select.as_ref())) }
-            @if has_test { td.n { (words::loss(row.test.as_ref())) } td.n { (words::accuracy(row.test.as_ref())) } }
+            @for metric in metrics { td.n { (words::score(row.select.as_ref(), *metric)) } }
+            @if has_test { @for metric in metrics { td.n { (words::score(row.test.as_ref(), *metric)) } } }
             td.n.light { @if row.iterations > 0 { (words::count(row.iterations)) } @else { span.se { "–" } } }
             td.n.light { @if row.seconds > 0.0 { (words::time(row.seconds)) } @else { span.se { "–" } } }
             td.n.light { @match row.samples_per_second { Some(speed) => (words::count(speed.max(0.0).round() as u64)), None => span.se { "–" } } }
@@ -146,7 +147,7 @@ fn causes(tasks: &[Row]) -> Markup {
     let failed = tasks.iter().filter(|row| row.state == TaskState::Failed);
     let mut places = std::collections::HashMap::new();
     for row in failed {
-        let cause = words::cut(row.cause.as_deref().unwrap_or("the cause is not known"), LONGEST);
+        let cause = words::cut(row.cause.as_deref().unwrap_or("unknown cause"), LONGEST);
         let place = *places.entry(cause.clone()).or_insert_with(|| {
             causes.push((cause, vec![]));
             causes.len() - 1

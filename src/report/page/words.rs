@@ -3,8 +3,10 @@
 use maud::{Markup, html};
 
 use crate::report::data::written;
-use crate::report::verdict::Difference;
-use crate::sweep::manifest::SplitScore;
+use crate::sweep::metric::Metric;
+use crate::sweep::objective::Shown;
+use crate::sweep::paired::Comparison;
+use crate::sweep::score::SplitScore;
 
 /// At most so many letters; control characters become spaces.
 pub fn cut(text: &str, limit: usize) -> String {
@@ -25,28 +27,22 @@ pub fn number(number: f64, digits: usize) -> String {
     minus(if number.abs() < 1e6 { format!("{number:.digits$}") } else { format!("{number:.3e}") })
 }
 
-/// A loss and its standard error.
-pub fn loss(score: Option<&SplitScore>) -> Markup {
+/// The loss or a metric with its standard error, in the unit of the column's head.
+pub fn score(score: Option<&SplitScore>, metric: Metric) -> Markup {
+    let Shown { factor, digits, .. } = metric.facts().shown;
     html! {
-        @if let Some(score) = score { (number(score.loss, 4)) " " span.se { "± " (number(score.loss_standard_error, 4)) } }
-        @else { span.se { "–" } }
-    }
-}
-
-/// An accuracy in percent and its standard error.
-pub fn accuracy(score: Option<&SplitScore>) -> Markup {
-    html! {
-        @if let Some(score) = score {
-            (format!("{:.2}", 100.0 * score.accuracy)) " " span.se { "± " (format!("{:.2}", 100.0 * score.accuracy_standard_error)) }
+        @if let Some(found) = score.and_then(|score| score.get(metric)) {
+            (number(factor * found.value, digits)) " " span.se { "± " (number(factor * found.standard_error, digits)) }
         } @else { span.se { "–" } }
     }
 }
 
-/// A difference times `by`, with its sign.
-pub fn difference(difference: Difference, by: f64, digits: usize) -> Markup {
+/// A difference with its sign.
+pub fn difference(found: &Comparison) -> Markup {
+    let Shown { factor, digits, .. } = found.metric.facts().shown;
     html! {
-        (minus(format!("{:+.digits$}", by * difference.by))) " "
-        span.se { "± " (format!("{:.digits$}", by * difference.standard_error)) }
+        (minus(format!("{:+.digits$}", factor * found.difference))) " "
+        span.se { "± " (format!("{:.digits$}", factor * found.standard_error)) }
     }
 }
 
@@ -84,6 +80,7 @@ pub fn bytes(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sweep::score::testing;
 
     #[test]
     fn numbers_are_written_for_people() {
@@ -95,8 +92,8 @@ mod tests {
         assert_eq!((count(7).as_str(), count(1234567).as_str()), ("7", "1\u{202f}234\u{202f}567"));
         assert_eq!((number(-0.25, 2).as_str(), number(-1.5e300, 2).as_str()), ("\u{2212}0.25", "\u{2212}1.500e300"));
         assert_eq!((bytes(12_300_000).as_str(), bytes(2_500_000_000).as_str()), ("12 MB", "2.50 GB"));
-        let by = Difference { by: -0.01, standard_error: 0.002 };
-        assert!(difference(by, 100.0, 2).into_string().starts_with("\u{2212}1.00 "));
+        let value = score(Some(&testing::score(0.25, 0.9)), Metric::named("accuracy").unwrap());
+        assert!(value.into_string().starts_with("90.00 "));
         assert_eq!(cut("a\u{1b}bc", 3), "a b…");
     }
 }

@@ -26,7 +26,7 @@ struct EffortLine<'a> {
 pub fn plots(report: &Report) -> Result<Vec<Plot>, PlotError> {
     type Value = fn(&crate::runner::pool::HistoryPoint) -> Option<f64>;
     let kinds: [(&str, &str, Value, Numbers<'_>); 3] = [
-        ("throughput", "Samples a second", |p| Some(p.samples_per_second), &|y| short(*y)),
+        ("throughput", "Samples per second", |p| Some(p.samples_per_second), &|y| short(*y)),
         ("host-memory", "Memory of the process", |p| Some(p.host_bytes as f64), &|y| bytes(*y)),
         ("device-memory", "Memory of the device", |p| p.device_bytes.map(|b| b as f64), &|y| bytes(*y)),
     ];

@@ -9,8 +9,8 @@ use super::canvas::{
 use super::ink::Ink;
 use super::{Part, Plot, PlotError};
 use crate::report::data::Report;
-use crate::sweep::manifest::SplitScore;
 use crate::sweep::results::Row;
+use crate::sweep::score::SplitScore;
 use crate::sweep::task::Origin;
 use crate::task::TaskState;
 

@@ -36,7 +36,7 @@ impl FolderKeeper {
     }
 
     fn cannot_keep(&self, what: &str, error: &dyn std::fmt::Display) -> String {
-        let text = format!("cannot keep {what}: {error}");
+        let text = format!("cannot write {what}: {error}");
         self.ending.end(RunError::Host(HostError(text.clone())));
         text
     }
@@ -91,6 +91,9 @@ impl Keeper for FolderKeeper {
         if !history.is_empty() {
             self.folder.write_history(&key.task, history).map_err(|error| self.fault(error))?;
         }
+        if let Some(units) = &completed.units {
+            self.folder.keep_units(&key.task, units).map_err(|error| self.fault(error))?;
+        }
         self.folder.complete(&key.task, &outcome, Some(&completed.coefficients)).map_err(|error| self.fault(error))
     }
 
@@ -132,7 +135,7 @@ impl Keeper for FolderKeeper {
     }
 
     fn keep_pruned(&self, key: &TaskKey, rungs: &KeptRungs) -> Result<(), String> {
-        let what = format!("that task {} was pruned", key.task);
+        let what = format!("the pruning of task {}", key.task);
         let outcome: TaskOutcome =
             serde_json::from_str(&rungs.outcome).map_err(|error| self.cannot_keep(&what, &error))?;
         let outcome = TaskOutcome { state: TaskState::Pruned, ..outcome };

@@ -11,6 +11,7 @@
 mod keeper;
 mod watch;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -57,7 +58,7 @@ pub enum RunError {
     #[error("{0}")]
     Host(#[from] HostError),
     /// Stopped by the user; run again to go on.
-    #[error("stopped; run the same command again to go on")]
+    #[error("stopped; run the same command again to continue")]
     Stopped,
     /// A fault of this program or of a library.
     #[error("{0}")]
@@ -149,12 +150,12 @@ pub fn run_sweep<E: SoupEngine + 'static>(
             .worker_threads(2)
             .enable_all()
             .build()
-            .map_err(|e| RunError::Internal(format!("no threads: {e}")))?;
+            .map_err(|e| RunError::Internal(format!("cannot start threads: {e}")))?;
         out_of_time = runtime.block_on(compute(spec, folder, (&*search, &tasks, open), slots, engine, surroundings))?;
     }
     let manifest = folder.manifest()?.ok_or_else(|| RunError::Internal("no manifest was kept".to_string()))?;
     folder.write_spec(spec)?;
-    let mut outcomes = std::collections::BTreeMap::new();
+    let mut outcomes = BTreeMap::new();
     let tasks = known_tasks()?;
     for task in &tasks {
         let outcome = match folder.outcome(&task.id)? {
@@ -165,7 +166,14 @@ pub fn run_sweep<E: SoupEngine + 'static>(
             outcomes.insert(task.id.clone(), outcome);
         }
     }
-    let results = SweepResults::build(spec, &manifest, &tasks, &outcomes);
+    let mut results = SweepResults::build(spec, &manifest, &tasks, &outcomes);
+    let mut units = BTreeMap::new();
+    for task in results.compared() {
+        if let Some(found) = folder.units(&task)? {
+            units.insert(task, found);
+        }
+    }
+    results.compare(|task| units.get(task));
     folder.write_results(&results)?;
     Ok(Finished { results, out_of_time })
 }
@@ -203,7 +211,7 @@ async fn compute<E: SoupEngine + 'static>(
                 EngineError::Stopped
             })
         })
-        .map_err(|e| RunError::Internal(format!("no thread: {e}")))?;
+        .map_err(|e| RunError::Internal(format!("cannot start a thread: {e}")))?;
         let settings = worker_settings(slot, spec);
         let (store, queue, stop) = (store.clone(), queue.clone(), ending.stop.subscribe());
         workers.spawn(async move {

@@ -68,7 +68,7 @@ impl WorkerObserver for SlotWatch {
     fn scored(&self, so_far: &Manifest, done: usize, total: usize) {
         let entry = done.checked_sub(1).and_then(|last| so_far.ingredients.get(last));
         if let Some((entry, score)) = entry.and_then(|entry| Some((entry, entry.select.as_ref()?))) {
-            self.reporter.scored(&entry.name, score.loss, score.accuracy, done, total);
+            self.reporter.scored(&entry.name, score, done, total);
         }
     }
 
@@ -79,7 +79,7 @@ impl WorkerObserver for SlotWatch {
     }
 
     fn checkpoint_refused(&self, key: &TaskKey, why: &str) {
-        self.say(&format!("task {}: checkpoint refused ({why}); the task begins anew", key.task));
+        self.say(&format!("task {}: cannot use the checkpoint ({why}); the task starts from the beginning", key.task));
     }
 
     fn gave_up(&self, key: &TaskKey, error: &EngineError) {

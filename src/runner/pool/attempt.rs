@@ -11,14 +11,16 @@ use super::link::{Link, PoolResult};
 use super::watch::WorkerObserver;
 use crate::checkpoint::Checkpoint;
 use crate::retry::{Faults, pauses};
-use crate::runner::engine::{EngineError, RungReached};
+use crate::runner::engine::{Completion, EngineError, RungReached};
 use crate::search::Searches;
 use crate::store::{
-    AfterRelease, Claimed, Completed, Held, Hold, Order, ReleaseReason, Saved, Standing, StoreError, WorkerStore,
+    AfterRelease, Claimed, Completed, Held, Hold, KeptUnits, Order, ReleaseReason, Saved, Standing, StoreError,
+    WorkerStore,
 };
+use crate::sweep::metric::Metric;
 use crate::sweep::results::TaskOutcome;
 use crate::sweep::spec::Spec;
-use crate::sweep::task::Task;
+use crate::sweep::task::{Origin, Task};
 use crate::task::TaskState;
 
 /// Waits between two tries of a write that the store did not answer.
@@ -90,6 +92,41 @@ enum Interruption {
     Stalled,
 }
 
+/// What decides whether a task's units are kept.
+#[derive(Debug, Clone, Copy)]
+struct Ranking {
+    metric: Metric,
+    is_baseline: bool,
+    limit: usize,
+}
+
+impl Ranking {
+    fn of(spec: &Spec, work: &Work) -> Self {
+        let is_baseline = match work {
+            Work::Scores(_) => false,
+            Work::Task { task, .. } => task.origin == Origin::Baseline,
+        };
+        Self { metric: spec.data.metric, is_baseline, limit: spec.compute.paired_tasks }
+    }
+
+    fn kept_units(self, completion: &Completion) -> Option<KeptUnits> {
+        let cost = match self.is_baseline {
+            true => None,
+            // Without a value it ranks behind all others, which need not be kept.
+            false => {
+                let value = completion.scores.select.get(self.metric)?.value;
+                Some(self.metric.cost(value)).filter(|cost| cost.is_finite())
+            }
+        };
+        let is_wanted = !completion.units.is_empty() && self.limit > 0 && (self.is_baseline || cost.is_some());
+        is_wanted.then(|| {
+            let mut units = completion.units.clone();
+            units.cost = cost;
+            KeptUnits { bytes: units.to_bytes(), cost, limit: self.limit }
+        })
+    }
+}
+
 impl<S: WorkerStore> Attempt<'_, S> {
     /// Computes a claimed task to its end, whatever that is.
     pub async fn run(mut self, claimed: Claimed) -> Ended {
@@ -107,6 +144,7 @@ impl<S: WorkerStore> Attempt<'_, S> {
             };
             let link = Arc::new(Link::new());
             let (done, ended) = oneshot::channel();
+            let ranking = Ranking::of(&spec, &work);
             self.compute.submit(Job {
                 spec,
                 work,
@@ -136,7 +174,7 @@ impl<S: WorkerStore> Attempt<'_, S> {
                 self.watch.gave_up(&hold.key, error);
             }
             return match output {
-                Ok(output) => self.complete(&hold, &link, output).await,
+                Ok(output) => self.complete(&hold, &link, output, ranking).await,
                 Err(EngineError::ForeignCheckpoint(why)) if claimed.checkpoint.is_some() => {
                     self.watch.checkpoint_refused(&hold.key, &why);
                     claimed.checkpoint = None;
@@ -254,21 +292,25 @@ impl<S: WorkerStore> Attempt<'_, S> {
         }
     }
 
-    async fn complete(&self, hold: &Hold, link: &Link, output: Output) -> Ended {
+    async fn complete(&self, hold: &Hold, link: &Link, output: Output, ranking: Ranking) -> Ended {
         let completed = match output {
             Output::Scores(manifest) => {
-                serde_json::to_string(&manifest).map(|result| Completed { result, coefficients: vec![] })
+                serde_json::to_string(&manifest).map(|result| Completed { result, coefficients: vec![], units: None })
             }
             Output::Task(completion) => {
                 let outcome = TaskOutcome::succeeded(&completion, completion.attempts);
-                serde_json::to_string(&PoolResult { outcome, history: link.history() })
-                    .map(|result| Completed { result, coefficients: completion.coefficients })
+                let units = ranking.kept_units(&completion);
+                serde_json::to_string(&PoolResult { outcome, history: link.history() }).map(|result| Completed {
+                    result,
+                    coefficients: completion.coefficients,
+                    units,
+                })
             }
         };
         let completed = match completed {
             Ok(completed) => completed,
             Err(error) => {
-                return self.let_go(hold, ReleaseReason::Hopeless(format!("its result cannot be kept: {error}"))).await;
+                return self.let_go(hold, ReleaseReason::Hopeless(format!("cannot store its result: {error}"))).await;
             }
         };
         match self.retry_write(|| self.store.complete(hold, &completed)).await {
@@ -285,9 +327,7 @@ impl<S: WorkerStore> Attempt<'_, S> {
                 let standing = Standing { rung, select: reached.select, outcome };
                 left(self.retry_write(|| self.store.wait(hold, &standing)).await)
             }
-            Err(error) => {
-                self.let_go(hold, ReleaseReason::Hopeless(format!("its score cannot be kept: {error}"))).await
-            }
+            Err(error) => self.let_go(hold, ReleaseReason::Hopeless(format!("cannot store its score: {error}"))).await,
         }
     }
 
@@ -355,7 +395,7 @@ enum Unreadable {
 }
 
 fn read(claimed: &Claimed) -> Result<(Spec, Work), Unreadable> {
-    let task = |what: &str, error: serde_json::Error| Unreadable::Task(format!("{what} cannot be read: {error}"));
+    let task = |what: &str, error: serde_json::Error| Unreadable::Task(format!("cannot read {what}: {error}"));
     let spec: Spec = serde_json::from_str(&claimed.spec).map_err(|e| task("its sweep's specification", e))?;
     if claimed.is_scores {
         let known = claimed.checkpoint.as_deref().map(serde_json::from_slice).transpose();

@@ -241,7 +241,7 @@ impl ScoresHost for Host<'_> {
     fn scored(&mut self, so_far: &Manifest, done: usize, total: usize) -> Result<Directive, HostError> {
         self.job.link.advance(None);
         self.job.watch.scored(so_far, done, total);
-        let bytes = serde_json::to_vec(so_far).map_err(|e| HostError(format!("the manifest cannot be kept: {e}")))?;
+        let bytes = serde_json::to_vec(so_far).map_err(|e| HostError(format!("cannot store the manifest: {e}")))?;
         let scored = so_far.ingredients.iter().filter(|entry| entry.select.is_some()).count();
         self.keep(bytes, scored as u64);
         Ok(if self.job.link.is_stopped() { Directive::Stop } else { Directive::Continue })

@@ -48,7 +48,7 @@ impl WorkerObserver for Lines {
     }
 
     fn claimed(&self, claimed: &Claimed) {
-        self.say(&format!("task {}: attempt {} begins", claimed.hold.key, claimed.attempts));
+        self.say(&format!("task {}: attempt {} starts", claimed.hold.key, claimed.attempts));
     }
 
     fn refused(&self, ticket: &Ticket, why: Refusal) {
@@ -73,11 +73,14 @@ impl WorkerObserver for Lines {
     }
 
     fn not_saved(&self) {
-        tracing::debug!("a checkpoint was not written; it stays in memory and is tried again");
+        tracing::debug!("a checkpoint could not be written; it stays in memory and is retried");
     }
 
     fn checkpoint_refused(&self, key: &TaskKey, why: &str) {
-        tracing::warn!("task {key}: checkpoint refused ({}); the task begins anew", printable(why));
+        tracing::warn!(
+            "task {key}: cannot use the checkpoint ({}); the task starts from the beginning",
+            printable(why)
+        );
     }
 
     fn gave_up(&self, key: &TaskKey, error: &EngineError) {
@@ -92,11 +95,11 @@ impl WorkerObserver for Lines {
 fn words(ended: &Ended) -> String {
     match ended {
         Ended::Completed => "succeeded".to_string(),
-        Ended::LetGo(AfterRelease::Queued(_)) => "given back; it can go on elsewhere".to_string(),
+        Ended::LetGo(AfterRelease::Queued(_)) => "returned; another worker can continue it".to_string(),
         Ended::LetGo(AfterRelease::State(state)) => state.to_string(),
-        Ended::Crashed => "failed, to be tried again".to_string(),
-        Ended::Fenced => "another worker has it: nothing was written".to_string(),
-        Ended::Orphaned => "given up: the store was not there for too long".to_string(),
+        Ended::Crashed => "failed; it will be retried".to_string(),
+        Ended::Fenced => "taken over by another worker; nothing was written".to_string(),
+        Ended::Orphaned => "abandoned: Redis was unreachable for too long".to_string(),
         Ended::Stalled(_) => "no progress".to_string(),
     }
 }

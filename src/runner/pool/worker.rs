@@ -54,7 +54,7 @@ pub enum WorkerError {
     #[error(transparent)]
     Queue(QueueError),
     /// The engine stands still: its thread cannot be ended, so the process must be.
-    #[error("the engine makes no progress: its task was given back, and this process cannot go on")]
+    #[error("the engine makes no progress. Its task was returned; this process ends, because its compute thread hangs")]
     Stalled,
 }
 
@@ -185,7 +185,7 @@ impl<S: WorkerStore, Q: TicketQueue> Worker<'_, S, Q> {
             let ticket = match delivery.ticket() {
                 Ok(ticket) => ticket,
                 Err(error) => {
-                    self.watch.say(&format!("a message was refused: {error}"));
+                    self.watch.say(&format!("a message was rejected: {error}"));
                     drop(delivery.refuse().await);
                     continue;
                 }
@@ -198,7 +198,7 @@ impl<S: WorkerStore, Q: TicketQueue> Worker<'_, S, Q> {
                 // Another worker would read no more of it. The ticket is not at fault, so it is no dead letter: the scheduler publishes it again after a
                 // while, and sets a sweep aside whose record is damaged.
                 Some(Err(error)) => {
-                    self.watch.say(&format!("the task {} cannot be claimed: {error}", ticket.task_id));
+                    self.watch.say(&format!("cannot claim task {}: {error}", ticket.task_id));
                     drop(delivery.ack().await);
                 }
                 Some(Ok(ClaimAnswer::Claimed(claimed))) => return Ok(Heard::Task(claimed, delivery)),
@@ -230,7 +230,7 @@ impl<S: WorkerStore, Q: TicketQueue> Worker<'_, S, Q> {
     async fn publish(&self, ticket: &Ticket) {
         let published = self.queue.publish(std::slice::from_ref(ticket), PATIENCE).await;
         if let Some(fault) = published.fault {
-            self.watch.say(&format!("{fault}; the scheduler publishes the ticket of {}", ticket.task_id));
+            self.watch.say(&format!("{fault}; the scheduler will publish the ticket of {}", ticket.task_id));
         }
         if let Err(error) = self.store.confirmed(&published.confirmed).await {
             self.watch.say(&error.to_string());

@@ -6,13 +6,16 @@ use super::{LONG, after_wait, claim, completed, expired, key, refusal, saved, sc
 use crate::store::{
     AfterRelease, AtRung, ClaimAnswer, Held, Hold, Order, Refusal, ReleaseReason, Standing, Store, Tickets,
 };
-use crate::sweep::manifest::SplitScore;
+use crate::sweep::metric::{Estimate, Metric};
+use crate::sweep::objective::CLASSIFICATION;
+use crate::sweep::score::SplitScore;
 use crate::task::{TaskState, Ticket};
 
 /// Where a task stands at a rung with this loss.
 pub fn standing(rung: u32, loss: f64) -> Standing {
-    let select =
-        SplitScore { loss, loss_standard_error: 0.01, accuracy: 0.75, accuracy_standard_error: 0.02, samples: 50 };
+    let estimate = |value| Estimate { value, standard_error: 0.01 };
+    let accuracy = Metric::of(CLASSIFICATION.metrics[0]);
+    let select = SplitScore::new(50, estimate(loss), [(accuracy, estimate(0.75))]);
     Standing { rung, select, outcome: format!(r#"{{"rung":{rung}}}"#) }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::state::{State, millis};
 use crate::store::{
-    AfterRelease, ClaimAnswer, Claimant, Claimed, Completed, Expired, Expiries, Held, Hold, Order, Refusal,
+    AfterRelease, ClaimAnswer, Claimant, Claimed, Completed, Expired, Expiries, Held, Hold, KeptUnits, Order, Refusal,
     ReleaseReason, Saved, Stage, StoreError,
 };
 use crate::task::{Event, TaskKey, TaskState, Ticket};
@@ -127,8 +127,11 @@ impl State {
         self.drop_checkpoint(&hold.key);
         self.step(&hold.key, Event::Complete);
         self.note(&hold.key, "succeeded", None, now);
+        if let Some(units) = &completed.units {
+            self.keep_units(&hold.key, units);
+        }
         if let Some(task) = self.tasks.get_mut(&hold.key) {
-            task.completed = Some(completed.clone());
+            task.completed = Some(Completed { units: None, ..completed.clone() });
             task.record.has_result = true;
             if let Some(sweep) = self.sweeps.get_mut(&hold.key.sweep).filter(|_| task.is_scores) {
                 sweep.manifest = Some(completed.result.clone());
@@ -136,6 +139,18 @@ impl State {
             }
         }
         Ok(Held::Yes(()))
+    }
+
+    /// Keeps a task's units, and forgets those of the sweep's worst tasks above the limit.
+    fn keep_units(&mut self, key: &TaskKey, units: &KeptUnits) {
+        self.units.insert(key.clone(), units.clone());
+        let of_sweep = self.units.iter().filter(|(other, _)| other.sweep == key.sweep);
+        let mut ranked: Vec<(f64, TaskKey)> =
+            of_sweep.filter_map(|(key, units)| Some((units.cost?, key.clone()))).collect();
+        ranked.sort_by(|a, b| a.0.total_cmp(&b.0).then_with(|| a.1.task.cmp(&b.1.task)));
+        for (_, worst) in ranked.into_iter().skip(units.limit) {
+            self.units.remove(&worst);
+        }
     }
 
     pub(super) fn release(

@@ -297,6 +297,10 @@ impl Reading for Memory {
         Ok(self.locked().0.tasks.get(key).and_then(|task| task.standing.clone()))
     }
 
+    async fn units(&self, key: &TaskKey) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.locked().0.units.get(key).map(|units| units.bytes.clone()))
+    }
+
     async fn result(&self, key: &TaskKey) -> Result<Option<Completed>, StoreError> {
         Ok(self.locked().0.tasks.get(key).and_then(|task| task.completed.clone()))
     }

@@ -84,6 +84,6 @@ impl State {
     fn at_rung(&self, key: &TaskKey) -> Option<String> {
         let rungs = &self.tasks.get(key)?.record.rungs;
         let last = rungs.last()?;
-        Some(format!("rung {}: select loss {:?}, accuracy {:?}", rungs.len() - 1, last.loss, last.accuracy))
+        Some(format!("rung {}: select {}", rungs.len() - 1, last.exact()))
     }
 }

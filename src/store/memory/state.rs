@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use crate::store::letters::DeadLetters;
 use crate::store::{
-    AfterRelease, Completed, Held, Hold, NewSweep, NewTask, Order, Stage, StoreError, SweepRecord, TaskEvent,
-    TaskRecord, Walked,
+    AfterRelease, Completed, Held, Hold, KeptUnits, NewSweep, NewTask, Order, Stage, StoreError, SweepRecord,
+    TaskEvent, TaskRecord, Walked,
 };
 use crate::task::{Event, TaskKey, TaskState, Ticket};
 
@@ -18,6 +18,7 @@ pub(super) struct State {
     pub(super) outbox: BTreeMap<(TaskKey, u64), u64>,
     pub(super) outstanding: BTreeMap<(TaskKey, u64), u64>,
     pub(super) leases: BTreeMap<TaskKey, u64>,
+    pub(super) units: BTreeMap<TaskKey, KeptUnits>,
     /// Until when, and what they said.
     pub(super) workers: BTreeMap<String, (u64, String)>,
     pub(super) letters: DeadLetters,

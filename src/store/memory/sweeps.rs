@@ -172,6 +172,7 @@ impl State {
         self.requests.retain(|_, id| id != sweep);
         self.tasks.retain(|key, _| key.sweep != sweep);
         self.leases.retain(|key, _| key.sweep != sweep);
+        self.units.retain(|key, _| key.sweep != sweep);
         self.outbox.retain(|(key, _), _| key.sweep != sweep);
         self.outstanding.retain(|(key, _), _| key.sweep != sweep);
     }

@@ -8,7 +8,8 @@ use crate::store::{
     AfterRelease, ClaimAnswer, Claimed, Expired, Expiries, Extended, Held, Hold, KeptLetter, Letters, Order, Refusal,
     Stage, StoreError, SweepRecord, Sweeps, TaskRecord, Unreadable,
 };
-use crate::sweep::manifest::SplitScore;
+use crate::sweep::metric::{Estimate, Metric};
+use crate::sweep::score::SplitScore;
 use crate::task::{TaskKey, TaskState, Ticket};
 
 /// Fields of a task's hash that [`record`] reads, in this order.
@@ -124,26 +125,54 @@ pub fn let_go(key: &TaskKey, words: &[String]) -> Result<Held<AfterRelease>, Sto
     }
 }
 
-/// A score as a line of words. Not JSON, which has no NaN.
+/// A score as a line of `name=value` and `name=value/standard_error`. Not JSON, which has no NaN.
 pub fn score_line(score: &SplitScore) -> String {
-    let SplitScore { loss, loss_standard_error, accuracy, accuracy_standard_error, samples } = score;
-    format!("{loss:?} {loss_standard_error:?} {accuracy:?} {accuracy_standard_error:?} {samples}")
+    let mut line = format!("samples={}", score.samples);
+    for (metric, Estimate { value, standard_error }) in score.all() {
+        line.push_str(&format!(" {metric}={value:?}/{standard_error:?}"));
+    }
+    line
 }
 
 /// The reverse of [`score_line`].
 fn score(line: &str) -> Result<SplitScore, StoreError> {
+    if !line.contains('=') {
+        return positional_score(line);
+    }
+    let fault = || unexpected(line);
+    let (mut samples, mut loss, mut metrics) = (None, None, vec![]);
+    for word in line.split(' ') {
+        let (name, value) = word.split_once('=').ok_or_else(fault)?;
+        if name == "samples" {
+            samples = Some(number(value)? as usize);
+            continue;
+        }
+        let metric = Metric::named(name).ok_or_else(fault)?;
+        let (value, error) = value.split_once('/').ok_or_else(fault)?;
+        let estimate = estimate(value, error).ok_or_else(fault)?;
+        match metric == Metric::LOSS {
+            true => loss = Some(estimate),
+            false => metrics.push((metric, estimate)),
+        }
+    }
+    Ok(SplitScore::new(samples.ok_or_else(fault)?, loss.ok_or_else(fault)?, metrics))
+}
+
+fn estimate(value: &str, error: &str) -> Option<Estimate> {
+    Some(Estimate { value: value.parse().ok()?, standard_error: error.parse().ok()? })
+}
+
+/// A score as programs before metrics had names wrote it: loss, its error, accuracy, its error, and samples.
+fn positional_score(line: &str) -> Result<SplitScore, StoreError> {
     let words: Vec<&str> = line.split(' ').collect();
-    let [loss, loss_standard_error, accuracy, accuracy_standard_error, samples] = words.as_slice() else {
+    let ([loss, loss_error, value, error, samples], Some(accuracy)) = (words.as_slice(), Metric::named("accuracy"))
+    else {
         return Err(unexpected(line));
     };
-    let float = |word: &str| word.parse::<f64>().map_err(|_| unexpected(line));
-    Ok(SplitScore {
-        loss: float(loss)?,
-        loss_standard_error: float(loss_standard_error)?,
-        accuracy: float(accuracy)?,
-        accuracy_standard_error: float(accuracy_standard_error)?,
-        samples: number(samples)? as usize,
-    })
+    let fault = || unexpected(line);
+    let loss = estimate(loss, loss_error).ok_or_else(fault)?;
+    let accuracy = (accuracy, estimate(value, error).ok_or_else(fault)?);
+    Ok(SplitScore::new(number(samples)? as usize, loss, [accuracy]))
 }
 
 pub fn claim(key: &TaskKey, nonce: &str, values: Vec<Vec<u8>>) -> Result<ClaimAnswer, StoreError> {
@@ -340,6 +369,22 @@ mod tests {
         match parse_redis_value(format!("-{line}\r\n").as_bytes()) {
             Ok(Value::ServerError(error)) => error.into(),
             other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_score_comes_back_from_its_line_also_from_that_of_earlier_programs() {
+        let accuracy = Metric::named("accuracy").unwrap();
+        let estimate = |value, standard_error| Estimate { value, standard_error };
+        let named = SplitScore::new(50, estimate(0.25, 0.01), [(accuracy, estimate(0.9, 0.02))]);
+        assert_eq!(score_line(&named), "samples=50 loss=0.25/0.01 accuracy=0.9/0.02");
+        assert_eq!(score(&score_line(&named)).unwrap(), named);
+        assert_eq!(score("0.25 0.01 0.9 0.02 50").unwrap(), named);
+        let lost = score(&score_line(&SplitScore::new(3, estimate(f64::NAN, f64::INFINITY), []))).unwrap();
+        assert!(lost.loss.is_nan() && lost.loss_standard_error.is_infinite() && lost.samples == 3);
+        for bad in ["", "0.25 0.01 0.9 0.02", "loss=0.25/0.01", "samples=5", "samples=5 loss=0.25", "samples=5 f1=1/0"]
+        {
+            assert!(score(bad).is_err(), "{bad}");
         }
     }
 

@@ -96,7 +96,7 @@ impl Asker {
             }
             let (confirmed, fault) = match answer {
                 Ok(confirmed) if confirmed == keys.len() => (confirmed, None),
-                Ok(confirmed) => (confirmed, Some("the server has lost it since then".to_string())),
+                Ok(confirmed) => (confirmed, Some("the server has lost it meanwhile".to_string())),
                 Err(fault) => (0, Some(fault)),
             };
             if let Some(told) = told.get() {
@@ -106,7 +106,7 @@ impl Asker {
             if fault != said
                 && let (Some(fault), [first, ..]) = (&fault, keys.as_slice())
             {
-                tracing::warn!("the completion of {first} is not confirmed to be on disk: {}", printable(fault));
+                tracing::warn!("Redis has not confirmed that the result of {first} is on disk: {}", printable(fault));
             }
             said = fault;
             keys.clear();

@@ -79,7 +79,7 @@ impl Source {
         {
             match server(&url, self.0.authorities.clone(), self.0.answer_within) {
                 Ok(server) => *known = (url, server),
-                Err(error) => tracing::warn!("the new address of Redis is not used: {error}"),
+                Err(error) => tracing::warn!("cannot use the new address of Redis: {error}"),
             }
         }
         known.1.clone()
@@ -139,25 +139,27 @@ fn server(url: &str, authorities: Option<Vec<u8>>, answer_within: Duration) -> R
         authorities => Client::build_with_tls(url, TlsCertificates { client_tls: None, root_cert: authorities }),
     };
     // The client's own message may hold the address, and with it the password.
-    client.map(Server::Fixed).map_err(|e| StoreError::Setup(format!("its address is not valid: {:?}", e.kind())))
+    client.map(Server::Fixed).map_err(|e| StoreError::Setup(format!("invalid address: {:?}", e.kind())))
 }
 
 /// Looks whether a server can be trusted with state, and what it promises.
 pub async fn check<C: ConnectionLike>(connection: &mut C, source: &Source) -> Result<Promise, StoreError> {
     let info: InfoDict = redis::cmd("INFO").arg("everything").query_async(connection).await.map_err(answers::error)?;
     if info.get::<String>("cluster_enabled").as_deref() == Some("1") {
-        return Err(StoreError::Setup("it is a cluster: expected one primary, or Sentinel".to_string()));
+        return Err(StoreError::Setup("it is a cluster: expected a single primary, or Sentinel".to_string()));
     }
     if info.get::<String>("role").as_deref() == Some("slave") {
         if source.may_move() {
-            return Err(StoreError::Unreachable("it is a replica by now: the Sentinels have not told yet".to_string()));
+            return Err(StoreError::Unreachable(
+                "it has become a replica, and the Sentinels do not report a new primary yet".to_string(),
+            ));
         }
         return Err(StoreError::Setup("it is a replica: expected a primary".to_string()));
     }
     let policy = info.get::<String>("maxmemory_policy").unwrap_or_default();
     if policy != "noeviction" {
         return Err(StoreError::Setup(format!(
-            "maxmemory-policy: expected noeviction, found {policy}: it would throw away tasks when memory is short"
+            "maxmemory-policy: expected noeviction, found {policy}, which would delete tasks when memory is short"
         )));
     }
     promise(connection, &info).await
@@ -170,11 +172,11 @@ async fn promise<C: ConnectionLike>(connection: &mut C, info: &InfoDict) -> Resu
         Ok(known) if matches!(known.as_slice(), [Value::Array(_)]) => {
             match info.get::<String>("aof_enabled").as_deref() {
                 Some("1") => Ok(Promise::Confirmed),
-                _ => unconfirmed("it keeps no append-only file (appendonly)"),
+                _ => unconfirmed("its append-only file is off: set appendonly yes"),
             }
         }
-        Ok(_) => unconfirmed("it has no WAITAOF: Redis and Valkey have it from 7.2 on"),
-        Err(error) if error.code() == Some("NOPERM") => unconfirmed("this user may not ask for its commands"),
+        Ok(_) => unconfirmed("it has no WAITAOF: use Redis or Valkey 7.2 or newer"),
+        Err(error) if error.code() == Some("NOPERM") => unconfirmed("this user is not allowed to use COMMAND"),
         Err(error) => Err(answers::error(error)),
     }
 }

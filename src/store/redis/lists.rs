@@ -65,7 +65,7 @@ impl Redis {
             match answers::ticket(&member) {
                 Ok(ticket) => tickets.push(ticket),
                 Err(error) => {
-                    tracing::warn!("{name} held something that is no ticket; it was removed: {error}");
+                    tracing::warn!("{name} contained an entry that is not a ticket; it was removed: {error}");
                     let _: i64 = self.connection.clone().zrem(&key, &member).await.map_err(answers::error)?;
                 }
             }

@@ -116,6 +116,10 @@ impl Reading for Redis {
         self.connection.clone().hget(self.key("task", &key.to_string()), "standing").await.map_err(answers::error)
     }
 
+    async fn units(&self, key: &TaskKey) -> Result<Option<Vec<u8>>, StoreError> {
+        self.connection.clone().hget(self.key("units", &key.sweep), key.to_string()).await.map_err(answers::error)
+    }
+
     async fn result(&self, key: &TaskKey) -> Result<Option<Completed>, StoreError> {
         let id = key.to_string();
         let (result, coefficients): (Option<String>, Option<Vec<u8>>) = redis::pipe()
@@ -124,6 +128,6 @@ impl Reading for Redis {
             .query_async(&mut self.connection.clone())
             .await
             .map_err(answers::error)?;
-        Ok(result.map(|result| Completed { result, coefficients: coefficients.unwrap_or_default() }))
+        Ok(result.map(|result| Completed { result, coefficients: coefficients.unwrap_or_default(), units: None }))
     }
 }

@@ -78,12 +78,12 @@ impl Sentinels {
         answer.map_err(|error| {
             if error.is_io_error() || error.is_connection_dropped() {
                 return passing(format!(
-                    "the Sentinels, or the primary `{}` that they tell, do not answer: {error}",
+                    "the Sentinels, or the primary `{}` that they report, do not answer: {error}",
                     self.name
                 ));
             }
             if error.kind() == ErrorKind::AuthenticationFailed {
-                let who = "the Sentinels, or the primary that they tell, refuse the user or its password";
+                let who = "the Sentinels, or the primary that they report, refuse the user or its password";
                 return RedisError::from((ErrorKind::AuthenticationFailed, who));
             }
             error
@@ -112,7 +112,7 @@ pub fn passing(what: String) -> RedisError {
 }
 
 fn fault(what: &str) -> StoreError {
-    StoreError::Setup(format!("its address is not valid: {what}"))
+    StoreError::Setup(format!("invalid address: {what}"))
 }
 
 impl Address {
@@ -124,9 +124,9 @@ impl Address {
         let mut parts = path.trim_end_matches('/').split('/');
         let name = decoded(parts.next().unwrap_or_default())?.ok_or("expected the primary's name after the hosts")?;
         let database = parts.next().map_or(Ok(0), i64::from_str).ok().filter(|number| *number >= 0);
-        let database = database.ok_or("expected a number of a database after the primary's name")?;
+        let database = database.ok_or("expected a database number after the primary's name")?;
         if parts.next().is_some() {
-            return Err("expected nothing after the number of the database".to_string());
+            return Err("expected nothing after the database number".to_string());
         }
         let mut sentinel = (None, None);
         for field in query.split('&').filter(|field| !field.is_empty()) {
@@ -137,7 +137,7 @@ impl Address {
             }
         }
         let places = places.split(',').map(place).collect::<Option<_>>();
-        let places = places.ok_or("expected hosts, each with or without `:` and a port, with commas between them")?;
+        let places = places.ok_or("expected hosts separated by commas, each with an optional `:` and port")?;
         Ok(Self { has_tls, places, name, database, data: (decoded(user)?, decoded(password)?), sentinel })
     }
 
@@ -178,7 +178,7 @@ impl Address {
 
 /// A part of an address without its escapes; `None` if it is empty.
 fn decoded(part: &str) -> Result<Option<String>, String> {
-    let text = percent_decode_str(part).decode_utf8().map_err(|_| "its escapes are not of UTF-8".to_string())?;
+    let text = percent_decode_str(part).decode_utf8().map_err(|_| "its escapes are not valid UTF-8".to_string())?;
     Ok((!text.is_empty()).then(|| text.into_owned()))
 }
 
@@ -234,7 +234,7 @@ mod tests {
         ] {
             let error = Sentinels::new(&format!("redis+sentinel://{rest}"), None, PATIENCE).err().unwrap();
             let StoreError::Setup(what) = &error else { panic!("{rest}: {error:?}") };
-            assert!(what.contains("not valid") && !what.contains("hunter2"), "{rest}: {what}");
+            assert!(what.contains("invalid address") && !what.contains("hunter2"), "{rest}: {what}");
         }
         assert!(Sentinels::new("redis://a/m", None, PATIENCE).unwrap().is_none());
         assert!(Sentinels::new("rediss+sentinel://a/m", None, PATIENCE).unwrap().is_some());

@@ -22,6 +22,7 @@ if left == 0 then
   redis.call('ZREM', P .. 'sweeps', sweep)
   redis.call('SREM', P .. 'live', sweep)
   redis.call('DEL', sweep_key(sweep), bodies_key(sweep), tasks, P .. 'counts:' .. sweep, P .. 'pending:' .. sweep,
-    P .. 'ready:' .. sweep, P .. 'delayed:' .. sweep, P .. 'running:' .. sweep)
+    P .. 'ready:' .. sweep, P .. 'delayed:' .. sweep, P .. 'running:' .. sweep,
+    P .. 'units:' .. sweep, P .. 'unit-costs:' .. sweep)
 end
 return left

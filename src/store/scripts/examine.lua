@@ -7,7 +7,7 @@ local function kind(key) return redis.call('TYPE', key).ok end
 
 local own = kind(sweep_key(sweep))
 if own ~= 'hash' then
-  find(own == 'none' and 'there is no such sweep' or 'its record is a ' .. own .. ', not a hash: only removing the sweep helps')
+  find(own == 'none' and 'there is no such sweep' or 'its record is a ' .. own .. ', not a hash: it can only be deleted')
   return found
 end
 
@@ -33,7 +33,7 @@ for field, words in pairs(WORDS) do
   if not is_known then mend(field, value, words[1]) end
 end
 if not redis.call('HGET', sweep_key(sweep), 'name') then mend('name', nil, sweep) end
-if not redis.call('HGET', sweep_key(sweep), 'spec') then find('its specification is lost: only removing the sweep helps') end
+if not redis.call('HGET', sweep_key(sweep), 'spec') then find('its specification is lost: it can only be deleted') end
 
 -- What is kept beside the tasks, by type. What has another type is made anew below.
 for name, expected in pairs({tasks = 'zset', pending = 'zset', ready = 'zset', delayed = 'zset', running = 'set', counts = 'hash', bodies = 'hash'}) do
@@ -63,7 +63,7 @@ for i = 1, #places, 2 do
     if task[field] and not string.match(task[field], '^%d+$') then fault = fault or 'one of its numbers is ' .. task[field] end
   end
   if fault then
-    find('task ' .. id .. ': ' .. fault .. ': it has failed')
+    find('task ' .. id .. ': ' .. fault .. ': the task fails')
     if repairs then
       if is ~= 'hash' then redis.call('DEL', task_key(id)) end
       redis.call('HDEL', task_key(id), 'generation', 'epoch', 'attempts', 'crashes', 'sequence', 'reached', 'nonce', 'worker')
@@ -85,7 +85,7 @@ for i = 1, #places, 2 do
   local runs = redis.call('SISMEMBER', P .. 'running:' .. sweep, id) == 1
   local lease = redis.call('ZSCORE', P .. 'leases', id)
   if state == 'queued' and not waits and not has_ticket then
-    find('task ' .. id .. ' is queued, and neither has a ticket nor waits for one')
+    find('task ' .. id .. ' is queued, but has no ticket and does not wait for one')
     if repairs then redis.call('ZADD', P .. 'ready:' .. sweep, place, id) end
   elseif state ~= 'queued' and waits then
     find('task ' .. id .. ' is ' .. state .. ', but waits for a ticket')
@@ -96,30 +96,30 @@ for i = 1, #places, 2 do
   end
   if state == 'pending' and task[3] == '1' then
     if is_open then
-      find('the scores task is pending though the sweep is open')
+      find('the scores task is pending, but the sweep is open')
       if repairs then
         enqueue(id, 'enqueue', true)
         state = 'queued'
       end
     end
   elseif state == 'pending' and not is_pending then
-    find('task ' .. id .. ' is pending, but is not among those that are released')
+    find('task ' .. id .. ' is pending, but missing from the list of released tasks')
     if repairs then redis.call('ZADD', P .. 'pending:' .. sweep, place, id) end
   end
   if state == 'running' and not (runs and lease) then
-    find('task ' .. id .. ' is running without a lease, or without being counted')
+    find('task ' .. id .. ' is running, but has no lease or is not counted')
     if repairs then
       redis.call('SADD', P .. 'running:' .. sweep, id)
       if not lease then redis.call('ZADD', P .. 'leases', now + tonumber(redis.call('HGET', task_key(id), 'lease') or '30000'), id) end
     end
   elseif state ~= 'running' and (runs or lease) then
-    find('task ' .. id .. ' is ' .. state .. ', but is held as running')
+    find('task ' .. id .. ' is ' .. state .. ', but is listed as running')
     if repairs then let_go(id) end
   end
   counts[state] = (counts[state] or 0) + 1
 end
 if not scores then
-  find('its scores task is lost: only removing the sweep helps')
+  find('its scores task is lost: it can only be deleted')
 elseif redis.call('HGET', sweep_key(sweep), 'scores') ~= scores then
   mend('scores', redis.call('HGET', sweep_key(sweep), 'scores'), scores)
 end
@@ -150,11 +150,11 @@ end
 local is_final = is_open and not takes_tasks(sweep)
 for state in pairs(counts) do is_final = is_final and FINAL[state] end
 if not is_final and redis.call('SISMEMBER', P .. 'live', sweep) == 0 then
-  find('it has tasks that are not final, but no scheduler looks at it')
+  find('it has unfinished tasks, but no scheduler works on it')
   if repairs then revive(sweep) end
 end
 if not redis.call('ZSCORE', P .. 'sweeps', sweep) then
-  find('it is not listed among the sweeps')
+  find('it is missing from the list of sweeps')
   if repairs then redis.call('ZADD', P .. 'sweeps', redis.call('HGET', sweep_key(sweep), 'created') or now, sweep) end
 end
 return found

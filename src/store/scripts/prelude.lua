@@ -187,7 +187,7 @@ local function once_more(id, epoch, nonce)
   return {found[1]}
 end
 
--- Scores of the rungs that a task has reached. What is in them is for others to read, but for the first and the third word, loss and accuracy.
+-- Scores of the rungs that a task has reached, a line each: `samples=N loss=VALUE/ERROR METRIC=VALUE/ERROR`.
 local function rungs_of(id)
   local rungs = {}
   for line in string.gmatch(redis.call('HGET', task_key(id), 'rungs') or '', '[^\n]+') do rungs[#rungs + 1] = line end
@@ -197,8 +197,12 @@ end
 -- The last one of them, for people.
 local function at_rung(rungs)
   if #rungs == 0 then return nil end
-  local loss, accuracy = string.match(rungs[#rungs], '^(%S+) %S+ (%S+)')
-  return 'rung ' .. (#rungs - 1) .. ': select loss ' .. loss .. ', accuracy ' .. accuracy
+  local values = {}
+  for name, value in string.gmatch(rungs[#rungs], '(%S+)=(%S+)/%S+') do values[#values + 1] = name .. ' ' .. value end
+  -- Earlier programs wrote loss, its error, accuracy, its error, samples.
+  local loss, accuracy = string.match(rungs[#rungs], '^([^%s=]+) %S+ (%S+)')
+  if loss then values = { 'loss ' .. loss, 'accuracy ' .. accuracy } end
+  return 'rung ' .. (#rungs - 1) .. ': select ' .. table.concat(values, ', ')
 end
 
 -- The task begins from nothing: it has reached no rung.

@@ -21,6 +21,6 @@ if left == 0 then
   if request and request ~= '' then redis.call('HDEL', P .. 'requests', request) end
   redis.call('ZREM', P .. 'sweeps', sweep)
   redis.call('SREM', P .. 'live', sweep)
-  redis.call('DEL', sweep_key(sweep), P .. 'counts:' .. sweep, P .. 'pending:' .. sweep, P .. 'ready:' .. sweep, P .. 'delayed:' .. sweep, P .. 'running:' .. sweep)
+  redis.call('DEL', sweep_key(sweep), P .. 'counts:' .. sweep, P .. 'pending:' .. sweep, P .. 'ready:' .. sweep, P .. 'delayed:' .. sweep, P .. 'running:' .. sweep, P .. 'units:' .. sweep, P .. 'unit-costs:' .. sweep)
 end
 return left

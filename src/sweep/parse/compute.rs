@@ -9,6 +9,9 @@ use crate::sweep::spec::{ComputeDtype, ComputeSpec};
 /// Longest time that is taken, in seconds (30 years): still a `Duration`.
 pub(super) const LONGEST_SECONDS: f64 = 1e9;
 
+/// Largest `compute.paired_tasks`: each may have a megabyte.
+const MOST_PAIRED: i64 = 1000;
+
 /// Reads `[compute]`.
 pub(super) fn compute(mut section: Section<'_>) -> ComputeSpec {
     let spec = ComputeSpec {
@@ -20,6 +23,9 @@ pub(super) fn compute(mut section: Section<'_>) -> ComputeSpec {
         checkpoint_seconds: section.number("checkpoint_seconds", 0.0..=LONGEST_SECONDS).unwrap_or(10.0),
         score_batch: section.count("score_batch").unwrap_or(256),
         image_cache_bytes: size(&mut section, "image_cache", 0).unwrap_or_else(ComputeSpec::default_image_cache),
+        paired_tasks: section
+            .integer("paired_tasks", 0..=MOST_PAIRED)
+            .map_or_else(ComputeSpec::default_paired_tasks, |tasks| tasks as usize),
     };
     section.finish();
     spec

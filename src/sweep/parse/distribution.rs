@@ -62,7 +62,11 @@ pub(super) fn read<'a>(field: &Field<'a>, faults: &'a Faults) -> Option<(Distrib
 fn values(kind: &str, inner: &Field<'_>, faults: &Faults) -> Option<(Distribution, Vec<Sample>)> {
     let above = |is_above: bool, ends: &str, found: String| {
         if !is_above {
-            let problem = Problem::Value { expected: format!("ends {ends}, for the logarithm"), found, nearest: None };
+            let problem = Problem::Value {
+                expected: format!("both ends {ends}, because the range is logarithmic"),
+                found,
+                nearest: None,
+            };
             faults.add(inner.node.place, &inner.path, problem);
         }
         is_above.then_some(())
@@ -78,7 +82,7 @@ fn values(kind: &str, inner: &Field<'_>, faults: &Faults) -> Option<(Distributio
             if kind == "int" {
                 return Some((Distribution::Int(low, high), ends));
             }
-            above(low >= 1, "of at least 1", low.to_string())?;
+            above(low >= 1, "at least 1", low.to_string())?;
             Some((Distribution::LogInt(low, high), ends))
         }
         _ => {
@@ -111,15 +115,17 @@ fn stepped(of: Distribution, step: &Field<'_>, faults: &Faults) -> Option<Distri
             let limit = high.saturating_sub(low).max(1);
             match whole(step.node) {
                 Some(step) if (1..=limit).contains(&step) => Some(Distribution::StepInt(low, high, step)),
-                _ => refuse(wrong(&format!("a whole number from 1 to {limit}, the length of the range"), step.node)),
+                _ => refuse(wrong(&format!("a whole number from 1 to {limit} (the length of the range)"), step.node)),
             }
         }
         Distribution::Uniform(low, high) | Distribution::LogUniform(low, high) => {
             let length = high - low;
             let fits = |step: &f64| *step > 0.0 && *step <= length && length / step <= MOST_STEPS;
             let Some(value) = finite(step.node).filter(fits) else {
-                let expected =
-                    format!("a number above 0 that goes into the range's length of {length:?} up to a billion times");
+                let expected = format!(
+                    "a number above 0, at most the length of the range ({length:?}), and at least \
+                     a billionth of it"
+                );
                 return refuse(wrong(&expected, step.node));
             };
             Some(match of {
@@ -127,7 +133,7 @@ fn stepped(of: Distribution, step: &Field<'_>, faults: &Faults) -> Option<Distri
                 _ => Distribution::StepLogUniform(low, high, value),
             })
         }
-        _ => refuse(Problem::Conflict("is for `uniform`, `log_uniform` and `int` only".into())),
+        _ => refuse(Problem::Conflict("can only be used with `uniform`, `log_uniform` and `int`".into())),
     }
 }
 
@@ -170,7 +176,7 @@ fn choice(field: &Field<'_>, faults: &Faults) -> Option<(Distribution, Vec<Sampl
             Some((Distribution::Choice(values), samples(field, Node::clone)))
         }
         _ => {
-            faults.add(field.node.place, &field.path, wrong("a list of values that is not empty", field.node));
+            faults.add(field.node.place, &field.path, wrong("a non-empty list of values", field.node));
             None
         }
     }

@@ -72,7 +72,7 @@ fn read_json(text: &str, faults: &Faults) -> Option<Node> {
     // Faults of a tree without places are told without them.
     match json::read(text) {
         Ok(node) => Some(node),
-        Err(error) => refuse(place_of(&error), "cannot use this JSON", &error),
+        Err(error) => refuse(place_of(&error), "unusable JSON", &error),
     }
 }
 
@@ -82,7 +82,7 @@ fn without_place(message: &str) -> &str {
 }
 
 fn too_deep() -> Problem {
-    Problem::Syntax(format!("lists and tables are nested more than {DEEPEST} deep"))
+    Problem::Syntax(format!("lists and tables are nested more than {DEEPEST} levels deep"))
 }
 
 /// Bytes between two counted places of a text.
@@ -318,7 +318,7 @@ mod tests {
         assert!(refusal("{\"a\": 1,}", Format::Json).starts_with("x:1:9: not JSON"));
         assert!(refusal("a: 1", Format::Json).contains("not JSON"));
         let twice = refusal("{\"a\": 1,\n \"a\": 2}", Format::Json);
-        assert_eq!(twice, "x:2:4: cannot use this JSON: duplicate key `a`");
+        assert_eq!(twice, "x:2:4: unusable JSON: duplicate key `a`");
     }
 
     /// What JSON has and YAML has not. Programs write it: Python does by default.

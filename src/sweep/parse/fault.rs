@@ -64,12 +64,12 @@ impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unreadable(why) | Self::Syntax(why) | Self::Conflict(why) => f.write_str(why),
-            Self::UnknownKey { nearest } => write!(f, "unknown key, the nearest known one is `{nearest}`"),
+            Self::UnknownKey { nearest } => write!(f, "unknown key; did you mean `{nearest}`?"),
             Self::Missing(expected) => write!(f, "missing, expected {expected}"),
             Self::Value { expected, found, nearest } => {
                 write!(f, "expected {expected}, found {found}")?;
                 match nearest {
-                    Some(word) => write!(f, ", the nearest is `{word}`"),
+                    Some(word) => write!(f, "; did you mean `{word}`?"),
                     None => Ok(()),
                 }
             }
@@ -95,7 +95,7 @@ fn lines(file: &str, faults: &[Fault]) -> String {
     };
     let mut told: Vec<String> = faults.iter().take(LINES).map(line).collect();
     if faults.len() > LINES {
-        told.push(format!("{file}: and {} more faults", faults.len() - LINES));
+        told.push(format!("{file}: {} more errors", faults.len() - LINES));
     }
     told.join("\n")
 }

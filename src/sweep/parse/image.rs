@@ -34,7 +34,7 @@ pub(super) fn classes(section: &mut Section<'_>) -> Option<Vec<String>> {
     let mut sorted: Vec<&String> = names.iter().collect();
     sorted.sort_unstable();
     if let Some(pair) = sorted.windows(2).find(|pair| pair[0] == pair[1]) {
-        section.fault(&field, Problem::Conflict(format!("class `{}` is named twice", pair[0])));
+        section.fault(&field, Problem::Conflict(format!("class `{}` is listed twice", pair[0])));
     }
     Some(names)
 }
@@ -156,16 +156,20 @@ mod tests {
         .replace("data.learn = 'learn'\n[data]\n", "[data]\nlearn = 'learn'\n");
         let error = parse_spec_text(&text, Format::Toml, Path::new("/base")).unwrap_err().to_string();
         let expected = [
-            "sweep:4:11: data.classes: class `a` is named twice",
+            "sweep:4:11: data.classes: class `a` is listed twice",
             "sweep:5:19: data.skip_unreadable: expected true or false, found 1",
-            "sweep:7:8: data.image.size: expected a number of pixels, or a list of two (height, width), from 1 to 16384, found a list of 1",
+            "sweep:7:8: data.image.size: expected a number of pixels, or a list of two (height, \
+             width), from 1 to 16384, found a list of length 1",
             "sweep:8:10: data.image.resize: expected a number of pixels, or a list of two (height, width), from 1 to 16384, found 0",
             "sweep:9:8: data.image.crop: expected a number of pixels, or a list of two (height, width), from 1 to 16384, found `all`",
-            "sweep:10:17: data.image.interpolation: expected one of `nearest`, `bilinear`, `bicubic`, `lanczos`, found `bicubi`, the nearest is `bicubic`",
-            "sweep:11:8: data.image.mean: expected a number, or a list of one or three, found a list of 2",
-            "sweep:12:7: data.image.std: expected a number above 0, or a list of one or three, found a list of 3",
+            "sweep:10:17: data.image.interpolation: expected one of `nearest`, `bilinear`, \
+             `bicubic`, `lanczos`, found `bicubi`; did you mean `bicubic`?",
+            "sweep:11:8: data.image.mean: expected a number, or a list of one or three, found a \
+             list of length 2",
+            "sweep:12:7: data.image.std: expected a number above 0, or a list of one or three, \
+             found a list of length 3",
             "sweep:13:14: data.image.max_pixels: expected a whole number of at least 1, found 0",
-            "sweep:14:1: data.image.orientations: unknown key, the nearest known one is `orientation`",
+            "sweep:14:1: data.image.orientations: unknown key; did you mean `orientation`?",
             "sweep:16:15: compute.image_cache: expected a number of bytes, or a size such as `8GiB` or `8GB`, found -1",
         ];
         assert_eq!(error.lines().collect::<Vec<_>>(), expected);

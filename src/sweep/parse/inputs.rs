@@ -5,7 +5,10 @@ use std::path::{Path, PathBuf};
 use super::fault::Problem;
 use super::image;
 use super::section::Section;
-use crate::sweep::spec::{DataSpec, Family, Metric, ZooSpec};
+use crate::source;
+use crate::sweep::metric::Metric;
+use crate::sweep::objective::CLASSIFICATION;
+use crate::sweep::spec::{DataSpec, Family, ZooSpec};
 
 /// Reads `[zoo]`; paths and globs become absolute against `base`.
 pub(super) fn zoo(mut section: Section<'_>, base: &Path) -> ZooSpec {
@@ -17,21 +20,21 @@ pub(super) fn zoo(mut section: Section<'_>, base: &Path) -> ZooSpec {
     let named = Family::NAMED.iter().map(|&(word, family)| (word, Some(family)));
     let words: Vec<_> = std::iter::once(("auto", None)).chain(named).collect();
     let family = section.word("family", &words);
-    let architecture = section.text("architecture", "a path").map(|path| base.join(path));
+    let architecture = section.text("architecture", "a path").map(|path| absolute(base, path));
     // A family that is itself at fault says nothing about the architecture.
     if section.field("family").is_none() || family.is_some() {
         let torchscript = family == Some(Some(Family::Torchscript));
         match section.field("architecture") {
-            None if torchscript => section.missing("architecture", "a path, with family `torchscript`"),
+            None if torchscript => section.missing("architecture", "a path (required with family `torchscript`)"),
             Some(field) if !torchscript => {
-                section.fault(&field, Problem::Conflict("is for family `torchscript` only".into()));
+                section.fault(&field, Problem::Conflict("can only be used with family `torchscript`".into()));
             }
             _ => {}
         }
     }
     let spec = ZooSpec {
         ingredients: ingredients.iter().map(|pattern| absolute_glob(base, pattern)).collect(),
-        base: section.text("base", "a path").map(|path| base.join(path)),
+        base: section.text("base", "a path").map(|path| absolute(base, path)),
         family: family.flatten(),
         architecture,
         heads: section.count("heads"),
@@ -49,9 +52,14 @@ pub(super) fn top(section: &mut Section<'_>) -> Option<usize> {
     section.count("top")
 }
 
+/// A path that means the same whatever the working folder is.
+fn absolute(base: &Path, path: impl AsRef<Path>) -> PathBuf {
+    source::join(base, path.as_ref())
+}
+
 /// A glob that means the same whatever the working folder is; glob characters in the folder's own name stay literal.
 fn absolute_glob(base: &Path, pattern: &str) -> String {
-    if Path::new(pattern).is_absolute() {
+    if source::is_absolute(Path::new(pattern)) {
         return pattern.to_string();
     }
     let base = glob::Pattern::escape(&base.to_string_lossy());
@@ -60,7 +68,7 @@ fn absolute_glob(base: &Path, pattern: &str) -> String {
 
 /// Reads `[data]`; paths become absolute against `base`.
 pub(super) fn data(mut section: Section<'_>, base: &Path) -> DataSpec {
-    let mut path = |key| section.text(key, "a path").map(|path| base.join(path));
+    let mut path = |key| section.text(key, "a path").map(|path| absolute(base, path));
     let (learn, select, test) = (path("learn"), path("select"), path("test"));
     if section.field("learn").is_none() {
         section.missing("learn", "a path");
@@ -70,7 +78,7 @@ pub(super) fn data(mut section: Section<'_>, base: &Path) -> DataSpec {
     if let Some(field) = section.field("inputs") {
         let twice = inputs.iter().enumerate().find(|(i, name)| **name == labels || inputs[..*i].contains(*name));
         if let Some((_, name)) = twice {
-            section.fault(&field, Problem::Conflict(format!("tensor `{name}` is named twice among inputs and labels")));
+            section.fault(&field, Problem::Conflict(format!("tensor `{name}` appears twice among inputs and labels")));
         }
     }
     let open = (std::ops::Bound::Excluded(0.0), std::ops::Bound::Excluded(1.0));
@@ -81,9 +89,7 @@ pub(super) fn data(mut section: Section<'_>, base: &Path) -> DataSpec {
         inputs,
         labels,
         select_fraction: section.number("select_fraction", open).unwrap_or(0.3),
-        metric: section
-            .word("metric", &[("loss", Metric::Loss), ("accuracy", Metric::Accuracy)])
-            .unwrap_or(Metric::Loss),
+        metric: section.word("metric", &Metric::words_of(&CLASSIFICATION)).unwrap_or(Metric::LOSS),
         image: image::image(section.section("image")),
         classes: image::classes(&mut section),
         skip_unreadable: section.boolean("skip_unreadable").unwrap_or(false),

@@ -28,7 +28,7 @@ struct Tree {
 
 impl Tree {
     fn inner<E: Error>(self) -> Result<Self, E> {
-        let deeper = || E::custom(format!("lists and tables are nested more than {DEEPEST} deep"));
+        let deeper = || E::custom(format!("lists and tables are nested more than {DEEPEST} levels deep"));
         Ok(Self { left: self.left.checked_sub(1).ok_or_else(deeper)? })
     }
 }

@@ -104,7 +104,7 @@ fn parse(text: &str, format: Format, folder: &Path, file: &str, default_name: &s
     if zoo.base.is_none()
         && let Some(method) = needs_base
     {
-        faults.add(None, "zoo.base", Problem::Missing(format!("a path, with method `{method}`")));
+        faults.add(None, "zoo.base", Problem::Missing(format!("a path (required with method `{method}`)")));
     }
 
     let compute = compute::compute(top.section("compute"));

@@ -46,7 +46,7 @@ impl Node {
             // Debug keeps the point: 1.0 is not a whole number here.
             Value::Float(value) => format!("{value:?}"),
             Value::Text(value) => format!("`{}`", shortened(value)),
-            Value::List(items) => format!("a list of {}", items.len()),
+            Value::List(items) => format!("a list of length {}", items.len()),
             Value::Table(_) => "a table".into(),
             Value::Other(what) => (*what).into(),
         }

@@ -38,10 +38,10 @@ pub(super) fn search<'a>(mut section: Section<'a>, base: &'a Base<'a>, faults: &
     match (section.field("tasks"), strategy) {
         (None, Strategy::Random | Strategy::Asha) => {
             let name = if strategy == Strategy::Asha { "asha" } else { "random" };
-            section.missing("tasks", &format!("a number from 1 to {MOST_TASKS}, with strategy `{name}`"))
+            section.missing("tasks", &format!("a number from 1 to {MOST_TASKS} (required with strategy `{name}`)"))
         }
         (Some(field), Strategy::Grid) if known => {
-            let why = "is for strategies `random` and `asha`, a grid has as many tasks as it spans";
+            let why = "can only be used with strategies `random` and `asha`; the number of tasks of a grid follows from its values";
             section.fault(&field, Problem::Conflict(why.into()));
         }
         _ => {}
@@ -53,7 +53,7 @@ pub(super) fn search<'a>(mut section: Section<'a>, base: &'a Base<'a>, faults: &
             && known
             && strategy != Strategy::Asha
         {
-            section.fault(&field, Problem::Conflict("is for strategy `asha` only".into()));
+            section.fault(&field, Problem::Conflict("can only be used with strategy `asha`".into()));
         }
     }
     let asha = Asha { eta: eta.map_or(Asha::ETA, |eta| eta as usize), grace: grace.unwrap_or(Asha::GRACE) };
@@ -83,7 +83,8 @@ pub(super) fn search<'a>(mut section: Section<'a>, base: &'a Base<'a>, faults: &
         let longest = longest(&spec.space, base);
         if longest <= asha.grace as u64 {
             let why = format!(
-                "no task of this search has a rung: the first is at {} epochs, the longest task has {longest} \
+                "no task of this search reaches a rung: the first rung is at {} epochs, the \
+                 longest task has {longest} \
                  (outer epochs for `mehl`, inner ones for `hl` and `learned`)",
                 asha.grace
             );
@@ -147,7 +148,7 @@ fn flattened<'a>(section: &Section<'a>, faults: &'a Faults) -> Vec<Field<'a>> {
                 let nearest = nearest(&field.key, KEYS.into_iter().chain([TOP])).unwrap_or_default().to_string();
                 faults.add(field.place, &field.path, Problem::UnknownKey { nearest });
             } else if flat.iter().any(|other| other.key == field.key) {
-                faults.add(field.place, &field.path, Problem::Conflict(format!("`{}` is given twice", field.key)));
+                faults.add(field.place, &field.path, Problem::Conflict(format!("`{}` appears twice", field.key)));
             } else {
                 flat.push(field);
             }
@@ -213,7 +214,9 @@ fn space<'a>(
         if let Some(found) = continuous
             && strategy == Some(Strategy::Grid)
         {
-            let expected = "`choice`, `int` or a range with a `step`, of which a grid can be made".to_string();
+            let expected = "`choice`, `int` or a range with a `step` (a grid needs a finite list of \
+                 values)"
+                .to_string();
             let problem = Problem::Value { expected, found: found.into(), nearest: None };
             faults.add(field.node.place, &field.path, problem);
         }
@@ -243,7 +246,7 @@ fn unreachable(space: &[(String, Distribution)], fields: &[Field<'_>], base: &Ba
             && !methods.is_empty()
             && !methods.iter().any(|method| distribution.applies_to(*method))
         {
-            let problem = Problem::Conflict("no task of this search has a method that `when` names".into());
+            let problem = Problem::Conflict("no task of this search uses a method that is listed in `when`".into());
             faults.add(field.node.place, &field.path, problem);
         }
     }

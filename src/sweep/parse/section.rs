@@ -164,7 +164,7 @@ impl<'a> Section<'a> {
                     }
                 }
             }
-            _ => return self.refuse(&field, &format!("{what}, or a list of them that is not empty")),
+            _ => return self.refuse(&field, &format!("{what}, or a non-empty list of them")),
         }
         (!texts.is_empty()).then_some(texts)
     }

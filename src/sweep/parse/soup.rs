@@ -181,7 +181,7 @@ fn only_steady(section: &Section<'_>, field: Option<Field<'_>>, method: MethodNa
     if let Some(field) = field
         && contradiction.is_fault(&field.key)
     {
-        let what = format!("only method `steady` takes it, this one is `{method}`");
+        let what = format!("can only be used with method `steady`, found `{method}`");
         section.fault(&field, Problem::Conflict(what));
     }
 }
@@ -195,7 +195,7 @@ fn weight_decay(section: &mut Section<'_>, method: MethodName, contradiction: &C
     if contradiction.is_fault("weight_decay")
         && let Some(field) = section.field("weight_decay")
     {
-        let what = "method `steady` has no weight decay: soup.shrink takes its place".to_string();
+        let what = "method `steady` has no weight decay; use soup.shrink instead".to_string();
         section.fault(&field, Problem::Conflict(what));
     }
     0.0

@@ -6,9 +6,10 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
+use crate::sweep::metric::Metric;
 use crate::sweep::spec::{
-    Asha, Auto, ComputeDtype, DirectionDtype, Distribution, Family, Grouping, Init, MethodName, Metric, ModelBatch,
-    OneLevel, Shrink, SoupSpec, Strategy as Draw,
+    Asha, Auto, ComputeDtype, DirectionDtype, Distribution, Family, Grouping, Init, MethodName, ModelBatch, OneLevel,
+    Shrink, SoupSpec, Strategy as Draw,
 };
 
 const LEAST: &str = "zoo.ingredients = 'zoo/*'\ndata.learn = 'learn.safetensors'\n";
@@ -62,7 +63,7 @@ fn defaults() {
         (["/base/zoo/*".to_string()].as_slice(), None, None)
     );
     assert_eq!(spec.data.learn, PathBuf::from("/base/learn.safetensors"));
-    assert_eq!((&spec.data.select, spec.data.select_fraction, spec.data.metric), (&None, 0.3, Metric::Loss));
+    assert_eq!((&spec.data.select, spec.data.select_fraction, spec.data.metric), (&None, 0.3, Metric::LOSS));
     assert_eq!((spec.data.inputs.as_slice(), spec.data.labels.as_str()), (["inputs".to_string()].as_slice(), "labels"));
     assert_eq!((spec.search.strategy, spec.search.tasks, spec.search.greedy_baseline), (Draw::Grid, 0, false));
     assert_eq!((spec.compute.devices.as_slice(), spec.compute.threads), (["cpu".to_string()].as_slice(), None));
@@ -91,7 +92,7 @@ fn every_key_is_read_and_the_three_formats_agree() {
     assert_eq!(spec.zoo.family, Some(Family::Torchscript));
     assert_eq!(spec.zoo.architecture, Some(PathBuf::from("/base/m.pt")));
     assert_eq!(spec.zoo.ingredients, ["/base/a.safetensors", "/abs/*"]);
-    assert_eq!((spec.data.inputs.len(), spec.data.metric), (2, Metric::Accuracy));
+    assert_eq!((spec.data.inputs.len(), spec.data.metric), (2, Metric::named("accuracy").unwrap()));
     let soup = &spec.soup;
     assert_eq!((soup.layer_groups, soup.model_batch, soup.learning_rate), (Grouping::Block, ModelBatch::Fixed(2), 1.0));
     assert_eq!((soup.inner_epochs, soup.outer_epochs, soup.batch, soup.patience, soup.seed), (6, 2, 64, 9, 8));
@@ -131,10 +132,10 @@ fn all_faults_are_told_at_once_with_their_places() {
         "zoos = 1\n[soup]\nmethod = 'mehl++'\ninner_epoch = 3\nbatch = 0\nwarmup = 1.5\nlearning_rate = '1e-3'\n[compute]\nthreads = 2.0",
     );
     let expected = [
-        "sweep:3:1: zoos: unknown key, the nearest known one is `zoo`",
+        "sweep:3:1: zoos: unknown key; did you mean `zoo`?",
         "sweep:5:10: soup.method: expected one of `best`, `uniform`, `greedy`, `model-stock`, `learned`, `learned+`, `hl`, `hl+`, `mehl`, `mehl+`, `steady`, \
-         found `mehl++`, the nearest is `mehl+`",
-        "sweep:6:1: soup.inner_epoch: unknown key, the nearest known one is `inner_epochs`",
+         found `mehl++`; did you mean `mehl+`?",
+        "sweep:6:1: soup.inner_epoch: unknown key; did you mean `inner_epochs`?",
         "sweep:7:9: soup.batch: expected a whole number from 1 to 1000000, found 0",
         "sweep:8:10: soup.warmup: expected a finite number at least 0 and at most 1, found 1.5",
         "sweep:9:17: soup.learning_rate: expected a finite number above 0, found `1e-3`",
@@ -152,20 +153,20 @@ fn what_is_required_is_missed() {
     assert_eq!(error, expected);
     one_fault(
         "zoo.family = 'torchscript'",
-        "sweep:1:1: zoo.architecture: missing, expected a path, with family `torchscript`",
+        "sweep:1:1: zoo.architecture: missing, expected a path (required with family `torchscript`)",
     );
     one_fault(
         "search.strategy = 'random'",
-        "sweep:3:1: search.tasks: missing, expected a number from 1 to 100000, with strategy `random`",
+        "sweep:3:1: search.tasks: missing, expected a number from 1 to 100000 (required with strategy `random`)",
     );
 }
 
 #[test]
 fn bad_zoo_data_and_compute() {
-    one_fault("zoo.architecture = 'm.pt'", "sweep:3:20: zoo.architecture: is for family `torchscript` only");
+    one_fault("zoo.architecture = 'm.pt'", "sweep:3:20: zoo.architecture: can only be used with family `torchscript`");
     one_fault(
         "zoo.family = 'vitt'",
-        "sweep:3:14: zoo.family: expected one of `auto`, `vit`, `clip-vit`, `timm-vit`, `resnet`, `torchscript`, found `vitt`, the nearest is `vit`",
+        "sweep:3:14: zoo.family: expected one of `auto`, `vit`, `clip-vit`, `timm-vit`, `resnet`, `torchscript`, found `vitt`; did you mean `vit`?",
     );
     one_fault("zoo.top = 0", "sweep:3:11: zoo.top: expected a whole number from 1 to 1000000, found 0");
     one_fault(
@@ -174,7 +175,7 @@ fn bad_zoo_data_and_compute() {
     );
     one_fault(
         "data.inputs = ['labels']",
-        "sweep:3:15: data.inputs: tensor `labels` is named twice among inputs and labels",
+        "sweep:3:15: data.inputs: tensor `labels` appears twice among inputs and labels",
     );
     one_fault("data.inputs = ['a', 3]", "sweep:3:21: data.inputs[1]: expected a tensor's name, found 3");
     one_fault(
@@ -183,7 +184,7 @@ fn bad_zoo_data_and_compute() {
     );
     one_fault(
         "compute.dtype = 'bf61'",
-        "sweep:3:17: compute.dtype: expected one of `auto`, `f32`, `f64`, `bf16`, found `bf61`, the nearest is `bf16`",
+        "sweep:3:17: compute.dtype: expected one of `auto`, `f32`, `f64`, `bf16`, found `bf61`; did you mean `bf16`?",
     );
     assert_eq!(with("compute.dtype = 'auto'").compute.dtype, None);
     one_fault(
@@ -206,13 +207,13 @@ fn searched_values_are_checked_where_they_stand() {
     );
     let expected = [
         "sweep:4:36: search.points[1].batch: expected a whole number from 1 to 1000000, found -1",
-        "sweep:4:40: search.points[1].methods: unknown key, the nearest known one is `method`",
+        "sweep:4:40: search.points[1].methods: unknown key; did you mean `method`?",
         "sweep:6:13: search.space.batch[1]: expected a whole number from 1 to 1000000, found 0",
         "sweep:7:22: search.space.warmup.int[1]: expected a finite number at least 0 and at most 1, found 2",
         "sweep:8:30: search.space.method.choice[1]: expected one of `best`, `uniform`, `greedy`, `model-stock`, `learned`, `learned+`, `hl`, `hl+`, \
-         `mehl`, `mehl+`, `steady`, found `asha`, the nearest is `steady`",
+         `mehl`, `mehl+`, `steady`, found `asha`; did you mean `steady`?",
         "sweep:9:12: search.space.zoo.top[0]: expected a whole number from 1 to 1000000, found 0",
-        "sweep:10:5: search.space.zoo.tops: unknown key, the nearest known one is `zoo.top`",
+        "sweep:10:5: search.space.zoo.tops: unknown key; did you mean `zoo.top`?",
         "sweep:11:12: search.space.patience: expected a list of values, or a table with one of `choice`, `uniform`, `log_uniform`, `int`, `log_int`, found 3",
     ];
     assert_eq!(found, expected);
@@ -230,10 +231,10 @@ fn a_fault_of_the_base_is_told_once_however_many_values_are_put_into_it() {
 fn distributions_must_make_sense() {
     let random = |space: &str| format!("[search]\nstrategy = 'random'\ntasks = 2\nspace.{space}");
     let fault = |space: &str, expected: &str| one_fault(&random(space), &format!("sweep:6:{expected}"));
-    fault("batch = []", "15: search.space.batch: expected a list of values that is not empty, found a list of 0");
+    fault("batch = []", "15: search.space.batch: expected a non-empty list of values, found a list of length 0");
     fault(
         "batch = { int = [2] }",
-        "23: search.space.batch.int: expected [low, high], both whole numbers, found a list of 1",
+        "23: search.space.batch.int: expected [low, high], both whole numbers, found a list of length 1",
     );
     fault(
         "batch = { int = [2, 1] }",
@@ -241,16 +242,13 @@ fn distributions_must_make_sense() {
     );
     fault(
         "warmup = { uniform = [0, inf] }",
-        "28: search.space.warmup.uniform: expected [low, high], both finite numbers, found a list of 2",
+        "28: search.space.warmup.uniform: expected [low, high], both finite numbers, found a list of length 2",
     );
     fault(
         "weight_decay = { log_uniform = [0, 1] }",
-        "38: search.space.weight_decay.log_uniform: expected ends above 0, for the logarithm, found 0",
+        "38: search.space.weight_decay.log_uniform: expected both ends above 0, because the range is logarithmic, found 0",
     );
-    fault(
-        "warmup = { unifrom = [0, 1] }",
-        "18: search.space.warmup.unifrom: unknown key, the nearest known one is `uniform`",
-    );
+    fault("warmup = { unifrom = [0, 1] }", "18: search.space.warmup.unifrom: unknown key; did you mean `uniform`?");
     // Whole ends, but what lies between would not be whole.
     let found = faults(&random("batch = { uniform = [1, 3] }"));
     assert_eq!(
@@ -259,15 +257,15 @@ fn distributions_must_make_sense() {
     );
     one_fault(
         "search.space.warmup = { uniform = [0, 1] }",
-        "sweep:3:23: search.space.warmup: expected `choice`, `int` or a range with a `step`, of which a grid can be made, found `uniform`",
+        "sweep:3:23: search.space.warmup: expected `choice`, `int` or a range with a `step` (a grid needs a finite list of values), found `uniform`",
     );
     one_fault(
         "search.tasks = 3",
-        "sweep:3:16: search.tasks: is for strategies `random` and `asha`, a grid has as many tasks as it spans",
+        "sweep:3:16: search.tasks: can only be used with strategies `random` and `asha`; the number of tasks of a grid follows from its values",
     );
     one_fault(
         "search.strategy = 'hyperband'\nsearch.tasks = 3",
-        "sweep:3:19: search.strategy: expected one of `grid`, `random`, `asha`, found `hyperband`, the nearest is `asha`",
+        "sweep:3:19: search.strategy: expected one of `grid`, `random`, `asha`, found `hyperband`; did you mean `asha`?",
     );
     one_fault(
         "search.space = { seed = { int = [0, 999] }, batch = { int = [1, 101] } }",
@@ -289,29 +287,29 @@ fn log_int_and_steps_are_read_and_their_faults_told() {
     let fault = |space: &str, expected: &str| one_fault(&random(space), &format!("sweep:6:{expected}"));
     fault(
         "batch = { log_int = [0, 64] }",
-        "27: search.space.batch.log_int: expected ends of at least 1, for the logarithm, found 0",
+        "27: search.space.batch.log_int: expected both ends at least 1, because the range is logarithmic, found 0",
     );
     fault(
         "batch = { int = [8, 64], step = 0 }",
-        "39: search.space.batch.step: expected a whole number from 1 to 56, the length of the range, found 0",
+        "39: search.space.batch.step: expected a whole number from 1 to 56 (the length of the range), found 0",
     );
     fault(
         "warmup = { uniform = [0, 0.5], step = 0.6 }",
-        "45: search.space.warmup.step: expected a number above 0 that goes into the range's length of 0.5 up to a billion times, found 0.6",
+        "45: search.space.warmup.step: expected a number above 0, at most the length of the range (0.5), and at least a billionth of it, found 0.6",
     );
     fault(
         "warmup = { uniform = [0, 0.5], step = 1e-12 }",
-        "45: search.space.warmup.step: expected a number above 0 that goes into the range's length of 0.5 up to a billion times, found 1e-12",
+        "45: search.space.warmup.step: expected a number above 0, at most the length of the range (0.5), and at least a billionth of it, found 1e-12",
     );
     fault(
         "batch = { log_int = [1, 64], step = 2 }",
-        "43: search.space.batch.step: is for `uniform`, `log_uniform` and `int` only",
+        "43: search.space.batch.step: can only be used with `uniform`, `log_uniform` and `int`",
     );
     // With a step, a grid can be made of a range.
     assert_eq!(with("search.space.warmup = { uniform = [0, 1], step = 0.25 }").search.space.len(), 1);
     one_fault(
         "search.space.batch = { log_int = [1, 8] }",
-        "sweep:3:22: search.space.batch: expected `choice`, `int` or a range with a `step`, of which a grid can be made, found `log_int`",
+        "sweep:3:22: search.space.batch: expected `choice`, `int` or a range with a `step` (a grid needs a finite list of values), found `log_int`",
     );
 }
 
@@ -325,17 +323,17 @@ fn asha_has_rungs() {
     assert_eq!(spec.search.asha, Some(Asha { eta: 2, grace: 4 }));
     one_fault(
         &asha("grace = 2\nspace.method = ['mehl', 'best']\nspace.outer_epochs = { int = [1, 2] }"),
-        "sweep:4:12: search.strategy: no task of this search has a rung: the first is at 2 epochs, the longest task has 2 \
+        "sweep:4:12: search.strategy: no task of this search reaches a rung: the first rung is at 2 epochs, the longest task has 2 \
          (outer epochs for `mehl`, inner ones for `hl` and `learned`)",
     );
     one_fault(
         &asha("eta = 1\n[soup]\nouter_epochs = 3"),
         "sweep:6:7: search.eta: expected a whole number from 2 to 1000, found 1",
     );
-    one_fault("search.grace = 1", "sweep:3:16: search.grace: is for strategy `asha` only");
+    one_fault("search.grace = 1", "sweep:3:16: search.grace: can only be used with strategy `asha`");
     one_fault(
         "search.strategy = 'asha'\nsoup.outer_epochs = 2",
-        "sweep:3:1: search.tasks: missing, expected a number from 1 to 100000, with strategy `asha`",
+        "sweep:3:1: search.tasks: missing, expected a number from 1 to 100000 (required with strategy `asha`)",
     );
 }
 
@@ -375,11 +373,11 @@ fn fields_may_depend_on_the_method() {
     one_fault(
         "search.space.batch = { choice = [1], when = { method = ['mehl+', 'mel'] } }",
         "sweep:3:66: search.space.batch.when.method[1]: expected one of `best`, `uniform`, `greedy`, `model-stock`, `learned`, `learned+`, `hl`, `hl+`, \
-         `mehl`, `mehl+`, `steady`, found `mel`, the nearest is `mehl`",
+         `mehl`, `mehl+`, `steady`, found `mel`; did you mean `mehl`?",
     );
     one_fault(
         "search.space.batch = { choice = [1], when = { methods = 'mehl+' } }",
-        "sweep:3:47: search.space.batch.when.methods: unknown key, the nearest known one is `method`",
+        "sweep:3:47: search.space.batch.when.methods: unknown key; did you mean `method`?",
     );
     one_fault(
         "search.space.batch = { choice = [1], when = 'mehl' }",
@@ -387,7 +385,7 @@ fn fields_may_depend_on_the_method() {
     );
     one_fault(
         "search.space.batch = { choice = [1], when = { method = 'hl' } }",
-        "sweep:3:22: search.space.batch: no task of this search has a method that `when` names",
+        "sweep:3:22: search.space.batch: no task of this search uses a method that is listed in `when`",
     );
     // Only what a task can have counts as a task of a grid.
     let wide = |key: &str, method: &str| format!("{key} = {{ int = [1, 1000], when = {{ method = '{method}' }} }}");
@@ -447,13 +445,13 @@ fn shrinking_and_averaging_are_of_the_method_that_has_them() {
         assert!(found.len() == 1 && found[0].contains("at least 0 and below 1"), "{found:?}");
     }
     let only =
-        |place: &str, method: &str| format!("sweep:{place}: only method `steady` takes it, this one is `{method}`");
+        |place: &str, method: &str| format!("sweep:{place}: can only be used with method `steady`, found `{method}`");
     one_fault("soup = { method = 'mehl', shrink = 5 }", &only("3:36: soup.shrink", "mehl"));
     one_fault("soup = { method = 'hl+', average = 0.5 }", &only("3:36: soup.average", "hl+"));
     one_fault("search.points = [{ method = 'mehl', shrink = 5 }]", &only("3:46: search.points[0].shrink", "mehl"));
     one_fault(
         "soup.weight_decay = 0.1",
-        "sweep:3:21: soup.weight_decay: method `steady` has no weight decay: soup.shrink takes its place",
+        "sweep:3:21: soup.weight_decay: method `steady` has no weight decay; use soup.shrink instead",
     );
     // Written for the methods that they suit.
     let spec = with("soup = { shrink = 5, weight_decay = 0.1 }\nsearch.space.method = ['mehl', 'steady']");
@@ -466,7 +464,7 @@ fn shrinking_and_averaging_are_of_the_method_that_has_them() {
 
 #[test]
 fn model_stock_needs_a_base_and_comes_with_one() {
-    let fault = "sweep: zoo.base: missing, expected a path, with method `model-stock`";
+    let fault = "sweep: zoo.base: missing, expected a path (required with method `model-stock`)";
     for without in [
         "soup.method = 'model-stock'",
         "search.space.method = ['mehl', 'model-stock']",

@@ -197,8 +197,9 @@ pub fn inspect(found: &Found, depth: &Depth<'_>, progress: &mut dyn FnMut(&'stat
             Some(Ok(found)) => report.distances = Some(found),
             Some(Err(error)) => report.distances_fault = Some(error.to_string()),
             None => {
-                report.distances_fault =
-                    Some("ingredients with faults or differences have no mean to be distant from".to_string());
+                report.distances_fault = Some(
+                    "some ingredients have faults or differences, so there is no mean to measure from".to_string(),
+                );
             }
         }
     }

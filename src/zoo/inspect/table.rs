@@ -20,7 +20,7 @@ pub fn render(report: &Inspection, width: u16, verbose: bool) -> String {
     let mut text = String::new();
     match (&report.family, &report.family_fault) {
         (Some(family), _) => drop(writeln!(text, "family: {family}")),
-        (None, Some(fault)) => drop(writeln!(text, "family: not known: {fault}")),
+        (None, Some(fault)) => drop(writeln!(text, "family: unknown: {fault}")),
         (None, None) => {}
     }
     let bytes: u64 = report.ingredients.iter().map(|entry| entry.bytes).sum();
@@ -31,7 +31,7 @@ pub fn render(report: &Inspection, width: u16, verbose: bool) -> String {
     let faults = faults.chain(report.config_faults.iter().map(ToString::to_string));
     let faults = faults.chain(report.model_fault.clone()).chain(report.data_fault.clone());
     section(&mut text, "faults", faults.collect());
-    let title = report.reference.as_ref().map(|name| format!("differences from {name}, which most are like"));
+    let title = report.reference.as_ref().map(|name| format!("differences from {name}, which most ingredients match"));
     let told = if verbose { differences(report) } else { lines(&report.mismatches) };
     section(&mut text, title.as_deref().unwrap_or("differences"), told);
     if !report.mismatches.is_empty() && !verbose {
@@ -39,19 +39,19 @@ pub fn render(report: &Inspection, width: u16, verbose: bool) -> String {
     }
     if !report.passed_over.is_empty() {
         let passed_over = report.passed_over.iter().map(|one| format!("{}: {}", one.path.display(), one.reason));
-        section(&mut text, "passed over", passed_over.collect());
+        section(&mut text, "skipped", passed_over.collect());
     }
     if !report.notes.is_empty() {
         section(&mut text, "notes", report.notes.clone());
     }
     if !report.is_model_checked && report.family.is_some() && report.is_sound() {
-        text.push_str("\nnot looked at: whether the model can be computed (mehl-soup-worker knows)\n");
+        text.push_str("\nnot checked: whether the model is supported (needs mehl-soup-worker)\n");
     }
     match &report.contents {
         Some(contents) => add_contents(&mut text, report, contents),
         None => {
-            text += "\nnot looked at: contents, and so which tensors are frozen or tied, which ingredients are equal, which values \
-                         are not finite (--hash)\n"
+            text += "\nnot checked: contents: frozen and tied tensors, equal ingredients, values that \
+                     are not finite (--hash)\n"
         }
     }
     if let Some(fault) = &report.distances_fault {
@@ -158,13 +158,13 @@ fn differences(report: &Inspection) -> Vec<String> {
 fn add_contents(text: &mut String, report: &Inspection, contents: &Contents) {
     let not_finite = contents.not_finite.iter().map(|bad| {
         let (ingredient, tensor) = (&bad.ingredient, &bad.tensor);
-        format!("{ingredient}: tensor `{tensor}`: {} at element {}, perhaps more after it", bad.value, bad.element)
+        format!("{ingredient}: tensor `{tensor}`: {} at element {}; there may be more", bad.value, bad.element)
     });
     section(text, "not finite", not_finite.collect());
     let equal = contents.equal.iter().map(|group| names(group.iter().map(String::as_str)));
     section(text, "ingredients with equal contents", equal.collect());
     let Some(TensorContents { mixed, frozen, tied, statistics, copied }) = &contents.tensors else {
-        text.push_str("\nfrozen and tied tensors: not known of ingredients with faults or differences\n");
+        text.push_str("\nfrozen and tied tensors: unknown, because some ingredients have faults or differences\n");
         return;
     };
     let all = report.ingredients.first().map_or(0, |entry| entry.tensors);
@@ -172,10 +172,10 @@ fn add_contents(text: &mut String, report: &Inspection, contents: &Contents) {
     section(text, "frozen (equal in all ingredients)", frozen.clone());
     section(text, "tied", tied.iter().map(|(name, to)| format!("{name} = {to}")).collect());
     if !statistics.is_empty() {
-        section(text, "running statistics that differ (a soup's are computed anew)", statistics.clone());
+        section(text, "running statistics that differ (recomputed for a soup)", statistics.clone());
     }
     if !copied.is_empty() {
-        section(text, "copied (no float dtype)", copied.clone());
+        section(text, "copied (not a float dtype)", copied.clone());
     }
 }
 
@@ -208,10 +208,10 @@ fn distance_table(report: &Inspection, distances: &Distances, width: u16) -> Str
         }
     }
     let rule = if distances.ingredients.len() < FEWEST {
-        format!("of fewer than {FEWEST} ingredients none can be said to stand out")
+        format!("outliers are shown for {FEWEST} or more ingredients")
     } else {
         format!(
-            "stands out: a modified z-score beyond {THRESHOLD} (Iglewicz and Hoaglin 1993); ALL: over all layer groups"
+            "stands out: modified z-score above {THRESHOLD} (Iglewicz and Hoaglin 1993); ALL: over all layer groups"
         )
     };
     format!("distance from the mean, relative to its norm; {rule}\n{table}")

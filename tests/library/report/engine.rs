@@ -13,9 +13,12 @@ use mehl_soup::runner::local::{RunError, Surroundings, run_sweep};
 use mehl_soup::runner::reporter::Reporter;
 use mehl_soup::runner::run_folder::RunFolder;
 use mehl_soup::search::Searches;
-use mehl_soup::sweep::manifest::{DataEntry, IngredientEntry, Manifest, SplitScore};
+use mehl_soup::sweep::manifest::{DataEntry, IngredientEntry, Manifest};
+use mehl_soup::sweep::paired::UnitScores;
 use mehl_soup::sweep::parse::{Format, parse_spec_text};
 use mehl_soup::sweep::results::{SweepResults, TaskOutcome};
+use mehl_soup::sweep::score::SplitScore;
+use mehl_soup::sweep::score::testing::with_errors;
 use mehl_soup::sweep::spec::{ComputeDtype, Family, MethodName, Spec};
 use mehl_soup::sweep::task::Task;
 use tokio::sync::watch;
@@ -116,13 +119,7 @@ impl Zoo {
 
 /// A score around a loss.
 pub fn score(loss: f64) -> SplitScore {
-    SplitScore {
-        loss,
-        loss_standard_error: 0.02,
-        accuracy: 1.0 - loss / 4.0,
-        accuracy_standard_error: 0.01,
-        samples: 250,
-    }
+    with_errors((loss, 0.02), (1.0 - loss / 4.0, 0.01), 250)
 }
 
 /// Scores of a task: the smaller its learning rate, the better, and always better than the baselines by more than two standard errors on test.
@@ -188,12 +185,11 @@ impl SoupEngine for Sketch {
                 iterations: done,
                 planned_iterations: all,
                 learn_loss,
-                select_loss: Some(select.loss),
+                select: Some(select),
                 samples_per_second: 1500.0 + 100.0 * (done % 3) as f64,
                 host_bytes: 240_000_000 + 1_000_000 * done,
                 device: None,
                 iteration: None,
-                select_accuracy: None,
                 stage: "learning",
             });
             if directive != Directive::Continue {
@@ -207,6 +203,7 @@ impl SoupEngine for Sketch {
             return Err(EngineError::Numerics(fault.clone()));
         }
         Ok(Completion {
+            units: UnitScores::default(),
             dtype: ComputeDtype::F32,
             coefficients: self.0.soup(task).to_bytes(),
             scores: scores(task),
@@ -260,7 +257,7 @@ impl Reporter for Stopping {
     fn note(&self, message: &str) {
         eprintln!("{message}");
     }
-    fn scored(&self, _: &str, _: f64, _: f64, _: usize, _: usize) {}
+    fn scored(&self, _: &str, _: &SplitScore, _: usize, _: usize) {}
     fn started(&self, _: usize, _: &Task, _: usize) {}
     fn progress(&self, _: usize, _: &Task, _: &Progress) {
         if self.seen.fetch_add(1, std::sync::atomic::Ordering::SeqCst) + 1 == self.after {

@@ -34,7 +34,8 @@ const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/torchvision_l
 pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
     let Some(python) = &args.python else {
         println!(
-            "images: not measured; --python names a Python that has torchvision (scripts/setup-python-check.sh prints one)"
+            "images: not measured; set --python to an interpreter with torchvision \
+             (scripts/setup-python-check.sh prints one)"
         );
         return Ok(());
     };

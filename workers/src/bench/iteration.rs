@@ -176,8 +176,8 @@ fn bare(
     let model = Vit::from_parameters(config.clone(), CLASSES as i64, parameters);
     let leaves: Vec<Tensor> = model.parameters().values().map(Tensor::shallow_clone).collect();
     let batch = args.batch as i64;
-    let images = vec![Tensor::f_randn([batch, 3, 224, 224], (Kind::Float, on))?.f_to_kind(kind)?];
-    let batch = Batch { inputs: images, targets: Tensor::f_arange(batch, (Kind::Int64, on))? };
+    let images = Tensor::f_randn([batch, 3, 224, 224], (Kind::Float, on))?.f_to_kind(kind)?;
+    let batch = Batch::new(images.into(), Tensor::f_arange(batch, (Kind::Int64, on))?);
     let precision = if kind == Kind::Float { dtype::precision(which.dtype.into()) } else { Precision::Full };
     let backward = Backward { how: Pass::Learn.with(precision), recompute: which.recompute };
     let (ran, peak) = memory::peak_while(|| -> anyhow::Result<()> {

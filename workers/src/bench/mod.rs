@@ -53,17 +53,17 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
 /// What is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Part {
-    /// An iteration of `mehl+` beside a bare one
+    /// An iteration of `mehl+` against a plain pass
     Iteration,
-    /// Errors of compact directions on the ingredients of a sweep
+    /// Errors of compact directions on the ingredients of a sweep (--spec)
     Directions,
-    /// A model batch of four of 8 to 64 ingredients; needs 6 GB on disk, and is only measured if asked for
+    /// Model batches of four, with 8 to 64 ingredients. Needs 6 GB on disk. Only on request
     Batches,
-    /// From files that nobody has read to the first model batch; needs 10 GB on disk, and is only measured if asked for
+    /// Start with a cold page cache, up to the first model batch. Needs 10 GB on disk. Only on request
     Cold,
-    /// Mixing and projecting on a GPU beside the host; only measured if asked for
+    /// Mixing and projecting on a GPU against the host. Only on request
     Kernels,
-    /// Decoding and resizing beside torchvision, and the cache beside a plain read
+    /// Decoding and resizing against torchvision, and the cache against a plain read
     Images,
 }
 

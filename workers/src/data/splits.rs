@@ -69,7 +69,7 @@ impl Data {
             if let (Some(a), Some(b)) = (a, b) {
                 let shared = shared_rows(a, b);
                 if shared > 0 {
-                    notes.push(format!("{names} share {shared} samples: scores on the latter are too good"));
+                    notes.push(format!("{names} share {shared} samples, so scores on the latter are too good"));
                 }
             }
         }
@@ -88,7 +88,8 @@ impl Data {
                     return Err(DataError::Content {
                         file: spec.learn.display().to_string(),
                         what: format!(
-                            "expected at least 2 samples to set select aside, found {n} with select_fraction {}",
+                            "expected at least 2 samples to split off select, found {n} with \
+                             select_fraction {}",
                             spec.select_fraction
                         ),
                     });
@@ -98,17 +99,18 @@ impl Data {
                 if rest.is_empty() {
                     return Err(DataError::Content {
                         file: spec.learn.display().to_string(),
-                        what: format!("expected samples that differ, to set select aside, found {n} equal ones"),
+                        what: format!("expected different samples to split off select, found {n} equal ones"),
                     });
                 }
                 let aside = select.len();
                 select.sort_unstable();
                 rest.sort_unstable();
-                notes.push(format!("no select split given: {aside} of {n} learn samples were set aside for it"));
+                notes.push(format!("no data.select: {aside} of {n} learn samples are used as select"));
                 let mut how = String::new();
                 if copies > 0 {
                     notes.push(format!(
-                        "{copies} learn samples are copies of others (by content): each went to the split of the first"
+                        "{copies} learn samples are copies of others (by content); each is in the \
+                         same split as its original"
                     ));
                     how = ":copies".to_string();
                 }
@@ -148,6 +150,15 @@ impl Data {
         Ok(())
     }
 
+    /// Length of the longest sample of any split; `None` where all samples have the same.
+    pub fn longest(&self) -> Option<usize> {
+        [Some(&self.learn), Some(&self.select), self.test.as_ref()]
+            .into_iter()
+            .flatten()
+            .filter_map(Split::longest)
+            .max()
+    }
+
     /// That everything `spec` names is there: told before what takes long.
     ///
     /// # Errors
@@ -170,7 +181,8 @@ impl Data {
             return Err(DataError::Content {
                 file: source.clone(),
                 what: format!(
-                    "expected {classes} classes, as many as the model has outputs, found {count} (data.classes names them in the model's order)"
+                    "expected {classes} classes, the number of the model's outputs, found {count} \
+                     (list all classes in data.classes, in the model's order)"
                 ),
             });
         }
@@ -195,13 +207,18 @@ impl Data {
         let fault = |what: String| DataError::Content { file: spec.learn.display().to_string(), what };
         let found = self.learn.sample_shapes();
         if expected.len() != found.len() {
-            return Err(fault(format!("expected {} inputs as the model takes, found {}", expected.len(), found.len())));
+            return Err(fault(format!(
+                "expected {} inputs as required by the model, found {}",
+                expected.len(),
+                found.len()
+            )));
         }
         for (((name, (_, found)), kind), shape) in spec.inputs.iter().zip(&found).zip(&self.dtypes).zip(expected) {
             // Of one sample: part of the file's rows may have been set aside for select.
             if found != shape {
                 return Err(fault(format!(
-                    "tensor `{name}`: expected {shape:?} a sample as the model takes, found {found:?}"
+                    "tensor `{name}`: expected {shape:?} per sample as required by the model, \
+                     found {found:?}"
                 )));
             }
             if !matches!(kind, Kind::Double | Kind::Float | Kind::Half | Kind::BFloat16) {
@@ -273,7 +290,7 @@ fn same_shapes(learn: &Split, other: &Split, spec: &DataSpec, file: &str) -> Res
             return Err(DataError::Content {
                 file: file.to_string(),
                 what: format!(
-                    "tensor `{name}`: expected {} {:?} a sample as in {}, found {} {:?}",
+                    "tensor `{name}`: expected {} {:?} per sample as in {}, found {} {:?}",
                     dtype_name(a.0),
                     a.1,
                     spec.learn.display(),

@@ -24,7 +24,7 @@ pub fn load(path: &Path, inputs: &[String], labels: &str) -> Result<Loaded, Data
     let file = TensorFile::open(path).map_err(refused)?;
     let find = |name: &str| {
         let names = || file.names().collect::<Vec<_>>().join(", ");
-        file.info(name).ok_or_else(|| content(format!("tensor `{name}`: expected it, found only {}", names())))
+        file.info(name).ok_or_else(|| content(format!("tensor `{name}`: not found, the file has only {}", names())))
     };
     let label_info = find(labels)?;
     let [n] = label_info.shape[..] else {
@@ -49,7 +49,7 @@ pub fn load(path: &Path, inputs: &[String], labels: &str) -> Result<Loaded, Data
         let info = find(name)?;
         if info.shape.first() != Some(&n) {
             return Err(content(format!(
-                "tensor `{name}`: expected first dimension {n} as `{labels}` has, found shape {:?}",
+                "tensor `{name}`: expected first dimension {n} as in `{labels}`, found shape {:?}",
                 info.shape
             )));
         }
@@ -62,7 +62,7 @@ pub fn load(path: &Path, inputs: &[String], labels: &str) -> Result<Loaded, Data
         if tensor.is_floating_point() && !tensor.f_isfinite()?.f_all()?.f_int64_value(&[]).is_ok_and(|v| v == 1) {
             return Err(content(format!("tensor `{name}`: expected finite values, found NaN or infinity")));
         }
-        input_tensors.push(tensor);
+        input_tensors.push((name.clone(), tensor));
         // Whole bytes a sample: libtorch has no smaller elements.
         rows.par_iter_mut().zip(data.par_chunks(data.len() / n)).for_each(|(hash, row)| {
             let mut hasher = blake3::Hasher::new();

@@ -1,10 +1,11 @@
 //! What fine-tuning starts from: a small model without training, or one that the user has, with a new head if its classes are others.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::path::Path;
 
+use mehl_soup::source;
 use mehl_soup::sweep::spec::Family;
+use mehl_soup::untrusted::LARGEST_CONFIG;
 use mehl_soup::zoo::Zoo;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -56,7 +57,7 @@ impl Start {
     /// If it is no model of a family that is fine-tuned here, or has values that are not finite.
     pub fn of_user(path: &Path, classes: &[String], ordered: bool, seed: u64) -> Result<Self, DemoError> {
         let fault = |what: String| DemoError::Input(format!("{}: {what}", path.display()));
-        if !path.is_dir() {
+        if !source::of(path).is_folder(path) {
             return Err(fault("expected a folder with a model".to_string()));
         }
         let model = Trainee::open(path)?;
@@ -119,7 +120,7 @@ pub fn companions(folder: &Path) -> Result<Companions, DemoError> {
     let mut companions = Companions::new();
     for name in ["config.json", preprocessor::FILE] {
         let path = folder.join(name);
-        match fs::read(&path) {
+        match source::of(&path).read(&path, LARGEST_CONFIG) {
             Ok(bytes) => {
                 let json = serde_json::from_slice(&bytes)
                     .map_err(|e| DemoError::Input(format!("{}: not JSON: {e}", path.display())))?;

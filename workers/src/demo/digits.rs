@@ -119,7 +119,7 @@ impl Digits {
     pub fn to_split(&self) -> Result<Split, TchError> {
         let shape = [self.len() as i64, self.channels as i64, self.side as i64, self.side as i64];
         Ok(Split::of_tensors(
-            vec![Tensor::f_from_slice(&self.pixels)?.f_view(shape)?.f_to_device(Device::Cpu)?],
+            vec![("inputs".to_string(), Tensor::f_from_slice(&self.pixels)?.f_view(shape)?.f_to_device(Device::Cpu)?)],
             Tensor::f_from_slice(&self.labels)?,
         ))
     }

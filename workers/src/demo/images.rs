@@ -4,8 +4,10 @@ use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use mehl_soup::source;
 use mehl_soup::sweep::image_spec::{Extent, ImageSpec};
-use mehl_soup::sweep::spec::{ComputeSpec, DataSpec, Metric};
+use mehl_soup::sweep::metric::Metric;
+use mehl_soup::sweep::spec::{ComputeSpec, DataSpec};
 use mehl_soup::zoo::HashCache;
 
 use super::DemoError;
@@ -46,15 +48,15 @@ impl ImageFolder {
         let fault = |what: String| DemoError::Input(format!("{}: {what}", root.display()));
         let source = Source::find(root)?;
         if source.kind != SourceKind::Folder {
-            return Err(fault("expected a folder with a folder of images for each class".to_string()));
+            return Err(fault("expected a folder with one subfolder of images per class".to_string()));
         }
         let listing = Listing::open(&source, &Columns { image: None, label: None, skip_unreadable: false })?;
         let Labels::Names { names: classes, .. } = &listing.labels else {
-            return Err(fault("expected a folder with a folder of images for each class".to_string()));
+            return Err(fault("expected a folder with one subfolder of images per class".to_string()));
         };
         let classes = classes.clone();
         if let [only] = &classes[..] {
-            return Err(fault(format!("expected folders of at least two classes, found only `{only}`")));
+            return Err(fault(format!("expected subfolders of at least two classes, found only `{only}`")));
         }
         Ok(Self { root: root.to_path_buf(), listing, classes })
     }
@@ -95,14 +97,15 @@ impl ImageFolder {
         let once: Vec<usize> = (0..rows.len()).filter(|&i| seen.insert(rows[i])).collect();
         if once.len() < rows.len() {
             let twice = rows.len() - once.len();
-            tell(&format!("{}: {twice} images are the same as another and were left out", self.root.display()));
+            tell(&format!("{}: {twice} images are copies of others and were skipped", self.root.display()));
         }
         let of_once: Vec<i64> = once.iter().map(|&i| labels[i]).collect();
         let mut splits = splits::stratified(&of_once, self.classes.len(), seed).map_err(|(class, found)| {
             // Numbers are the model's; the name is that of any image with it.
             let name = labels.iter().position(|&label| label == class as i64).map(|i| self.class_of(i));
             DemoError::Input(format!(
-                "{}: class `{}`: expected at least {} different images, one for each of {}, found {found}",
+                "{}: class `{}`: expected at least {} different images (one each for {}), found \
+                 {found}",
                 self.root.display(),
                 name.unwrap_or_default(),
                 NAMES.len(),
@@ -165,7 +168,8 @@ fn copy(from: &Path, to: &Path) -> Result<(), DemoError> {
     if let Some(parent) = to.parent() {
         fs::create_dir_all(parent).map_err(io(parent))?;
     }
-    fs::copy(from, to).map(drop).map_err(io(from))
+    let content = source::of(from).read(from, u64::MAX).map_err(io(from))?;
+    fs::write(to, content).map_err(io(to))
 }
 
 fn data_spec(root: &Path, size: Option<usize>) -> DataSpec {
@@ -176,7 +180,7 @@ fn data_spec(root: &Path, size: Option<usize>) -> DataSpec {
         inputs: vec!["inputs".to_string()],
         labels: "labels".to_string(),
         select_fraction: 0.3,
-        metric: Metric::Loss,
+        metric: Metric::LOSS,
         image: ImageSpec { size: size.map(Extent::square), ..ImageSpec::default() },
         classes: None,
         skip_unreadable: false,

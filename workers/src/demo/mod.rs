@@ -46,7 +46,7 @@ pub enum DemoError {
     #[error("{0}")]
     Input(String),
     /// The folder holds another zoo.
-    #[error("{folder} holds another zoo: {differences}; choose another folder, or remove it")]
+    #[error("{folder} contains another zoo: {differences}; choose another folder, or remove this one")]
     Other {
         /// The folder.
         folder: String,
@@ -68,7 +68,7 @@ pub enum DemoError {
     #[error("training the zoo: {0}")]
     Engine(#[from] mehl_soup::runner::engine::EngineError),
     /// An ingredient's run came to nothing.
-    #[error("training {run}: {error}; a lower --learning-rate may help, or another --seed")]
+    #[error("training {run}: {error}; try a lower --learning-rate or another --seed")]
     Run {
         /// The ingredient.
         run: String,

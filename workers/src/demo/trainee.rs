@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use mehl_soup::sweep::manifest::SplitScore;
+use mehl_soup::sweep::score::SplitScore;
 use mehl_soup::sweep::spec::{Family, ZooSpec};
 use mehl_soup::zoo::{Ingredient, Layout, Zoo};
 use safetensors::Dtype;
@@ -135,8 +135,9 @@ impl Trainee {
                 let Batch { inputs, .. } = data.batch(indices, Device::Cpu)?;
                 let rows: Vec<i64> = indices.iter().map(|&i| i as i64).collect();
                 let labels = targets.f_index_select(0, &Tensor::f_from_slice(&rows)?)?;
-                let images = augment(&inputs[0], edge, recipe)?;
-                let logits = self.model.outputs(&[images], pass.full())?;
+                let images = inputs.only().ok_or_else(|| TchError::Shape("expected images alone".to_string()))?;
+                let images = augment(images, edge, recipe)?;
+                let logits = self.model.outputs(&images.into(), pass.full())?;
                 let loss = logits.f_cross_entropy_loss::<Tensor>(
                     &labels,
                     None,

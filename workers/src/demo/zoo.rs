@@ -78,7 +78,8 @@ pub fn make_zoo(folder: &Path, args: &DemoArgs, tell: &mut dyn FnMut(&str)) -> R
             }
             if family == Family::Resnet && side < SIDE {
                 let what = format!(
-                    "--image-size: expected at least {SIDE} for a ResNet, which halves it five times, found {side}"
+                    "--image-size: expected at least {SIDE} for a ResNet, because it halves the \
+                     size five times, found {side}"
                 );
                 return Err(DemoError::Input(what));
             }
@@ -91,7 +92,7 @@ pub fn make_zoo(folder: &Path, args: &DemoArgs, tell: &mut dyn FnMut(&str)) -> R
     if let (Some(&[_, height, width]), Some(side)) = (taken.as_deref(), wanted_side)
         && [height, width] != [side as i64; 2]
     {
-        let what = format!("--image-size: expected {height} x {width}, as the base model takes, found {side}");
+        let what = format!("--image-size: expected {height} x {width} as required by the base model, found {side}");
         return Err(DemoError::Input(what));
     }
     let base_is_trained = matches!(start.untrained, Untrained::Nothing);
@@ -164,7 +165,8 @@ impl Data<'_> {
         };
         if height != width || !height.is_multiple_of(digits::SIDE) {
             return Err(DemoError::Input(format!(
-                "expected images of a multiple of {0} x {0} pixels, as digits have, found {height} x {width} (--image-size or --base)",
+                "digits need an image size that is a multiple of {0} x {0} pixels, found {height} \
+                 x {width} (change --image-size or --base)",
                 digits::SIDE
             )));
         }
@@ -242,7 +244,7 @@ pub fn train(runs: &Runs<'_>, material: &Material, tell: &mut dyn FnMut(&str)) -
     for i in missing {
         let recipe = &runs.ingredients[i];
         let run = format!("fine-tuned {}/{}", i + 1, runs.ingredients.len());
-        let bad = recipe.bad.map_or(String::new(), |bad| format!(", bad on purpose ({})", Bad::name(bad)));
+        let bad = recipe.bad.map_or(String::new(), |bad| format!(", deliberately bad ({})", Bad::name(bad)));
         let in_run = |error: DemoError| match error {
             DemoError::Engine(error) => DemoError::Run { run: ingredient(runs.folder, i).display().to_string(), error },
             other => other,
@@ -251,8 +253,11 @@ pub fn train(runs: &Runs<'_>, material: &Material, tell: &mut dyn FnMut(&str)) -
         model.train(&material.train, material.edge, recipe).map_err(in_run)?;
         let score = model.score(&material.select).map_err(in_run)?;
         tell(&format!(
-            "{run}: lr {:.1e}, {} epochs, smoothing {:.2}{bad}: select loss {:.4}, accuracy {:.4}",
-            recipe.learning_rate, recipe.epochs, recipe.label_smoothing, score.loss, score.accuracy
+            "{run}: lr {:.1e}, {} epochs, smoothing {:.2}{bad}: select {}",
+            recipe.learning_rate,
+            recipe.epochs,
+            recipe.label_smoothing,
+            score.short()
         ));
         let mut files = companions.clone();
         files.push((TRAINING, described(recipe)?));
@@ -275,13 +280,13 @@ fn train_base(runs: &Runs<'_>, material: &Material, path: &Path, tell: &mut dyn 
             model.train(&material.base, material.edge, &runs.base)?;
         }
         Untrained::Head(names) => {
-            tell(&format!("the base model's classes are others: training a new head on {samples} images"));
+            tell(&format!("the base model has other classes: training a new head on {samples} images"));
             model.train_head(&material.base, material.edge, &runs.base, names)?;
         }
         Untrained::Nothing => {}
     }
     let score = model.score(&material.select)?;
-    tell(&format!("base: select loss {:.4}, accuracy {:.4}", score.loss, score.accuracy));
+    tell(&format!("base: select {}", score.short()));
     if runs.base_is_described && !matches!(runs.start.untrained, Untrained::Nothing) {
         files.push((TRAINING, described(&runs.base)?));
     }

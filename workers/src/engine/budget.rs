@@ -76,7 +76,7 @@ pub fn model_batch(
     }
     let gib = |bytes: u64| format!("{:.2} GiB", bytes as f64 / f64::from(1 << 30));
     let parts = format!(
-        "{} before the task, {} centre, {} an ingredient, {} for one pass",
+        "{} before the task, {} for the centre, {} per ingredient, {} for one pass",
         gib(needs.base),
         gib(needs.centre),
         gib(needs.row),
@@ -88,13 +88,14 @@ pub fn model_batch(
     };
     let advice = match needs.largest(budget.ceiling, ingredients) {
         Some(b) if all => format!(
-            "{b} fit: method `steady`, `mehl` or `mehl+` with soup.model_batch = {b} takes less, or a smaller soup.direction_dtype"
+            "{b} fit. Use method `steady`, `mehl` or `mehl+` with soup.model_batch = {b}, or a \
+             smaller soup.direction_dtype"
         ),
         Some(b) => format!("soup.model_batch = {b} fits"),
-        None => "not even one ingredient fits: a smaller soup.batch, compute.score_batch or soup.direction_dtype, or compute.recompute, takes less".to_string(),
+        None => "not even one ingredient fits. Reduce soup.batch, compute.score_batch or soup.direction_dtype, or set compute.recompute".to_string(),
     };
     Err(EngineError::Input(format!(
-        "{what}: expected a need of at most {} ({}), found {} ({parts}); {advice}",
+        "{what}: expected at most {} ({}), but {} are needed ({parts}); {advice}",
         gib(budget.ceiling),
         budget.source,
         gib(needs.peak(wanted)),
@@ -139,7 +140,7 @@ mod tests {
             assert!(text.contains(part), "{part}: {text}");
         }
         let text = of(ModelBatch::Auto(Auto::Auto), MethodName::Hl, 6 * GIB);
-        assert!(text.contains("method `hl` holds all 5 ingredients") && text.contains("3 fit: method"), "{text}");
+        assert!(text.contains("method `hl` holds all 5 ingredients") && text.contains("3 fit. Use method"), "{text}");
         let text = of(ModelBatch::Auto(Auto::Auto), MethodName::Mehl, 3 * GIB);
         assert!(text.contains("not even one ingredient fits"), "{text}");
     }

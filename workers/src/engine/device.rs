@@ -33,7 +33,7 @@ pub fn parse(name: &str) -> Result<Device, EngineError> {
     let found = Cuda::device_count();
     if index as i64 >= found {
         return Err(EngineError::Input(format!(
-            "compute.devices: expected one of {found} CUDA devices, found `{name}`"
+            "compute.devices: `{name}` does not exist, this machine has {found} CUDA devices"
         )));
     }
     Ok(Device::Cuda(index))

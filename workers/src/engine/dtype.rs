@@ -34,7 +34,8 @@ pub fn resolve(
         Some(ComputeDtype::Bf16) if !model.knows_bf16() => (
             ComputeDtype::F32,
             Some(
-                "compute.dtype = \"bf16\": a module of this family computes in f32, as its own code decides on dtypes",
+                "compute.dtype = \"bf16\" is not supported for this family: the code of the module \
+                 decides about dtypes, so it computes in f32",
             ),
         ),
         Some(stated) => (stated, None),

@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 
 use mehl_soup::host;
 use mehl_soup::sweep::manifest::{IngredientEntry, Manifest};
+use mehl_soup::sweep::score::SplitScore;
 use mehl_soup::sweep::spec::{Family, Spec};
 use mehl_soup::zoo::{HashCache, Ingredient, Layout, Zoo, ZooHashes, config_faults, mixed_dtypes};
 use safetensors::Dtype;
 use tch::{Device, Kind, Tensor};
 
 use super::errors::{data_error, family_error, torch_error, zoo_error};
+use super::probe::Subject;
 use super::{allocations, budget, memory, scoring, statistics};
 use crate::data::Data;
 use crate::data::images::ImageInputs;
@@ -17,7 +19,7 @@ use crate::data::images::cache::ImageCache;
 use crate::data::images::resolve::ModelFacts;
 use crate::families::{self, Model, Precision};
 use crate::hyperplane::cuda;
-use crate::objectives::{Classification, Objective};
+use crate::objectives::{Classification, Measured, Objective};
 use mehl_soup::runner::engine::EngineError;
 
 /// Faults of configurations that one error tells; the rest is counted.
@@ -45,8 +47,8 @@ pub struct Inputs {
     pub device: Device,
     /// Dtype of parameters, their gradients and float inputs: f32, or f64 for checks.
     pub kind: Kind,
-    /// Seed of the learn samples that running statistics are collected on.
-    seed: u64,
+    /// Seed of the sweep: of the learn samples that running statistics are collected on, and of the units that are kept.
+    pub seed: u64,
     hashes: Vec<String>,
     /// Memory on the device once all was open and the model had run for the first time.
     base: u64,
@@ -92,7 +94,10 @@ impl Inputs {
         } else {
             let (zoo, hashes, equal) = zoo.without_duplicates(hashes);
             notes.extend(equal.iter().map(|names| {
-                format!("equal contents, counted once: {} (zoo.duplicates = \"keep\" counts each)", names.join(" = "))
+                format!(
+                    "equal contents, counted once (count each with zoo.duplicates = \"keep\"): {}",
+                    names.join(" = ")
+                )
             }));
             (zoo, hashes)
         };
@@ -116,7 +121,8 @@ impl Inputs {
         data.keep_on(device, budget / DATA_SHARE).map_err(torch_error)?;
         if let (Device::Cuda(_), Kind::Float, Err(why)) = (device, kind, cuda::prepare(device)) {
             note(&format!(
-                "on the GPU libtorch's operations mix and project, which is slower than kernels would be: {why}"
+                "mixing and projecting on the GPU use libtorch operations, which are slower than \
+                 the CUDA kernels: {why}"
             ));
         }
         let mut inputs = Self {
@@ -148,6 +154,17 @@ impl Inputs {
     /// same process, it is what was there when all was open: now their model batches are there too.
     pub fn base_bytes(&self) -> u64 {
         if self.is_alone { anonymous() } else { self.base }
+    }
+
+    /// What passes are tried with to know their memory and time.
+    pub(super) fn subject(&self) -> Subject<'_> {
+        Subject {
+            model: self.model.as_ref(),
+            objective: self.objective.as_ref(),
+            learn: &self.data.learn,
+            longest: self.data.longest(),
+            device: self.device,
+        }
     }
 
     /// Writes one ingredient, as it is, to the model: with its own running statistics.
@@ -204,7 +221,8 @@ impl Inputs {
         let mut notes: Vec<String> = self.notes.iter().chain(&self.data.notes).cloned().collect();
         if let Some(tensor) = self.layout.mixed().find(|tensor| !matches!(tensor.dtype, Dtype::F32 | Dtype::F64)) {
             notes.push(format!(
-                "scores are those of the f32 mix; a model written in the ingredients' {:?} is rounded after that (materialize --dtype f32 is not)",
+                "scores are of the f32 mix; the written model is rounded to the ingredients' {:?} \
+                 (not with materialize --dtype f32)",
                 tensor.dtype
             ));
         }
@@ -291,7 +309,7 @@ impl Inputs {
             }
         }
         Err(EngineError::Input(
-            "data changed: the splits are not those that the sweep began with; choose another output folder"
+            "data changed: the splits differ from those at the start of the sweep; choose another output folder"
                 .to_string(),
         ))
     }
@@ -302,8 +320,28 @@ impl Inputs {
         split: &crate::data::Split,
         batch: usize,
         precision: Precision,
-    ) -> Result<mehl_soup::sweep::manifest::SplitScore, EngineError> {
+    ) -> Result<SplitScore, EngineError> {
         scoring::score(self.objective.as_ref(), self.model.as_ref(), split, batch, self.device, precision)
+    }
+
+    /// As [`score`](Self::score), and the values of all units: of the loss, then of each metric.
+    pub fn score_units(
+        &self,
+        split: &crate::data::Split,
+        batch: usize,
+        precision: Precision,
+    ) -> Result<(SplitScore, Vec<Vec<f32>>), EngineError> {
+        let mut values = vec![vec![]; 1 + self.objective.facts().metrics.len()];
+        let mut keep = |measured: &Measured| {
+            for (values, found) in values.iter_mut().zip(std::iter::once(&measured.losses).chain(&measured.metrics)) {
+                let found = found.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?;
+                values.extend(Vec::<f32>::try_from(found)?);
+            }
+            Ok(())
+        };
+        let (objective, model) = (self.objective.as_ref(), self.model.as_ref());
+        let score = scoring::score_units(objective, model, split, batch, self.device, precision, &mut keep)?;
+        Ok((score, values))
     }
 }
 
@@ -312,7 +350,7 @@ fn wrapper_note(zoo: &Zoo, spec: &Spec) -> Option<String> {
     let prefix = zoo.reference().common_prefix();
     let is_left_out = !prefix.is_empty() && spec.zoo.family != Some(Family::Torchscript);
     is_left_out.then(|| {
-        format!("assumed: what all tensors begin with, `{prefix}`, is a wrapper's; the written model has it too")
+        format!("assumed: the prefix of all tensors, `{prefix}`, comes from a wrapper; the written model keeps it")
     })
 }
 
@@ -360,7 +398,7 @@ fn with_base(
     let of_base = hashes.base.as_ref().map(|own| &own.total);
     let equal = zoo.ingredients().iter().zip(&hashes.ingredients).find(|(_, own)| Some(&own.total) == of_base);
     if let Some((ingredient, _)) = equal {
-        notes.push(format!("zoo.base is equal to ingredient {}", ingredient.name()));
+        notes.push(format!("zoo.base has the same contents as ingredient {}", ingredient.name()));
     }
     Ok(zoo)
 }

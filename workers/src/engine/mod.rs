@@ -6,6 +6,7 @@ mod build_info;
 pub mod device;
 pub mod dtype;
 pub(crate) mod errors;
+mod fit;
 mod inputs;
 pub mod memory;
 pub mod needs;
@@ -138,7 +139,7 @@ impl TorchEngine {
         if let Some(mut state) = resume {
             if state.identity != identity {
                 return Err(EngineError::ForeignCheckpoint(
-                    "it belongs to other hyperparameters, another zoo or other data".to_string(),
+                    "it was made with other hyperparameters, another zoo or other data".to_string(),
                 ));
             }
             let shape = (state.coefficients.ingredients(), state.coefficients.groups());
@@ -151,13 +152,14 @@ impl TorchEngine {
             if state.build != build || build.device != "cpu" {
                 state.exact = false;
                 note(&format!(
-                    "task {}: goes on with {build:?} what {:?} began; the result is within tolerance, not bit-exact",
+                    "task {}: continues with {build:?}, started with {:?}; the result is within \
+                     tolerance, not bit-exact",
                     task.id, state.build
                 ));
                 state.build = build;
             }
             if self.spec.compute.dtype.is_some_and(|stated| stated != state.dtype) {
-                note(&format!("task {}: goes on in {}, in which it began", task.id, state.dtype));
+                note(&format!("task {}: continues in {}, the dtype it was started with", task.id, state.dtype));
             }
             state.totals.attempts += 1;
             return Ok(state);
@@ -287,14 +289,14 @@ impl SoupEngine for TorchEngine {
         // What was resolved at the first claim is kept before anything is computed with it.
         run.save()?;
         let found = if run.mixed.names.is_empty() {
-            run.host.note(&format!("task {}: all ingredients are equal, there is nothing to mix", task.id));
+            run.host.note(&format!("task {}: all ingredients are equal, so every mix is the same model", task.id));
             Ok(Coefficients::mean_of(inputs.zoo.rows(), groups.len(), &run.members))
         } else {
             methods::by_name(task.soup.method).run(&mut run)
         };
         self.phases = run.clock.phases();
         let coefficients = found?;
-        let scores = run.score_exact(&coefficients)?;
+        let (scores, units) = run.score_exact(&coefficients)?;
         // Every weight of this attempt has been read: a result of changed files would be nobody's.
         inputs.zoo.check_unchanged().map_err(zoo_error)?;
         run.update_effort();
@@ -305,7 +307,7 @@ impl SoupEngine for TorchEngine {
         let about = about(&self.spec, task, manifest, &groups, &scores, &run.state);
         let statistics = statistics::read(inputs.model.as_ref())?;
         let file = CoefficientsFile { coefficients, statistics, about };
-        Ok(Completion { coefficients: file.to_bytes(), scores, effort, exact, model_batch, dtype, attempts })
+        Ok(Completion { coefficients: file.to_bytes(), scores, effort, exact, model_batch, dtype, attempts, units })
     }
 }
 

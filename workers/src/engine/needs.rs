@@ -7,7 +7,7 @@ use super::dtype;
 use super::inputs::Inputs;
 use super::probe::Probed;
 use crate::families::{Pass, Precision};
-use crate::hyperplane::{MixedTensors, compact::Code};
+use crate::hyperplane::{MixedTensors, RowBytes};
 use crate::objectives::Backward;
 
 /// Bytes of a task's parts on its device; on the CPU, anonymous memory of the process.
@@ -50,21 +50,21 @@ impl Needs {
             true => DirectionDtype::F32,
             false => soup.direction_dtype.resolve(dtype == ComputeDtype::Bf16),
         };
-        let (row, reading) = rows(mixed, stored, value);
+        let RowBytes { stored: row, besides: reading } = RowBytes::new(mixed, stored, inputs.kind);
         let centre = if learned { 0 } else { (mixed.elements() * value) as u64 };
         let data = &inputs.data;
         let largest = data.select.samples().max(data.learn.samples());
         let precision = dtype::precision(dtype);
-        let leaves = inputs.leaves(&mixed.names, precision)?;
+        let (leaves, subject) = (inputs.leaves(&mixed.names, precision)?, inputs.subject());
         let backward = Backward { how: Pass::Learn.with(precision), recompute: compute.recompute };
-        let learning = probed.learning(inputs, &leaves, soup.batch.min(data.learn.samples()), backward)?;
+        let learning = probed.learning(subject, &leaves, soup.batch.min(data.learn.samples()), backward)?;
         let score_batch = compute.score_batch.min(largest);
         let steering = match soup.early_stopping {
-            true => probed.scoring(inputs, score_batch, Pass::Score.with(precision))?,
+            true => probed.scoring(subject, score_batch, Pass::Score.with(precision))?,
             false => 0,
         };
         inputs.leaves(&mixed.names, Precision::Full)?;
-        let scoring = probed.scoring(inputs, score_batch, Pass::Score.full())?;
+        let scoring = probed.scoring(subject, score_batch, Pass::Score.full())?;
         let (base, saved) = (inputs.base_bytes(), inputs.saved(&mixed.names, precision));
         Ok(Self { base, centre, row, reading, saved, learning, steering, scoring })
     }
@@ -88,19 +88,6 @@ impl Needs {
         let fits = left.checked_div(self.row).map_or(ingredients, |b| usize::try_from(b).unwrap_or(usize::MAX));
         let b = fits.min(ingredients.max(1));
         (b > 0).then_some(b)
-    }
-}
-
-/// Bytes of all rows of one ingredient, and what reading them takes beside that, with so many bytes a value that is not compact.
-fn rows(mixed: &MixedTensors, dtype: DirectionDtype, value: usize) -> (u64, u64) {
-    match Code::of(dtype) {
-        None => ((mixed.elements() * value) as u64, 0),
-        Some(code) => {
-            let bytes: usize = mixed.sizes.iter().map(|&n| code.bytes(n)).sum();
-            // While a batch is folded: one row of the longest tensor, and the sum so far.
-            let longest = mixed.sizes.iter().max().copied().unwrap_or(0);
-            (bytes as u64, (2 * longest * value) as u64)
-        }
     }
 }
 

@@ -16,6 +16,7 @@ use serde::Serialize;
 use tch::{Device, Kind, Tensor};
 
 use super::budget::{self, Budget};
+use super::fit::Size;
 use super::inputs::Inputs;
 use super::memory::peak_while;
 use super::needs::Needs;
@@ -204,7 +205,7 @@ impl Planner<'_> {
             Device::Cpu => None,
             _ => {
                 let score_batch = self.spec.compute.score_batch.min(data.select.samples().max(data.learn.samples()));
-                Some(inputs.base_bytes() + self.probed.scoring(inputs, score_batch, Pass::Score.full())?)
+                Some(inputs.base_bytes() + self.probed.scoring(inputs.subject(), score_batch, Pass::Score.full())?)
             }
         };
         let mut plan = TaskPlan {
@@ -317,7 +318,8 @@ impl Planner<'_> {
         }
         let leaves = self.inputs.leaves(&mixed.names, precision)?;
         let backward = Backward { how: Pass::Learn.with(precision), recompute: self.spec.compute.recompute };
-        let seconds = least(|| Ok(probe::learn_once(self.inputs, &leaves, samples, backward)?.seconds))?;
+        let seconds =
+            least(|| Ok(probe::learn_once(self.inputs.subject(), &leaves, Size::of(samples), backward)?.seconds))?;
         self.inputs.leaves(&mixed.names, Precision::Full)?;
         self.timings.learn.insert((samples, precision), seconds);
         Ok(seconds)
@@ -329,7 +331,8 @@ impl Planner<'_> {
             Some(&each) => each,
             None => {
                 let how = Pass::Score.with(precision);
-                let each = least(|| Ok(probe::score_once(self.inputs, batch, how)?.seconds))? / batch as f64;
+                let each = least(|| Ok(probe::score_once(self.inputs.subject(), Size::of(batch), how)?.seconds))?
+                    / batch as f64;
                 self.timings.score.insert(precision, each);
                 each
             }

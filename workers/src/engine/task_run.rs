@@ -6,16 +6,21 @@ use mehl_soup::checkpoint::Checkpoint;
 use mehl_soup::coefficients::Coefficients;
 use mehl_soup::host;
 use mehl_soup::runner::engine::{Directive, Effort, EngineError, Iteration, Progress, RungReached, Scores, TaskHost};
-use mehl_soup::sweep::manifest::{Manifest, SplitScore};
-use mehl_soup::sweep::spec::{Init, Metric};
+use mehl_soup::sweep::manifest::Manifest;
+use mehl_soup::sweep::metric::Metric;
+use mehl_soup::sweep::paired::{MOST_UNITS, UnitScores};
+use mehl_soup::sweep::score::SplitScore;
+use mehl_soup::sweep::spec::Init;
 use mehl_soup::sweep::task::Task;
 
 use super::errors::{span_error, zoo_error};
 use super::inputs::Inputs;
 use super::phases::{Clock, Phase, Phases};
 use super::{allocations, dtype, memory};
+use crate::data::Split;
 use crate::families::Precision;
 use crate::hyperplane::{MixedTensors, write_soup};
+use crate::rng;
 
 /// See [`TaskRun::is_far`].
 const FAR_LOSS: f64 = 2.0;
@@ -145,8 +150,7 @@ impl<'a> TaskRun<'a> {
             iterations: self.state.totals.effort.iterations,
             planned_iterations: self.planned_iterations,
             learn_loss,
-            select_loss: select.map(|score| score.loss),
-            select_accuracy: select.map(|score| score.accuracy),
+            select,
             samples_per_second,
             host_bytes: host::memory().resident,
             device: allocations::in_use(self.inputs.device).map(Into::into),
@@ -233,8 +237,9 @@ impl<'a> TaskRun<'a> {
         if is_mean && self.is_far(select)? {
             let best = self.ingredient_score(self.best_member()?)?;
             self.host.note(&format!(
-                "task {}: begins at a select loss of {:.4}, where the best ingredient has {:.4}: some ingredients may be bad. \
-                 soup.init = \"auto\", \"greedy\" or \"best\" begins without them",
+                "task {}: starts at a select loss of {:.4}; the best ingredient has {:.4}. Some \
+                 ingredients may be bad. \
+                 soup.init = \"auto\", \"greedy\" or \"best\" starts without them",
                 self.task.id, select.loss, best.loss
             ));
         }
@@ -261,16 +266,30 @@ impl<'a> TaskRun<'a> {
 
     /// Scores of the exact soup on all splits. Leaves the soup in the model, running statistics included: those of the ingredient
     /// where the soup is one ingredient, so that it is that model and no other; else computed anew.
-    pub fn score_exact(&self, coefficients: &Coefficients) -> Result<Scores, EngineError> {
+    ///
+    /// Also answers the values of single units on select and test, where the objective's units are independent.
+    pub fn score_exact(&self, coefficients: &Coefficients) -> Result<(Scores, UnitScores), EngineError> {
         self.write_exact(coefficients)?;
         self.own_statistics(coefficients)?;
         let data = &self.inputs.data;
-        let score = |split| self.inputs.score(split, self.score_batch, Precision::Full);
-        Ok(Scores {
-            learn: score(&data.learn)?,
-            select: score(&data.select)?,
-            test: data.test.as_ref().map(score).transpose()?,
-        })
+        let mut units = UnitScores::default();
+        let mut score = |name: &str, split: &Split| {
+            let (score, values) = self.inputs.score_units(split, self.score_batch, Precision::Full)?;
+            if self.inputs.objective.facts().unit.can_be_paired() {
+                let metrics: Vec<Metric> = score.all().map(|(metric, _)| metric).collect();
+                let subset = subset(self.inputs.seed, score.samples);
+                let kept = values.into_iter().map(|all| match &subset {
+                    Some(places) => places.iter().map(|&place| all[place]).collect(),
+                    None => all,
+                });
+                units.add(name, score.samples, metrics.into_iter().zip(kept));
+            }
+            Ok::<_, EngineError>(score)
+        };
+        let select = score("select", &data.select)?;
+        let test = data.test.as_ref().map(|split| score("test", split)).transpose()?;
+        let learn = self.inputs.score(&data.learn, self.score_batch, Precision::Full)?;
+        Ok((Scores { learn, select, test }, units))
     }
 
     fn own_statistics(&self, coefficients: &Coefficients) -> Result<(), EngineError> {
@@ -299,13 +318,34 @@ impl<'a> TaskRun<'a> {
     }
 }
 
+/// Which units of a large split are kept, ascending: the same for every task of a sweep. `None`: all of them.
+fn subset(seed: u64, units: usize) -> Option<Vec<usize>> {
+    (units > MOST_UNITS).then(|| {
+        let mut places = rng::permutation(seed, "units", &[units], units);
+        places.truncate(MOST_UNITS);
+        places.sort_unstable();
+        places
+    })
+}
+
 fn is_far(loss: f64, best: f64) -> bool {
     loss > FAR_LOSS * best && loss > best + FAR_NATS
 }
 
 #[cfg(test)]
 mod tests {
-    use super::is_far;
+    use mehl_soup::sweep::paired::MOST_UNITS;
+
+    use super::{is_far, subset};
+
+    #[test]
+    fn a_large_split_keeps_the_same_units_every_time() {
+        assert_eq!(subset(7, MOST_UNITS), None);
+        let places = subset(7, MOST_UNITS + 10).unwrap();
+        assert!(places.len() == MOST_UNITS && places.windows(2).all(|pair| pair[0] < pair[1]));
+        assert_eq!(subset(7, MOST_UNITS + 10).unwrap(), places);
+        assert_ne!(subset(8, MOST_UNITS + 10).unwrap(), places);
+    }
 
     #[test]
     fn far_is_both_a_multiple_and_a_distance() {

@@ -135,8 +135,9 @@ pub fn learn(
             drop(gradients);
             if !loss.is_finite() || !projection.gradient_norm.is_finite() {
                 return Err(EngineError::Numerics(format!(
-                    "loss is {loss} and its gradient's norm {} at iteration {} (outer epoch {}, model batch {}, inner epoch {inner}); \
-                     a smaller learning_rate may help",
+                    "the loss is {loss} and the gradient norm is {} at iteration {} (outer epoch \
+                     {}, model batch {}, inner epoch {inner}); \
+                     try a smaller learning_rate",
                     projection.gradient_norm, run.state.totals.effort.iterations, position.outer, position.batch
                 )));
             }

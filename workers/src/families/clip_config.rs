@@ -280,17 +280,17 @@ impl Shapes {
         let side = (1..=self.tokens).find(|side| side * side >= self.tokens - 1).unwrap_or(0);
         if side * side != self.tokens - 1 {
             return Err(format!(
-                "{}{}: expected a class token and a square of patches, found {} tokens",
+                "{}{}: expected a class token and a square number of patches, found {} tokens",
                 self.tower, self.naming.positions, self.tokens
             ));
         }
         let image = whole("image_size")?.or(default(224)).unwrap_or(side * patch);
         if image / patch != side {
-            return Err(format!("image_size: expected {side} patches of {patch} a side, found {image}"));
+            return Err(format!("image_size: expected {side} patches of {patch} pixels per side, found {image}"));
         }
         let name = json.get("hidden_act").and_then(Value::as_str);
         if name.is_none() && found.config().is_none() {
-            assumed.push("activation `quick_gelu`, as in OpenAI's CLIP (zoo.activation says otherwise)".to_string());
+            assumed.push("activation `quick_gelu`, as in OpenAI's CLIP (change with zoo.activation)".to_string());
         }
         let name = name.unwrap_or("quick_gelu");
         let config = ClipConfig {

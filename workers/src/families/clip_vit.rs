@@ -12,7 +12,7 @@ use tch::{Device, Kind, TchError, Tensor};
 
 use super::clip_config::ClipConfig;
 use super::layers::{self, Weights};
-use super::{FamilyError, Forward, Model, Precision, expected, identity};
+use super::{FamilyError, Forward, Model, ModelInputs, Precision, State, expected, identity};
 
 /// A CLIP image classifier.
 pub(super) struct ClipVit {
@@ -90,14 +90,17 @@ impl Model for ClipVit {
         self.config.layers as usize + 2
     }
 
-    fn part(&self, part: usize, x: &[Tensor], how: Forward) -> Result<Tensor, TchError> {
-        match part {
-            0 => self.embed(layers::only_input(x, "a CLIP ViT")?, how.precision),
-            last if last + 1 == self.parts() => {
-                self.weights.linear(&self.features(layers::only(x)?)?, &self.config.head)
-            }
-            block => self.block(block - 1, layers::only(x)?, how.precision),
-        }
+    fn first_part(&self, inputs: &ModelInputs, how: Forward) -> Result<State, TchError> {
+        Ok(self.embed(layers::only_input(inputs, "a CLIP ViT")?, how.precision)?.into())
+    }
+
+    fn part(&self, part: usize, state: &State, how: Forward) -> Result<State, TchError> {
+        let x = &state.hidden;
+        let hidden = match part {
+            last if last + 1 == self.parts() => self.weights.linear(&self.features(x)?, &self.config.head)?,
+            block => self.block(block - 1, x, how.precision)?,
+        };
+        Ok(state.with_hidden(hidden))
     }
 
     /// A key's bias adds the same to all of a query's attention logits, and softmax ignores that. OpenAI's is a part of a tensor that counts.

@@ -150,7 +150,7 @@ pub(super) fn stated<T: PartialEq + std::fmt::Display>(
 ) -> Result<Option<T>, String> {
     match (specification, configuration) {
         (Some(ours), Some(theirs)) if ours != theirs => {
-            Err(format!("{field}: found {theirs}, but the specification says {ours}; leave that out"))
+            Err(format!("{field} is {theirs}, but the specification sets {ours}; remove it from the specification"))
         }
         (ours, theirs) => Ok(theirs.or(ours)),
     }
@@ -202,11 +202,11 @@ pub(super) fn heads_of_published(width: i64, blocks: i64) -> Result<(i64, String
         Some((_, _, heads)) => Ok((
             *heads,
             format!(
-                "{heads} attention heads, as published models {width} wide with {blocks} blocks have (zoo.heads says otherwise)"
+                "{heads} attention heads, as in published models of width {width} with {blocks} blocks (change with zoo.heads)"
             ),
         )),
         None => Err(format!(
-            "a width of {width} with {blocks} blocks does not tell the number of attention heads: state it as `zoo.heads`"
+            "the number of attention heads cannot be derived from width {width} and {blocks} blocks: set zoo.heads"
         )),
     }
 }

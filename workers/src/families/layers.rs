@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tch::{Kind, TchError, Tensor};
 
-use super::Precision;
+use super::{ModelInputs, Precision};
 
 /// A model's tensors by their names on disk; layers are named without the root that all of them share.
 pub(super) struct Weights {
@@ -107,18 +107,10 @@ pub(super) fn attention(query: &Tensor, key: &Tensor, value: &Tensor) -> Result<
     mixed.f_transpose(1, 2)?.f_reshape([n, tokens, heads * d])
 }
 
-/// What a part takes that is not the first.
-pub(super) fn only(x: &[Tensor]) -> Result<&Tensor, TchError> {
-    let [x] = x else {
-        return Err(TchError::Shape(format!("expected the output of the part before, found {} tensors", x.len())));
-    };
-    Ok(x)
-}
-
 /// The one input of a family that looks at images, `[N, channels, height, width]`.
-pub(super) fn only_input<'a>(inputs: &'a [Tensor], family: &str) -> Result<&'a Tensor, TchError> {
-    let [pixels] = inputs else {
-        return Err(TchError::Shape(format!("{family} takes one input, found {}", inputs.len())));
+pub(super) fn only_input<'a>(inputs: &'a ModelInputs, family: &str) -> Result<&'a Tensor, TchError> {
+    let Some(pixels) = inputs.only() else {
+        return Err(TchError::Shape(format!("{family} takes one input, found {}", inputs.tensors().len())));
     };
     if pixels.dim() != 4 {
         let found = pixels.size();

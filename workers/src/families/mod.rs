@@ -11,6 +11,7 @@
 //! | `expected` | what a family expects of tensors and configurations, compared with what is there |
 //! | `layers`, `activation` | what families are made of |
 //! | `forward` | statistics and dtype of a forward pass |
+//! | `state` | what goes into a model, and from part to part |
 
 mod activation;
 mod clip_config;
@@ -21,6 +22,7 @@ mod identity;
 mod layers;
 mod resnet;
 mod resnet_config;
+mod state;
 mod timm_arguments;
 mod timm_config;
 mod timm_names;
@@ -36,6 +38,7 @@ use mehl_soup::zoo::{Layout, TensorClass, Zoo};
 use tch::{Device, Kind, TchError, Tensor};
 
 pub use forward::{Forward, Pass, Precision};
+pub use state::{ModelInputs, State};
 pub use vit::Vit;
 pub use vit_config::VitConfig;
 
@@ -51,26 +54,42 @@ pub trait Model {
         1
     }
 
-    /// Output of a part, from 0, of the output of the part before: of the first, of a batch of inputs in the order of `data.inputs`, first dimension N;
-    /// the last one's are the outputs that the objective takes (logits `[N, classes]` for classification), in the dtype of the parameters.
+    /// The state after the first part, of inputs in the order of `data.inputs`.
     ///
     /// Deterministic on the CPU for a given number of threads; without dropout. `how.pass` matters only to families with [running
     /// statistics](Model::statistics). A parameter may belong to several parts.
     ///
     /// # Errors
     /// What libtorch reports, shapes included.
-    fn part(&self, part: usize, x: &[Tensor], how: Forward) -> Result<Tensor, TchError>;
+    fn first_part(&self, inputs: &ModelInputs, how: Forward) -> Result<State, TchError>;
 
-    /// Outputs for a batch: all parts, one after the other.
+    /// The state after a later part, from 1, of the state before it. `hidden` of the last part are the outputs that the objective takes (logits
+    /// `[N, classes]` for classification), in the dtype of the parameters. Never called for families of one part.
     ///
     /// # Errors
-    /// As [`Model::part`].
-    fn outputs(&self, inputs: &[Tensor], how: Forward) -> Result<Tensor, TchError> {
-        let mut x = self.part(0, inputs, how)?;
+    /// As [`Model::first_part`].
+    fn part(&self, part: usize, _state: &State, _how: Forward) -> Result<State, TchError> {
+        Err(TchError::Shape(format!("the model has one part, and no part {part}")))
+    }
+
+    /// The state after all parts, one after the other.
+    ///
+    /// # Errors
+    /// As [`Model::first_part`].
+    fn forward(&self, inputs: &ModelInputs, how: Forward) -> Result<State, TchError> {
+        let mut state = self.first_part(inputs, how)?;
         for part in 1..self.parts() {
-            x = self.part(part, &[x], how)?;
+            state = self.part(part, &state, how)?;
         }
-        Ok(x)
+        Ok(state)
+    }
+
+    /// Outputs for a batch: `hidden` after all parts.
+    ///
+    /// # Errors
+    /// As [`Model::first_part`].
+    fn outputs(&self, inputs: &ModelInputs, how: Forward) -> Result<Tensor, TchError> {
+        Ok(self.forward(inputs, how)?.hidden)
     }
 
     /// Whether the family knows [`Precision::Bf16`]; those that do not compute all in the dtype of the parameters.
@@ -124,7 +143,7 @@ pub trait Model {
 #[derive(Debug, thiserror::Error)]
 pub enum FamilyError {
     /// No family, or none that can be told, fits.
-    #[error("cannot tell the model's family: {0}")]
+    #[error("cannot determine the model family: {0}")]
     Unknown(String),
     /// `config.json` says something this family does not compute.
     #[error("{file}: {what}")]
@@ -135,7 +154,7 @@ pub enum FamilyError {
         what: String,
     },
     /// The ingredients' tensors are not those of the model; all differences, one a line.
-    #[error("the tensors of {ingredient} are not those of the {family} model:\n{faults}")]
+    #[error("the tensors of {ingredient} do not match the {family} model:\n{faults}")]
     Tensors {
         /// The first ingredient.
         ingredient: String,

@@ -14,7 +14,7 @@ use tch::{Device, Kind, TchError, Tensor};
 
 use super::layers::{self, Weights};
 use super::resnet_config::{Block, ResnetConfig};
-use super::{FamilyError, Forward, Model, Pass, expected, identity};
+use super::{FamilyError, Forward, Model, ModelInputs, Pass, State, expected, identity};
 use crate::hyperplane::write_soup;
 
 /// Added to variances.
@@ -40,7 +40,8 @@ impl Resnet {
     ) -> Result<Self, FamilyError> {
         let first = &zoo.ingredients()[0];
         if spec.heads.is_some() || spec.activation.is_some() {
-            let what = "`zoo.heads` and `zoo.activation` are for transformers, and this is a ResNet".to_string();
+            let what = "zoo.heads and zoo.activation are only for transformers; this model is a ResNet. Remove them"
+                .to_string();
             return Err(FamilyError::Config { file: first.path().display().to_string(), what });
         }
         let config = ResnetConfig::from_zoo(zoo)?;
@@ -77,8 +78,7 @@ impl Resnet {
         };
         let size = x.size();
         if of_batch && size.iter().product::<i64>() == size[1] {
-            let what =
-                format!("{name}: expected more than one value a channel for statistics of a batch, found {size:?}");
+            let what = format!("{name}: expected more than one value per channel for batch statistics, found {size:?}");
             return Err(TchError::Shape(what));
         }
         let (mean, variance) = statistics.unzip();
@@ -131,19 +131,22 @@ impl Model for Resnet {
         self.config.blocks.len() + 2
     }
 
-    fn part(&self, part: usize, x: &[Tensor], how: Forward) -> Result<Tensor, TchError> {
-        match part {
-            0 => {
-                let pixels = how.precision.narrow(layers::only_input(x, "a ResNet")?)?;
-                let x = self.norm(&self.convolution(&pixels, "conv1", 2, 1)?, "bn1", how.pass)?.f_relu()?;
-                x.f_max_pool2d([3, 3], [2, 2], [1, 1], [1, 1], false)
-            }
+    fn first_part(&self, inputs: &ModelInputs, how: Forward) -> Result<State, TchError> {
+        let pixels = how.precision.narrow(layers::only_input(inputs, "a ResNet")?)?;
+        let x = self.norm(&self.convolution(&pixels, "conv1", 2, 1)?, "bn1", how.pass)?.f_relu()?;
+        Ok(x.f_max_pool2d([3, 3], [2, 2], [1, 1], [1, 1], false)?.into())
+    }
+
+    fn part(&self, part: usize, state: &State, how: Forward) -> Result<State, TchError> {
+        let x = &state.hidden;
+        let hidden = match part {
             last if last + 1 == self.parts() => {
-                let x = layers::only(x)?.f_to_kind(self.weights.kind())?;
-                self.weights.linear(&x.f_adaptive_avg_pool2d([1, 1])?.f_flatten(1, -1)?, "fc")
+                let x = x.f_to_kind(self.weights.kind())?;
+                self.weights.linear(&x.f_adaptive_avg_pool2d([1, 1])?.f_flatten(1, -1)?, "fc")?
             }
-            block => self.block(layers::only(x)?, &self.config.blocks[block - 1], how.pass),
-        }
+            block => self.block(x, &self.config.blocks[block - 1], how.pass)?,
+        };
+        Ok(state.with_hidden(hidden))
     }
 
     fn statistics(&self) -> Option<&BTreeMap<String, Tensor>> {

@@ -88,9 +88,7 @@ impl ResnetConfig {
         let stem_name = format!("{root}conv1.weight");
         let [stem, channels, high, wide] = expected::sizes(found, &stem_name)?;
         if [high, wide] != [7, 7] {
-            return Err(format!(
-                "{stem_name}: expected a stem of 7x7, found {high}x{wide}, which the family does not compute"
-            ));
+            return Err(format!("{stem_name}: expected a stem of 7x7, found {high}x{wide}, which is not supported"));
         }
         let mut blocks = Vec::new();
         let mut width = stem;
@@ -167,7 +165,7 @@ fn block(found: &Ingredient, name: String, stride: i64, width: i64) -> Result<Bl
         let [out, _, _, _] = expected::sizes(found, &last)?;
         if mid % per_group != 0 {
             return Err(format!(
-                "{name}conv2.weight: expected groups of a divisor of {mid} channels, found {per_group}"
+                "{name}conv2.weight: expected a group size that divides {mid} channels, found {per_group}"
             ));
         }
         (vec![[mid, width], [second, mid], [out, second]], mid / per_group)
@@ -184,7 +182,7 @@ fn refused(found: &Ingredient, name: &str) -> Option<String> {
     let what = if name.ends_with("conv1.0.weight") && !name.contains("layer") {
         "a deep stem"
     } else if name.contains("maxpool.") {
-        "a stem with a convolution in place of the max pool"
+        "a stem with a convolution instead of max pooling"
     } else if name.contains(".downsample.1.weight") && found.info(name).is_some_and(|info| info.shape.len() == 4) {
         "average pooling in shortcuts"
     } else if name.contains(".se.") || name.contains(".attn.") {
@@ -192,7 +190,7 @@ fn refused(found: &Ingredient, name: &str) -> Option<String> {
     } else {
         return None;
     };
-    Some(format!("{name}: {what}, which the family does not compute"))
+    Some(format!("{name}: {what}, which is not supported"))
 }
 
 /// That timm's configuration, if this is one, says nothing that is not computed.

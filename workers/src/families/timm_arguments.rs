@@ -112,7 +112,7 @@ impl Arguments {
             "pool_include_prefix" => self.with_special = flag()?,
             "no_embed_class" => self.positions_of_patches = Some(flag()?),
             _ if TOLD.contains(&name) => {}
-            _ => return Err("no such argument, which the family does not know".to_string()),
+            _ => return Err("no such argument, because it is not supported".to_string()),
         }
         Ok(())
     }

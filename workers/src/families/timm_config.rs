@@ -81,8 +81,7 @@ impl TimmConfig {
         let first = &zoo.ingredients()[0];
         let faults = expected::tensor_faults("timm-vit", first);
         expected::agree(zoo, &DECISIVE)?;
-        let refused =
-            |name: &str| Some(format!("{name}: {}, which the family does not compute", timm_names::refused(name)?));
+        let refused = |name: &str| Some(format!("{name}: {}, which is not supported", timm_names::refused(name)?));
         let refused: Vec<String> = first.tensor_names().filter_map(refused).collect();
         if !refused.is_empty() {
             return Err(faults(refused));
@@ -104,13 +103,13 @@ impl TimmConfig {
         let [_, inner] = sizes(found, &root, "blocks.0.mlp.fc2.weight")?;
         if hidden == 2 * inner {
             return Err(Fault::Tensor(format!(
-                "{root}blocks.0.mlp.fc1.weight: {hidden} wide where fc2 takes {inner}: a gated perceptron (SwiGLU), which the family does not compute"
+                "{root}blocks.0.mlp.fc1.weight: width {hidden}, but fc2 takes {inner}: a gated MLP (SwiGLU), which is not supported"
             )));
         }
         let [classes, _] = sizes(found, &root, "head.weight")?;
         if let Some(stated) = arguments.classes.filter(|stated| *stated != classes) {
             return Err(Fault::Config(format!(
-                "num_classes: expected {classes}, the rows of head.weight, found {stated}"
+                "num_classes: expected {classes}, the number of rows of head.weight, found {stated}"
             )));
         }
         let [_, positions, _] = sizes(found, &root, "pos_embed")?;
@@ -142,7 +141,7 @@ impl TimmConfig {
         };
         let mut assumed = Vec::new();
         if stated.is_none() && named.is_none() {
-            assumed.push("activation `gelu`, as in most of timm's ViTs (zoo.activation says otherwise)".to_string());
+            assumed.push("activation `gelu`, as in most of timm's ViTs (change with zoo.activation)".to_string());
         }
         let layers = expected::count(found, &format!("{root}blocks"));
         let (heads, by_shapes) = heads(spec, &arguments, width, layers, head_width)?;
@@ -151,7 +150,7 @@ impl TimmConfig {
         if arguments.pool.is_none() && named.is_none() && pool != Pool::Distilled {
             let how = if pool == Pool::Token { "the class token" } else { "the mean of the patches" };
             assumed.push(format!(
-                "the head looks at {how}, as its tensors suggest (global_pool of a config.json says otherwise)"
+                "the head uses {how}, derived from the tensor names (change with global_pool in config.json)"
             ));
         }
         let config = Self {
@@ -260,7 +259,7 @@ fn heads(
     }
     match head_width {
         Some(d) if heads * d != width => {
-            Err(format!("attention heads: expected {}, as q_norm is {d} wide, found {heads}", width / d))
+            Err(format!("attention heads: expected {}, because q_norm has width {d}, found {heads}", width / d))
         }
         _ => Ok((heads, assumed)),
     }
@@ -304,10 +303,10 @@ fn place(arguments: &Arguments, patch: [i64; 2], positions: i64, special: i64) -
     match squares[..] {
         [(side, only)] => Ok(([side * patch[0], side * patch[1]], only)),
         [] => Err(format!(
-            "pos_embed: expected positions of a square of patches, or `img_size`, found {positions} positions and {special} special tokens"
+            "pos_embed: expected a square number of patches, or `img_size`, found {positions} positions and {special} special tokens"
         )),
         _ => Err(format!(
-            "pos_embed: {positions} positions and {special} special tokens do not tell whether these have positions: state `model_args.no_embed_class` in config.json"
+            "pos_embed: with {positions} positions and {special} special tokens it is unclear whether the special tokens have positions: set `model_args.no_embed_class` in config.json"
         )),
     }
 }

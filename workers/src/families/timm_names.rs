@@ -27,17 +27,17 @@ const TANH_GELU: [&str; 5] = [
 
 /// Parts of architectures' names that say what this family does not compute, though tensors might fit.
 const OTHERS: [(&str, &str); 13] = [
-    ("_rpn_", "norms after attention and perceptron"),
+    ("_rpn_", "norms after attention and MLP"),
     ("relpos", "relative positions"),
     ("_rope_", "rotary positions"),
     ("_dinov3", "rotary positions"),
     ("_pe_", "rotary positions"),
     ("_sapiens2", "rotary positions"),
     ("_lingbot", "rotary positions"),
-    ("_xp_", "attention and perceptron in parallel"),
+    ("_xp_", "attention and MLP in parallel"),
     ("_18x2_", "parallel blocks"),
     ("_36x1_r", "parallel blocks"),
-    ("vit_pwee_", "attention and perceptron in parallel"),
+    ("vit_pwee_", "attention and MLP in parallel"),
     ("vit_dwee_", "differential attention"),
     ("vit_dlittle_", "differential attention"),
 ];
@@ -49,7 +49,7 @@ const OTHERS: [(&str, &str); 13] = [
 pub(super) fn named(architecture: &str) -> Result<Named, String> {
     let name = architecture.split('.').next().unwrap_or_default();
     if let Some((_, what)) = OTHERS.iter().find(|(part, _)| name.contains(part)) {
-        return Err(format!("architecture `{name}` has {what}, which the family does not compute"));
+        return Err(format!("architecture `{name}` has {what}, which is not supported"));
     }
     let heads = match name {
         "test_vit" | "test_vit2" => Some(2),
@@ -82,12 +82,12 @@ const PARTS: [(&str, &str); 16] = [
     ("rel_pos", "relative positions"),
     ("rope", "rotary positions"),
     (".attns.", "parallel attentions"),
-    (".ffns.", "parallel perceptrons"),
-    (".in_proj.", "attention and perceptron in parallel"),
-    (".mlp.fc1_g.", "a gated perceptron (SwiGLU)"),
-    (".mlp.w12.", "a gated perceptron (SwiGLU)"),
-    (".mlp.gate", "a gated perceptron"),
-    (".mlp.norm.", "a norm within the perceptron"),
+    (".ffns.", "parallel MLPs"),
+    (".in_proj.", "attention and MLP in parallel"),
+    (".mlp.fc1_g.", "a gated MLP (SwiGLU)"),
+    (".mlp.w12.", "a gated MLP (SwiGLU)"),
+    (".mlp.gate", "a gated MLP"),
+    (".mlp.norm.", "a norm within the MLP"),
     (".attn.norm.", "a norm within the attention"),
     (".attn.gate.", "gated attention"),
     (".attn.lambda_", "differential attention"),
@@ -145,7 +145,7 @@ mod tests {
 
     #[test]
     fn what_is_not_computed_is_known_by_its_tensors() {
-        assert_eq!(refused("blocks.0.mlp.fc1_g.weight"), Some("a gated perceptron (SwiGLU)"));
+        assert_eq!(refused("blocks.0.mlp.fc1_g.weight"), Some("a gated MLP (SwiGLU)"));
         assert_eq!(refused("attn_pool.latent"), Some("attention pooling"));
         assert_eq!(refused("blocks.0.attn.q_norm.weight"), None);
     }

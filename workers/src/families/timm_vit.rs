@@ -12,7 +12,7 @@ use tch::{Device, Kind, TchError, Tensor};
 
 use super::layers::{self, Weights};
 use super::timm_config::{Pool, TimmConfig};
-use super::{FamilyError, Forward, Model, Precision, expected, identity};
+use super::{FamilyError, Forward, Model, ModelInputs, Precision, State, expected, identity};
 
 /// A ViT or DeiT by timm's names.
 pub(super) struct TimmVit {
@@ -112,12 +112,18 @@ impl Model for TimmVit {
         self.config.layers as usize + 2
     }
 
-    fn part(&self, part: usize, x: &[Tensor], how: Forward) -> Result<Tensor, TchError> {
-        match part {
-            0 => self.norm(&self.embed(layers::only_input(x, "a ViT")?, how.precision)?, "norm_pre"),
-            last if last + 1 == self.parts() => self.classify(layers::only(x)?),
-            block => self.block(block - 1, layers::only(x)?, how.precision),
-        }
+    fn first_part(&self, inputs: &ModelInputs, how: Forward) -> Result<State, TchError> {
+        let tokens = self.embed(layers::only_input(inputs, "a ViT")?, how.precision)?;
+        Ok(self.norm(&tokens, "norm_pre")?.into())
+    }
+
+    fn part(&self, part: usize, state: &State, how: Forward) -> Result<State, TchError> {
+        let x = &state.hidden;
+        let hidden = match part {
+            last if last + 1 == self.parts() => self.classify(x)?,
+            block => self.block(block - 1, x, how.precision)?,
+        };
+        Ok(state.with_hidden(hidden))
     }
 
     /// A bias of the keys' norm adds the same to all of a query's attention logits, and softmax ignores that. The keys' own bias is a part of

@@ -3,14 +3,13 @@
 //! Parameters are matched to the ingredients' tensors by name after a common prefix on either side. Buffers are the module's own and stay as they are.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Read;
 use std::path::Path;
 
-use mehl_soup::untrusted;
 use mehl_soup::zoo::{Layout, LayoutTensor, TensorClass, Zoo};
+use mehl_soup::{source, untrusted};
 use tch::{CModule, Device, Kind, TchError, Tensor};
 
-use super::{FamilyError, Forward, Model, is_mixed, list};
+use super::{FamilyError, Forward, Model, ModelInputs, State, is_mixed, list};
 
 /// A TorchScript module.
 pub struct TorchScript {
@@ -35,8 +34,7 @@ impl TorchScript {
         tch::jit::f_set_tensor_expr_fuser_enabled(false).map_err(torch)?;
         tch::jit::f_set_graph_executor_optimize(false).map_err(torch)?;
         let read = |source| FamilyError::Torch { file: path.display().to_string(), source: TchError::Io(source) };
-        let mut bytes = Vec::new();
-        untrusted::open(path).and_then(|mut file| file.read_to_end(&mut bytes)).map_err(read)?;
+        let bytes = source::of(path).read(path, u64::MAX).map_err(read)?;
         let hash = blake3::hash(&bytes).to_hex();
         // What was looked up is what runs: the file may be another by now.
         untrusted::check_module(path, &hash).map_err(read)?;
@@ -74,7 +72,7 @@ impl TorchScript {
                 let first_tied = |t: &LayoutTensor| t.name == *first && t.tied_to.as_deref() == Some(&disk);
                 if !layout.tensors.iter().any(|t| tied(t) || first_tied(t)) {
                     faults.push(format!(
-                        "{disk}: expected the values of {first}, with which the module ties it, found others"
+                        "{disk}: expected the same values as {first}, because the module ties them, found different ones"
                     ));
                 }
                 continue;
@@ -84,7 +82,7 @@ impl TorchScript {
         for tensor in layout.tensors.iter().filter(|t| t.class != TensorClass::Copied) {
             if !matched.contains(&tensor.name) {
                 faults.push(format!(
-                    "{}: expected no such tensor, found one that is no parameter of the module (buffers are the module's own: leave them out)",
+                    "{}: expected no such tensor: it is not a parameter of the module (buffers belong to the module; remove them from the ingredients)",
                     tensor.name
                 ));
             }
@@ -106,8 +104,8 @@ impl Model for TorchScript {
         &self.parameters
     }
 
-    fn part(&self, _: usize, inputs: &[Tensor], _: Forward) -> Result<Tensor, TchError> {
-        self.module.forward_ts(inputs)
+    fn first_part(&self, inputs: &ModelInputs, _: Forward) -> Result<State, TchError> {
+        Ok(self.module.forward_ts(&inputs.tensors())?.into())
     }
 
     /// A module's own code decides on dtypes, and its constants and casts would meet tensors of another.

@@ -11,7 +11,7 @@ use tch::{Device, Kind, TchError, Tensor};
 
 use super::layers::{self, Weights};
 use super::vit_config::{self, Head, VitConfig};
-use super::{FamilyError, Forward, Model, Precision, expected, identity};
+use super::{FamilyError, Forward, Model, ModelInputs, Precision, State, expected, identity};
 
 /// A ViT or DeiT whose parameters are plain tensors.
 pub struct Vit {
@@ -112,12 +112,17 @@ impl Model for Vit {
         self.config.layers as usize + 2
     }
 
-    fn part(&self, part: usize, x: &[Tensor], how: Forward) -> Result<Tensor, TchError> {
-        match part {
-            0 => self.embed(layers::only_input(x, "a ViT")?, how.precision),
-            last if last + 1 == self.parts() => self.classify(layers::only(x)?),
-            block => self.block(block - 1, layers::only(x)?, how.precision),
-        }
+    fn first_part(&self, inputs: &ModelInputs, how: Forward) -> Result<State, TchError> {
+        Ok(self.embed(layers::only_input(inputs, "a ViT")?, how.precision)?.into())
+    }
+
+    fn part(&self, part: usize, state: &State, how: Forward) -> Result<State, TchError> {
+        let x = &state.hidden;
+        let hidden = match part {
+            last if last + 1 == self.parts() => self.classify(x)?,
+            block => self.block(block - 1, x, how.precision)?,
+        };
+        Ok(state.with_hidden(hidden))
     }
 
     /// A key's bias adds the same to all of a query's attention logits, and softmax ignores that.

@@ -9,7 +9,9 @@ use mehl_soup::zoo::Zoo;
 use tch::{Device, Kind, TchError, Tensor};
 
 use super::cuda::Locked;
-use super::span::{MixedTensors, SpanError, by_kind, load_into};
+use super::read::load_into;
+use super::span::{MixedTensors, SpanError};
+use super::tensors::by_kind;
 
 /// Rows of one model batch on the host, as they are in the files.
 pub struct Ahead {

@@ -3,8 +3,10 @@
 use std::ops::Range;
 
 use half::bf16;
+use tch::{Kind, Tensor};
 
 use super::kernels::{BLOCK, Float};
+use super::tensors::{slice, slice_bf16, slice_bf16_mut, slice_mut};
 
 /// Where a mix goes.
 pub enum Sink<'a, T> {
@@ -75,6 +77,22 @@ impl<'a, T: Float> Source<'a, T> {
                 wide
             }
         }
+    }
+}
+
+/// A tensor on the host that a mix is written to, in bf16 or in its own dtype.
+pub fn sink<T: Float>(out: &Tensor) -> Sink<'_, T> {
+    match out.kind() {
+        Kind::BFloat16 => Sink::Bf16(slice_bf16_mut(out)),
+        _ => Sink::Own(slice_mut(out)),
+    }
+}
+
+/// A gradient on the host, in bf16 or in its own dtype.
+pub fn source<T: Float>(gradient: &Tensor) -> Source<'_, T> {
+    match gradient.kind() {
+        Kind::BFloat16 => Source::Bf16(slice_bf16(gradient)),
+        _ => Source::Own(slice(gradient)),
     }
 }
 

@@ -3,10 +3,11 @@
 use mehl_soup::zoo::{Element, LayerGroups, Layout, Zoo, ZooError};
 use tch::{Device, Kind, TchError, Tensor};
 
-use super::compact::{self, CompactMix, CompactProject, CompactRows};
-use super::kernels::{self, Base, Float, MixJob, ProjectJob, Sink, Source};
-use super::on_device;
-use super::tensors::{copy_from_slice, slice, slice_bf16, slice_bf16_mut, slice_mut};
+use super::kernels::Float;
+use super::read::check_members;
+use super::rows::{Rows, Start};
+use super::tensors::{copy_from_slice, slice_mut};
+use super::whole::Whole;
 use crate::families::Model;
 
 /// The tensors that soups move: which they are, and the layer group of each.
@@ -62,36 +63,33 @@ pub struct Projection {
 
 /// `w[l] = base[l] + sum_k x[k,l] row[k,l]` for one model batch.
 pub struct Span {
-    pub(super) kind: Kind,
-    pub(super) members: usize,
-    pub(super) groups: Vec<usize>,
-    pub(super) group_count: usize,
+    kind: Kind,
+    members: usize,
+    /// Layer group of each tensor.
+    groups: Vec<usize>,
+    group_count: usize,
     /// The centre, a flat tensor for each mixed tensor; `None` for `learned`.
-    pub(super) base: Option<Vec<Tensor>>,
-    pub(super) rows: Rows,
+    base: Option<Vec<Tensor>>,
+    rows: Box<dyn Rows>,
+    /// `1 / n`, row-major `[b, L]`, 0 where a direction vanishes; `None` where the rows themselves
+    /// are divided by their lengths, or are no directions.
+    inverse_norms: Option<Vec<f64>>,
 }
-
-/// What is stored of the model batch, one for each mixed tensor.
-pub(super) enum Rows {
-    /// `[b, n]`, the rows themselves.
-    Whole(Vec<Tensor>),
-    /// Rows before they are divided by their lengths; `1 / n`, row-major `[b, L]`, 0 where a direction vanishes.
-    Compact { rows: Vec<CompactRows>, inverse_norms: Vec<f64> },
-}
-
-/// Calls a function for f64 or f32.
-macro_rules! by_kind {
-    ($kind:expr, $function:ident ( $($argument:expr),* )) => {
-        match $kind {
-            Kind::Double => $function::<f64>($($argument),*),
-            _ => $function::<f32>($($argument),*),
-        }
-    };
-}
-
-pub(super) use by_kind;
 
 impl Span {
+    /// Of the rows of `members` ingredients; see the fields.
+    pub(super) fn new(
+        rows: Box<dyn Rows>,
+        members: usize,
+        mixed: &MixedTensors,
+        base: Option<Vec<Tensor>>,
+        kind: Kind,
+        inverse_norms: Option<Vec<f64>>,
+    ) -> Self {
+        let (groups, group_count) = (mixed.groups.clone(), mixed.group_count);
+        Self { kind, members, groups, group_count, base, rows, inverse_norms }
+    }
+
     /// The ingredients themselves as rows, without a base: for `learned`.
     ///
     /// # Errors
@@ -103,24 +101,19 @@ impl Span {
         device: Device,
         kind: Kind,
     ) -> Result<Self, SpanError> {
-        let mut rows = Vec::with_capacity(mixed.names.len());
-        for (name, &n) in mixed.names.iter().zip(&mixed.sizes) {
-            rows.push(by_kind!(kind, load_rows(zoo, members, name, n))?.f_to_device(device)?);
-        }
+        let rows = Whole::of_ingredients(zoo, members, mixed, device, kind)?;
         check_members(zoo, members)?;
-        Ok(Self {
-            kind,
-            members: members.len(),
-            groups: mixed.groups.clone(),
-            group_count: mixed.group_count,
-            base: None,
-            rows: Rows::Whole(rows),
-        })
+        Ok(Self::new(Box::new(rows), members.len(), mixed, None, kind, None))
     }
 
-    /// Sets each target to the mix at coordinates `x`, row-major `[b, L]`. Targets are leaves, one a mixed tensor; the sum is in the span's dtype, and one in bf16 gets it rounded.
+    /// Sets each target to the mix at coordinates `x`, row-major `[b, L]`. Targets are leaves, one a
+    /// mixed tensor; the sum is in the span's dtype, and one in bf16 gets it rounded.
+    ///
+    /// # Errors
+    /// What libtorch reports.
     pub fn mix_into(&self, x: &[f64], targets: &[Tensor]) -> Result<(), TchError> {
-        by_kind!(self.kind, mix_tensors(self, x, Target::Leaves(targets)))
+        let start = self.base.as_deref().map_or(Start::Zero, Start::From);
+        self.rows.mix(&self.coordinates(x), start, targets)
     }
 
     /// The mix at `x`, in place on the centre, which it gives back.
@@ -128,24 +121,47 @@ impl Span {
     /// # Panics
     /// If the span has no base.
     pub(super) fn fold(self, x: &[f64]) -> Result<Vec<Tensor>, TchError> {
-        assert!(self.base.is_some(), "only a span with a centre is folded");
-        by_kind!(self.kind, mix_tensors(&self, x, Target::Base))?;
-        Ok(self.base.unwrap_or_default())
+        let x = self.coordinates(x);
+        let base = self.base.expect("only a span with a centre is folded");
+        self.rows.mix(&x, Start::InPlace, &base)?;
+        Ok(base)
     }
 
-    /// Inner products of every row with the gradient, in the span's dtype or bf16, and the gradient's norm (arXiv 2407.03641, equation (6)).
-    /// An undefined gradient (a parameter that the loss does not depend on) counts as 0.
+    /// Inner products of every row with the gradient, in the span's dtype or bf16, and the
+    /// gradient's norm (arXiv 2407.03641, equation (6)). An undefined gradient (a parameter that the
+    /// loss does not depend on) counts as 0.
+    ///
+    /// # Errors
+    /// What libtorch reports.
     pub fn project(&self, gradients: &[Tensor]) -> Result<Projection, TchError> {
-        let (dots, squares) = by_kind!(self.kind, project_tensors(self, gradients))?;
+        let defined: Vec<usize> = (0..gradients.len()).filter(|&i| gradients[i].defined()).collect();
+        let l = self.group_count;
+        let (mut dots, mut squares) = (vec![0.0; self.members * l], 0.0);
+        for (&i, (of_rows, square)) in defined.iter().zip(self.rows.project(gradients, &defined)?) {
+            for (k, dot) in of_rows.iter().enumerate() {
+                dots[k * l + self.groups[i]] += dot;
+            }
+            squares += square;
+        }
+        if let Some(inverse_norms) = &self.inverse_norms {
+            dots.iter_mut().zip(inverse_norms).for_each(|(dot, inverse)| *dot *= inverse);
+        }
         Ok(Projection { dots, gradient_norm: squares.sqrt() })
     }
 
     /// Bytes of the rows.
     pub fn bytes(&self) -> usize {
-        match &self.rows {
-            Rows::Whole(rows) => rows.iter().map(|row| row.numel() * row.kind().elt_size_in_bytes()).sum(),
-            Rows::Compact { rows, .. } => rows.iter().map(CompactRows::bytes).sum(),
-        }
+        self.rows.bytes()
+    }
+
+    /// Whether the rows are as exact as the files.
+    pub(super) fn is_exact(&self) -> bool {
+        self.rows.is_exact()
+    }
+
+    /// Dtype that is computed in.
+    pub(super) fn kind(&self) -> Kind {
+        self.kind
     }
 
     /// The centre, without the rows.
@@ -153,10 +169,23 @@ impl Span {
         self.base.unwrap_or_default()
     }
 
-    /// Of one tensor, `[b]`, from those of all groups.
-    pub(super) fn coordinates(&self, x: &[f64], tensor: usize) -> Vec<f64> {
-        (0..self.members).map(|k| x[k * self.group_count + self.groups[tensor]]).collect()
+    /// Coordinates as the rows take them, row-major `[tensors, b]`, from those of all groups.
+    fn coordinates(&self, x: &[f64]) -> Vec<f64> {
+        let divided: Option<Vec<f64>> = self
+            .inverse_norms
+            .as_ref()
+            .map(|inverse_norms| x.iter().zip(inverse_norms).map(|(x, inverse)| x * inverse).collect());
+        arranged(divided.as_deref().unwrap_or(x), self.members, &self.groups, self.group_count)
     }
+}
+
+/// Values of each tensor, row-major `[tensors, b]`, from those of each layer group, `[b, L]`.
+pub(super) fn by_tensor(values: &[f64], members: usize, mixed: &MixedTensors) -> Vec<f64> {
+    arranged(values, members, &mixed.groups, mixed.group_count)
+}
+
+fn arranged(values: &[f64], members: usize, groups: &[usize], group_count: usize) -> Vec<f64> {
+    groups.iter().flat_map(|group| (0..members).map(move |k| values[k * group_count + group])).collect()
 }
 
 /// Why a model batch cannot be held.
@@ -168,143 +197,6 @@ pub enum SpanError {
     /// libtorch refused, for want of memory most likely.
     #[error(transparent)]
     Torch(#[from] TchError),
-}
-
-/// After reading: a file that changed meanwhile would give directions that belong to no ingredient.
-pub(super) fn check_members(zoo: &Zoo, members: &[usize]) -> Result<(), ZooError> {
-    members.iter().try_for_each(|&k| zoo.row(k).check_unchanged())
-}
-
-pub(super) fn load_rows<T: Float + Element>(
-    zoo: &Zoo,
-    members: &[usize],
-    name: &str,
-    n: usize,
-) -> Result<Tensor, SpanError> {
-    let kind = if size_of::<T>() == 4 { Kind::Float } else { Kind::Double };
-    let rows = Tensor::f_empty([members.len() as i64, n as i64], (kind, Device::Cpu))?;
-    load_into::<T>(zoo, members, name, &rows)?;
-    Ok(rows)
-}
-
-/// Reads one tensor of each member into its row, `[b, n]`.
-pub(super) fn load_into<T: Float + Element>(
-    zoo: &Zoo,
-    members: &[usize],
-    name: &str,
-    rows: &Tensor,
-) -> Result<(), SpanError> {
-    let n = rows.size()[1].max(1) as usize;
-    for (row, &k) in slice_mut::<T>(rows).chunks_mut(n).zip(members) {
-        zoo.read_row(k, name, row)?;
-    }
-    Ok(())
-}
-
-/// Where a mix goes.
-#[derive(Clone, Copy)]
-enum Target<'a> {
-    /// Into these leaves.
-    Leaves(&'a [Tensor]),
-    /// Into the span's own base.
-    Base,
-}
-
-fn mix_tensors<T: Float>(span: &Span, x: &[f64], target: Target<'_>) -> Result<(), TchError> {
-    let outputs: &[Tensor] = match (target, &span.base) {
-        (Target::Leaves(leaves), _) => leaves,
-        (Target::Base, base) => base.as_deref().unwrap_or_default(),
-    };
-    let on_host = outputs.first().is_none_or(|t| t.device() == Device::Cpu);
-    match (&span.rows, &span.base) {
-        (Rows::Whole(rows), _) if on_host => {
-            let jobs = outputs
-                .iter()
-                .enumerate()
-                .map(|(i, out)| MixJob {
-                    out: sink(out),
-                    base: match (target, &span.base) {
-                        (Target::Base, _) => Base::InPlace,
-                        (_, Some(base)) => Base::From(slice::<T>(&base[i])),
-                        (_, None) => Base::Zero,
-                    },
-                    rows: slice::<T>(&rows[i]),
-                    x: span.coordinates(x, i).into_iter().map(T::from_f64).collect(),
-                })
-                .collect();
-            kernels::mix(jobs);
-            Ok(())
-        }
-        (Rows::Compact { rows, inverse_norms }, Some(base)) if on_host => {
-            let x: Vec<f64> = x.iter().zip(inverse_norms).map(|(x, inverse)| x * inverse).collect();
-            let jobs = outputs
-                .iter()
-                .enumerate()
-                .map(|(i, out)| CompactMix {
-                    out: sink(out),
-                    base: slice::<T>(&base[i]),
-                    rows: rows[i].host(),
-                    x: span.coordinates(&x, i).into_iter().map(T::from_f64).collect(),
-                })
-                .collect();
-            compact::mix(jobs);
-            Ok(())
-        }
-        _ => tch::no_grad(|| on_device::mix(span, x, outputs)),
-    }
-}
-
-fn sink<T: Float>(out: &Tensor) -> Sink<'_, T> {
-    match out.kind() {
-        Kind::BFloat16 => Sink::Bf16(slice_bf16_mut(out)),
-        _ => Sink::Own(slice_mut(out)),
-    }
-}
-
-fn source<T: Float>(gradient: &Tensor) -> Source<'_, T> {
-    match gradient.kind() {
-        Kind::BFloat16 => Source::Bf16(slice_bf16(gradient)),
-        _ => Source::Own(slice(gradient)),
-    }
-}
-
-fn project_tensors<T: Float>(span: &Span, gradients: &[Tensor]) -> Result<(Vec<f64>, f64), TchError> {
-    let (b, l) = (span.members, span.group_count);
-    let mut dots = vec![0.0; b * l];
-    let mut squares = 0.0;
-    let mut add = |tensor: usize, row_dots: &[f64], square: f64| {
-        for (k, dot) in row_dots.iter().enumerate() {
-            dots[k * l + span.groups[tensor]] += dot;
-        }
-        squares += square;
-    };
-    let defined: Vec<usize> = (0..gradients.len()).filter(|&i| gradients[i].defined()).collect();
-    let on_host = defined.first().is_none_or(|&i| gradients[i].device() == Device::Cpu);
-    if on_host {
-        let contiguous: Vec<Tensor> = defined.iter().map(|&i| gradients[i].f_contiguous()).collect::<Result<_, _>>()?;
-        let gradients_of = defined.iter().copied().zip(contiguous.iter().map(source::<T>));
-        let projected = match &span.rows {
-            Rows::Whole(rows) => {
-                let jobs = gradients_of.map(|(i, gradient)| ProjectJob { rows: slice::<T>(&rows[i]), gradient });
-                kernels::project(&jobs.collect::<Vec<_>>())
-            }
-            Rows::Compact { rows, .. } => {
-                let jobs = gradients_of.map(|(i, gradient)| CompactProject { rows: rows[i].host(), gradient });
-                compact::project(&jobs.collect::<Vec<_>>())
-            }
-        };
-        for (&i, (row_dots, square)) in defined.iter().zip(projected) {
-            add(i, &row_dots, square);
-        }
-    } else {
-        for (&i, (row_dots, square)) in defined.iter().zip(on_device::project(span, gradients, &defined)?) {
-            add(i, &row_dots, square);
-        }
-    }
-    if let Rows::Compact { inverse_norms, .. } = &span.rows {
-        dots.iter_mut().zip(inverse_norms).for_each(|(dot, inverse)| *dot *= inverse);
-    }
-    Ok((dots, squares))
 }
 
 /// The soup `sum_k weights[k] theta[k]` of one tensor, written to a leaf on any device.

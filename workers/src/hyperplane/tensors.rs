@@ -5,6 +5,18 @@ use tch::{Device, Kind, TchError, Tensor};
 
 use super::kernels::Float;
 
+/// Calls a function for f64 or f32.
+macro_rules! by_kind {
+    ($kind:expr, $function:ident ( $($argument:expr),* )) => {
+        match $kind {
+            Kind::Double => $function::<f64>($($argument),*),
+            _ => $function::<f32>($($argument),*),
+        }
+    };
+}
+
+pub(super) use by_kind;
+
 /// The libtorch dtype of a [`Float`].
 fn kind_of<T: Float>() -> Kind {
     if size_of::<T>() == 4 { Kind::Float } else { Kind::Double }

@@ -3,14 +3,17 @@
 use mehl_soup::checkpoint::GreedyState;
 use mehl_soup::coefficients::Coefficients;
 use mehl_soup::runner::engine::EngineError;
+use mehl_soup::sweep::metric::Metric;
+use mehl_soup::sweep::score::SplitScore;
 
 use super::{Method, mean_of};
 use crate::engine::TaskRun;
 use crate::families::Precision;
 
-/// Ingredients by falling select accuracy; one is kept if the mean with it is not less accurate than without.
+/// Ingredients from the best to the worst on select; one is kept if the mean with it is not worse than without.
 ///
-/// Always by accuracy, as published; equal accuracies are ranked by loss.
+/// Always by the objective's first metric: accuracy for classification, as published. Equal ingredients are ranked by
+/// loss.
 pub struct Greedy;
 
 impl Method for Greedy {
@@ -34,7 +37,7 @@ pub fn members(run: &mut TaskRun<'_>) -> Result<Vec<usize>, EngineError> {
         let began = std::time::Instant::now();
         run.write_exact(&mean_of(run, &candidate))?;
         let score = run.score_select(Precision::Full)?;
-        let keep = state.select.is_none_or(|best| score.accuracy >= best.accuracy);
+        let keep = state.select.is_none_or(|best| cost(run, &score) <= cost(run, &best));
         run.state.greedy = Some(GreedyState {
             members: if keep { candidate } else { state.members },
             tried: state.tried + 1,
@@ -46,11 +49,17 @@ pub fn members(run: &mut TaskRun<'_>) -> Result<Vec<usize>, EngineError> {
     Ok(run.state.greedy.as_ref().map(|state| state.members.clone()).unwrap_or_default())
 }
 
+/// By the objective's first metric, or by the loss if it has none: lower is better.
+fn cost(run: &TaskRun<'_>, score: &SplitScore) -> f64 {
+    let metric = run.inputs.objective.facts().metrics.first().map_or(Metric::LOSS, |facts| Metric::of(facts));
+    score.get(metric).map_or(f64::NAN, |estimate| metric.cost(estimate.value))
+}
+
 fn ranking(run: &TaskRun<'_>) -> Result<Vec<usize>, EngineError> {
     let mut ranked = Vec::new();
     for &k in &run.members {
         ranked.push((k, run.ingredient_score(k)?));
     }
-    ranked.sort_by(|(_, a), (_, b)| b.accuracy.total_cmp(&a.accuracy).then(a.loss.total_cmp(&b.loss)));
+    ranked.sort_by(|(_, a), (_, b)| cost(run, a).total_cmp(&cost(run, b)).then(a.loss.total_cmp(&b.loss)));
     Ok(ranked.into_iter().map(|(k, _)| k).collect())
 }

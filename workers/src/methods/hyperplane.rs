@@ -34,7 +34,7 @@ impl Method for Hyperplane {
     fn run(&self, run: &mut TaskRun<'_>) -> Result<Coefficients, EngineError> {
         let size = self.size(run);
         if let Some(limit) = run.limit.filter(|&limit| limit < size) {
-            self.cut_to(run, limit, &format!("{size} ingredients at once do not fit the memory here"))?;
+            self.cut_to(run, limit, &format!("{size} ingredients at once do not fit into the memory of this machine"))?;
         }
         loop {
             match self.attempt(run) {
@@ -74,7 +74,7 @@ impl Hyperplane {
         for (index, batch) in finished.into_iter().enumerate() {
             if blocks.get(index).is_none_or(|block| block.members != batch.members) {
                 return Err(EngineError::ForeignCheckpoint(format!(
-                    "its model batch {index} has ingredients {:?}, which this task does not have",
+                    "its model batch {index} has ingredients {:?}, which are not in this task",
                     batch.members
                 )));
             }
@@ -83,8 +83,9 @@ impl Hyperplane {
         if resumed && run.state.coefficients != stored {
             run.state.exact = false;
             run.host.note(&format!(
-                "task {}: replaying its finished model batches gave other coefficients than its checkpoint holds; \
-                 the result is within tolerance only",
+                "task {}: replaying the finished model batches gave coefficients that differ from \
+                 the checkpoint; \
+                 the result is only within tolerance",
                 run.task.id
             ));
         }
@@ -137,9 +138,7 @@ impl Hyperplane {
     fn cut(&self, run: &mut TaskRun<'_>, what: &str) -> Result<(), EngineError> {
         let size = self.size(run);
         if size <= 1 {
-            return Err(EngineError::OutOfMemory(format!(
-                "{what}; with one ingredient at once there is nothing left to cut"
-            )));
+            return Err(EngineError::OutOfMemory(format!("{what}; the model batch already has only one ingredient")));
         }
         self.cut_to(run, size.div_ceil(2), &format!("out of memory with {size} ingredients at once ({what})"))
     }
@@ -170,7 +169,7 @@ impl Hyperplane {
         run.state.select = None;
         allocations::give_back(run.inputs.device);
         let id = &run.task.id;
-        run.host.note(&format!("task {id}: {why}; goes on with at most {b}; the result is not bit-exact"));
+        run.host.note(&format!("task {id}: {why}; continuing with at most {b}; the result is not bit-exact"));
         run.save()
     }
 }
@@ -226,13 +225,14 @@ fn begin(
     {
         if current.parameters.len() != parameters {
             let found = current.parameters.len();
-            let what = format!("its model batch in progress has {found} parameters, this task's {parameters}");
+            let what = format!("its current model batch has {found} parameters, expected {parameters}");
             return Err(EngineError::ForeignCheckpoint(what));
         }
         if current.norms != directions.norms {
             run.state.exact = false;
             run.host.note(&format!(
-                "task {}: its directions have other lengths than its checkpoint holds; the result is within tolerance only",
+                "task {}: the lengths of the directions differ from the checkpoint; the result is \
+                 only within tolerance",
                 run.task.id
             ));
         }

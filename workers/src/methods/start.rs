@@ -49,8 +49,9 @@ fn is_left(run: &mut TaskRun<'_>, batch: &[usize]) -> Result<bool, EngineError> 
     };
     let best = run.ingredient_score(run.best_member()?)?;
     run.host.note(&format!(
-        "task {}: the mean of {} ingredients, where it would begin, has a select loss of {found}, the best ingredient {:.4}: some ingredients may be bad. \
-         Begins from the greedy soup",
+        "task {}: the mean of {} ingredients has a select loss of {found}; the best ingredient has \
+         {:.4}. \
+         Some ingredients may be bad, so the task starts from the greedy soup",
         run.task.id,
         batch.len(),
         best.loss

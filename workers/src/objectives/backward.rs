@@ -3,7 +3,7 @@
 use tch::{Kind, TchError, Tensor};
 
 use crate::engine::phases::{Clock, Phase};
-use crate::families::{Forward, Model};
+use crate::families::{Forward, Model, ModelInputs, State};
 
 /// What a backward pass gives.
 pub struct Gradients {
@@ -25,19 +25,20 @@ pub struct Backward {
     pub recompute: bool,
 }
 
-/// Loss and gradients of `leaves` on a batch, for objectives whose loss is one function of the last part's outputs:
-/// `loss_of`, of outputs multiplied by the inverse temperature if there is one.
+/// Loss and gradients of `leaves` on a batch, for objectives whose loss is one function of the state after the last part:
+/// `loss_of`, with `hidden` multiplied by the inverse temperature if there is one. Mask and positions travel with the state;
+/// gradients go through `hidden` alone.
 ///
 /// # Errors
 /// What libtorch reports.
 pub fn through_parts(
     model: &dyn Model,
-    inputs: &[Tensor],
+    inputs: &ModelInputs,
     leaves: &[Tensor],
     inverse_temperature: Option<f64>,
     backward: Backward,
     clock: &mut Clock,
-    loss_of: &dyn Fn(&Tensor) -> Result<Tensor, TchError>,
+    loss_of: &dyn Fn(&State) -> Result<Tensor, TchError>,
 ) -> Result<Gradients, TchError> {
     let begun = clock.begin(Phase::Forward);
     let Backward { how, recompute } = backward;
@@ -49,51 +50,52 @@ pub fn through_parts(
         }
         _ => None,
     };
-    // What goes from part to part, without the last part's output.
-    let mut between = vec![];
+    let run = |part: usize, before: Option<&State>| match before {
+        Some(state) => model.part(part, state, how),
+        None => model.first_part(inputs, how),
+    };
+    // What goes from part to part, without the state after the last.
+    let mut between: Vec<State> = vec![];
     if recompute {
         tch::no_grad(|| -> Result<(), TchError> {
             for part in 0..model.parts() - 1 {
-                let x = match between.last() {
-                    Some(x) => model.part(part, std::slice::from_ref(x), how)?,
-                    None => model.part(part, inputs, how)?,
-                };
-                between.push(x);
+                let state = run(part, between.last())?;
+                between.push(state);
             }
             Ok(())
         })?;
     }
-    let mut entry = between.pop().map(|x| x.f_set_requires_grad(true)).transpose()?;
-    let outputs = match &entry {
-        Some(x) => model.part(model.parts() - 1, std::slice::from_ref(x), how)?,
-        None => model.outputs(inputs, how)?,
+    let mut entry = between.pop().map(State::into_leaf).transpose()?;
+    let state = match &entry {
+        Some(state) => model.part(model.parts() - 1, state, how)?,
+        None => model.forward(inputs, how)?,
     };
-    let outputs = match &temperature {
-        Some(temperature) => outputs.f_mul(temperature)?,
-        None => outputs,
+    let state = match &temperature {
+        Some(temperature) => state.with_hidden(state.hidden.f_mul(temperature)?),
+        None => state,
     };
-    let loss = loss_of(&outputs)?;
-    drop(outputs);
+    let loss = loss_of(&state)?;
+    drop(state);
     clock.end(Phase::Forward, begun);
 
     let begun = clock.begin(Phase::Backward);
-    let wanted = [entry.as_ref(), temperature.as_ref()].into_iter().flatten();
+    let wanted = [entry.as_ref().map(|state| &state.hidden), temperature.as_ref()].into_iter().flatten();
     let mut found = Backpropagated::through(&loss, leaves, wanted)?;
     let temperature = temperature.and_then(|_| found.others.pop());
     let loss = loss.f_detach()?;
     let mut gradients = found.leaves;
     for part in (0..between.len() + usize::from(entry.is_some())).rev() {
         let above = found.others.pop().ok_or_else(|| TchError::Torch("a part has no gradient".to_string()))?;
-        entry = between.pop().map(|x| x.f_set_requires_grad(true)).transpose()?;
-        let output = match &entry {
-            Some(x) => model.part(part, std::slice::from_ref(x), how)?,
-            None => model.part(part, inputs, how)?,
-        };
+        entry = between.pop().map(State::into_leaf).transpose()?;
+        let output = run(part, entry.as_ref())?.hidden;
         if !output.requires_grad() {
             break;
         }
         // Of this sum, the gradient of the output is `above`, and that is all that libtorch can be given through tch.
-        found = Backpropagated::through(&output.f_mul(&above)?.f_sum(None::<Kind>)?, leaves, entry.iter())?;
+        found = {
+            let scalar = output.f_mul(&above)?.f_sum(None::<Kind>)?;
+            Backpropagated::through(&scalar, leaves, entry.iter().map(|state| &state.hidden))?
+        };
         // A parameter of several parts, such as a tied embedding, has the sum of what each of them gives.
         for (gradient, own) in gradients.iter_mut().zip(found.leaves) {
             if own.defined() {

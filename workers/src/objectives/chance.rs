@@ -2,7 +2,10 @@
 //! are then probably not what the models learned.
 
 use mehl_soup::runner::engine::EngineError;
-use mehl_soup::sweep::manifest::{Manifest, SplitScore};
+use mehl_soup::sweep::manifest::Manifest;
+use mehl_soup::sweep::metric::{Estimate, Metric};
+use mehl_soup::sweep::objective::CLASSIFICATION;
+use mehl_soup::sweep::score::SplitScore;
 use tch::{TchError, Tensor};
 
 use crate::engine::errors::torch_error;
@@ -29,9 +32,15 @@ impl Guessing {
 
     /// Whether a score is better in loss or in accuracy, by more than chance explains.
     fn is_beaten_by(&self, score: &SplitScore) -> bool {
+        let accuracy = accuracy(score);
         score.loss + ERRORS * score.loss_standard_error < self.loss
-            || score.accuracy - ERRORS * score.accuracy_standard_error > self.accuracy
+            || accuracy.value - ERRORS * accuracy.standard_error > self.accuracy
     }
+}
+
+fn accuracy(score: &SplitScore) -> Estimate {
+    let lost = Estimate { value: f64::NAN, standard_error: f64::NAN };
+    score.get(Metric::of(CLASSIFICATION.metrics[0])).unwrap_or(lost)
 }
 
 /// That one ingredient at least is better on select than guessing.
@@ -45,9 +54,12 @@ pub(super) fn check(manifest: &Manifest, labels: &Tensor) -> Result<(), EngineEr
         return Ok(());
     }
     let loss = scores.iter().map(|score| score.loss).fold(f64::INFINITY, f64::min);
-    let accuracy = scores.iter().map(|score| score.accuracy).fold(0.0, f64::max);
+    let accuracy = scores.iter().map(|score| accuracy(score).value).fold(0.0, f64::max);
     let mut told = format!(
-        "no ingredient is better than guessing: classes or preprocessing probably do not fit. On {} select samples the lowest loss is {loss:.4} (guessing by the frequencies of classes: {:.4}) and the highest accuracy {:.2} % ({:.2} %); an ingredient has to be better in one of them by two standard errors",
+        "no ingredient is better than guessing, so classes or preprocessing are probably wrong. On \
+         {} select samples the lowest loss is {loss:.4} (guessing by class frequencies: {:.4}) and \
+         the highest accuracy {:.2} % ({:.2} %); an ingredient must be better in one of them by \
+         two standard errors",
         scores[0].samples,
         guessing.loss,
         100.0 * accuracy,
@@ -58,7 +70,7 @@ pub(super) fn check(manifest: &Manifest, labels: &Tensor) -> Result<(), EngineEr
         told.push_str("\n  ");
         told.push_str(note);
     }
-    told.push_str("\n  zoo.allow_chance = true goes on all the same");
+    told.push_str("\n  to continue anyway, set zoo.allow_chance = true");
     Err(EngineError::Input(told))
 }
 
@@ -73,13 +85,9 @@ mod tests {
     use super::*;
 
     fn score(loss: f64, loss_error: f64, accuracy: f64, accuracy_error: f64) -> SplitScore {
-        SplitScore {
-            loss,
-            loss_standard_error: loss_error,
-            accuracy,
-            accuracy_standard_error: accuracy_error,
-            samples: 100,
-        }
+        let estimate = |value, standard_error| Estimate { value, standard_error };
+        let metric = Metric::of(CLASSIFICATION.metrics[0]);
+        SplitScore::new(100, estimate(loss, loss_error), [(metric, estimate(accuracy, accuracy_error))])
     }
 
     #[test]

@@ -2,33 +2,26 @@
 
 use mehl_soup::runner::engine::EngineError;
 use mehl_soup::sweep::manifest::Manifest;
+use mehl_soup::sweep::objective::{CLASSIFICATION, Facts};
 use mehl_soup::sweep::spec::DataSpec;
 use tch::{Device, Kind, Reduction, TchError, Tensor};
 
-use super::{Backward, Facts, Gradients, Measured, MetricFacts, Objective, Unit, chance, through_parts};
+use super::{Backward, Gradients, Measured, Objective, chance, through_parts};
 use crate::data::{Batch, Data};
 use crate::engine::errors::{data_error, torch_error};
 use crate::engine::phases::Clock;
-use crate::families::{Forward, Model, Pass};
+use crate::families::{Forward, Model, Pass, State};
 
 /// Mean cross-entropy in nats; accuracy is the part of samples whose largest logit is that of their label.
 #[derive(Debug, Clone, Copy)]
 pub struct Classification;
 
-const FACTS: Facts = Facts {
-    name: "classification",
-    loss_unit: "nats",
-    metrics: &[MetricFacts { name: "accuracy", unit: "part of samples", higher_is_better: true }],
-    unit: Unit::Sample,
-    has_temperature: true,
-};
-
 impl Objective for Classification {
     fn facts(&self) -> &'static Facts {
-        &FACTS
+        &CLASSIFICATION
     }
 
-    /// The loss is computed in the dtype of the parameters.
+    /// The loss is computed in the dtype of the parameters; weights of samples count in their mean.
     fn gradients(
         &self,
         model: &dyn Model,
@@ -38,8 +31,13 @@ impl Objective for Classification {
         backward: Backward,
         clock: &mut Clock,
     ) -> Result<Gradients, TchError> {
-        let loss_of =
-            |logits: &Tensor| logits.f_cross_entropy_loss::<Tensor>(&batch.targets, None, Reduction::Mean, -100, 0.0);
+        let losses = |logits: &Tensor, reduction| {
+            logits.f_cross_entropy_loss::<Tensor>(&batch.targets, None, reduction, -100, 0.0)
+        };
+        let loss_of = |state: &State| match &batch.weights {
+            None => losses(&state.hidden, Reduction::Mean),
+            Some(_) => batch.mean(&losses(&state.hidden, Reduction::None)?),
+        };
         through_parts(model, &batch.inputs, leaves, inverse_temperature, backward, clock, &loss_of)
     }
 
@@ -55,16 +53,14 @@ impl Objective for Classification {
         let samples = data.learn.samples().min(2);
         let batch = data.learn.range(0, samples, device).map_err(torch_error)?;
         let logits = tch::no_grad(|| model.outputs(&batch.inputs, Pass::Learn.full())).map_err(|e| {
-            fault(format!("the model does not take inputs {:?} of this file: {}", spec.inputs, torch_error(e)))
+            fault(format!("the model does not accept inputs {:?} of this file: {}", spec.inputs, torch_error(e)))
         })?;
         let shape = logits.size();
         let [n, classes] = shape[..] else {
             return Err(fault(format!("expected logits [N, classes] of the model, found {shape:?}")));
         };
         if classes < 2 {
-            return Err(fault(format!(
-                "expected a model of two outputs or more, which tell one class of several, found logits {shape:?}"
-            )));
+            return Err(fault(format!("expected a classifier with two or more outputs, found logits {shape:?}")));
         }
         if n != samples as i64 {
             return Err(fault(format!("expected {samples} rows of logits, found {shape:?}")));

@@ -13,6 +13,7 @@ mod classification;
 
 use mehl_soup::runner::engine::EngineError;
 use mehl_soup::sweep::manifest::Manifest;
+use mehl_soup::sweep::objective::Facts;
 use mehl_soup::sweep::spec::DataSpec;
 use tch::{Device, TchError, Tensor};
 
@@ -25,7 +26,7 @@ use crate::families::{Forward, Model};
 
 /// What coefficients are learned for.
 pub trait Objective {
-    /// What the engine goes by.
+    /// Its row in [`mehl_soup::sweep::objective`].
     fn facts(&self) -> &'static Facts;
 
     /// Mean loss over a batch, and the gradients of `leaves`. With an inverse temperature, outputs are multiplied by it,
@@ -43,7 +44,7 @@ pub trait Objective {
         clock: &mut Clock,
     ) -> Result<Gradients, TchError>;
 
-    /// Loss and metrics of a batch, for each [unit](Facts::unit). Called without gradients.
+    /// Loss and metrics of a batch, for each [unit](Facts::unit), in the order of [`Facts::metrics`]. Called without gradients.
     ///
     /// # Errors
     /// What libtorch reports.
@@ -60,45 +61,6 @@ pub trait Objective {
     /// # Errors
     /// [`EngineError::Input`] with the best scores and those of guessing.
     fn check_chance(&self, manifest: &Manifest, targets: &Tensor) -> Result<(), EngineError>;
-}
-
-/// What the engine goes by where it deals with an objective.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Facts {
-    /// Its name.
-    pub name: &'static str,
-    /// Unit of the loss.
-    pub loss_unit: &'static str,
-    /// What is measured besides the loss, in the order of [`Measured::metrics`].
-    pub metrics: &'static [MetricFacts],
-    /// What standard errors are taken over.
-    pub unit: Unit,
-    /// Whether an inverse temperature on the outputs means anything.
-    pub has_temperature: bool,
-}
-
-/// A metric.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct MetricFacts {
-    /// Its name.
-    pub name: &'static str,
-    /// Its unit.
-    pub unit: &'static str,
-    /// Whether more is better.
-    pub higher_is_better: bool,
-}
-
-/// What of a data set is independent of the rest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unit {
-    /// One sample.
-    Sample,
-    /// One sequence of tokens.
-    Sequence,
-    /// One pair of samples.
-    Pair,
-    /// One batch: samples of a batch are compared with each other.
-    Batch,
 }
 
 /// Loss and metrics of a batch, `[units]` f64 each, on the device.

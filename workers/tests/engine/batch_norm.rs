@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use crate::support::{Recorder, engine, fixture, read_floats, run};
 use mehl_soup::coefficients::{CoefficientsFile, Options, materialize};
 use mehl_soup::runner::engine::{EngineError, SoupEngine};
-use mehl_soup::sweep::manifest::SplitScore;
 use mehl_soup::sweep::parse::parse_spec;
+use mehl_soup::sweep::score::SplitScore;
 use mehl_soup_worker::engine::Inputs;
 use mehl_soup_worker::families::Precision;
 use mehl_soup_worker::hyperplane::write_soup;
@@ -97,7 +97,7 @@ fn statistics(inputs: &Inputs) -> BTreeMap<String, Vec<f32>> {
 }
 
 fn same(a: &SplitScore, b: &SplitScore) {
-    assert!((a.loss - b.loss).abs() < 1e-6 && a.accuracy == b.accuracy, "{a:?} {b:?}");
+    assert!((a.loss - b.loss).abs() < 1e-6 && a.metrics().eq(b.metrics()), "{a:?} {b:?}");
 }
 
 #[test]

@@ -103,7 +103,7 @@ fn a_start_that_leaves_bad_ingredients_out() {
     let found = |init| {
         let folder = tempfile::tempdir().unwrap();
         let (completion, recorder) = run(folder.path(), &vit_spec_of(zoo.path(), &soup(init)), Kind::Float).unwrap();
-        let begins = recorder.notes.iter().any(|note| note.contains("Begins from the greedy soup"));
+        let begins = recorder.notes.iter().any(|note| note.contains("starts from the greedy soup"));
         (coefficients(&completion).values().to_vec(), begins)
     };
     let (auto, greedy, mean) = (found("auto"), found("greedy"), found("batch-mean"));
@@ -195,7 +195,7 @@ fn an_ingredient_that_changes_under_a_running_engine_gives_no_result() {
     // The same bytes again: only the time tells that they are not certain.
     let touch = |file: &std::fs::File| file.set_modified(std::time::SystemTime::now()).unwrap();
     for method in ["uniform", "mehl+", "learned"] {
-        for (how, change) in [("expected", &shorten as &dyn Fn(&std::fs::File)), ("it was written to", &touch)] {
+        for (how, change) in [("expected", &shorten as &dyn Fn(&std::fs::File)), ("it was modified", &touch)] {
             let folder = tempfile::tempdir().unwrap();
             let place = crate::support::programs::Place::new();
             place.copy_zoo();
@@ -212,7 +212,7 @@ fn an_ingredient_that_changes_under_a_running_engine_gives_no_result() {
             assert!(matches!(error, EngineError::Input(_)), "{method}: {error}");
             let text = error.to_string();
             let is_named = text.contains("zoo changed") && text.contains("k2/model.safetensors");
-            assert!(is_named && (text.contains(how) || text.contains("shortened")), "{method} {how}: {text}");
+            assert!(is_named && (text.contains(how) || text.contains("truncated")), "{method} {how}: {text}");
         }
     }
 }

@@ -168,13 +168,14 @@ fn resnet(case: &str, prefix: &str) {
     let values = |tensor: &Tensor| Vec::<f64>::try_from(tensor).unwrap();
     let before: Vec<Vec<f64>> = statistics.values().map(values).collect();
     check(model.as_ref(), &[first.shallow_clone()], &labels, &path, "");
-    let score = model.outputs(&[first.shallow_clone()], Pass::Score.full()).unwrap();
+    let score = model.outputs(&first.shallow_clone().into(), Pass::Score.full()).unwrap();
     close("score", &score.detach(), &golden["score64"]);
     let after: Vec<Vec<f64>> = statistics.values().map(values).collect();
     assert_eq!(before, after, "neither learning nor scoring writes running statistics");
 
     for (seen, batch) in [&first, &second].into_iter().enumerate() {
-        let logits = tch::no_grad(|| model.outputs(&[batch.shallow_clone()], Pass::Collect { seen }.full())).unwrap();
+        let logits =
+            tch::no_grad(|| model.outputs(&batch.shallow_clone().into(), Pass::Collect { seen }.full())).unwrap();
         if seen == 0 {
             close("logits while collecting", &logits, &golden["logits64"]);
         }
@@ -213,7 +214,7 @@ fn statistics_that_are_equal_in_all_ingredients_are_fixed() {
     let path = fixture("resnet/basic/golden.safetensors");
     let first = tensor(&path, "pixel_values", Kind::Double).narrow(0, 0, 4);
     for pass in [Pass::Learn, Pass::Score, Pass::Collect { seen: 0 }] {
-        let logits = model.outputs(&[first.shallow_clone()], pass.full()).unwrap();
+        let logits = model.outputs(&first.shallow_clone().into(), pass.full()).unwrap();
         close("score", &logits.detach(), &read_floats(&path)["score64"]);
     }
 }
@@ -222,9 +223,9 @@ fn statistics_that_are_equal_in_all_ingredients_are_fixed() {
 fn one_value_a_channel_has_no_statistics_of_a_batch() {
     let model = found("resnet/basic", &zoo_spec(None), Family::Resnet);
     let one = Tensor::ones([1, 3, 24, 24], (Kind::Double, tch::Device::Cpu));
-    assert!(model.outputs(&[one.shallow_clone()], Pass::Score.full()).is_ok());
-    let error = model.outputs(&[one], Pass::Learn.full()).unwrap_err().to_string();
-    assert!(error.contains("layer4.0.bn1: expected more than one value a channel"), "{error}");
+    assert!(model.outputs(&one.shallow_clone().into(), Pass::Score.full()).is_ok());
+    let error = model.outputs(&one.into(), Pass::Learn.full()).unwrap_err().to_string();
+    assert!(error.contains("layer4.0.bn1: expected more than one value per channel"), "{error}");
 }
 
 #[test]
@@ -253,7 +254,7 @@ fn missing_tensors_and_other_shapes_are_named() {
         .refused(&none, &["layer1.0.bn1.running_var: expected shape [4], found no such tensor"]);
     Changed::copy("clip/openai")
         .zeros("module.model.visual.positional_embedding", &[4, 16])
-        .refused(&heads(2), &["expected a class token and a square of patches, found 4 tokens"]);
+        .refused(&heads(2), &["expected a class token and a square number of patches, found 4 tokens"]);
 }
 
 #[test]
@@ -261,14 +262,14 @@ fn what_a_family_does_not_compute_is_refused_by_name() {
     let none = zoo_spec(None);
     let vit = |name: &str| Changed::copy("timm/vit").zeros(name, &[16]);
     vit("attn_pool.latent").refused(&none, &["attn_pool.latent: attention pooling"]);
-    vit("blocks.0.mlp.fc1_g.weight").refused(&none, &["gated perceptron (SwiGLU)"]);
+    vit("blocks.0.mlp.fc1_g.weight").refused(&none, &["gated MLP (SwiGLU)"]);
     vit("patch_embed.backbone.conv.weight").refused(&none, &["a hybrid's convolutional stem"]);
     Changed::copy("timm/vit")
         .zeros("blocks.0.mlp.fc1.weight", &[48, 16])
-        .refused(&none, &["48 wide where fc2 takes 24: a gated perceptron (SwiGLU)"]);
+        .refused(&none, &["width 48, but fc2 takes 24: a gated MLP (SwiGLU)"]);
     let config = |pointer: &str, value: &str| Changed::copy("timm/vit").config(pointer, value.into());
     config("/global_pool", "map").refused(&none, &["global_pool: expected `token` or `avg`, found `map`"]);
-    config("/architecture", "vit_base_patch16_rpn_224").refused(&none, &["norms after attention and perceptron"]);
+    config("/architecture", "vit_base_patch16_rpn_224").refused(&none, &["norms after attention and MLP"]);
     Changed::copy("timm/vit")
         .config("/model_args", serde_json::json!({"num_heads": 2, "mlp_layer": "swiglu"}))
         .refused(&none, &["model_args.mlp_layer"]);
@@ -288,13 +289,13 @@ fn what_a_family_does_not_compute_is_refused_by_name() {
 
 #[test]
 fn heads_that_files_do_not_tell_must_be_stated_and_must_not_contradict() {
-    Changed::copy("clip/openai").refused(&zoo_spec(None), &["state it as `zoo.heads`"]);
-    Changed::copy("timm/bare").refused(&zoo_spec(None), &["state it as `zoo.heads`"]);
+    Changed::copy("clip/openai").refused(&zoo_spec(None), &["set zoo.heads"]);
+    Changed::copy("timm/bare").refused(&zoo_spec(None), &["set zoo.heads"]);
     Changed::copy("clip/openai").refused(&heads(3), &["expected a divisor of the width 16, found 3"]);
-    Changed::copy("timm/vit").refused(&heads(4), &["num_heads: found 2, but the specification says 4"]);
+    Changed::copy("timm/vit").refused(&heads(4), &["num_heads is 2, but the specification sets 4"]);
     Changed::copy("clip/hugging_face").refused(&heads(4), &["num_attention_heads: found 2", "says 4"]);
     Changed::copy("vit/vit").refused(&heads(4), &["num_attention_heads: found 2", "says 4"]);
-    Changed::copy("resnet/basic").refused(&heads(4), &["this is a ResNet"]);
+    Changed::copy("resnet/basic").refused(&heads(4), &["this model is a ResNet"]);
 }
 
 #[test]
@@ -316,9 +317,9 @@ fn ingredients_configurations_must_agree() {
 fn a_zoo_of_two_candidates_says_what_was_looked_at() {
     let mut both = Changed::copy("resnet/basic");
     both.tensors.extend(Changed::copy("timm/vit").tensors);
-    both.refused(&zoo_spec(None), &["tensor names fit `timm-vit` and `resnet`", "looked at config.json: none"]);
-    Changed::copy("timm/vit")
-        .zeros("x", &[1])
-        .config("/architecture", "convnext_tiny".into())
-        .refused(&zoo_spec(None), &["no known family", "tensor names say `timm-vit`", "architecture `convnext_tiny`"]);
+    both.refused(&zoo_spec(None), &["tensor names fit `timm-vit` and `resnet`", "checked: config.json: none"]);
+    Changed::copy("timm/vit").zeros("x", &[1]).config("/architecture", "convnext_tiny".into()).refused(
+        &zoo_spec(None),
+        &["an unknown family", "tensor names say `timm-vit`", "architecture `convnext_tiny`"],
+    );
 }

@@ -22,7 +22,11 @@ fn a_folder_is_read_by_class_and_path() {
     fs::write(root.join("a/.hidden.png"), "no image").unwrap();
     fs::create_dir(root.join(".git")).unwrap();
     let data = scene.load(&format!("learn = 'learn'\nselect_fraction = 0.3\n{PLAIN}")).unwrap();
-    assert!(data.notes.iter().any(|note| note.contains("1 files that are no images")), "{:?}", data.notes);
+    assert!(
+        data.notes.iter().any(|note| note.contains("1 files in class folders that are not images")),
+        "{:?}",
+        data.notes
+    );
     assert_eq!((data.learn.samples(), data.select.samples()), (5, 2));
     // What was set aside and what was not are together what is there: nothing is lost by cutting.
     let mut all = [labels(&data.learn), labels(&data.select)].concat();
@@ -38,12 +42,12 @@ fn a_folder_is_read_by_class_and_path() {
     parts.retain(|row| !every.contains(row));
     assert!(parts.is_empty());
     // Batches in any order are the rows of the whole.
-    let Batch { inputs: batch, targets: of } = whole.learn.batch(&[5, 0, 5], Device::Cpu).unwrap();
-    assert_eq!(flat(&batch[0]), [every[5].clone(), every[0].clone(), every[5].clone()].concat());
+    let Batch { inputs: batch, targets: of, .. } = whole.learn.batch(&[5, 0, 5], Device::Cpu).unwrap();
+    assert_eq!(flat(batch.only().unwrap()), [every[5].clone(), every[0].clone(), every[5].clone()].concat());
     assert_eq!(Vec::<i64>::try_from(of).unwrap(), [1, 0, 1]);
     let part = values(&data.select).chunks(192).next().unwrap().to_vec();
     let first = data.select.batch(&[0], Device::Cpu).unwrap().inputs;
-    assert_eq!(flat(&first[0]), part);
+    assert_eq!(flat(first.only().unwrap()), part);
 }
 
 /// What is done for a GPU, on the only device that every machine has.
@@ -54,9 +58,9 @@ fn batches_of_what_is_kept_on_a_device_are_the_same() {
     folder(&scene.path("test"), &["a", "b"], 2, 9);
     let mut data = scene.load(&format!("learn = 'learn'\ntest = 'test'\nselect_fraction = 0.3\n{PLAIN}")).unwrap();
     let of = |split: &Split| {
-        let Batch { inputs: batch, targets: labels } = split.batch(&[1, 0, 1], Device::Cpu).unwrap();
+        let Batch { inputs: batch, targets: labels, .. } = split.batch(&[1, 0, 1], Device::Cpu).unwrap();
         let range = split.range(0, 2, Device::Cpu).unwrap().inputs;
-        (flat(&batch[0]), Vec::<i64>::try_from(labels).unwrap(), flat(&range[0]), values(split))
+        (flat(batch.only().unwrap()), Vec::<i64>::try_from(labels).unwrap(), flat(range.only().unwrap()), values(split))
     };
     let all = |data: &Data| [&data.learn, &data.select, data.test.as_ref().unwrap()].map(of);
     let expected = all(&data);
@@ -69,7 +73,8 @@ fn batches_of_what_is_kept_on_a_device_are_the_same() {
     }
     // So are tensors.
     let inputs = Tensor::arange(12, (Kind::Float, Device::Cpu)).view([6, 2]);
-    let mut split = Split::of_tensors(vec![inputs], Tensor::arange(6, (Kind::Int64, Device::Cpu)));
+    let mut split =
+        Split::of_tensors(vec![("inputs".to_string(), inputs)], Tensor::arange(6, (Kind::Int64, Device::Cpu)));
     let expected = of(&split);
     split.keep_on(Device::Cpu).unwrap();
     assert_eq!((of(&split), split.bytes()), (expected, 6 * (8 + 8)));
@@ -106,7 +111,7 @@ fn the_transform_is_told_or_said_to_be_usual() {
     let mut scene = Scene::new();
     folder(&scene.path("learn"), &["a", "b"], 2, 0);
     let usual = scene.load("learn = 'learn'\nselect = 'learn'").unwrap();
-    assert!(usual.notes.iter().any(|note| note.contains("assumed: images are prepared as what is usual for `vit`")));
+    assert!(usual.notes.iter().any(|note| note.contains("assumed: images are prepared as usual for `vit`")));
     let model = scene.path("model");
     fs::create_dir(&model).unwrap();
     let write = |json: serde_json::Value| fs::write(model.join("preprocessor_config.json"), json.to_string()).unwrap();
@@ -173,7 +178,7 @@ fn classes_are_those_of_the_model() {
     scene.config = Some(json!({"id2label": {"0": "LABEL_0", "1": "LABEL_1"}}));
     assert_eq!(labels(&scene.load(&both).unwrap().learn), [0, 1]);
     scene.config = Some(json!({"id2label": {"0": "bee", "1": "cat"}}));
-    scene.refuses(&both, &["learn", "class `ant`", "2 classes of id2label of config.json", "the nearest is `"]);
+    scene.refuses(&both, &["learn", "class `ant`", "2 classes of id2label of config.json", "did you mean `"]);
     // The specification has the last word.
     let stated = format!("classes = ['x', 'ant', 'bee']\n{both}");
     assert_eq!(labels(&scene.load(&stated).unwrap().learn), [1, 2]);
@@ -243,13 +248,10 @@ fn numbers_in_a_table_are_names_where_the_model_has_them() {
     scene.config = Some(names);
     let (found, notes) = of(&scene).unwrap();
     assert_eq!(found, [2, 3, 0]);
-    assert!(
-        notes.iter().any(|n| n.starts_with("assumed: the labels of") && n.contains("names of classes")),
-        "{notes:?}"
-    );
+    assert!(notes.iter().any(|n| n.starts_with("assumed: the labels of") && n.contains("class names")), "{notes:?}");
     table(["10", "2", "7"]);
     let both = of(&scene).unwrap_err();
-    assert!(both.contains("label 7 can be output 7, or a class of that name"), "{both}");
+    assert!(both.contains("label 7 is ambiguous: it can be output 7, or the name of a class"), "{both}");
     // Numbers that mean the same either way, and names that are no numbers.
     scene.config = Some(json!({"label_names": ["0", "1", "2"]}));
     table(["2", "1", "0"]);
@@ -330,7 +332,7 @@ fn the_processor_of_transformers_5_is_read_and_ingredients_must_see_the_same_ima
     scene.models = vec![scene.path("k3"), scene.path("k1")];
     let silent = scene.load(both).unwrap();
     assert_eq!(silent.entries[0].hash, alone.entries[0].hash);
-    assert!(silent.notes.iter().any(|note| note.contains("assumed: images are prepared for") && note.contains("k3")));
+    assert!(silent.notes.iter().any(|note| note.contains("assumed: images for") && note.contains("k3")));
 }
 
 /// `ViTImageProcessor` without a file: exactly to the model's size, bilinear, 0.5 and 0.5.
@@ -363,7 +365,7 @@ fn images_that_are_not_decoded_here_are_not_passed_over() {
     let skipped = scene.load(&format!("skip_unreadable = true\n{both}")).unwrap();
     assert_eq!(skipped.learn.samples(), 7);
     assert!(
-        skipped.notes.iter().any(|note| note.contains("1 images that cannot be decoded here")),
+        skipped.notes.iter().any(|note| note.contains("1 images in formats that cannot be decoded")),
         "{:?}",
         skipped.notes
     );
@@ -373,12 +375,12 @@ fn images_that_are_not_decoded_here_are_not_passed_over() {
 fn folders_that_are_no_source() {
     let scene = Scene::new();
     fs::create_dir(scene.path("empty")).unwrap();
-    scene.refuses("learn = 'empty'", &["empty", "expected one folder a class"]);
+    scene.refuses("learn = 'empty'", &["empty", "expected one subfolder per class"]);
     fs::create_dir_all(scene.path("hollow/a")).unwrap();
     scene.refuses("learn = 'hollow'", &["hollow", "expected images, found none"]);
     fs::create_dir(scene.path("loose")).unwrap();
     picture(3, 3, 1).save(scene.path("loose/1.png")).unwrap();
-    scene.refuses("learn = 'loose'", &["loose", "found no folder and 1 images"]);
+    scene.refuses("learn = 'loose'", &["loose", "found no subfolder and 1 images"]);
     scene.refuses("learn = 'nowhere'", &["nowhere", "No such file"]);
     folder(&scene.path("learn"), &["a", "b"], 1, 0);
     fs::write(scene.path("t.safetensors"), "x").unwrap();
@@ -460,15 +462,18 @@ fn parquet_files_as_hugging_face_writes_them() {
     scene.refuses(&both("plain"), &["plain.parquet", "image", "expected a column named", "picture, kind"]);
     scene
         .refuses(&format!("labels = 'image'\n{}", both("holes")), &["holes.parquet", "names"].map(|_| "holes.parquet"));
-    scene.refuses(&both("holes"), &["holes.parquet, row group 0, row 2", "expected an image's bytes"]);
+    scene.refuses(&both("holes"), &["holes.parquet, row group 0, row 2", "expected the bytes of an image"]);
     let skipped = load(&scene, &format!("skip_unreadable = true\n{}", both("holes"))).unwrap();
     assert_eq!(labels(&skipped.learn), [0, 1]);
-    assert!(skipped.notes.iter().any(|note| note.contains("1 of 3 images cannot be read")));
+    assert!(skipped.notes.iter().any(|note| note.contains("1 of 3 images could not be read")));
     // Damaged files.
     let whole = fs::read(fixture("images/parquet/data.parquet")).unwrap();
     for (name, bytes) in [("cut", &whole[..whole.len() / 2]), ("empty", &whole[..0]), ("text", b"PAR1 no".as_slice())] {
         fs::write(scene.path(&format!("{name}.parquet")), bytes).unwrap();
-        scene.refuses(&format!("learn = '{name}.parquet'"), &[&format!("{name}.parquet"), "not a Parquet file"]);
+        scene.refuses(
+            &format!("learn = '{name}.parquet'"),
+            &[&format!("{name}.parquet"), "cannot read the Parquet file"],
+        );
     }
     for at in [200, whole.len() / 3, whole.len() - 300] {
         let mut broken = whole.clone();
@@ -488,7 +493,7 @@ fn images_that_cannot_be_read() {
     let sound = scene.load(&format!("learn = 'learn'\nselect = 'learn'\n{PLAIN}")).unwrap();
     for (name, says) in [
         ("empty.jpg", "empty file"),
-        ("truncated.jpg", "end too early"),
+        ("truncated.jpg", "are truncated"),
         ("text.jpg", "expected a JPEG, PNG, WebP, BMP, GIF or TIFF image"),
         ("truncated.png", "cannot be decoded"),
         ("truncated.webp", "cannot be decoded"),
@@ -505,7 +510,7 @@ fn images_that_cannot_be_read() {
             let skipped = scene.load(&format!("skip_unreadable = true\n{data}")).unwrap();
             assert_eq!(labels(&skipped.learn), [0, 0, 1, 1]);
             assert_eq!(values(&skipped.learn), values(&sound.learn));
-            let note = skipped.notes.iter().find(|note| note.contains("1 of 5 images cannot be read")).unwrap();
+            let note = skipped.notes.iter().find(|note| note.contains("1 of 5 images could not be read")).unwrap();
             assert!(note.contains(name) && note.contains(says), "{note}");
             // The hash is that of the samples that are used.
             assert_eq!(skipped.entries, sound.entries);

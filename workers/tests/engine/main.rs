@@ -6,8 +6,13 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[path = "../../../tests/support/memory_source.rs"]
+#[allow(dead_code, missing_docs, reason = "each test binary uses its part of this")]
+mod memory_source;
+
 mod base;
 mod batch_norm;
+mod directions;
 mod exact_resume;
 mod golden_images;
 mod golden_models;
@@ -19,3 +24,5 @@ mod objectives;
 mod precision;
 mod properties;
 mod rungs;
+mod sources;
+mod state;

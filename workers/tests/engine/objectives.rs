@@ -4,13 +4,12 @@ use std::collections::BTreeMap;
 
 use mehl_soup::runner::engine::EngineError;
 use mehl_soup::sweep::manifest::Manifest;
+use mehl_soup::sweep::objective::{Facts, MetricFacts, Shown, Unit};
 use mehl_soup::sweep::spec::DataSpec;
 use mehl_soup_worker::data::{Batch, Data, Split};
 use mehl_soup_worker::engine::{Clock, score};
-use mehl_soup_worker::families::{Forward, Model, Pass, Precision};
-use mehl_soup_worker::objectives::{
-    Backward, Classification, Facts, Gradients, Measured, MetricFacts, Objective, Unit, through_parts,
-};
+use mehl_soup_worker::families::{Forward, Model, ModelInputs, Pass, Precision, State};
+use mehl_soup_worker::objectives::{Backward, Classification, Gradients, Measured, Objective, through_parts};
 use tch::{Device, Kind, Reduction, TchError, Tensor};
 
 /// `x W tanh(.) W^T`: the first and the last of three parts use one tensor.
@@ -36,19 +35,30 @@ impl Model for Tied {
         3
     }
 
-    fn part(&self, part: usize, x: &[Tensor], _: Forward) -> Result<Tensor, TchError> {
-        let weight = &self.parameters["weight"];
-        match part {
-            0 => x[0].f_matmul(weight),
-            1 => x[0].f_matmul(&self.parameters["between"])?.f_tanh(),
-            _ => x[0].f_matmul(&weight.f_tr()?),
-        }
+    fn first_part(&self, inputs: &ModelInputs, _: Forward) -> Result<State, TchError> {
+        Ok(inputs.get("inputs").unwrap().f_matmul(&self.parameters["weight"])?.into())
+    }
+
+    fn part(&self, part: usize, state: &State, _: Forward) -> Result<State, TchError> {
+        let x = &state.hidden;
+        Ok(state.with_hidden(match part {
+            1 => x.f_matmul(&self.parameters["between"])?.f_tanh()?,
+            _ => x.f_matmul(&self.parameters["weight"].f_tr()?)?,
+        }))
     }
 
     fn architecture(&self) -> serde_json::Value {
         serde_json::Value::Null
     }
 }
+
+const ABSOLUTE_ERROR: MetricFacts = MetricFacts {
+    name: "absolute-error",
+    meaning: "mean absolute error",
+    higher_is_better: false,
+    is_share: false,
+    shown: Shown { factor: 1.0, digits: 4, unit: "", difference_unit: "", heading: "abs. error" },
+};
 
 /// Mean squared error of outputs against targets of the same shape.
 struct SquaredError;
@@ -57,8 +67,8 @@ impl Objective for SquaredError {
     fn facts(&self) -> &'static Facts {
         &Facts {
             name: "squared-error",
-            loss_unit: "squares",
-            metrics: &[MetricFacts { name: "absolute-error", unit: "1", higher_is_better: false }],
+            loss: "mean squared error",
+            metrics: &[&ABSOLUTE_ERROR],
             unit: Unit::Sample,
             has_temperature: false,
         }
@@ -74,7 +84,7 @@ impl Objective for SquaredError {
         clock: &mut Clock,
     ) -> Result<Gradients, TchError> {
         assert!(inverse_temperature.is_none());
-        let loss_of = |outputs: &Tensor| outputs.f_mse_loss(&batch.targets, Reduction::Mean);
+        let loss_of = |state: &State| state.hidden.f_mse_loss(&batch.targets, Reduction::Mean);
         through_parts(model, &batch.inputs, leaves, None, backward, clock, &loss_of)
     }
 
@@ -95,7 +105,7 @@ impl Objective for SquaredError {
 
 fn batch(targets: Tensor) -> Batch {
     tch::manual_seed(5);
-    Batch { inputs: vec![Tensor::randn([7, 5], (Kind::Double, Device::Cpu))], targets }
+    Batch::new(Tensor::randn([7, 5], (Kind::Double, Device::Cpu)).into(), targets)
 }
 
 fn squares() -> Batch {
@@ -141,10 +151,40 @@ fn a_tensor_of_several_parts_has_the_sum_of_their_gradients() {
 }
 
 #[test]
+fn a_sample_of_weight_2_counts_as_two_samples() {
+    let model = Tied::new();
+    let leaves: Vec<Tensor> = model.parameters.values().map(Tensor::shallow_clone).collect();
+    let found = |batch: &Batch| {
+        let backward = Backward { how: Pass::Learn.full(), recompute: true };
+        Classification.gradients(&model, batch, &leaves, None, backward, &mut Clock::new(Device::Cpu)).unwrap()
+    };
+    let same = |a: &Gradients, b: &Gradients| {
+        let near = |(a, b): (&Tensor, &Tensor)| a.allclose(b, 1e-12, 1e-12, false);
+        (a.loss - b.loss).abs() < 1e-12 && a.leaves.iter().zip(&b.leaves).all(near)
+    };
+    let all = classes();
+    let inputs = vec![("inputs".to_string(), all.inputs.only().unwrap().shallow_clone())];
+    let plain = Split::of_tensors(inputs, all.targets.shallow_clone());
+    let twice = found(&plain.batch(&[0, 1, 2, 2, 3, 4, 5, 6], Device::Cpu).unwrap());
+    let once = found(&plain.range(0, 7, Device::Cpu).unwrap());
+    let of_weights = |weights: [f64; 7]| {
+        let inputs = vec![("inputs".to_string(), all.inputs.only().unwrap().shallow_clone())];
+        let split = Split::of_tensors(inputs, all.targets.shallow_clone());
+        split.with_weights(Tensor::from_slice(&weights)).unwrap()
+    };
+    let weighted = of_weights([0.5, 0.5, 1.0, 0.5, 0.5, 0.5, 0.5]);
+    assert!(same(&found(&weighted.range(0, 7, Device::Cpu).unwrap()), &twice));
+    assert!(same(&found(&weighted.batch(&[6, 2, 5, 0, 1, 3, 4], Device::Cpu).unwrap()), &twice));
+    assert!(same(&found(&of_weights([3.0; 7]).range(0, 7, Device::Cpu).unwrap()), &once));
+    assert!(!same(&once, &twice));
+}
+
+#[test]
 fn a_split_is_scored_by_any_objective() {
     let model = Tied::new();
     let all = squares();
-    let split = Split::of_tensors(all.inputs.iter().map(Tensor::shallow_clone).collect(), all.targets.shallow_clone());
+    let inputs = vec![("inputs".to_string(), all.inputs.only().unwrap().shallow_clone())];
+    let split = Split::of_tensors(inputs, all.targets.shallow_clone());
     let found = score(&SquaredError, &model, &split, 3, Device::Cpu, Precision::Full).unwrap();
     let apart = model.outputs(&all.inputs, Pass::Score.full()).unwrap().detach() - &all.targets;
     let losses = Vec::<f64>::try_from(apart.square().mean_dim(-1, false, Kind::Double)).unwrap();

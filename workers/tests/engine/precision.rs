@@ -72,7 +72,7 @@ fn compute(
 ) -> Gradients {
     let leaves: Vec<Tensor> = model.parameters().values().map(Tensor::shallow_clone).collect();
     let backward = Backward { how: Pass::Learn.with(precision), recompute };
-    let batch = Batch { inputs: vec![pixels.shallow_clone()], targets: labels.shallow_clone() };
+    let batch = Batch::new(pixels.shallow_clone().into(), labels.shallow_clone());
     let mut clock = Clock::new(Device::Cpu);
     Classification.gradients(model.as_ref(), &batch, &leaves, temperature, backward, &mut clock).unwrap()
 }
@@ -100,7 +100,7 @@ fn bf16_is_near_f32_in_every_family() {
         let (model, pixels, _) = &case_model;
         for pass in [Pass::Learn, Pass::Score] {
             let logits = |precision| {
-                let logits = model.outputs(&[pixels.shallow_clone()], pass.with(precision)).unwrap().detach();
+                let logits = model.outputs(&pixels.shallow_clone().into(), pass.with(precision)).unwrap().detach();
                 assert_eq!(logits.kind(), Kind::Float, "{case}");
                 [logits]
             };
@@ -113,7 +113,7 @@ fn bf16_is_near_f32_in_every_family() {
             (compute(&case_model, Precision::Full, false, None), compute(&case_model, Precision::Bf16, false, None));
         let error = relative_error(&narrow.leaves, &full.leaves);
         let rounded = pixels.to_kind(Kind::BFloat16).to_kind(Kind::Float);
-        let batch = Batch { inputs: vec![rounded], targets: case_model.2.shallow_clone() };
+        let batch = Batch::new(rounded.into(), case_model.2.shallow_clone());
         let leaves: Vec<Tensor> = model.parameters().values().map(Tensor::shallow_clone).collect();
         let backward = Backward { how: Pass::Learn.full(), recompute: false };
         let of_rounded = Classification
@@ -196,7 +196,7 @@ fn recomputing_leaves_out_parts_without_gradient() {
     assert!(!leaves.is_empty() && leaves.len() < model.parameters().len());
     let found = |recompute| {
         let backward = Backward { how: Pass::Learn.full(), recompute };
-        let batch = Batch { inputs: vec![pixels.shallow_clone()], targets: labels.shallow_clone() };
+        let batch = Batch::new(pixels.shallow_clone().into(), labels.shallow_clone());
         let mut clock = Clock::new(Device::Cpu);
         let found = Classification.gradients(model.as_ref(), &batch, &leaves, None, backward, &mut clock).unwrap();
         found.leaves.iter().map(values).collect::<Vec<_>>()
@@ -256,7 +256,7 @@ fn a_task_in_bf16_goes_on_with_the_same_bits_in_the_dtype_in_which_it_began() {
         let (found, checkpoints, notes) = in_pieces(soup, &compute, 2);
         assert!(checkpoints.len() > 3 && checkpoints.iter().all(|c| c.dtype == ComputeDtype::Bf16));
         assert_eq!(found.coefficients, expected.coefficients, "{soup}");
-        assert!(found.exact && notes.iter().any(|note| note.contains("goes on in bf16")), "{notes:?}");
+        assert!(found.exact && notes.iter().any(|note| note.contains("continues in bf16")), "{notes:?}");
     }
 }
 

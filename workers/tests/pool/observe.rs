@@ -145,7 +145,7 @@ fn agrees_with_results(told: &Scrape, rows: &[Value]) {
     assert!(told.value("ingredient_read_bytes_total") > 1e5);
     assert!(told.value("checkpoint_write_seconds_count") >= rows.len() as f64);
     assert!(told.value("checkpoint_bytes") > 100.0 && told.value("checkpoint_failures_total") == 0.0);
-    assert!((0.0..=1.0).contains(&told.value("select_accuracy")) && told.value("select_loss") > 0.0);
+    assert!((0.0..=1.0).contains(&told.value("select_metric{metric=\"accuracy\"}")) && told.value("select_loss") > 0.0);
     assert!(told.value("learn_loss") > 0.0 && told.value("iteration_samples_per_second") > 0.0);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
     assert!((now - 60.0..=now).contains(&told.value("last_progress_timestamp_seconds")));

@@ -70,7 +70,7 @@ fn workers_and_scheduler_come_and_go_and_the_bits_are_those_of_one_machine() {
     other.signal(libc::SIGTERM);
     other.wait().expect(0);
     stopped.signal(libc::SIGTERM);
-    stopped.wait().expect(0).says(&["another worker has it: nothing was written"]);
+    stopped.wait().expect(0).says(&["taken over by another worker; nothing was written"]);
     let scheduler = pool.scheduler.take().unwrap();
     scheduler.signal(libc::SIGTERM);
     scheduler.wait().expect(0);

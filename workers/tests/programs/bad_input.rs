@@ -126,13 +126,13 @@ fn a_zoo_with_nothing_in_it() {
             fs::remove_file(zoo.join(k).join("model.safetensors")).unwrap();
         }
     };
-    refused_zoo(empty, &["zoo/*", "no folder that holds a safetensors model"]);
+    refused_zoo(empty, &["zoo/*", "no folder with a safetensors model"]);
     let place = Place::new();
     place.copy_zoo();
     empty(&place.path("zoo"));
     let learn = fixture("trajectories/learn.safetensors");
     place.spec("sweep.toml", &vit_spec("zoo/k2", &learn, "", ""));
-    refused(&place, &["zoo/k2", "no weights in it (`model.safetensors`"]);
+    refused(&place, &["zoo/k2", "no weights found, expected `model.safetensors`"]);
     refused_spec("[zoo]\ningredients = []\n[data]\nlearn = 'l.safetensors'", &["zoo.ingredients", "not empty"]);
 }
 
@@ -149,7 +149,7 @@ fn an_unknown_family() {
     };
     refused_zoo(
         |zoo| configs(zoo, &bert),
-        &["zoo/k0", "names a model of no known family", "`bert`", "tensor names of vit: all found"],
+        &["zoo/k0", "describes a model of an unknown family", "`bert`", "tensor names of vit: all found"],
     );
     refused_zoo(
         |zoo| configs(zoo, &|path| fs::remove_file(path).unwrap()),
@@ -254,7 +254,7 @@ fn a_bad_start_is_told() {
     let soup = "batch = 16\ninner_epochs = 1\nmodel_batch = 4";
     place.spec("sweep.toml", &vit_spec("zoo/*", &fixture("trajectories/learn.safetensors"), soup, search));
     let said = place.run("sweep.toml", "out").expect(0).stderr;
-    let told: Vec<&str> = said.lines().filter(|line| line.contains("begins at a select loss of")).collect();
+    let told: Vec<&str> = said.lines().filter(|line| line.contains("starts at a select loss of")).collect();
     let results = place.results("out");
     let started = |method: MethodName, init: Init| {
         let row = results.tasks.iter().find(|row| (row.method, row.hyperparameters.soup.init) == (method, init));
@@ -270,16 +270,16 @@ fn a_bad_start_is_told() {
 #[test]
 fn specifications() {
     let with = |soup: &str, rest: &str| sound_spec(soup, rest);
-    refused_spec(&with("metod = 'mehl+'", ""), &["sweep.toml:9", "soup.metod", "nearest known one is `method`"]);
-    refused_spec(&with("method = 'mehl++'", ""), &["soup.method", "`mehl++`", "nearest is `mehl+`"]);
-    refused_spec(&with("", "[serach]"), &["serach", "nearest known one is `search`"]);
+    refused_spec(&with("metod = 'mehl+'", ""), &["sweep.toml:9", "soup.metod", "did you mean `method`"]);
+    refused_spec(&with("method = 'mehl++'", ""), &["soup.method", "`mehl++`", "did you mean `mehl+`?"]);
+    refused_spec(&with("", "[serach]"), &["serach", "did you mean `search`"]);
     refused_spec(&with("learning_rate = -1.0", ""), &["soup.learning_rate", "above 0", "found -1"]);
     refused_spec(&with("inner_epochs = 0", ""), &["soup.inner_epochs", "from 1 to", "found 0"]);
     refused_spec(&with("warmup = 2", ""), &["soup.warmup", "at most 1", "found 2"]);
     refused_spec(&with("", "[compute]\ndevices = ['tpu']"), &["compute.devices", "tpu"]);
     refused_spec(
         &with("", "[search]\nspace = { learning_rat = [1e-3] }"),
-        &["learning_rat", "nearest known one is `learning_rate`"],
+        &["learning_rat", "did you mean `learning_rate`"],
     );
     // All faults at once.
     refused_spec(&with("batch = 0\npatience = 'x'", ""), &["soup.batch", "soup.patience"]);

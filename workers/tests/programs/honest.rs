@@ -77,7 +77,7 @@ fn a_zoo_that_is_no_better_than_guessing_stops_unless_that_is_allowed() {
     place.spec("sweep.toml", &strict);
     place.run("sweep.toml", "out").expect(2).says(&[
         "no ingredient is better than guessing",
-        "classes or preprocessing probably do not fit",
+        "classes or preprocessing are probably wrong",
         "zoo.allow_chance = true",
     ]);
     // Asked again, it is refused again: the scores are known, and what they mean has not changed.
@@ -122,12 +122,12 @@ fn weights_under_another_name_are_used_if_they_are_the_only_ones() {
     fs::rename(file("model.safetensors"), file("weights.safetensors")).unwrap();
     let (_, results) = run(&place);
     assert_eq!(results.ingredients.len(), 4);
-    assert!(noted(&results, "assumed: `weights.safetensors` holds the weights"), "{:?}", results.notes);
+    assert!(noted(&results, "assumed: `weights.safetensors` contains the weights"), "{:?}", results.notes);
     fs::copy(file("weights.safetensors"), file("more.safetensors")).unwrap();
     place.run("sweep.toml", "two").expect(2).says(&[
         "zoo/k2",
         "`more.safetensors`, `weights.safetensors`",
-        "name the file",
+        "give the file",
     ]);
 }
 
@@ -148,7 +148,7 @@ fn one_ingredient_in_f16_is_mixed_with_others_in_f32() {
     let place = scene();
     weights(&place, "k0", in_f16);
     let (ended, _) = run(&place);
-    ended.says(&["ingredients are in several dtypes: k0 in F16, 3 (k1, ...) in F32"]);
+    ended.says(&["ingredients have different dtypes: k0 in F16, 3 (k1, ...) in F32"]);
     place.mehl_soup(&["materialize", "out/tasks/uniform/coefficients.safetensors", "--out", "mean"]).expect(0);
     let mean = read_tensors(&place.path("mean/model.safetensors"));
     assert!(mean.values().all(|(dtype, ..)| *dtype == Dtype::F32));
@@ -222,7 +222,7 @@ fn class_maps_that_cannot_be_used_are_refused_with_the_entry() {
 fn models_for_another_problem_and_quantised_ones_are_refused() {
     let place = scene();
     config(&place, "k3", |json| json["problem_type"] = json!("multi_label_classification"));
-    both_refuse(&place, &["zoo/k3/config.json: problem_type", "`multi_label_classification`: there is no objective"]);
+    both_refuse(&place, &["zoo/k3/config.json: problem_type", "`multi_label_classification`, which is not supported"]);
     let place = scene();
     config(&place, "k0", |json| json["quantization_config"] = json!({"quant_method": "gptq"}));
     both_refuse(&place, &["zoo/k0/config.json: its weights are quantised", "gptq"]);
@@ -299,5 +299,5 @@ fn a_number_of_heads_that_would_be_a_guess_has_to_be_stated() {
     let place = Place::new();
     let model = fixture("clip/openai/model.safetensors");
     let told = place.mehl_soup(&["inspect", model.to_str().unwrap()]).expect(1);
-    assert!(told.stdout.contains("state it as `zoo.heads`"), "{}", told.stdout);
+    assert!(told.stdout.contains("set zoo.heads"), "{}", told.stdout);
 }

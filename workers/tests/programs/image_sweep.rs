@@ -28,12 +28,11 @@ fn place() -> Place {
 fn a_sweep_learns_on_images() {
     let place = place();
     place.spec("sweep.toml", &spec("learn = 'learn'\ntest = 'test'", 2));
-    let ran =
-        place.run("sweep.toml", "out").expect(0).says(&["assumed: images are prepared as what is usual for `vit`"]);
+    let ran = place.run("sweep.toml", "out").expect(0).says(&["assumed: images are prepared as usual for `vit`"]);
     assert!(ran.stdout.contains("mehl+"));
     let results = place.results("out");
     assert!(
-        results.notes.iter().any(|note| note.contains("5 of 16 learn samples were set aside")),
+        results.notes.iter().any(|note| note.contains("5 of 16 learn samples are used as select")),
         "{:?}",
         results.notes
     );
@@ -88,6 +87,6 @@ fn what_is_wrong_with_images_is_told_with_exit_code_2() {
         &["learn/bee/2.png", "expected a JPEG, PNG, WebP, BMP, GIF or TIFF image", "skip_unreadable"],
     );
     place.spec("sweep.toml", &spec("learn = 'learn'\nskip_unreadable = true", 2));
-    place.run("sweep.toml", "skipped").expect(0).says(&["1 of 16 images cannot be read", "learn/bee/2.png"]);
-    assert!(place.results("skipped").notes.iter().any(|note| note.contains("1 of 16 images cannot be read")));
+    place.run("sweep.toml", "skipped").expect(0).says(&["1 of 16 images could not be read", "learn/bee/2.png"]);
+    assert!(place.results("skipped").notes.iter().any(|note| note.contains("1 of 16 images could not be read")));
 }

@@ -106,7 +106,7 @@ fn damaged_files_of_the_run_folder() {
         let mut bytes = fs::read(&checkpoint).unwrap();
         spoil(&mut bytes);
         fs::write(&checkpoint, bytes).unwrap();
-        place.run("sweep.toml", "out").expect(0).says(&["task 0001-mehl+: checkpoint refused", "begins anew"]);
+        place.run("sweep.toml", "out").expect(0).says(&["task 0001-mehl+: cannot use the checkpoint", "begins anew"]);
         assert_same_coefficients(&place, "whole", "out");
         fs::remove_dir_all(place.path("out")).unwrap();
     }

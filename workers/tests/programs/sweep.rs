@@ -201,7 +201,7 @@ fn time_that_is_over_and_more_of_it() {
     place.spec("sweep.toml", &search(""));
     place.run("sweep.toml", "whole").expect(0);
     place.spec("sweep.toml", &search("max_seconds = 0.6"));
-    let ended = place.run("sweep.toml", "out").expect(0).says(&["max_seconds is over"]);
+    let ended = place.run("sweep.toml", "out").expect(0).says(&["max_seconds has passed"]);
     assert!(ended.stdout.contains("queued"), "{}", ended.stdout);
     let unfinished = |results: &SweepResults| results.tasks.iter().filter(|row| row.state == TaskState::Queued).count();
     assert!(unfinished(&place.results("out")) > 0);
@@ -315,7 +315,9 @@ fn inspect_shows_what_differs() {
     let place = Place::new();
     place.copy_zoo();
     let ended = place.mehl_soup(&["inspect", "zoo/*"]).expect(0);
-    for text in ["family: vit", "k0, k1, k2, k3", "768", "F32", "differences from k0, which most are like: none"] {
+    for text in
+        ["family: vit", "k0, k1, k2, k3", "768", "F32", "differences from k0, which most ingredients match: none"]
+    {
         assert!(ended.stdout.contains(text), "expected `{text}` in:\n{}", ended.stdout);
     }
     let name = "classifier.weight";

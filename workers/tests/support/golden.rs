@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use mehl_soup::sweep::spec::{Family, ZooSpec};
 use mehl_soup::zoo::{Layout, Zoo};
-use mehl_soup_worker::families::{self, FamilyError, Model, Pass};
+use mehl_soup_worker::families::{self, FamilyError, Model, ModelInputs, Pass};
 use tch::{Device, Kind, Reduction, Tensor};
 
 use super::read_floats;
@@ -57,7 +57,8 @@ pub fn close(what: &str, found: &Tensor, expected: &[f64]) {
 /// Asserts that logits, loss and gradients are those of the golden file, whose names are those on disk after `disk_prefix`.
 pub fn check(model: &dyn Model, inputs: &[Tensor], labels: &Tensor, golden: &Path, disk_prefix: &str) {
     let golden = read_floats(golden);
-    let logits = model.outputs(inputs, Pass::Learn.full()).unwrap();
+    let named = inputs.iter().enumerate().map(|(i, tensor)| (format!("input{i}"), tensor.shallow_clone()));
+    let logits = model.outputs(&ModelInputs::new(named.collect()), Pass::Learn.full()).unwrap();
     close("logits", &logits.detach(), &golden["logits64"]);
     let loss = logits.cross_entropy_loss::<Tensor>(labels, None, Reduction::Mean, -100, 0.0);
     close("loss", &loss.detach(), &golden["loss64"]);

@@ -109,7 +109,7 @@ pub fn labels(split: &mehl_soup_worker::data::Split) -> Vec<i64> {
 /// All inputs of a split, one after the other.
 pub fn values(split: &mehl_soup_worker::data::Split) -> Vec<f32> {
     let inputs = split.range(0, split.samples(), Device::Cpu).unwrap().inputs;
-    flat(&inputs[0])
+    flat(inputs.only().unwrap())
 }
 
 pub fn flat(tensor: &Tensor) -> Vec<f32> {

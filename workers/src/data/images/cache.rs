@@ -83,7 +83,7 @@ pub enum CacheError {
         source: io::Error,
     },
     /// The disk is too full.
-    #[error("{}: expected {needed} free bytes for decoded images, found {found} (MEHL_SOUP_CACHE_DIR names another place)", path.display())]
+    #[error("{}: expected {needed} free bytes for decoded images, found {found} (set MEHL_SOUP_CACHE_DIR to another folder)", path.display())]
     Full {
         /// The folder.
         path: PathBuf,

@@ -40,7 +40,7 @@ impl ClassNames {
         let file = folder.map_or("config.json".into(), |folder| folder.join("config.json").display().to_string());
         let found = config.map(ClassMap::of).transpose().map_err(|fault| DataError::Content {
             file: file.clone(),
-            what: format!("{fault} (data.classes, or a mended file, says what outputs are)"),
+            what: format!("{fault} (set data.classes, or correct the file)"),
         })?;
         Ok(found.flatten().map(|map| Self {
             source: format!("{} of {file}", map.field),
@@ -113,13 +113,17 @@ pub fn assign(listings: &[&Listing], known: Option<&ClassNames>, allow_missing: 
                             let expected = names.len();
                             fault(
                                 listing,
-                                format!("expected labels below {expected}, as many as it names, found {largest}"),
+                                format!(
+                                    "expected labels below {expected}, the number of its class \
+                                     names, found {largest}"
+                                ),
                             )
                         })?
                     }
                     Some(known) => {
                         notes.push(format!(
-                            "assumed: the numbers of {} are those of the model's outputs: none of its class names is in {}",
+                            "assumed: class numbers in {} are output numbers, because none of its \
+                             class names is in {}",
                             listing.path.display(),
                             known.source
                         ));
@@ -153,7 +157,8 @@ fn order_of(names: &[String], listing: &Listing) -> String {
         ""
     };
     format!(
-        "assumed: outputs are the classes of {} in sorted order{as_text}: {}{more}; neither the model nor data.classes names them",
+        "assumed: outputs are the classes of {} in sorted order{as_text}: {}{more}, because \
+         neither the model nor data.classes lists them",
         listing.path.display(),
         shown.join(", ")
     )
@@ -187,11 +192,12 @@ fn numbers_or_names(
         return Err(both_readings(listing, numbers[at], known, None));
     }
     if let Some(why) = &known.repeated {
-        return Err(fault(listing, format!("names of classes cannot be used: {why}")));
+        return Err(fault(listing, format!("class names cannot be used: {why}")));
     }
     if let Some(at) = found.iter().zip(numbers).position(|(output, number)| output != number) {
         notes.push(format!(
-            "assumed: the labels of {} are names of classes and not numbers of outputs: `{}` is output {} by {}",
+            "assumed: the labels of {} are class names, not output numbers: `{}` is output {} by \
+             {}",
             listing.path.display(),
             names[at],
             found[at],
@@ -219,12 +225,14 @@ fn check_indices(of: &[i64], known: Option<&ClassNames>, listing: &Listing) -> R
 fn both_readings(listing: &Listing, number: i64, known: &ClassNames, output: Option<i64>) -> DataError {
     let as_name = match output {
         Some(output) => format!("the class of that name, which is output {output}"),
-        None => "a class of that name, though other labels are names of classes".to_string(),
+        None => "the name of a class, although other labels are class names".to_string(),
     };
     fault(
         listing,
         format!(
-            "label {number} can be output {number}, or {as_name} (by {}): write names of classes as text that is no number, or list them in data.classes in the order of outputs",
+            "label {number} is ambiguous: it can be output {number}, or {as_name} (by {}). Use \
+             class names that are not numbers, or list them in data.classes in the order of \
+             outputs",
             known.source
         ),
     )
@@ -233,16 +241,16 @@ fn both_readings(listing: &Listing, number: i64, known: &ClassNames, output: Opt
 /// The output of each name.
 fn outputs(names: &[String], known: Option<&ClassNames>, listing: &Listing) -> Result<Vec<i64>, DataError> {
     let Some(known) = known else {
-        return Err(fault(listing, "expected labels by number as in learn, found names".to_string()));
+        return Err(fault(listing, "expected class numbers as in learn, found class names".to_string()));
     };
     if let Some(why) = &known.repeated {
-        return Err(fault(listing, format!("names of classes cannot be used: {why}")));
+        return Err(fault(listing, format!("class names cannot be used: {why}")));
     }
     let index = known.outputs();
     let output = |name: &String| {
         index.get(name.as_str()).copied().ok_or_else(|| {
             let near = nearest(name, known.names.iter().map(String::as_str));
-            let near = near.map(|near| format!(", the nearest is `{near}`")).unwrap_or_default();
+            let near = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
             fault(
                 listing,
                 format!("class `{name}`: expected one of the {} classes of {}{near}", known.names.len(), known.source),
@@ -260,7 +268,11 @@ fn same_classes(listings: &[&Listing], labels: &[Vec<i64>], names: Option<&Class
             if let Some(empty) = (0..names.len()).find(|i| !used.contains(i)) {
                 return Err(fault(
                     listing,
-                    format!("class `{}` has no image (data.allow_missing_classes allows it)", names[empty]),
+                    format!(
+                        "class `{}` has no image (to continue, set data.allow_missing_classes = \
+                         true)",
+                        names[empty]
+                    ),
                 ));
             }
         }
@@ -275,7 +287,8 @@ fn same_classes(listings: &[&Listing], labels: &[Vec<i64>], names: Option<&Class
             fault(
                 whose,
                 format!(
-                    "class {} is missing, which {} has (data.allow_missing_classes allows it)",
+                    "class {} is missing, but {} has it (to continue, set \
+                     data.allow_missing_classes = true)",
                     name(class),
                     other.path.display()
                 ),

@@ -2,26 +2,43 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use blake3::Hash;
 use mehl_soup::files::write_atomic;
+use mehl_soup::source::{self, Head, Identity, Version};
 use serde::{Deserialize, Serialize};
 
 use super::sources::{Listing, Place};
 use crate::data::DataError;
 
-/// Device, inode, length, and when content and inode were changed. The latter cannot be set back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-struct Stamp(u64, u64, u64, (i64, i64), (i64, i64));
+/// A file's state as it is remembered.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Stamp {
+    /// Device, inode, length, and when content and inode were changed.
+    Inode(u64, u64, u64, (i64, i64), (i64, i64)),
+    /// Length and the source's word for the version.
+    Tag(u64, String),
+}
 
-impl Stamp {
-    fn of(path: &Path) -> Option<Self> {
-        let m = path.metadata().ok()?;
-        Some(Self(m.dev(), m.ino(), m.len(), (m.mtime(), m.mtime_nsec()), (m.ctime(), m.ctime_nsec())))
+impl From<&Identity> for Stamp {
+    fn from(identity: &Identity) -> Self {
+        match &identity.version {
+            Version::Inode { device, inode, modified, changed } => {
+                Self::Inode(*device, *inode, identity.size, *modified, *changed)
+            }
+            Version::Tag(tag) => Self::Tag(identity.size, tag.clone()),
+        }
+    }
+}
+
+/// State of a file; `None` if it is none.
+fn state_of(path: &Path) -> Option<Identity> {
+    match source::of(path).head(path) {
+        Ok(Head::File(identity)) => Some(identity),
+        _ => None,
     }
 }
 
@@ -61,13 +78,13 @@ pub fn of(
     memory: Option<&Path>,
     pause: &mut dyn FnMut(usize) -> bool,
 ) -> Result<ContentHashes, DataError> {
-    let absolute = std::path::absolute(&listing.path).unwrap_or_else(|_| listing.path.clone());
+    let absolute = source::of(&listing.path).absolute(&listing.path).unwrap_or_else(|_| listing.path.clone());
     let key = blake3::hash(absolute.as_os_str().as_encoded_bytes()).to_hex();
     let file = memory.map(|folder| folder.join(format!("{key}.hashes")));
     let known = file.as_deref().map(Memory::read).unwrap_or_default();
 
     // Samples by the file that they are in, with the file's state before it is read.
-    let mut by_file: Vec<(&Path, Option<Stamp>, Vec<usize>)> = Vec::new();
+    let mut by_file: Vec<(&Path, Option<Identity>, Vec<usize>)> = Vec::new();
     for (i, sample) in listing.samples.iter().enumerate() {
         let path: &Path = match &sample.place {
             Place::File(path) => path,
@@ -75,13 +92,13 @@ pub fn of(
         };
         match by_file.last_mut() {
             Some((last, _, samples)) if *last == path => samples.push(i),
-            _ => by_file.push((path, Stamp::of(path), vec![i])),
+            _ => by_file.push((path, state_of(path), vec![i])),
         }
     }
     let mut hashes: Vec<Option<Result<Hash, String>>> = vec![None; listing.samples.len()];
-    for (path, stamp, samples) in &by_file {
-        if let (Some(stamp), Some((then, remembered))) = (stamp, known.files.get(*path))
-            && stamp == then
+    for (path, state, samples) in &by_file {
+        if let (Some(state), Some((then, remembered))) = (state, known.files.get(*path))
+            && Stamp::from(state) == *then
             && remembered.len() == samples.len()
         {
             for (&i, hash) in samples.iter().zip(remembered) {
@@ -112,16 +129,32 @@ pub fn of(
 }
 
 /// Files that are as they were before they were hashed, and were not changed so lately that a change could hide in the clock's resolution.
-fn remember(by_file: &[(&Path, Option<Stamp>, Vec<usize>)], hashes: &ContentHashes) -> Memory {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64);
+fn remember(by_file: &[(&Path, Option<Identity>, Vec<usize>)], hashes: &ContentHashes) -> Memory {
     let mut memory = Memory::default();
-    for (path, stamp, samples) in by_file {
-        let settled = stamp.filter(|stamp| stamp.4.0 < now - 1 && Stamp::of(path) == Some(*stamp));
+    for (path, state, samples) in by_file {
+        let settled = state.as_ref().filter(|state| state.is_settled() && state_of(path).as_ref() == Some(*state));
         let hashes: Option<Vec<String>> =
             samples.iter().map(|&i| hashes[i].as_ref().ok().map(|hash| hash.to_hex().to_string())).collect();
-        if let (Some(stamp), Some(hashes)) = (settled, hashes) {
-            memory.files.insert(path.to_path_buf(), (stamp, hashes));
+        if let (Some(state), Some(hashes)) = (settled, hashes) {
+            memory.files.insert(path.to_path_buf(), (state.into(), hashes));
         }
     }
     memory
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_are_remembered_as_they_always_were() {
+        let text = r#"{"files":{"/a.png":[[1,2,3,[4,5],[6,7]],["ab"]],"s3:/b.png":[[3,"v1"],[]]}}"#;
+        let memory: Memory = serde_json::from_str(text).unwrap();
+        let version = Version::Inode { device: 1, inode: 2, modified: (4, 5), changed: (6, 7) };
+        assert_eq!(memory.files[Path::new("/a.png")].0, Stamp::from(&Identity { size: 3, version }));
+        let tagged = Identity { size: 3, version: Version::Tag("v1".to_string()) };
+        assert_eq!(memory.files[Path::new("s3:/b.png")].0, Stamp::from(&tagged));
+        let same: serde_json::Value = serde_json::from_str(text).unwrap();
+        assert_eq!(serde_json::to_value(&memory).unwrap(), same);
+    }
 }

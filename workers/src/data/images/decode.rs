@@ -32,7 +32,7 @@ const FORMATS: [ImageFormat; 6] =
 pub fn decode(bytes: &[u8], transform: &PixelTransform) -> Result<Pixels, String> {
     // The decoders are fuzzed and safe, but an image must not end the program even if one of them panics.
     catch_unwind(AssertUnwindSafe(|| decode_unguarded(bytes, transform)))
-        .unwrap_or_else(|_| Err("the decoder failed on it".to_string()))
+        .unwrap_or_else(|_| Err("the decoder failed".to_string()))
 }
 
 fn decode_unguarded(bytes: &[u8], transform: &PixelTransform) -> Result<Pixels, String> {
@@ -123,7 +123,7 @@ fn color_values(image: DynamicImage) -> Result<(Vec<u8>, usize), String> {
         DynamicImage::ImageLumaA16(image) => (image.as_raw().iter().step_by(2).map(upper).collect(), 1),
         DynamicImage::ImageRgb16(image) => (image.as_raw().iter().map(upper).collect(), 3),
         DynamicImage::ImageRgba16(image) => (without_alpha(image.as_raw(), upper), 3),
-        other => return Err(format!("expected 8 or 16 bits a value, found {:?}", other.color())),
+        other => return Err(format!("expected 8 or 16 bits per value, found {:?}", other.color())),
     })
 }
 
@@ -150,7 +150,7 @@ fn with_channels(values: Vec<u8>, found: usize, wanted: usize) -> Vec<u8> {
 fn whole_jpeg(bytes: &[u8]) -> Result<(), String> {
     const START_OF_SCAN: u8 = 0xDA;
     const END_OF_IMAGE: u8 = 0xD9;
-    let truncated = || "cannot be decoded: the JPEG data end too early".to_string();
+    let truncated = || "cannot be decoded: the JPEG data are truncated".to_string();
     // Segments before the first scan carry their length; a thumbnail in one of them has an end of its own.
     let mut at = 2;
     loop {

@@ -96,7 +96,10 @@ pub fn load(
                 shape,
                 &mut || {
                     waits = true;
-                    note.borrow_mut()(&format!("{}: another process is decoding it: waiting", listing.path.display()));
+                    note.borrow_mut()(&format!(
+                        "{}: waiting for another process that is decoding it",
+                        listing.path.display()
+                    ));
                 },
                 &mut |slot| fill(slot, &mut **note.borrow_mut()),
             )?
@@ -108,10 +111,11 @@ pub fn load(
                 return Err(unreadable(name, why));
             }
             if skipped.len() == listing.samples.len() {
-                return Err(unreadable(name, &format!("{why}; none of the {} images can be read", skipped.len())));
+                return Err(unreadable(name, &format!("{why}; none of the {} images could be read", skipped.len())));
             }
             notes.push(format!(
-                "{}: {} of {} images cannot be read and were skipped, the first is {name}: {why}",
+                "{}: {} of {} images could not be read and were skipped; the first is {name}: \
+                 {why}",
                 listing.path.display(),
                 skipped.len(),
                 listing.samples.len()
@@ -250,7 +254,10 @@ fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 fn unreadable(name: &str, why: &str) -> DataError {
-    DataError::Content { file: name.to_string(), what: format!("{why} (data.skip_unreadable leaves such images out)") }
+    DataError::Content {
+        file: name.to_string(),
+        what: format!("{why} (to skip such images, set data.skip_unreadable = true)"),
+    }
 }
 
 impl From<CacheError> for DataError {

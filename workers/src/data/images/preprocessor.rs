@@ -3,9 +3,10 @@
 
 use std::path::{Path, PathBuf};
 
+use mehl_soup::source;
 use mehl_soup::sweep::image_spec::{Extent, Interpolation};
 use mehl_soup::sweep::spec::Family;
-use mehl_soup::untrusted::{self, LARGEST_CONFIG, without_mark};
+use mehl_soup::untrusted::{LARGEST_CONFIG, without_mark};
 use serde_json::Value;
 
 use super::transform::{Crop, Normalization, Passes, Resize, Rounding};
@@ -71,7 +72,7 @@ pub fn usual(family: Family, size: Extent) -> Steps {
         crop,
         rounding,
         normalization: normalization(&mean, &std),
-        source: format!("what is usual for `{family}`"),
+        source: format!("usual for `{family}`"),
     }
 }
 
@@ -175,9 +176,7 @@ pub fn from_hugging_face(json: &Value) -> Result<Option<(Steps, Option<String>)>
     let (defaults, note) = match defaults(short) {
         Some(defaults) => (defaults, None),
         None => {
-            let note = format!(
-                "assumed: image processor `{class}`, which is not known, reads its keys as ViTImageProcessor does"
-            );
+            let note = format!("assumed: the unknown image processor `{class}` has the same keys as ViTImageProcessor");
             let vit = Defaults {
                 resample: Interpolation::Bilinear,
                 moments: HALF,
@@ -275,7 +274,7 @@ pub fn read(folder: &Path) -> Result<Option<Found>, (PathBuf, String)> {
 
 fn read_json(path: &Path) -> Result<Option<Value>, (PathBuf, String)> {
     let fault = |what: String| (path.to_path_buf(), what);
-    let text = match untrusted::read(path, LARGEST_CONFIG) {
+    let text = match source::of(path).read(path, LARGEST_CONFIG) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(fault(error.to_string())),

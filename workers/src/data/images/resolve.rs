@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use mehl_soup::source;
 use mehl_soup::sweep::image_spec::{Extent, ImageSpec, Interpolation, ResizeSpec};
 use mehl_soup::sweep::spec::Family;
-use mehl_soup::untrusted::{self, LARGEST_CONFIG, without_mark};
+use mehl_soup::untrusted::{LARGEST_CONFIG, without_mark};
 use serde_json::Value;
 
 use super::preprocessor::{self, Steps, USUAL_SIDE};
@@ -47,7 +48,8 @@ pub fn resolve(spec: &ImageSpec, model: &ModelFacts<'_>) -> Result<Resolved, Dat
     let steps = stated(model, spec, &mut notes)?.unwrap_or_else(|| {
         let mut usual = preprocessor::usual(model.family, size.unwrap_or(Extent::square(USUAL_SIDE)));
         notes.push(format!(
-            "assumed: images are prepared as {}, with [data.image] over it: no {}, {} or pretrained_cfg says how",
+            "assumed: images are prepared as {}, with [data.image] applied, because there is no \
+             {}, {} or pretrained_cfg",
             usual.source,
             preprocessor::PROCESSOR_FILE,
             preprocessor::FILE
@@ -66,13 +68,14 @@ pub fn resolve(spec: &ImageSpec, model: &ModelFacts<'_>) -> Result<Resolved, Dat
         crop: steps.crop,
     };
     let output = pixels.output().ok_or_else(|| {
-        fault("expected a crop or an exact size after resizing, found neither: images would be of different sizes (data.image.crop or data.image.resize = [height, width])".to_string())
+        fault("expected a crop or an exact size, found neither, so images would have different sizes (set data.image.crop, or data.image.resize = [height, width])".to_string())
     })?;
     if let Some(size) = size
         && output != size
     {
         return Err(fault(format!(
-            "expected images of {size} as the model takes, found {output} (data.image.size overrides it)"
+            "expected images of {size} as required by the model, found {output} (change with \
+             data.image.size)"
         )));
     }
     let values = |values: &[f64], what: &str| match values {
@@ -80,7 +83,8 @@ pub fn resolve(spec: &ImageSpec, model: &ModelFacts<'_>) -> Result<Resolved, Dat
         several if several.len() == channels => Ok(several.to_vec()),
         [first, rest @ ..] if rest.iter().all(|value| value == first) => Ok(vec![*first; channels]),
         several => Err(fault(format!(
-            "expected {what} of {channels} channels as the model takes, found {several:?} (data.image.{what} overrides it)"
+            "expected {what} of {channels} channels as required by the model, found {several:?} \
+             (change with data.image.{what})"
         ))),
     };
     let normalization = Normalization {
@@ -127,7 +131,8 @@ fn stated(model: &ModelFacts<'_>, spec: &ImageSpec, notes: &mut Vec<String>) -> 
                     return Err(DataError::Content {
                         file: steps.source,
                         what: format!(
-                            "{what} as in {}: ingredients that see other images cannot be compared; [data.image] states one for all",
+                            "{what} as in {}: ingredients with different preprocessing cannot be \
+                             compared; set one for all in [data.image]",
                             first.source
                         ),
                     });
@@ -145,7 +150,8 @@ fn stated(model: &ModelFacts<'_>, spec: &ImageSpec, notes: &mut Vec<String>) -> 
     }
     if let (Some(steps), Some(folder)) = (&first, silent) {
         notes.push(format!(
-            "assumed: images are prepared for {} as {} says; it says nothing itself",
+            "assumed: images for {} are prepared as in {}, because it has no configuration for \
+             that",
             folder.display(),
             steps.source
         ));
@@ -169,7 +175,8 @@ fn said_in(
             let other = found.other.as_ref().and_then(|json| preprocessor::from_hugging_face(json).ok().flatten());
             if let Some(what) = other.and_then(|(other, _)| difference(&steps, &other)) {
                 notes.push(format!(
-                    "assumed: {} says how images are prepared, as in transformers 5, and not {}: {what}",
+                    "assumed: images are prepared as in {}, as transformers 5 does, not as in {}: \
+                     {what}",
                     steps.source,
                     preprocessor::FILE
                 ));
@@ -181,7 +188,7 @@ fn said_in(
     if is_first {
         return model.config.map_or(Ok(None), |config| timm_steps(config, file.display().to_string()));
     }
-    let config = match untrusted::read(&file, LARGEST_CONFIG) {
+    let config = match source::of(&file).read(&file, LARGEST_CONFIG) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(fault(&file, error.to_string())),

@@ -1,4 +1,6 @@
+use super::kernels::{CompactMix, CompactProject, mix, project};
 use super::*;
+use crate::hyperplane::kernels::{BLOCK, Sink, Source};
 use proptest::prelude::*;
 
 const CODES: [Code; 3] = [Code::Bf16, Code::Int8, Code::Int4];

@@ -83,7 +83,7 @@ pub(super) fn of(device: Device, kind: Kind, members: usize) -> Option<Arc<Kerne
 }
 
 fn kernels(device: Device) -> Loaded {
-    let Device::Cuda(index) = device else { return Err(format!("{device:?} is no CUDA device")) };
+    let Device::Cuda(index) = device else { return Err(format!("{device:?} is not a CUDA device")) };
     let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
     loaded.entry(index).or_insert_with(|| compile(index).map(Arc::new)).clone()
 }
@@ -100,7 +100,7 @@ fn compile(index: usize) -> Result<Kernels, String> {
     if !driver || !compiler {
         return Err(format!("{} is not found", if driver { "NVRTC" } else { "the driver's library" }));
     }
-    let source = nvrtc::compile_ptx(SOURCE).map_err(|error| format!("NVRTC refuses the kernels: {error}"))?;
+    let source = nvrtc::compile_ptx(SOURCE).map_err(|error| format!("NVRTC cannot compile the kernels: {error}"))?;
     let load = || -> Result<Kernels, DriverError> {
         let context = CudaContext::new(index)?;
         let module = context.load_module(source)?;
@@ -116,7 +116,7 @@ fn compile(index: usize) -> Result<Kernels, String> {
             finish: find("finish")?,
         })
     };
-    load().map_err(|error| format!("the driver refuses the kernels: {error}"))
+    load().map_err(|error| format!("the driver cannot load the kernels: {error}"))
 }
 
 /// Loads NVRTC by way of the part of libtorch that is linked to it and knows where it lies; it is then found by its name.

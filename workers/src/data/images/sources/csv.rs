@@ -1,12 +1,11 @@
 //! A CSV with a header, a column of paths and a column of labels.
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::io::BufReader;
 use std::path::{Component, Path, PathBuf};
 
 use super::{Columns, Listing, Place, Sample, by_text, io, whole_number};
 use crate::data::DataError;
-use mehl_soup::untrusted;
+use mehl_soup::source::{self, Blob, BlobReader};
 
 const PATHS: [&str; 5] = ["path", "file", "filename", "file_name", "image"];
 const LABELS: [&str; 3] = ["label", "class", "target"];
@@ -14,10 +13,12 @@ const LABELS: [&str; 3] = ["label", "class", "target"];
 /// Lists a CSV in the order of its rows. Paths are relative to its folder, and must stay in it once links are followed.
 pub(super) fn list(path: &Path, columns: &Columns<'_>) -> Result<Listing, DataError> {
     let fault = |what: String| DataError::Content { file: path.display().to_string(), what };
-    let file = untrusted::open(path).map_err(io(path))?;
-    let again = file.try_clone().map_err(io(path))?;
-    let malformed = |error: csv::Error| fault(described(&error, &again));
-    let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(std::io::BufReader::new(file));
+    let files = source::of(path);
+    let file = files.open(path).map_err(io(path))?;
+    let again = &*file;
+    let malformed = |error: csv::Error| fault(described(&error, again));
+    let text = BufReader::new(BlobReader::new(file.clone(), 0));
+    let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(text);
     let header = reader.headers().map_err(malformed)?.clone();
     let column = |stated: Option<&str>, usual: &[&str], what: &str| {
         // A byte order mark belongs to no name.
@@ -35,11 +36,11 @@ pub(super) fn list(path: &Path, columns: &Columns<'_>) -> Result<Listing, DataEr
     let (path_column, label_column) =
         (column(columns.image, &PATHS, "paths")?, column(columns.label, &LABELS, "labels")?);
     let folder = mehl_soup::files::parent_of(path);
-    let root = folder.canonicalize().map_err(io(folder))?;
+    let root = files.canonical(folder).map_err(io(folder))?;
     let (mut samples, mut labels) = (Vec::new(), Vec::new());
     for record in reader.into_records() {
         let record = record.map_err(malformed)?;
-        let line = || record.position().map_or(0, |position| line_at(position, &again));
+        let line = || record.position().map_or(0, |position| line_at(position, again));
         // The reader refuses records of another length than the header's.
         let (name, label) = (&record[path_column], &record[label_column]);
         if name.is_empty() || label.is_empty() {
@@ -59,7 +60,7 @@ pub(super) fn list(path: &Path, columns: &Columns<'_>) -> Result<Listing, DataEr
     if let Some(numbers) = &numbers
         && let Some(at) = numbers.iter().position(|&number| number < 0)
     {
-        let line = labels[at].0.as_ref().map_or(0, |position| line_at(position, &again));
+        let line = labels[at].0.as_ref().map_or(0, |position| line_at(position, again));
         return Err(fault(format!("line {line}: expected a class from 0, found {}", numbers[at])));
     }
     let labels = by_text(labels.into_iter().map(|(_, label)| label).collect());
@@ -67,13 +68,13 @@ pub(super) fn list(path: &Path, columns: &Columns<'_>) -> Result<Listing, DataEr
 }
 
 /// The line that a record begins on. Where lines end in CR LF, the reader counts the LF to the record after it.
-fn line_at(position: &csv::Position, file: &File) -> u64 {
+fn line_at(position: &csv::Position, file: &dyn Blob) -> u64 {
     let mut byte = [0];
-    let is_end = file.read_at(&mut byte, position.byte()).is_ok_and(|read| read == 1) && byte == *b"\n";
+    let is_end = file.read_exact_at(&mut byte, position.byte()).is_ok() && byte == *b"\n";
     position.line() + u64::from(is_end)
 }
 
-fn described(error: &csv::Error, file: &File) -> String {
+fn described(error: &csv::Error, file: &dyn Blob) -> String {
     let line = error.position().map(|position| format!("line {}: ", line_at(position, file))).unwrap_or_default();
     match error.kind() {
         csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
@@ -87,7 +88,7 @@ fn described(error: &csv::Error, file: &File) -> String {
 /// Where a row's path leads, if that is within `root`. A file that does not exist is inside if its path says so: reading it will fail, and say why.
 fn inside(root: &Path, name: &str) -> Option<PathBuf> {
     let joined = root.join(name);
-    match joined.canonicalize() {
+    match source::of(&joined).canonical(&joined) {
         Ok(real) => real.starts_with(root).then_some(real),
         Err(_) => {
             let plain = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);

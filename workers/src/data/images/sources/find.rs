@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use mehl_soup::untrusted;
+use mehl_soup::source::{self, Head};
 use mehl_soup::zoo::glob_paths;
 
 use super::{SourceKind, ending, io, parquet};
@@ -40,30 +40,32 @@ impl Source {
     /// # Errors
     /// If nothing is there, it cannot be read, or it could be several splits.
     pub fn find(path: &Path) -> Result<Self, DataError> {
-        untrusted::check_place(path).map_err(io(path))?;
-        if path.symlink_metadata().is_ok() {
+        let files = source::of(path);
+        files.check(path).map_err(io(path))?;
+        if files.has(path) {
             return Self::of_place(path, path);
         }
         let text = path.to_string_lossy();
         if let Some((folder, split)) = text.rsplit_once('#')
-            && Path::new(folder).is_dir()
+            && files.is_folder(Path::new(folder))
         {
             return Self::of_split(path, Path::new(folder), split);
         }
         if !text.contains(['*', '?', '[']) {
             // It says in the system's words that nothing is there.
-            path.metadata().map_err(io(path))?;
+            files.head(path).map_err(io(path))?;
             return Self::of_place(path, path);
         }
         let fault = |what: String| DataError::Content { file: path.display().to_string(), what };
-        let files = glob_paths(&text, Path::new("/")).map_err(|error| fault(error.to_string()))?;
-        match &files[..] {
-            [] => Err(fault("expected a file or folder, found none that it matches".to_string())),
+        let matches = glob_paths(&text, Path::new("/")).map_err(|error| fault(error.to_string()))?;
+        match &matches[..] {
+            [] => Err(fault("expected a file or folder, found no match".to_string())),
             [only] => Self::of_place(path, only),
-            several => match several.iter().find(|file| ending(file) != "parquet" || !file.is_file()) {
-                None => Ok(Self { kind: SourceKind::Parquet, path: path.to_path_buf(), files }),
+            several => match several.iter().find(|file| ending(file) != "parquet" || !files.is_file(file)) {
+                None => Ok(Self { kind: SourceKind::Parquet, path: path.to_path_buf(), files: matches }),
                 Some(other) => Err(fault(format!(
-                    "expected one file or folder, or Parquet files only, found {} matches, such as {}",
+                    "expected one file or folder, or only Parquet files, found {} matches, such as \
+                     {}",
                     several.len(),
                     other.display()
                 ))),
@@ -73,36 +75,37 @@ impl Source {
 
     /// What is at a place that exists.
     fn of_place(path: &Path, place: &Path) -> Result<Self, DataError> {
-        let source = |kind, files| Self { kind, path: path.to_path_buf(), files };
-        if !place.metadata().map_err(io(place))?.is_dir() {
+        let found = |kind, files| Self { kind, path: path.to_path_buf(), files };
+        if source::of(place).head(place).map_err(io(place))? != Head::Folder {
             let kind = match ending(place).as_str() {
                 "csv" => SourceKind::Csv,
                 "parquet" => SourceKind::Parquet,
                 _ => SourceKind::Tensors,
             };
-            return Ok(source(kind, vec![place.to_path_buf()]));
+            return Ok(found(kind, vec![place.to_path_buf()]));
         }
         let files = parquet::files(place)?;
         if files.is_empty() {
-            return Ok(source(SourceKind::Folder, vec![place.to_path_buf()]));
+            return Ok(found(SourceKind::Folder, vec![place.to_path_buf()]));
         }
         let splits = by_split(&files);
         if splits.len() > 1 {
             let named = |(name, files): (&Option<String>, &Vec<PathBuf>)| {
                 format!("{} of {}", files.len(), name.as_deref().unwrap_or("no named split"))
             };
-            let found: Vec<String> = splits.iter().map(named).collect();
+            let all: Vec<String> = splits.iter().map(named).collect();
             let example = splits.keys().flatten().next().map_or("train", String::as_str);
             return Err(DataError::Content {
                 file: path.display().to_string(),
                 what: format!(
-                    "expected Parquet files of one split, found {}: name one as `{}#{example}`, or its files by a glob",
-                    found.join(", "),
+                    "expected Parquet files of one split, found {}: choose one with \
+                     `{}#{example}`, or use a glob for its files",
+                    all.join(", "),
                     place.display()
                 ),
             });
         }
-        Ok(source(SourceKind::Parquet, files))
+        Ok(found(SourceKind::Parquet, files))
     }
 
     fn of_split(path: &Path, folder: &Path, split: &str) -> Result<Self, DataError> {
@@ -209,7 +212,7 @@ mod tests {
         assert_eq!(names(found("train-*.parquet")).unwrap(), ["train-0.parquet", "train-1.parquet"]);
         assert_eq!(found("*.csv").unwrap().kind, SourceKind::Csv);
         assert!(names(found("*")).unwrap_err().contains("found 4 matches"));
-        assert!(names(found("z*")).unwrap_err().contains("found none that it matches"));
+        assert!(names(found("z*")).unwrap_err().contains("found no match"));
         assert!(matches!(found("absent"), Err(DataError::Io { .. })));
     }
 }

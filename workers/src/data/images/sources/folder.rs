@@ -1,11 +1,10 @@
 //! A folder of class folders, as torchvision's `ImageFolder` and Hugging Face's `imagefolder` read it.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::{Listing, Place, Sample, by_name, io, is_image, is_unread_image};
+use super::{Listing, Place, Sample, by_name, io, is_hidden, is_image, is_unread_image};
 use crate::data::DataError;
-use mehl_soup::untrusted;
+use mehl_soup::source;
 use mehl_soup::zoo::nfc;
 
 /// Folders within folders that are followed; links may lead in a circle.
@@ -18,7 +17,7 @@ pub(super) fn list(root: &Path, skip_unreadable: bool) -> Result<Listing, DataEr
     let mut classes = Vec::new();
     let mut loose = 0;
     for entry in entries(root)? {
-        if entry.is_dir() {
+        if source::of(&entry).is_folder(&entry) {
             classes.push(entry);
         } else {
             loose += usize::from(is_image(&entry));
@@ -28,26 +27,26 @@ pub(super) fn list(root: &Path, skip_unreadable: bool) -> Result<Listing, DataEr
     let fault = |what: String| DataError::Content { file: root.display().to_string(), what };
     if classes.is_empty() {
         return Err(fault(format!(
-            "expected one folder a class with images (JPEG, PNG, WebP, BMP, GIF, TIFF) in them, or only .parquet files; found no folder and {loose} images (a folder of images with a table of labels: name the table)"
+            "expected one subfolder per class with images (JPEG, PNG, WebP, BMP, GIF, TIFF), or \
+             only .parquet files; found no subfolder and {loose} images (if the labels are in a \
+             CSV file, give that file)"
         )));
     }
     let mut samples = Vec::new();
     let mut names = Vec::new();
     let mut all = Vec::new();
     for class in classes {
-        let name = class
-            .file_name()
-            .unwrap_or_default()
-            .to_str()
-            .map(str::to_string)
-            .ok_or_else(|| fault(format!("expected names of class folders in UTF-8, found {}", class.display())))?;
+        let name =
+            class.file_name().unwrap_or_default().to_str().map(str::to_string).ok_or_else(|| {
+                fault(format!("expected class folders with names in UTF-8, found {}", class.display()))
+            })?;
         let mut files = Vec::new();
         walk(&class, DEEPEST, &mut files, &mut ignored)?;
         files.sort_unstable_by(|a, b| a.as_os_str().as_encoded_bytes().cmp(b.as_os_str().as_encoded_bytes()));
         names.extend(std::iter::repeat_n(name.clone(), files.len()));
         if all.iter().any(|other: &String| nfc(other) == nfc(&name)) {
             return Err(fault(format!(
-                "expected one folder a class, found two that are named `{}` in Unicode NFC",
+                "expected one subfolder per class, found two with the name `{}` in Unicode NFC",
                 nfc(&name)
             )));
         }
@@ -58,7 +57,8 @@ pub(super) fn list(root: &Path, skip_unreadable: bool) -> Result<Listing, DataEr
     }
     if !skip_unreadable && let Some(first) = ignored.images.first() {
         return Err(fault(format!(
-            "expected images that can be decoded here, found {} that cannot, the first is {}: convert them (data.skip_unreadable leaves them out)",
+            "found {} images in formats that cannot be decoded, the first is {}: convert them (to \
+             skip them, set data.skip_unreadable = true)",
             ignored.images.len(),
             first.display()
         )));
@@ -83,25 +83,21 @@ impl Ignored {
     fn notes(&self, root: &Path) -> Vec<String> {
         let note = |files: &[PathBuf], what: &str| {
             let first = files.first()?;
-            Some(format!("{}: {} {what} were left out, such as {}", root.display(), files.len(), first.display()))
+            Some(format!("{}: {} {what} were skipped, such as {}", root.display(), files.len(), first.display()))
         };
-        note(&self.images, "images that cannot be decoded here")
+        note(&self.images, "images in formats that cannot be decoded")
             .into_iter()
-            .chain(note(&self.others, "files that are no images in class folders"))
+            .chain(note(&self.others, "files in class folders that are not images"))
             .collect()
     }
 }
 
 /// What is in a folder, sorted, without hidden entries.
 fn entries(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
-    untrusted::check_place(folder).map_err(io(folder))?;
-    let mut paths = Vec::new();
-    for entry in fs::read_dir(folder).map_err(io(folder))? {
-        let entry = entry.map_err(io(folder))?;
-        if !entry.file_name().as_encoded_bytes().starts_with(b".") {
-            paths.push(entry.path());
-        }
-    }
+    let files = source::of(folder);
+    files.check(folder).map_err(io(folder))?;
+    let mut paths = files.list(folder).map_err(io(folder))?;
+    paths.retain(|path| !is_hidden(path));
     paths.sort_unstable_by(|a, b| a.as_os_str().as_encoded_bytes().cmp(b.as_os_str().as_encoded_bytes()));
     Ok(paths)
 }
@@ -114,7 +110,7 @@ fn walk(folder: &Path, depth: usize, files: &mut Vec<PathBuf>, ignored: &mut Ign
         });
     }
     for path in entries(folder)? {
-        if path.is_dir() {
+        if source::of(&path).is_folder(&path) {
             walk(&path, depth - 1, files, ignored)?;
         } else if is_image(&path) {
             files.push(path);

@@ -4,11 +4,11 @@ mod csv;
 mod find;
 mod folder;
 mod parquet;
+mod parquet_file;
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use mehl_soup::untrusted;
+use mehl_soup::source::{self, Head};
 use mehl_soup::zoo::nfc;
 use rayon::prelude::*;
 
@@ -168,21 +168,22 @@ impl Listing {
 
 fn read(path: &Path) -> Result<Vec<u8>, String> {
     let refused = |error: std::io::Error| format!("cannot be read: {error}");
-    // Before opening: to open a pipe would wait for its writer.
-    let metadata = path.metadata().map_err(refused)?;
-    if !metadata.is_file() {
-        return Err("expected a regular file".to_string());
+    let files = source::of(path);
+    match files.head(path).map_err(refused)? {
+        Head::File(found) if found.size > LARGEST_FILE => {
+            Err(format!("expected at most {LARGEST_FILE} bytes, found {}", found.size))
+        }
+        Head::File(_) => files.read(path, LARGEST_FILE).map_err(refused),
+        Head::Folder | Head::Other => Err("expected a regular file".to_string()),
     }
-    if metadata.len() > LARGEST_FILE {
-        return Err(format!("expected at most {LARGEST_FILE} bytes, found {}", metadata.len()));
-    }
-    let mut bytes = Vec::with_capacity(metadata.len() as usize);
-    untrusted::open(path).and_then(|file| file.take(LARGEST_FILE).read_to_end(&mut bytes)).map_err(refused)?;
-    Ok(bytes)
 }
 
 fn ending(path: &Path) -> String {
     path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase()
+}
+
+fn is_hidden(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
 }
 
 fn is_image(path: &Path) -> bool {

@@ -1,10 +1,9 @@
 //! Parquet files with encoded images in them, as Hugging Face exports data sets: a column `image` of `{bytes, path}` (or plain bytes) and a
 //! column `label` of whole numbers, whose names are in the file's metadata.
 
-use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use mehl_soup::untrusted;
+use mehl_soup::source;
 use mehl_soup::zoo::nfc;
 use parquet::basic::Type;
 use parquet::column::reader::ColumnReader;
@@ -13,7 +12,8 @@ use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use rayon::prelude::*;
 
-use super::{Columns, Labels, Listing, Place, Sample, Work, by_text, ending, io};
+use super::parquet_file::ParquetFile;
+use super::{Columns, Labels, Listing, Place, Sample, Work, by_text, ending, io, is_hidden};
 use crate::data::DataError;
 
 const IMAGES: [&str; 3] = ["image", "img", "inputs"];
@@ -34,12 +34,12 @@ pub struct Table {
 /// The Parquet files of a folder that holds nothing else but hidden files and texts about it; empty if it holds anything more.
 pub(super) fn files(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
     let mut found = Vec::new();
-    for entry in fs::read_dir(folder).map_err(io(folder))? {
-        let path = entry.map_err(io(folder))?.path();
-        let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+    let files = source::of(folder);
+    for path in files.list(folder).map_err(io(folder))? {
+        let hidden = is_hidden(&path);
         match ending(&path).as_str() {
-            "parquet" if path.is_file() => found.push(path),
-            _ if hidden || (path.is_file() && matches!(ending(&path).as_str(), "md" | "json" | "txt")) => {}
+            "parquet" if files.is_file(&path) => found.push(path),
+            _ if hidden || (files.is_file(&path) && matches!(ending(&path).as_str(), "md" | "json" | "txt")) => {}
             _ => return Ok(vec![]),
         }
     }
@@ -60,7 +60,12 @@ pub(super) fn list(path: &Path, files: &[PathBuf], columns: &Columns<'_>) -> Res
             .map_err(|what| content(file, format!("label: {what}")))?;
         let names = feature_names(&reader, label);
         if index > 0 && names != class_names {
-            return Err(content(file, "expected the class names of the first file, found others".to_string()));
+            return Err(content(
+                file,
+                "expected the same class names as in the first file, found different \
+                 ones"
+                    .to_string(),
+            ));
         }
         class_names = names;
         for group in 0..reader.num_row_groups() {
@@ -125,9 +130,10 @@ pub(super) fn for_each(
             let here = wanted.partition_point(|&i| place(i).2 < first + records);
             wanted[..here].par_iter().for_each(|&i| match images.get(place(i).2 - first).copied().flatten() {
                 Some(bytes) => work(i, Ok(bytes.data())),
-                None => {
-                    work(i, Err("expected an image's bytes, found none (a path alone is not followed)".to_string()))
-                }
+                None => work(
+                    i,
+                    Err("expected the bytes of an image, found none (paths to images are not followed)".to_string()),
+                ),
             });
             wanted = &wanted[here..];
             first += records;
@@ -211,13 +217,13 @@ fn add_floats(labels: &mut Found, values: impl Iterator<Item = f64>) -> Result<(
     Ok(())
 }
 
-fn open(path: &Path) -> Result<SerializedFileReader<File>, DataError> {
-    let file = untrusted::open(path).map_err(io(path))?;
-    SerializedFileReader::new(file).map_err(|error| malformed(path, &error))
+fn open(path: &Path) -> Result<SerializedFileReader<ParquetFile>, DataError> {
+    let blob = source::of(path).open(path).map_err(io(path))?;
+    SerializedFileReader::new(ParquetFile(blob)).map_err(|error| malformed(path, &error))
 }
 
 fn malformed(path: &Path, error: &ParquetError) -> DataError {
-    content(path, format!("not a Parquet file that can be read: {error}"))
+    content(path, format!("cannot read the Parquet file: {error}"))
 }
 
 fn content(path: &Path, what: String) -> DataError {
@@ -225,13 +231,17 @@ fn content(path: &Path, what: String) -> DataError {
 }
 
 /// The leaf that holds encoded images: `name.bytes`, or `name` itself.
-fn image_column(reader: &SerializedFileReader<File>, stated: Option<&str>, path: &Path) -> Result<usize, DataError> {
+fn image_column(
+    reader: &SerializedFileReader<ParquetFile>,
+    stated: Option<&str>,
+    path: &Path,
+) -> Result<usize, DataError> {
     leaf(reader, stated, &IMAGES, &[Type::BYTE_ARRAY]).map_err(|what| content(path, format!("image: {what}")))
 }
 
 /// The first leaf column of a name (or its `bytes`) that has one of the types and no repetition.
 fn leaf(
-    reader: &SerializedFileReader<File>,
+    reader: &SerializedFileReader<ParquetFile>,
     stated: Option<&str>,
     usual: &[&str],
     types: &[Type],
@@ -259,7 +269,7 @@ fn leaf(
 }
 
 /// Names of a `ClassLabel` column, from the metadata that Hugging Face's `datasets` writes.
-fn feature_names(reader: &SerializedFileReader<File>, label: usize) -> Option<Vec<String>> {
+fn feature_names(reader: &SerializedFileReader<ParquetFile>, label: usize) -> Option<Vec<String>> {
     let metadata = reader.metadata().file_metadata();
     let entry = metadata.key_value_metadata()?.iter().find(|entry| entry.key == "huggingface")?;
     let json: serde_json::Value = serde_json::from_str(entry.value.as_deref()?).ok()?;

@@ -1,0 +1,172 @@
+//! Mixing and projecting compact rows on the host.
+//!
+//! Each stored byte is read once. The bits are the same for any number of threads.
+
+use rayon::prelude::*;
+
+use super::{CHUNK, Code, GROUP, HostRows, decode};
+use crate::hyperplane::kernels::{self, BLOCK, Float, Sink, Source};
+
+/// Independent partial sums of a dot product.
+const LANES: usize = 16;
+
+/// One tensor's part of a mix: `out = base + sum_k x[k] rows[k]`.
+pub struct CompactMix<'a, T> {
+    /// Where the sum goes, length n.
+    pub out: Sink<'a, T>,
+    /// Length n.
+    pub base: &'a [T],
+    /// `[b, n]`, on the host.
+    pub rows: HostRows<'a>,
+    /// Length b: coordinates over lengths.
+    pub x: Vec<T>,
+}
+
+/// Computes all mixes, k ascending, each sum rounded after every term; terms are `(x[k] scale) number`.
+pub fn mix<T: Float>(jobs: Vec<CompactMix<'_, T>>) {
+    let mut pieces = Vec::new();
+    for job in jobs {
+        let (rows, x) = (job.rows, std::sync::Arc::new(job.x));
+        for (i, (out, base)) in job.out.chunks(CHUNK).into_iter().zip(job.base.chunks(CHUNK)).enumerate() {
+            pieces.push((i * (CHUNK / GROUP), out, base, rows, x.clone()));
+        }
+    }
+    pieces.into_par_iter().for_each_init(Vec::new, |scratch, (first, out, base, rows, x)| {
+        out.write(scratch, |out| {
+            // All rows over one block before the next: the sums stay in the first-level cache.
+            for (i, (out, base)) in out.chunks_mut(BLOCK).zip(base.chunks(BLOCK)).enumerate() {
+                let first = first + i * (BLOCK / GROUP);
+                out.copy_from_slice(base);
+                for (k, &x) in x.iter().enumerate() {
+                    match rows.code {
+                        // By code, so that each loop is compiled for its own.
+                        Code::Bf16 => add_row(out, rows, Code::Bf16, k, first, x),
+                        Code::Int8 => add_row(out, rows, Code::Int8, k, first, x),
+                        Code::Int4 => add_row(out, rows, Code::Int4, k, first, x),
+                    }
+                }
+            }
+        });
+    });
+}
+
+/// Wider vector instructions only do more of the same operations at once: the bits are those of any other processor.
+#[inline(always)]
+fn add_row<T: Float>(out: &mut [T], rows: HostRows<'_>, code: Code, k: usize, first: usize, x: T) {
+    #[cfg(target_arch = "x86_64")]
+    if std::is_x86_feature_detected!("avx2") {
+        #[target_feature(enable = "avx2")]
+        fn wide<T: Float>(out: &mut [T], rows: HostRows<'_>, code: Code, k: usize, first: usize, x: T) {
+            match code {
+                Code::Bf16 => add_row_plain(out, rows, Code::Bf16, k, first, x),
+                Code::Int8 => add_row_plain(out, rows, Code::Int8, k, first, x),
+                Code::Int4 => add_row_plain(out, rows, Code::Int4, k, first, x),
+            }
+        }
+        // SAFETY: the processor has the instructions, as was just asked.
+        return unsafe { wide(out, rows, code, k, first, x) };
+    }
+    add_row_plain(out, rows, code, k, first, x);
+}
+
+#[inline(always)]
+fn add_row_plain<T: Float>(out: &mut [T], rows: HostRows<'_>, code: Code, k: usize, first: usize, x: T) {
+    for (g, out) in out.chunks_mut(GROUP).enumerate() {
+        let (bytes, scale) = rows.group(k, first + g);
+        let (values, factor) = (decode::<T>(code, bytes), x * T::from_f32(scale));
+        if let Some(out) = out.first_chunk_mut::<GROUP>() {
+            for j in 0..GROUP {
+                out[j] += factor * values[j];
+            }
+        } else {
+            out.iter_mut().zip(&values).for_each(|(out, &value)| *out += factor * value);
+        }
+    }
+}
+
+/// Inner products of compact rows, on the host, with one vector.
+pub struct CompactProject<'a, T> {
+    /// `[b, n]`, on the host.
+    pub rows: HostRows<'a>,
+    /// Length n.
+    pub gradient: Source<'a, T>,
+}
+
+/// For each job: `(<rows[k], gradient> for k in 0..b, |gradient|^2)`, in f64.
+pub fn project<T: Float>(jobs: &[CompactProject<'_, T>]) -> Vec<(Vec<f64>, f64)> {
+    let pieces: Vec<(usize, usize)> = jobs
+        .iter()
+        .enumerate()
+        .flat_map(|(j, job)| (0..job.gradient.count()).step_by(CHUNK).map(move |start| (j, start)))
+        .collect();
+    let partial: Vec<(Vec<f64>, f64)> = pieces
+        .par_iter()
+        .map(|&(j, start)| {
+            let CompactProject { rows, gradient } = &jobs[j];
+            let end = gradient.count().min(start + CHUNK);
+            let (mut dots, mut squares, mut wide) = (vec![0.0; rows.members], 0.0, [T::default(); BLOCK]);
+            for block in (start..end).step_by(BLOCK) {
+                let gradient = gradient.widened(block..end.min(block + BLOCK), &mut wide);
+                squares += kernels::dot(gradient, gradient);
+                for (k, sum) in dots.iter_mut().enumerate() {
+                    *sum += dot(*rows, k, block / GROUP, gradient);
+                }
+            }
+            (dots, squares)
+        })
+        .collect();
+    let mut results: Vec<(Vec<f64>, f64)> = jobs.iter().map(|job| (vec![0.0; job.rows.members], 0.0)).collect();
+    for (&(j, _), (dots, squares)) in pieces.iter().zip(&partial) {
+        results[j].0.iter_mut().zip(dots).for_each(|(sum, dot)| *sum += dot);
+        results[j].1 += squares;
+    }
+    results
+}
+
+/// Inner product of at most [`BLOCK`] values, from group `first` of row `k` on.
+fn dot<T: Float>(rows: HostRows<'_>, k: usize, first: usize, gradient: &[T]) -> f64 {
+    #[inline(always)]
+    fn by_code<T: Float>(rows: HostRows<'_>, k: usize, first: usize, gradient: &[T]) -> f64 {
+        match rows.code {
+            Code::Bf16 => dot_plain(rows, Code::Bf16, k, first, gradient),
+            Code::Int8 => dot_plain(rows, Code::Int8, k, first, gradient),
+            Code::Int4 => dot_plain(rows, Code::Int4, k, first, gradient),
+        }
+    }
+    #[cfg(target_arch = "x86_64")]
+    if std::is_x86_feature_detected!("avx2") {
+        #[target_feature(enable = "avx2")]
+        fn wide<T: Float>(rows: HostRows<'_>, k: usize, first: usize, gradient: &[T]) -> f64 {
+            by_code(rows, k, first, gradient)
+        }
+        // SAFETY: the processor has the instructions, as was just asked.
+        return unsafe { wide(rows, k, first, gradient) };
+    }
+    by_code(rows, k, first, gradient)
+}
+
+#[inline(always)]
+fn dot_plain<T: Float>(rows: HostRows<'_>, code: Code, k: usize, first: usize, gradient: &[T]) -> f64 {
+    let mut lanes = [T::default(); LANES];
+    let mut tail = 0.0;
+    for (g, gradient) in gradient.chunks(GROUP).enumerate() {
+        let (bytes, scale) = rows.group(k, first + g);
+        let (values, scale) = (decode::<T>(code, bytes), T::from_f32(scale));
+        if let Some(gradient) = gradient.first_chunk::<GROUP>() {
+            let mut sums = [T::default(); LANES];
+            for (values, gradient) in values.as_chunks::<LANES>().0.iter().zip(gradient.as_chunks::<LANES>().0) {
+                for lane in 0..LANES {
+                    sums[lane] += values[lane] * gradient[lane];
+                }
+            }
+            for lane in 0..LANES {
+                lanes[lane] += scale * sums[lane];
+            }
+        } else {
+            for (&value, &gradient) in values.iter().zip(gradient) {
+                tail += (scale * value * gradient).to_f64();
+            }
+        }
+    }
+    lanes.iter().map(|lane| lane.to_f64()).sum::<f64>() + tail
+}
