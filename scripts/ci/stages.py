@@ -105,6 +105,7 @@ HEAVY = (
             "src/coefficients/",
             "src/files.rs",
             "src/runner/engine.rs",
+            "src/source/",
             "src/sweep/",
             "src/task/",
             "src/untrusted*",

@@ -149,7 +149,7 @@ mod tests {
     fn weights_that_are_none_of_a_mix_are_refused() {
         for (weights, said) in [
             (&[1.0][..], "expected 2, one per ingredient"),
-            (&[0.5, 0.6], "add up to 1, found 1.1"),
+            (&[0.5, 0.6], "expected a sum of 1, found 1.1"),
             (&[f64::NAN, 1.0], "found NaN"),
         ] {
             let fault = mixed(Some(weights)).unwrap_err().to_string();

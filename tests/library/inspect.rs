@@ -311,7 +311,7 @@ fn distances_need_ingredients_that_agree() {
     place.write("odd.safetensors", &odd);
     let said = place.inspect(&["--distances"]);
     assert_eq!(said.code, Some(1));
-    said.has(&["no distances: ingredients with faults or differences", "1 tensor missing (`steps`)"]);
+    said.has(&["no distances: some ingredients have faults or differences", "1 tensor missing (`steps`)"]);
     assert_eq!(place.inspect(&["--group", "tensor"]).code, Some(2), "--group without --distances");
 }
 

@@ -159,8 +159,18 @@ fn patterns_match_alike() {
         for name in ["zoo/b/model", "zoo/a/model", "zoo/.hidden/model", "zoo/notes.txt", "other/a/model", "zoo[1]/c"] {
             place.write(name, b"");
         }
-        let patterns =
-            ["zoo/*", "*/a", "zoo/*/model", "zoo/?", "zoo/.*", "**/model", "zoo/[bc]", "zoo[[]1[]]/*", "no/*", "zoo/a"];
+        let patterns = [
+            "zoo/*",
+            "*/a",
+            "zoo/*/model",
+            "zoo/?",
+            "zoo/.hidden/*",
+            "**/model",
+            "zoo/[bc]",
+            "zoo[[]1[]]/*",
+            "no/*",
+            "zoo/a",
+        ];
         let matched = patterns.map(|pattern| {
             let paths = place.files().glob(pattern, &place.root).unwrap();
             paths.iter().map(|path| place.plain(path.to_str().unwrap())).collect::<Vec<_>>()
@@ -198,7 +208,7 @@ fn fill(place: &Place) {
             place.write(&format!("zoo/{name}"), &fs::read(made.path().join(&name)).unwrap());
         }
     }
-    place.write("zoo/alone.safetensors", &blob(&model(2).concat()));
+    place.write("zoo/solo.safetensors", &blob(&model(2).concat()));
     place.write("zoo/sharded/tokenizer.json", b"{\"tokens\": []}");
     place.write("zoo/sharded/modeling.py", b"never copied");
     place.write("zoo/sharded/README.md", b"---\nlicense: mit\n---\n");

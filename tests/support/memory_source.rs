@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -62,12 +62,25 @@ impl Memory {
     }
 
     fn entry(&self, path: &Path) -> io::Result<Entry> {
-        self.files.lock().unwrap().get(path).cloned().ok_or_else(|| io::ErrorKind::NotFound.into())
+        self.files.lock().unwrap().get(&plain(path)).cloned().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     fn below(&self, folder: &Path) -> Vec<PathBuf> {
-        self.files.lock().unwrap().keys().filter(|path| path.starts_with(folder)).cloned().collect()
+        self.files.lock().unwrap().keys().filter(|path| path.starts_with(plain(folder))).cloned().collect()
     }
+}
+
+/// Without `.` and `..`.
+fn plain(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::CurDir => {}
+            Component::ParentDir => drop(plain.pop()),
+            other => plain.push(other),
+        }
+    }
+    plain
 }
 
 impl FileSource for Memory {

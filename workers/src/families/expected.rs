@@ -232,7 +232,7 @@ mod tests {
         assert_eq!(stated("heads", Some(3), Some(3)), Ok(Some(3)));
         assert_eq!(stated::<i64>("heads", None, None), Ok(None));
         let fault = stated("heads", Some(2), Some(3)).unwrap_err();
-        assert!(fault.contains("found 3") && fault.contains("says 2"), "{fault}");
+        assert!(fault.contains("heads is 3") && fault.contains("sets 2"), "{fault}");
     }
 
     #[test]

@@ -293,8 +293,8 @@ fn heads_that_files_do_not_tell_must_be_stated_and_must_not_contradict() {
     Changed::copy("timm/bare").refused(&zoo_spec(None), &["set zoo.heads"]);
     Changed::copy("clip/openai").refused(&heads(3), &["expected a divisor of the width 16, found 3"]);
     Changed::copy("timm/vit").refused(&heads(4), &["num_heads is 2, but the specification sets 4"]);
-    Changed::copy("clip/hugging_face").refused(&heads(4), &["num_attention_heads: found 2", "says 4"]);
-    Changed::copy("vit/vit").refused(&heads(4), &["num_attention_heads: found 2", "says 4"]);
+    Changed::copy("clip/hugging_face").refused(&heads(4), &["num_attention_heads is 2", "sets 4"]);
+    Changed::copy("vit/vit").refused(&heads(4), &["num_attention_heads is 2", "sets 4"]);
     Changed::copy("resnet/basic").refused(&heads(4), &["this model is a ResNet"]);
 }
 

@@ -361,7 +361,10 @@ fn images_that_are_not_decoded_here_are_not_passed_over() {
     let both = format!("learn = 'learn'\nselect = 'learn'\n{PLAIN}");
     assert_eq!(scene.load(&both).unwrap().learn.samples(), 7);
     fs::write(scene.path("learn/b/x.heic"), "").unwrap();
-    scene.refuses(&both, &["found 1 that cannot", "learn/b/x.heic", "data.skip_unreadable"]);
+    scene.refuses(
+        &both,
+        &["found 1 images in formats that cannot be decoded", "learn/b/x.heic", "data.skip_unreadable"],
+    );
     let skipped = scene.load(&format!("skip_unreadable = true\n{both}")).unwrap();
     assert_eq!(skipped.learn.samples(), 7);
     assert!(

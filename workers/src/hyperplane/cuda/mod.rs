@@ -252,7 +252,7 @@ mod tests {
 
     #[test]
     fn without_a_device_there_are_no_kernels() {
-        assert!(prepare(Device::Cpu).unwrap_err().contains("no CUDA device"));
+        assert!(prepare(Device::Cpu).unwrap_err().contains("not a CUDA device"));
         assert!(of(Device::Cpu, Kind::Float, 4).is_none());
     }
 }
