@@ -2,6 +2,7 @@
 
 pub mod engine;
 mod folder_error;
+mod folder_files;
 pub mod local;
 pub mod pool;
 pub mod publish;

@@ -22,10 +22,11 @@ use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 
 pub use super::folder_error::FolderError;
+pub use super::folder_files::{HistoryFile, OpenedFile, SpecFile, SweepFile};
 use crate::files::{NewFolder, remove_temporary_files, write_atomic};
 use crate::runner::pool::HistoryPoint;
 use crate::store::{KeptRungs, KeptUnits};
@@ -47,71 +48,6 @@ pub struct RunFolder {
     sweep: SweepFile,
     /// Held for as long as this lives; the system lets go of it when the process ends, however it ends.
     _lock: File,
-}
-
-/// `sweep.json`: which specification a folder belongs to.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct SweepFile {
-    /// Version of the identity.
-    pub version: u32,
-    /// The specification's identity.
-    pub identity: String,
-    /// The sweep's name.
-    pub name: String,
-}
-
-impl SweepFile {
-    /// That of a specification.
-    pub fn of(spec: &Spec) -> Self {
-        Self { version: Spec::IDENTITY, identity: spec.identity(), name: spec.name.clone() }
-    }
-
-    /// Whether a specification is the one that the folder belongs to.
-    pub fn is_of(&self, spec: &Spec) -> bool {
-        spec.identity_of_version(self.version).is_some_and(|identity| identity == self.identity)
-    }
-}
-
-/// `spec.json`: what was asked for, for whoever reads the folder.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct SpecFile {
-    /// Version of this format.
-    pub version: u32,
-    /// The specification.
-    pub spec: Spec,
-}
-
-impl SpecFile {
-    /// Version that this program writes and reads.
-    pub const VERSION: u32 = 1;
-}
-
-/// `tasks/<id>/history.json`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct HistoryFile {
-    /// Version of this format.
-    pub version: u32,
-    /// Iterations of the last attempt, thinned out to a bounded number.
-    pub points: Vec<HistoryPoint>,
-}
-
-impl HistoryFile {
-    /// Version that this program writes and reads.
-    pub const VERSION: u32 = 1;
-}
-
-/// `opened.json`: tasks that a search has added to its open sweep.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct OpenedFile {
-    /// Version of this format.
-    pub version: u32,
-    /// The tasks, by their places in the sweep; the scores task has place 0.
-    pub tasks: BTreeMap<usize, Task>,
-}
-
-impl OpenedFile {
-    /// Version that this program writes and reads.
-    pub const VERSION: u32 = 1;
 }
 
 impl RunFolder {

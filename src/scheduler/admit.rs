@@ -75,7 +75,8 @@ pub fn scores_task() -> NewTask {
     NewTask { id: SCORES.to_string(), body: "{}".to_string(), is_scores: true }
 }
 
-/// The tasks that a sweep begins with, as the store keeps them: the scores task, then those of its search.
+/// The tasks that a sweep begins with, as the store keeps them: the scores task, then those of its
+/// search.
 pub fn new_tasks(spec: &Spec) -> Vec<NewTask> {
     let first = first_tasks(&*Searches::default().of(spec));
     std::iter::once(scores_task()).chain(first.iter().map(soup_task)).collect()

@@ -222,6 +222,14 @@ mod tests {
         let mut scoring = of(&[(Pending, 50)]);
         scoring[0].stage = Stage::Scoring;
         assert_eq!(planned(&scoring, 3, 0), []);
+        // One that may open more is asked though no task is left.
+        let growing = |counts: &[(TaskState, usize)], order| {
+            [SweepRecord { search_controlled: true, may_grow: true, order, ..sweep("a", counts, 0) }]
+        };
+        assert_eq!(planned(&growing(&[(Succeeded, 9)], Order::Continue), 3, 0), [search(6)]);
+        assert_eq!(planned(&growing(&[(Running, 6)], Order::Continue), 3, 0), []);
+        assert_eq!(planned(&growing(&[(Succeeded, 9)], Order::Pause), 3, 0), []);
+        assert_eq!(planned(&growing(&[(Succeeded, 9)], Order::Cancel), 3, 0), []);
     }
 
     #[test]

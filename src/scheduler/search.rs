@@ -14,7 +14,8 @@ use crate::task::TaskState;
 /// Tasks that are added, or decided about, in one call of the store.
 const MOST: usize = 500;
 
-/// States of tasks that take a slot. A task that a user has set aside goes on when the sweep is resumed.
+/// States of tasks that take a slot. A task that a user has set aside goes on when the sweep is
+/// resumed.
 const BUSY: [TaskState; 3] = [TaskState::Queued, TaskState::Running, TaskState::Paused];
 
 /// What a step has done.
@@ -50,10 +51,10 @@ pub(super) fn wanted(sweep: &SweepRecord, slots: usize) -> Option<usize> {
     ((open > 0 || sweep.takes_tasks()) && slots > busy).then(|| open.min(slots - busy))
 }
 
-/// One step of a sweep that a search controls: promotes, adds, begins and ends tasks so that no more
-/// than `slots` of them are runnable or run at once. Promoted tasks come before pending ones. It takes
-/// the place of [`Steering::release_pending`]. What becomes runnable is to be chosen for a ticket
-/// afterwards, as ever. `sweep` is what the store has just said of it.
+/// One step of a sweep that a search controls: promotes, adds, begins and ends tasks so that no
+/// more than `slots` of them are runnable or run at once. Promoted tasks come before pending ones.
+/// It takes the place of [`Steering::release_pending`]. What becomes runnable is to be chosen for a
+/// ticket afterwards, as ever. `sweep` is what the store has just said of it.
 ///
 /// # Errors
 /// If the store does not answer, or holds a specification that cannot be read; what was done before

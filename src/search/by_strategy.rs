@@ -8,7 +8,9 @@ use crate::sweep::spec::{Spec, Strategy};
 
 /// Gives searches. What a scheduler and a local run are handed, so that neither names a strategy.
 #[derive(Clone)]
-pub struct Searches(Arc<dyn Fn(&Spec) -> Arc<dyn Search> + Send + Sync>);
+pub struct Searches(Arc<Make>);
+
+type Make = dyn Fn(&Spec) -> Arc<dyn Search> + Send + Sync;
 
 impl Searches {
     /// Gives what `make` gives. It must give equal searches for equal specifications.

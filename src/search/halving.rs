@@ -68,7 +68,8 @@ impl Rule {
         waiting.map(|seen| Decision::Prune(at(seen))).collect()
     }
 
-    /// Waiting tasks that their rungs promote, those of the highest rung first, the best of each first.
+    /// Waiting tasks that their rungs promote, those of the highest rung first, the best of each
+    /// first.
     fn promotable(self, tasks: &[SeenTask]) -> Vec<AtRung> {
         let height = tasks.iter().map(|task| task.rungs.len()).max().unwrap_or(0);
         let mut promotable = Vec::new();

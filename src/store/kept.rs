@@ -82,7 +82,8 @@ pub struct Kept<K> {
     keeper: Arc<K>,
     /// Told whenever a task has ended, or its worker has let go of it.
     pub changed: Notify,
-    /// Told whenever a search may have something to decide: a task waits at a rung, or has ended in a sweep that takes tasks.
+    /// Told whenever a search may have something to decide: a task waits at a rung, or has ended in
+    /// a sweep that takes tasks.
     pub waits: Notify,
 }
 

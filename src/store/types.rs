@@ -30,7 +30,8 @@ pub struct NewSweep {
     /// Wait before the attempt after a crash.
     #[serde(default)]
     pub backoff: Backoff,
-    /// Most tasks of the sweep, its scores task included, if its search may open more once it is open. 0 for a sweep that has all its tasks by then.
+    /// Most tasks of the sweep, its scores task included, if its search may open more once it is
+    /// open. 0 for a sweep that has all its tasks by then.
     #[serde(default)]
     pub task_limit: usize,
 }
@@ -76,11 +77,14 @@ pub struct NewTask {
 pub enum Extended {
     /// The sweep has them, and so many of them are new: 0 if it had them all.
     Added(usize),
-    /// Nothing was added: this place, or this task's id, is another task's, or the place before it is empty.
+    /// Nothing was added: this place, or this task's id, is another task's, or the place before it
+    /// is empty.
     Taken(usize),
-    /// Nothing was added: the sweep would have more tasks than this limit, its scores task included.
+    /// Nothing was added: the sweep would have more tasks than this limit, its scores task
+    /// included.
     Full(usize),
-    /// Nothing was added: the sweep takes no tasks. It was closed or cancelled, or its scores task is not done.
+    /// Nothing was added: the sweep takes no tasks. It was closed or cancelled, or its scores task
+    /// is not done.
     Closed,
 }
 

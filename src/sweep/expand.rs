@@ -137,7 +137,8 @@ fn numbered(number: usize, method: MethodName) -> String {
     format!("{number:04}-{method}")
 }
 
-/// The fields of `[soup]`, the method among them: what was stored keeps it, whatever the default is now.
+/// The fields of `[soup]`, the method among them: what was stored keeps it, whatever the default
+/// is now.
 fn given(spec: &Spec) -> Overrides {
     let mut given = spec.soup_given.clone();
     given.entry("method".to_string()).or_insert_with(|| spec.soup.method.as_str().into());

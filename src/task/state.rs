@@ -123,7 +123,8 @@ impl TaskState {
         matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled | Self::Pruned)
     }
 
-    /// The state that an event leads to, `None` if it cannot happen in this one. Both stores go by this table: the scripts in Redis are given it.
+    /// The state that an event leads to, `None` if it cannot happen in this one. Both stores go by
+    /// this table: the scripts in Redis are given it.
     pub fn after(self, event: Event) -> Option<Self> {
         use TaskState as S;
         Some(match (self, event) {

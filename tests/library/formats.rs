@@ -14,6 +14,7 @@ use mehl_soup::sweep::manifest::Manifest;
 use mehl_soup::sweep::parse::parse_spec;
 use mehl_soup::sweep::results::{SweepResults, TaskOutcome};
 use mehl_soup::sweep::spec::ComputeDtype;
+use mehl_soup::sweep::task::Task;
 use mehl_soup::task::{TaskState, Ticket};
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -110,6 +111,29 @@ fn a_run_folder_is_opened_and_reported() {
     assert!(matches!(&error, FolderError::OtherSpec { found_name, .. } if found_name == "formats-v1"), "{error}");
     let whole: SweepResults = read("whole/results.json");
     assert_eq!(whole.tasks.len(), 9);
+}
+
+#[test]
+fn tasks_that_a_search_added_are_read_and_more_are_kept_beside_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let spec = parse_spec(&v1("sweep.toml")).unwrap();
+    let run = RunFolder::open(&folder.path().join("run"), &spec).unwrap();
+    assert!(run.opened().unwrap().is_empty());
+    let file = run.root().join("opened.json");
+    fs::copy(v1("opened.json"), &file).unwrap();
+    let opened = run.opened().unwrap();
+    let (place, third) = opened.first_key_value().unwrap();
+    let found = (*place, third.id.as_str(), third.soup.learning_rate, &third.overrides["weight_decay"]);
+    assert_eq!(found, (5, "0003-mehl+", 0.005, &json!(1.0)));
+    let mut kept = opened.clone();
+    kept.insert(6, Task { id: "0004-mehl+".into(), ..third.clone() });
+    run.keep_opened(kept.clone()).unwrap();
+    run.keep_opened(opened).unwrap();
+    assert_eq!(run.opened().unwrap(), kept, "what was added before stays");
+    let newer = fs::read_to_string(v1("opened.json")).unwrap().replace("\"version\": 1", "\"version\": 2");
+    fs::write(&file, newer).unwrap();
+    let error = run.opened().unwrap_err().to_string();
+    assert!(error.contains("opened.json is of version 2, this program reads up to 1"), "{error}");
 }
 
 #[test]

@@ -1,5 +1,6 @@
--- ARGV: sweep, place of the first task in the sweep, then id and body of each task; a few hundred at most. Adds pending tasks to a sweep whose
--- search may open more. All of them are added, or none. Answers {'added', number of new tasks}, {'taken', first place where the task is another},
+-- ARGV: sweep, place of the first task in the sweep, then id and body of each task; a few hundred
+-- at most. Adds pending tasks to a sweep whose search may open more. All of them are added, or
+-- none. Answers {'added', number of new tasks}, {'taken', first place where the task is another},
 -- {'full', most tasks of the sweep}, {'closed'} or {'unknown'}.
 local sweep, first = ARGV[1], tonumber(ARGV[2])
 local limit = redis.call('HGET', sweep_key(sweep), 'task_limit')

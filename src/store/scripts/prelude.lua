@@ -15,8 +15,9 @@ local function event(id, what, detail)
   redis.call('LTRIM', P .. 'events:' .. id, -200, -1)
 end
 
--- Moves a task along the table of states, which is put before this file: `AFTER[state][event]`, and `FINAL[state]`. The state that a task leaves is
--- read, never assumed: so the counts cannot drift from the states. Scripts look first whether an event can happen; one that cannot ends the script.
+-- Moves a task along the table of states, which is put before this file: `AFTER[state][event]`, and
+-- `FINAL[state]`. The state that a task leaves is read, never assumed: so the counts cannot drift
+-- from the states. Scripts look first whether an event can happen; one that cannot ends the script.
 local function step(id, what)
   local counts = P .. 'counts:' .. sweep_of(id)
   local from = redis.call('HGET', task_key(id), 'state')
@@ -120,8 +121,9 @@ local function order_of(sweep)
   return 'continue'
 end
 
--- Whether its search may open more tasks. Such a sweep has not ended, though all its tasks have. Older programs have stored no limit: those sweeps
--- have all their tasks. As `SweepRecord::takes_tasks`.
+-- Whether its search may open more tasks. Such a sweep has not ended, though all its tasks have.
+-- Older programs have stored no limit: their sweeps have all their tasks. As
+-- `SweepRecord::takes_tasks`.
 local function takes_tasks(sweep)
   local found = redis.call('HMGET', sweep_key(sweep), 'task_limit', 'stage')
   return tonumber(found[1] or '0') > 0 and found[2] == 'ready' and order_of(sweep) ~= 'cancel'
