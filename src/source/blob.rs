@@ -52,7 +52,7 @@ pub struct Changed(pub String);
 /// when opened.
 pub fn change_told_by(error: &io::Error) -> Option<String> {
     if error.kind() == io::ErrorKind::UnexpectedEof {
-        return Some("it was shortened".to_string());
+        return Some("it was truncated".to_string());
     }
     error.get_ref().and_then(|inner| inner.downcast_ref::<Changed>()).map(ToString::to_string)
 }

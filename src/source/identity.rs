@@ -53,8 +53,8 @@ impl Identity {
         if now == *self {
             return State::Same;
         }
-        let replaced = || State::Changed("another file has taken its place".to_string());
-        let written = || State::Changed("it was written to".to_string());
+        let replaced = || State::Changed("it was replaced by another file".to_string());
+        let written = || State::Changed("it was modified".to_string());
         let resized = |now: &Identity| State::Changed(format!("expected {} bytes, found {}", self.size, now.size));
         match (&self.version, &now.version) {
             (Inode { device, inode, modified, .. }, Inode { device: d, inode: i, modified: m, .. }) => {
@@ -131,12 +131,12 @@ mod tests {
         let then = file(5, 7, 100, 100);
         assert_eq!(said(&then, file(5, 7, 100, 100)), "same");
         assert_eq!(said(&then, file(5, 7, 100, 101)), "touched");
-        assert_eq!(said(&then, file(5, 7, 101, 101)), "it was written to");
+        assert_eq!(said(&then, file(5, 7, 101, 101)), "it was modified");
         assert_eq!(said(&then, file(4, 7, 101, 101)), "expected 5 bytes, found 4");
-        assert_eq!(said(&then, file(5, 8, 100, 100)), "another file has taken its place");
-        assert_eq!(said(&then, tagged(5, "a")), "another file has taken its place");
+        assert_eq!(said(&then, file(5, 8, 100, 100)), "it was replaced by another file");
+        assert_eq!(said(&then, tagged(5, "a")), "it was replaced by another file");
         assert_eq!(said(&tagged(5, "a"), tagged(5, "a")), "same");
-        assert_eq!(said(&tagged(5, "a"), tagged(5, "b")), "it was written to");
+        assert_eq!(said(&tagged(5, "a"), tagged(5, "b")), "it was modified");
         assert_eq!(said(&tagged(5, "a"), tagged(6, "b")), "expected 5 bytes, found 6");
         let gone = then.compare(Err(io::Error::other("it is gone")));
         assert_eq!(gone, State::Changed("it is gone".to_string()));
