@@ -107,7 +107,7 @@ fn entries(pattern: &str, base: &Path) -> Result<Vec<PathBuf>, GlobError> {
         pattern.to_string()
     } else {
         // Only the pattern has wildcards, not the folder that it starts from.
-        let base = base.to_str().ok_or_else(|| invalid("its folder's name is not UTF-8"))?;
+        let base = base.to_str().ok_or_else(|| invalid("the path of its folder is not UTF-8"))?;
         format!("{}/{pattern}", Pattern::escape(base).trim_end_matches('/'))
     };
     let matches = glob_with(&rooted, OPTIONS).map_err(|fault| invalid(fault.msg))?;

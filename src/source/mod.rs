@@ -152,8 +152,8 @@ pub trait FileSource: Debug + Send + Sync {
         Ok(matches!(self.head(&path)?, Head::File(_)).then_some(path))
     }
 
-    /// Paths that a glob matches, sorted, all of them where this process may look. Relative
-    /// patterns start from `base`. Hidden entries match only a pattern with that dot.
+    /// Paths that a glob matches, sorted, all of them where this process may look. Relative patterns
+    /// start from `base`. No wildcard matches a hidden entry.
     ///
     /// # Errors
     /// If the pattern is invalid, or the source refuses a path that it leads to.

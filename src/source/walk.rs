@@ -7,7 +7,7 @@ use glob::{MatchOptions, Pattern};
 
 use super::{FileSource, GlobError};
 
-/// Hidden entries match only a pattern with that dot. Letters in parts with wildcards match in
+/// No wildcard matches a hidden entry. Letters in parts with wildcards match in
 /// either case.
 pub(super) const OPTIONS: MatchOptions =
     MatchOptions { case_sensitive: false, require_literal_separator: true, require_literal_leading_dot: true };
@@ -57,10 +57,8 @@ fn expand<S: FileSource + ?Sized>(
     let is_any_depth = text == "**";
     let pattern = Pattern::new(text).map_err(|fault| GlobError::Pattern(fault.msg.to_string()))?;
     let matches = |name: &OsStr| {
-        name.to_str().is_some_and(|name| match is_any_depth {
-            true => !name.starts_with('.'),
-            false => pattern.matches_with(name, OPTIONS),
-        })
+        let is_match = |name: &str| is_any_depth || pattern.matches_with(name, OPTIONS);
+        name.to_str().is_some_and(|name| !name.starts_with('.') && is_match(name))
     };
     if is_any_depth {
         expand(source, place.clone(), rest, found)?;

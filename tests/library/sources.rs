@@ -113,7 +113,6 @@ fn files_are_found_listed_and_read_by_parts() {
 
         let blob = files.open(&path).unwrap();
         assert_eq!((blob.identity(), &blob.now().unwrap()), (&identity, &identity));
-        assert_eq!(files.open(&place.path("a/b/../x.bin")).unwrap().identity(), &identity);
         let mut part = [0; 3];
         blob.read_exact_at(&mut part, 4).unwrap();
         assert_eq!(&part, b"456");
@@ -164,6 +163,7 @@ fn patterns_match_alike() {
             "*/a",
             "zoo/*/model",
             "zoo/?",
+            "zoo/.h*",
             "zoo/.hidden/*",
             "**/model",
             "zoo/[bc]",
@@ -180,8 +180,8 @@ fn patterns_match_alike() {
     });
     assert_eq!(found[0], found[1]);
     assert_eq!(found[0][0], ["ROOT/zoo/a", "ROOT/zoo/b", "ROOT/zoo/notes.txt"]);
-    assert_eq!(found[0][5].len(), 3, "{:?}", found[0][5]);
-    assert_eq!(found[0][7], ["ROOT/zoo[1]/c"]);
+    assert_eq!((found[0][4].len(), found[0][5].len(), found[0][6].len()), (0, 1, 3));
+    assert_eq!(found[0][8], ["ROOT/zoo[1]/c"]);
 }
 
 /// Model k: mixed `a` and `b`, frozen `f`, copied `n`.
@@ -208,7 +208,7 @@ fn fill(place: &Place) {
             place.write(&format!("zoo/{name}"), &fs::read(made.path().join(&name)).unwrap());
         }
     }
-    place.write("zoo/solo.safetensors", &blob(&model(2).concat()));
+    place.write("zoo/x.safetensors", &blob(&model(2).concat()));
     place.write("zoo/sharded/tokenizer.json", b"{\"tokens\": []}");
     place.write("zoo/sharded/modeling.py", b"never copied");
     place.write("zoo/sharded/README.md", b"---\nlicense: mit\n---\n");
