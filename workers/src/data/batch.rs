@@ -12,7 +12,8 @@ pub struct Batch {
     /// What the objective compares outputs with; first dimension N.
     pub targets: Tensor,
     /// Weight of each sample in the mean loss, `[N]`, above 0, in the dtype of float inputs. All
-    /// samples count the same without. A loss over an epoch is the mean over its batches, by samples.
+    /// samples count the same without. A loss over an epoch is the mean over its batches, by
+    /// samples.
     pub weights: Option<Tensor>,
 }
 

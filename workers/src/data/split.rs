@@ -151,8 +151,8 @@ impl Split {
         self.taken(&Taken::Range(start, end), None, device)
     }
 
-    /// The samples at `indices` as if each were `length` long, at most T: to try what a batch takes.
-    /// [`batch`](Self::batch) where all samples have the same length.
+    /// The samples at `indices` as if each were `length` long, at most T: to try what a batch
+    /// takes. [`batch`](Self::batch) where all samples have the same length.
     ///
     /// # Errors
     /// What libtorch reports.
@@ -195,7 +195,8 @@ impl Split {
         inputs + of(&self.targets) + self.weights.as_ref().map_or(0, of)
     }
 
-    /// Copies all samples to a device, as they are stored: batches are then taken there, and are the same values.
+    /// Copies all samples to a device, as they are stored: batches are then taken there, and are
+    /// the same values.
     ///
     /// # Errors
     /// If memory cannot be had there.

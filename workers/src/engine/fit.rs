@@ -3,13 +3,13 @@
 //! A pass is the same allocations for any number of samples and any length of them, each of a size
 //! that is linear in the samples and at most quadratic in the length (attention compares each token
 //! with each). Each is carried on from what small passes took, and then they are summed: where
-//! activations give way to gradients, the peak of a large pass is elsewhere than that of a small one.
-//! Where libtorch goes another way for other sizes, larger passes are tried.
+//! activations give way to gradients, the peak of a large pass is elsewhere than that of a small
+//! one. Where libtorch goes another way for other sizes, larger passes are tried.
 
 use super::allocations::largest;
 
-/// Samples of the smaller of the two passes that a larger one is carried on from; the other has twice
-/// as many.
+/// Samples of the smaller of the two passes that a larger one is carried on from; the other has
+/// twice as many.
 const FEW: usize = 4;
 /// Samples of fewer tokens are tried at their full length.
 const SHORT: usize = 128;
@@ -37,9 +37,9 @@ impl Size {
 /// The largest memory of a pass, in bytes; `pass` tries one and answers its changes of memory in
 /// order.
 ///
-/// Samples that all have the same length: from two passes over few of them. Samples of a length each,
-/// which is `size.length` at most: from few samples of three lengths, and one more to see whether
-/// they tell of others.
+/// Samples that all have the same length: from two passes over few of them. Samples of a length
+/// each, which is `size.length` at most: from few samples of three lengths, and one more to see
+/// whether they tell of others.
 ///
 /// # Errors
 /// Those of `pass`.
@@ -67,14 +67,16 @@ fn by_samples<E>(size: Size, changes_of: impl Fn(usize) -> Result<Option<Vec<i64
     Ok(carried_on(&few, &more, size.samples))
 }
 
-/// Changes of a pass over `samples` samples, from those over [`FEW`] and over twice as many; `None` if they are not the same ones.
+/// Changes of a pass over `samples` samples, from those over [`FEW`] and over twice as many; `None`
+/// if they are not the same ones.
 fn carried_on(few: &[i64], more: &[i64], samples: usize) -> Option<Vec<i64>> {
     let times = (samples - FEW) as f64 / FEW as f64;
     let change = |(few, more): (&i64, &i64)| few + ((more - few) as f64 * times).round() as i64;
     are_same(few, more).then(|| few.iter().zip(more).map(change).collect())
 }
 
-/// Changes of a pass over samples of a long length, from those over as many samples of shorter ones.
+/// Changes of a pass over samples of a long length, from those over as many samples of shorter
+/// ones.
 fn by_length<E>(
     samples: usize,
     lengths: Lengths,
@@ -131,7 +133,8 @@ mod tests {
     use std::cell::RefCell;
     use std::convert::Infallible;
 
-    /// Activations of `a` bytes a sample in four layers, then each layer's gradient of `g` bytes while its activations go.
+    /// Activations of `a` bytes a sample in four layers, then each layer's gradient of `g` bytes
+    /// while its activations go.
     fn pass(samples: usize, a: i64, g: i64) -> Vec<i64> {
         let forward = [a * samples as i64; 4];
         let backward = [[g, -a * samples as i64]; 4];
@@ -171,7 +174,8 @@ mod tests {
         assert_eq!((of(3), of(100)), (21, 700));
     }
 
-    /// A table of positions, embeddings, attention, its gradient while tokens' values go, and weights.
+    /// A table of positions, embeddings, attention, its gradient while tokens' values go, and
+    /// weights.
     fn sequences(size: Size) -> Vec<i64> {
         let (n, t) = (size.samples as i64, size.length.unwrap() as i64);
         let (tokens, attention) = (n * t * 12 + 64, n * t * t * 4);

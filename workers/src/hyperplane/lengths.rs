@@ -41,8 +41,8 @@ impl Lengths {
         self.add(group, k, &squares, if k == 0 { of_centre } else { 0.0 });
     }
 
-    /// Euclidean lengths over each group, row-major `[b, L]`; 0 where a direction vanishes, which is
-    /// at `n <= 1e-6 max(|theta|, |c|)`.
+    /// Euclidean lengths over each group, row-major `[b, L]`; 0 where a direction vanishes, which
+    /// is at `n <= 1e-6 max(|theta|, |c|)`.
     pub fn norms(&self) -> Vec<f64> {
         let squares = self.difference.iter().zip(&self.own).enumerate();
         squares

@@ -1,7 +1,8 @@
 //! The seam of directions: what a span asks of the rows of a model batch, however they are stored.
 //!
 //! A row is one member's values of one mixed tensor. [`Whole`](super::Whole) stores all values,
-//! [`Compact`](super::Compact) in fewer bytes each. `docs/add-directions.md` shows how to add another.
+//! [`Compact`](super::Compact) in fewer bytes each. `docs/add-directions.md` shows how to add
+//! another.
 
 use tch::{TchError, Tensor};
 

@@ -55,7 +55,8 @@ impl Whole {
             let row = source.rows(mixed, i, kind)?;
             let (squares, of_centre) = by_kind!(kind, subtract(&row, &centre.f_to_device(Device::Cpu)?));
             lengths.add(mixed.groups[i], 0, &squares, of_centre);
-            // Besides what was read ahead, the host holds one tensor of the batch for another device.
+            // Besides what was read ahead, the host holds one tensor of the batch for another
+            // device.
             rows.push(source.kept(row, device)?);
         }
         Ok(Self::new(rows, source.members.len(), kind))

@@ -1,5 +1,5 @@
-//! What goes from part to part besides hidden values: a model of sequences, whose first part makes a
-//! mask and positions that later parts and the objective use.
+//! What goes from part to part besides hidden values: a model of sequences, whose first part makes
+//! a mask and positions that later parts and the objective use.
 
 use std::collections::BTreeMap;
 

@@ -92,6 +92,11 @@ fn memory_is_predicted_where_it_grows_with_the_length() {
         let probed = Probed::default();
         let bound = probed.learning(subject, &leaves, SAMPLES, backward).unwrap();
         near(bound, of(longest), &format!("recompute {recompute}"));
+        let carried_on = fit::predicted(longest, |size| {
+            assert!(size.samples <= 8 && size.length.is_some_and(|length| length <= 256), "{size:?} is tried");
+            learn_once(subject, &leaves, size, backward).map(|taken| taken.changes)
+        });
+        assert_eq!(carried_on.unwrap(), bound, "recompute {recompute}");
         // No batch takes more; one of shorter samples takes far less.
         assert!(of(Size::of(SAMPLES)) <= bound + bound / 50, "recompute {recompute}");
         assert!(3 * of(Size { length: Some(256), ..longest }) < bound, "recompute {recompute}");

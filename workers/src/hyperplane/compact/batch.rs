@@ -15,7 +15,8 @@ use crate::hyperplane::rows::{Rows, Start, TensorProjection};
 use crate::hyperplane::span::{MixedTensors, SpanError};
 use crate::hyperplane::tensors::{by_kind, slice};
 
-/// Most values that compact rows are made into at a time; few where tests are to see several groups.
+/// Most values that compact rows are made into at a time; few where tests are to see several
+/// groups.
 const UNPACKED: usize = if cfg!(test) { 2 * 192 } else { 1 << 24 };
 
 /// Compact rows, one for each mixed tensor, before they are divided by their lengths.

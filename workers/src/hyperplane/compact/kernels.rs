@@ -22,7 +22,8 @@ pub struct CompactMix<'a, T> {
     pub x: Vec<T>,
 }
 
-/// Computes all mixes, k ascending, each sum rounded after every term; terms are `(x[k] scale) number`.
+/// Computes all mixes, k ascending, each sum rounded after every term; terms are `(x[k] scale)
+/// number`.
 pub fn mix<T: Float>(jobs: Vec<CompactMix<'_, T>>) {
     let mut pieces = Vec::new();
     for job in jobs {
@@ -50,7 +51,8 @@ pub fn mix<T: Float>(jobs: Vec<CompactMix<'_, T>>) {
     });
 }
 
-/// Wider vector instructions only do more of the same operations at once: the bits are those of any other processor.
+/// Wider vector instructions only do more of the same operations at once: the bits are those of any
+/// other processor.
 #[inline(always)]
 fn add_row<T: Float>(out: &mut [T], rows: HostRows<'_>, code: Code, k: usize, first: usize, x: T) {
     #[cfg(target_arch = "x86_64")]

@@ -128,7 +128,8 @@ impl Case {
         squares.iter().map(|square| if *square < 1e-20 { 0.0 } else { square.sqrt() }).collect()
     }
 
-    /// Inner products of unit directions with gradients, row-major `[b, L]`, and the gradients' norm.
+    /// Inner products of unit directions with gradients, row-major `[b, L]`, and the gradients'
+    /// norm.
     pub fn projection(&self, gradients: &[Tensor]) -> (Vec<f64>, f64) {
         let norms = self.norms();
         let (mut dots, mut square) = (vec![0.0; norms.len()], 0.0);

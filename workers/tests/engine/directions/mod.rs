@@ -29,7 +29,8 @@ struct Suite<'a> {
 }
 
 impl Suite<'_> {
-    /// Checks everything that a span does, and answers the bytes of the largest allocation meanwhile.
+    /// Checks everything that a span does, and answers the bytes of the largest allocation
+    /// meanwhile.
     fn run(&self) -> usize {
         let centre = self.case.centre_tensors();
         let (directions, mut largest) = largest_allocation(|| (self.make)(centre));
@@ -53,7 +54,8 @@ impl Suite<'_> {
         assert_eq!(directions.norms.iter().filter(|n| **n == 0.0).count(), 1, "{}", self.name);
     }
 
-    /// In relative coordinates, `centre + sum_k s[k] (theta[k] - centre)`, whatever the lengths are.
+    /// In relative coordinates, `centre + sum_k s[k] (theta[k] - centre)`, whatever the lengths
+    /// are.
     fn mixes(&self, directions: &Directions, kind: Kind) -> usize {
         let x = relative(directions);
         let outputs = self.case.zeros(kind);

@@ -1,7 +1,8 @@
 //! Rows of rank 1: `theta[k] = base + left[k] right[k]^T` over one base, never as all their values.
 //!
-//! From a centre `base + sum_j A[j,l] left[j] right[j]^T` the direction of a member is a combination
-//! of all ingredients' differences. Everything is done on vectors, one row of a matrix at a time.
+//! From a centre `base + sum_j A[j,l] left[j] right[j]^T` the direction of a member is a
+//! combination of all ingredients' differences. Everything is done on vectors, one row of a matrix
+//! at a time.
 
 use mehl_soup_worker::hyperplane::{Directions, Lengths, Rows, Start, TensorProjection, slice};
 use tch::{Kind, TchError, Tensor};
