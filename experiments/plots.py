@@ -139,6 +139,10 @@ def other_architectures(by, over):
     return figure
 
 
+# Largest difference that is drawn, in %; what is beyond is an arrow with its number.
+RIGHT = 100
+
+
 def default(by, over):
     """One row of points a kind: test loss above the best ingredient's, as a part of it, with bars of two standard errors."""
     kinds = list(dict.fromkeys(kind for kind, _ in by))
@@ -153,10 +157,16 @@ def default(by, over):
             x.append(100 * differences.mean / scale)
             errors.append(200 * (differences.error or 0) / scale)
             y.append(place + (i - 2.5) * 0.12)
+            if x[-1] > RIGHT:
+                axes.annotate(
+                    f"{x[-1]:.0f} % ", (RIGHT, y[-1]), (-4, 0), textcoords="offset points", ha="right", va="center", fontsize=7,
+                    color=COLOURS[method],
+                )
+                axes.plot(RIGHT, y[-1], ">", color=COLOURS[method], markersize=5, clip_on=False)
         axes.errorbar(x, y, xerr=errors, fmt="o", markersize=5 if method == "steady" else 3, capsize=2, label=method, color=COLOURS[method])
     axes.axvline(0, color="black", linewidth=1)
     axes.axvline(5, color="black", linewidth=0.7, linestyle=":")
-    axes.set(yticks=range(len(kinds)), yticklabels=kinds, xlabel="test loss above the best ingredient's, % of it; bars: two standard errors")
+    axes.set(yticks=range(len(kinds)), yticklabels=kinds, xlabel="test loss above the best ingredient's, % of it; bars: two standard errors", xlim=(-80, RIGHT))
     axes.invert_yaxis()
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
