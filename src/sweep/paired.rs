@@ -19,6 +19,9 @@ const ERRORS: f64 = 2.0;
 /// Most units of a split whose values are kept; of more, a seeded subset is.
 pub const MOST_UNITS: usize = 65_536;
 
+/// An N from which on it is not worth telling.
+const MOST_NEEDED: u64 = 10_000_000;
+
 /// Split names, in the order in which they count: test chose nothing.
 pub const SPLITS: [&str; 2] = ["test", "select"];
 
@@ -209,13 +212,16 @@ impl Comparison {
         }
     }
 
-    /// The verdict in words: `better`, `worse`, or `cannot be told (about N samples would tell)`.
+    /// The verdict in words: `better`, `worse`, or `cannot be told (about N samples would tell)`. Of an N that nobody
+    /// has, nothing is said.
     pub fn words(&self, units: &str) -> String {
         match (self.verdict, self.units_needed) {
             (Verdict::Better, _) => "better".to_string(),
             (Verdict::Worse, _) => "worse".to_string(),
-            (Verdict::CannotBeTold, Some(needed)) => format!("cannot be told (about {needed} {units} would tell)"),
-            (Verdict::CannotBeTold, None) => "cannot be told".to_string(),
+            (Verdict::CannotBeTold, Some(needed)) if needed < MOST_NEEDED => {
+                format!("cannot be told (about {needed} {units} would tell)")
+            }
+            (Verdict::CannotBeTold, _) => "cannot be told".to_string(),
         }
     }
 

@@ -133,7 +133,7 @@ fn tasks_that_a_search_added_are_read_and_more_are_kept_beside_them() {
     let newer = fs::read_to_string(v1("opened.json")).unwrap().replace("\"version\": 1", "\"version\": 2");
     fs::write(&file, newer).unwrap();
     let error = run.opened().unwrap_err().to_string();
-    assert!(error.contains("opened.json is of version 2, this program reads up to 1"), "{error}");
+    assert!(error.contains("opened.json has version 2, this program reads up to 1"), "{error}");
 }
 
 #[test]

@@ -73,7 +73,7 @@ async fn a_worker_whose_words_to_redis_vanish_computes_for_a_while_and_publishes
     let before = pool.steps_of(lost);
     let (worker, took) = pool.until_claimed(2).await;
     assert!(worker == "other" && took < LEASE + Duration::from_secs(5), "{worker} after {took:?}");
-    pool.until("it gives up", async |pool| pool.workers["lost"].said().contains("not there for too long")).await;
+    pool.until("it gives up", async |pool| pool.workers["lost"].said().contains("unreachable for too long")).await;
     // It ends within three seconds without the store, and what it last asked takes half a one, twice.
     let went_on = pool.steps_of(lost) - before;
     assert!(went_on <= (3000 + 1500) / 50, "it computed {went_on} iterations");

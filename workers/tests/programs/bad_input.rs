@@ -235,7 +235,7 @@ fn a_loss_that_is_not_finite_fails_its_task_alone() {
     let again = place.run("sweep.toml", "out").expect(0);
     assert!(!again.stderr.contains("task 0001"), "{}", again.stderr);
     let retried = place.mehl_soup(&["run", "sweep.toml", "--out", "out", "--retry-failed"]).expect(0);
-    assert!(retried.stderr.contains("task 0001-mehl+ begins") && !retried.stderr.contains("task 0002"));
+    assert!(retried.stderr.contains("task 0001-mehl+ starts") && !retried.stderr.contains("task 0002"));
 }
 
 #[test]

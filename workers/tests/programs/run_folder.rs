@@ -26,7 +26,7 @@ fn output_folders() {
 
     place.run("sweep.toml", "out").expect(0);
     let before = place.tree("out");
-    place.run("other.toml", "out").expect(2).says(&["out belongs to another specification"]);
+    place.run("other.toml", "out").expect(2).says(&["out contains another sweep"]);
     let lock = File::options().write(true).open(place.path("out/.lock")).unwrap();
     lock.try_lock().unwrap();
     place.run("sweep.toml", "out").expect(2).says(&["out is in use by another run"]);
@@ -106,7 +106,7 @@ fn damaged_files_of_the_run_folder() {
         let mut bytes = fs::read(&checkpoint).unwrap();
         spoil(&mut bytes);
         fs::write(&checkpoint, bytes).unwrap();
-        place.run("sweep.toml", "out").expect(0).says(&["task 0001-mehl+: cannot use the checkpoint", "begins anew"]);
+        place.run("sweep.toml", "out").expect(0).says(&["task 0001-mehl+: cannot use the checkpoint", "starts from the beginning"]);
         assert_same_coefficients(&place, "whole", "out");
         fs::remove_dir_all(place.path("out")).unwrap();
     }

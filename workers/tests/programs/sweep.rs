@@ -124,7 +124,7 @@ fn a_random_search_in_toml_yaml_and_json() {
     for text in ["best *", "uniform *", "* baseline", "learning_rate=", "select", "±"] {
         assert!(table.contains(text), "expected `{text}` in:\n{table}");
     }
-    assert!(!table.contains("task uniform begins"), "stdout is data only: {table}");
+    assert!(!table.contains("task uniform starts"), "stdout is data only: {table}");
     let rates: BTreeSet<String> = place
         .results("toml")
         .tasks
@@ -227,7 +227,7 @@ fn a_finished_sweep_is_left_as_it_is() {
     fs::rename(place.path("zoo"), place.path("moved")).unwrap();
     let again = place.run("sweep.toml", "out").expect(0);
     assert_eq!(again.stdout, first.stdout);
-    assert!(!again.stderr.contains("begins") && !again.stderr.contains("scored"), "{}", again.stderr);
+    assert!(!again.stderr.contains("starts") && !again.stderr.contains("scored"), "{}", again.stderr);
     assert!(contents() == before && place.results("out") == wanted);
     // What was lost of it is made again from what is there.
     fs::remove_file(place.path("out/results.json")).unwrap();
