@@ -6,11 +6,12 @@ mod split;
 mod splits;
 mod tensor_file;
 
-use tch::TchError;
+use tch::{TchError, Tensor};
 
 pub use batch::Batch;
 pub use split::Split;
 pub use splits::Data;
+pub(crate) use splits::dtype_name;
 
 /// A split as it is in its source.
 pub struct Loaded {
@@ -21,6 +22,10 @@ pub struct Loaded {
     /// blake3 of each sample's inputs or encoded image, to notice samples that two splits share.
     pub rows: Vec<blake3::Hash>,
 }
+
+/// Checks the target tensor of a data file, `[N, ...]` with the file's dtype, and turns it into the objective's targets.
+/// An error says what was expected and found.
+pub type ReadTargets<'a> = &'a dyn Fn(Tensor) -> Result<Tensor, String>;
 
 /// What is wrong with the data.
 #[derive(Debug, thiserror::Error)]

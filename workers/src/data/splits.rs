@@ -1,7 +1,7 @@
 //! The three splits: learn (coefficients), select (choices), test (reported only).
 
 use std::collections::{HashMap, HashSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use mehl_soup::sweep::manifest::DataEntry;
 use mehl_soup::sweep::spec::DataSpec;
@@ -9,7 +9,7 @@ use tch::{Device, Kind, TchError};
 
 use super::images::sources::{Source, SourceKind};
 use super::images::{self, ImageInputs, LoadedImages};
-use super::{DataError, Loaded, Split, tensor_file};
+use super::{DataError, Loaded, ReadTargets, Split, tensor_file};
 use crate::rng::permutation;
 
 /// All data of a sweep.
@@ -42,9 +42,10 @@ impl Data {
         seed: u64,
         kind: Kind,
         images: &ImageInputs<'_>,
+        targets: ReadTargets<'_>,
         note: &mut dyn FnMut(&str),
     ) -> Result<Self, DataError> {
-        let LoadedImages { splits, classes, mut notes } = read(spec, images, note)?;
+        let LoadedImages { splits, classes, mut notes } = read(spec, images, targets, note)?;
         let mut splits = splits.into_iter();
         let mut next = |path: Option<&PathBuf>| path.and_then(|_| splits.next());
         let learn = next(Some(&spec.learn)).expect("learn is always read");
@@ -170,33 +171,15 @@ impl Data {
             .try_for_each(|path| Source::find(path).map(drop))
     }
 
-    /// Checks all labels against the number of classes.
-    ///
-    /// # Errors
-    /// Naming the split's file, the largest label and the number of classes.
-    pub fn check_labels(&self, name: &str, classes: i64) -> Result<(), DataError> {
-        if let Some((count, source)) = &self.classes
-            && *count as i64 != classes
-        {
-            return Err(DataError::Content {
-                file: source.clone(),
-                what: format!(
-                    "expected {classes} classes, the number of the model's outputs, found {count} \
-                     (list all classes in data.classes, in the model's order)"
-                ),
-            });
-        }
+    /// The splits, each with its path: learn, select, and test if there is one.
+    pub fn each_split(&self) -> impl Iterator<Item = (&Split, &Path)> {
         let splits = [Some(&self.learn), Some(&self.select), self.test.as_ref()];
-        for (split, entry) in splits.into_iter().flatten().zip(&self.entries) {
-            let largest = split.targets.f_max()?.f_int64_value(&[])?;
-            if largest >= classes {
-                return Err(DataError::Content {
-                    file: entry.path.display().to_string(),
-                    what: format!("`{name}`: expected classes 0 to {}, found {largest}", classes - 1),
-                });
-            }
-        }
-        Ok(())
+        splits.into_iter().flatten().zip(self.entries.iter().map(|entry| entry.path.as_path()))
+    }
+
+    /// How many classes files of images name where nothing else does, and the source that names them.
+    pub fn named_classes(&self) -> Option<(usize, &str)> {
+        self.classes.as_ref().map(|(count, source)| (*count, source.as_str()))
     }
 
     /// Checks a sample's shapes against what the model takes.
@@ -259,7 +242,12 @@ fn set_aside(order: &[usize], rows: &[blake3::Hash], count: usize) -> Aside {
 }
 
 /// Reads learn, select and test, as far as they are given.
-fn read(spec: &DataSpec, inputs: &ImageInputs<'_>, note: &mut dyn FnMut(&str)) -> Result<LoadedImages, DataError> {
+fn read(
+    spec: &DataSpec,
+    inputs: &ImageInputs<'_>,
+    targets: ReadTargets<'_>,
+    note: &mut dyn FnMut(&str),
+) -> Result<LoadedImages, DataError> {
     let paths = [Some(&spec.learn), spec.select.as_ref(), spec.test.as_ref()];
     let mut sources = Vec::new();
     for path in paths.into_iter().flatten() {
@@ -276,7 +264,7 @@ fn read(spec: &DataSpec, inputs: &ImageInputs<'_>, note: &mut dyn FnMut(&str)) -
     if is_tensors(&sources[0]) {
         let load = |source: &Source| {
             let file = source.files.first().unwrap_or(&source.path);
-            tensor_file::load(file, &spec.inputs, &spec.labels)
+            tensor_file::load(file, &spec.inputs, &spec.labels, targets)
         };
         let splits = sources.iter().map(load).collect::<Result<_, _>>()?;
         return Ok(LoadedImages { splits, classes: None, notes: vec![] });
@@ -304,7 +292,7 @@ fn same_shapes(learn: &Split, other: &Split, spec: &DataSpec, file: &str) -> Res
 }
 
 /// A dtype as safetensors files call it.
-fn dtype_name(kind: Kind) -> &'static str {
+pub(crate) fn dtype_name(kind: Kind) -> &'static str {
     match kind {
         Kind::Double => "F64",
         Kind::Float => "F32",

@@ -1,4 +1,4 @@
-//! A split in one safetensors file: input tensors `[N, ...]` and labels `[N]`.
+//! A split in one safetensors file: input tensors and targets, `[N, ...]` each.
 
 use std::path::Path;
 
@@ -7,13 +7,14 @@ use rayon::prelude::*;
 use safetensors::Dtype;
 use tch::{Kind, Tensor};
 
-use super::{DataError, Loaded, Split};
+use super::{DataError, Loaded, ReadTargets, Split};
 
 /// Reads a split.
 ///
 /// # Errors
-/// If the file is missing or malformed, a tensor is missing or has another dtype or first dimension, a label is negative, or there is no sample.
-pub fn load(path: &Path, inputs: &[String], labels: &str) -> Result<Loaded, DataError> {
+/// If the file is missing or malformed, a tensor is missing or has another dtype or first dimension, the objective
+/// refuses the targets, or there is no sample.
+pub fn load(path: &Path, inputs: &[String], targets: &str, read: ReadTargets<'_>) -> Result<Loaded, DataError> {
     let content = |what: String| DataError::Content { file: path.display().to_string(), what };
     let refused = |error: ZooError| match error {
         ZooError::Io { source, .. } => DataError::Io { file: path.display().to_string(), source },
@@ -26,30 +27,23 @@ pub fn load(path: &Path, inputs: &[String], labels: &str) -> Result<Loaded, Data
         let names = || file.names().collect::<Vec<_>>().join(", ");
         file.info(name).ok_or_else(|| content(format!("tensor `{name}`: not found, the file has only {}", names())))
     };
-    let label_info = find(labels)?;
-    let [n] = label_info.shape[..] else {
-        return Err(content(format!("tensor `{labels}`: expected shape [N], found {:?}", label_info.shape)));
+    let info = find(targets)?;
+    let [n, ..] = info.shape[..] else {
+        return Err(content(format!("tensor `{targets}`: expected shape [N, ...], found {:?}", info.shape)));
     };
     if n == 0 {
         return Err(content("expected samples, found none".to_string()));
     }
-    if !matches!(label_info.dtype, Dtype::I64 | Dtype::I32 | Dtype::I16 | Dtype::U8 | Dtype::I8) {
-        return Err(content(format!("tensor `{labels}`: expected whole numbers, found {:?}", label_info.dtype)));
-    }
-    let label_tensor = to_tensor(label_info.dtype, &label_info.shape, &file.read(labels).map_err(refused)?)
-        .ok_or_else(|| content(format!("tensor `{labels}`: dtype {:?} is not supported", label_info.dtype)))?
-        .f_to_kind(Kind::Int64)?;
-    let smallest = label_tensor.f_min()?.f_int64_value(&[])?;
-    if smallest < 0 {
-        return Err(content(format!("tensor `{labels}`: expected classes from 0, found {smallest}")));
-    }
+    let found = to_tensor(info.dtype, &info.shape, &file.read(targets).map_err(refused)?)
+        .ok_or_else(|| content(format!("tensor `{targets}`: dtype {:?} is not supported", info.dtype)))?;
+    let target_tensor = read(found).map_err(|what| content(format!("tensor `{targets}`: {what}")))?;
     let mut input_tensors = Vec::new();
     let mut rows = vec![blake3::hash(&[]); n];
     for name in inputs {
         let info = find(name)?;
         if info.shape.first() != Some(&n) {
             return Err(content(format!(
-                "tensor `{name}`: expected first dimension {n} as in `{labels}`, found shape {:?}",
+                "tensor `{name}`: expected first dimension {n} as in `{targets}`, found shape {:?}",
                 info.shape
             )));
         }
@@ -70,7 +64,7 @@ pub fn load(path: &Path, inputs: &[String], labels: &str) -> Result<Loaded, Data
         });
     }
     Ok(Loaded {
-        split: Split::of_tensors(input_tensors, label_tensor),
+        split: Split::of_tensors(input_tensors, target_tensor),
         // Last: a file that changed meanwhile is noticed here.
         hash: file.hash().map_err(refused)?,
         rows,

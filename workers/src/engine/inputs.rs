@@ -112,7 +112,9 @@ impl Inputs {
         let model = families::load(family, &spec.zoo, &zoo, &layout, device, kind).map_err(family_error)?;
         notes.extend(model.assumed().iter().map(|what| format!("assumed: {what}")));
         let images = image_inputs(spec, &zoo, family, model.as_ref(), cache);
-        let mut data = Data::load(&spec.data, spec.seed, kind, &images, note).map_err(data_error)?;
+        let objective = Classification;
+        let targets = |found| objective.read_targets(found);
+        let mut data = Data::load(&spec.data, spec.seed, kind, &images, &targets, note).map_err(data_error)?;
         if let Some(shapes) = model.input_shapes() {
             data.check_shapes(&spec.data, &shapes).map_err(data_error)?;
         }
@@ -131,7 +133,7 @@ impl Inputs {
             layout,
             family,
             model,
-            objective: Box::new(Classification),
+            objective: Box::new(objective),
             data,
             notes,
             device,

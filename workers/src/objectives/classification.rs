@@ -7,7 +7,7 @@ use mehl_soup::sweep::spec::DataSpec;
 use tch::{Device, Kind, Reduction, TchError, Tensor};
 
 use super::{Backward, Gradients, Measured, Objective, chance, through_parts};
-use crate::data::{Batch, Data};
+use crate::data::{Batch, Data, DataError, dtype_name};
 use crate::engine::errors::{data_error, torch_error};
 use crate::engine::phases::Clock;
 use crate::families::{Forward, Model, Pass, State};
@@ -48,6 +48,24 @@ impl Objective for Classification {
         Ok(Measured { losses: losses.f_to_kind(Kind::Double)?, metrics: vec![right.f_to_kind(Kind::Double)?] })
     }
 
+    /// Labels `[N]`, whole numbers from 0; i64 afterwards.
+    fn read_targets(&self, found: Tensor) -> Result<Tensor, String> {
+        let shape = found.size();
+        if shape.len() != 1 {
+            return Err(format!("expected shape [N], found {shape:?}"));
+        }
+        if !matches!(found.kind(), Kind::Int64 | Kind::Int | Kind::Int16 | Kind::Uint8 | Kind::Int8) {
+            return Err(format!("expected whole numbers, found {}", dtype_name(found.kind())));
+        }
+        let torch = |error: TchError| error.to_string();
+        let labels = found.f_to_kind(Kind::Int64).map_err(torch)?;
+        let smallest = labels.f_min().and_then(|least| least.f_int64_value(&[])).map_err(torch)?;
+        if smallest < 0 {
+            return Err(format!("expected classes from 0, found {smallest}"));
+        }
+        Ok(labels)
+    }
+
     fn check(&self, model: &dyn Model, data: &Data, spec: &DataSpec, device: Device) -> Result<(), EngineError> {
         let fault = |what: String| EngineError::Input(format!("{}: {what}", spec.learn.display()));
         let samples = data.learn.samples().min(2);
@@ -65,10 +83,40 @@ impl Objective for Classification {
         if n != samples as i64 {
             return Err(fault(format!("expected {samples} rows of logits, found {shape:?}")));
         }
-        data.check_labels(&spec.labels, model.classes().unwrap_or(classes)).map_err(data_error)
+        Self::check_labels(data, &spec.labels, model.classes().unwrap_or(classes)).map_err(data_error)
     }
 
     fn check_chance(&self, manifest: &Manifest, targets: &Tensor) -> Result<(), EngineError> {
         chance::check(manifest, targets)
+    }
+}
+
+impl Classification {
+    /// Checks all labels against the number of classes.
+    ///
+    /// # Errors
+    /// Naming the split's file, the largest label and the number of classes.
+    pub fn check_labels(data: &Data, name: &str, classes: i64) -> Result<(), DataError> {
+        if let Some((count, source)) = data.named_classes()
+            && count as i64 != classes
+        {
+            return Err(DataError::Content {
+                file: source.to_string(),
+                what: format!(
+                    "expected {classes} classes, the number of the model's outputs, found {count} \
+                     (list all classes in data.classes, in the model's order)"
+                ),
+            });
+        }
+        for (split, path) in data.each_split() {
+            let largest = split.targets.f_max()?.f_int64_value(&[])?;
+            if largest >= classes {
+                return Err(DataError::Content {
+                    file: path.display().to_string(),
+                    what: format!("`{name}`: expected classes 0 to {}, found {largest}", classes - 1),
+                });
+            }
+        }
+        Ok(())
     }
 }

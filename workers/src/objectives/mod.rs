@@ -50,6 +50,12 @@ pub trait Objective {
     /// What libtorch reports.
     fn measure(&self, model: &dyn Model, batch: &Batch, how: Forward) -> Result<Measured, TchError>;
 
+    /// Checks targets as a data file has them, `[N, ...]`, and turns them into [`Batch::targets`].
+    ///
+    /// # Errors
+    /// What was expected and found.
+    fn read_targets(&self, found: Tensor) -> Result<Tensor, String>;
+
     /// That the model takes the inputs, and that its outputs and all targets fit each other.
     ///
     /// # Errors

@@ -6,6 +6,7 @@ use std::os::unix::fs::symlink;
 use crate::support::fixture;
 use crate::support::images::{Scene, flat, folder, labels, picture, values};
 use mehl_soup_worker::data::{Batch, Data, Split};
+use mehl_soup_worker::objectives::Classification;
 use serde_json::json;
 use tch::{Device, Kind, Tensor};
 
@@ -162,12 +163,12 @@ fn classes_are_those_of_the_model() {
     let data = scene.load(&both).unwrap();
     assert_eq!(labels(&data.learn), [0, 1]);
     // Nothing but the folders told the classes, so there must be as many as outputs.
-    let refused = data.check_labels("labels", 3).unwrap_err().to_string();
+    let refused = Classification::check_labels(&data, "labels", 3).unwrap_err().to_string();
     assert!(
         refused.contains("learn") && refused.contains("expected 3 classes") && refused.contains("found 2"),
         "{refused}"
     );
-    data.check_labels("labels", 2).unwrap();
+    Classification::check_labels(&data, "labels", 2).unwrap();
     // By name, in the model's order.
     scene.config = Some(json!({"id2label": {"0": "bee", "1": "cat", "2": "ant"}}));
     assert_eq!(labels(&scene.load(&both).unwrap().learn), [2, 0]);
@@ -182,7 +183,7 @@ fn classes_are_those_of_the_model() {
     // The specification has the last word.
     let stated = format!("classes = ['x', 'ant', 'bee']\n{both}");
     assert_eq!(labels(&scene.load(&stated).unwrap().learn), [1, 2]);
-    assert!(scene.load(&stated).unwrap().check_labels("labels", 2).is_err());
+    assert!(Classification::check_labels(&scene.load(&stated).unwrap(), "labels", 2).is_err());
 
     scene.config = None;
     folder(&scene.path("fewer"), &["ant"], 1, 7);
@@ -401,7 +402,7 @@ fn a_csv_names_files_within_its_folder() {
     csv("path,class\n\"pictures/b/0.png\",dog\npictures/a/1.png,cat\n");
     let named = load().unwrap();
     assert_eq!(labels(&named.learn), [1, 0]);
-    assert!(named.check_labels("labels", 3).is_err());
+    assert!(Classification::check_labels(&named, "labels", 3).is_err());
     // Columns under other names.
     csv("where,what,path,label\npictures/b/0.png,dog,x,1\n");
     let stated =
@@ -447,7 +448,7 @@ fn parquet_files_as_hugging_face_writes_them() {
     let both = |name: &str| format!("learn = '{name}'\nselect = '{name}'\n");
     let data = load(&scene, &both("data")).unwrap();
     assert_eq!(labels(&data.learn), [2, 0, 1, 1, 0, 2, 1]);
-    assert!(data.check_labels("labels", 4).is_err());
+    assert!(Classification::check_labels(&data, "labels", 4).is_err());
     // By name where the model has names, by number where it has none of them.
     scene.config = Some(json!({"id2label": {"0": "cat", "1": "bee", "2": "ant", "3": "wasp"}}));
     assert_eq!(labels(&load(&scene, &both("data/data.parquet")).unwrap().learn), [0, 2, 1, 1, 2, 0, 1]);

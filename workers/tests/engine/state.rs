@@ -130,6 +130,10 @@ impl Objective for TokenError {
         Ok(Measured { losses: loss.f_view(1)?, metrics: vec![] })
     }
 
+    fn read_targets(&self, found: Tensor) -> Result<Tensor, String> {
+        Ok(found)
+    }
+
     fn check(&self, _: &dyn Model, _: &Data, _: &DataSpec, _: Device) -> Result<(), EngineError> {
         Ok(())
     }

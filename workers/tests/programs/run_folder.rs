@@ -106,7 +106,10 @@ fn damaged_files_of_the_run_folder() {
         let mut bytes = fs::read(&checkpoint).unwrap();
         spoil(&mut bytes);
         fs::write(&checkpoint, bytes).unwrap();
-        place.run("sweep.toml", "out").expect(0).says(&["task 0001-mehl+: cannot use the checkpoint", "starts from the beginning"]);
+        place
+            .run("sweep.toml", "out")
+            .expect(0)
+            .says(&["task 0001-mehl+: cannot use the checkpoint", "starts from the beginning"]);
         assert_same_coefficients(&place, "whole", "out");
         fs::remove_dir_all(place.path("out")).unwrap();
     }

@@ -12,6 +12,7 @@ use mehl_soup_worker::data::Data;
 use mehl_soup_worker::data::images::ImageInputs;
 use mehl_soup_worker::data::images::cache::ImageCache;
 use mehl_soup_worker::data::images::resolve::ModelFacts;
+use mehl_soup_worker::objectives::{Classification, Objective};
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 
@@ -79,7 +80,8 @@ impl Scene {
             folders: self.model.iter().chain(&self.models).cloned().collect(),
         };
         let inputs = ImageInputs { model, cache: ImageCache { folder: Some(self.cache()), bound: self.bound } };
-        Data::load(&spec.data, 3, Kind::Float, &inputs, &mut |_| {}).map_err(|error| error.to_string())
+        let targets = |found| Classification.read_targets(found);
+        Data::load(&spec.data, 3, Kind::Float, &inputs, &targets, &mut |_| {}).map_err(|error| error.to_string())
     }
 
     /// That loading fails and says all of these texts.
