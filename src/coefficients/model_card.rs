@@ -73,7 +73,7 @@ pub(super) fn render(file: &CoefficientsFile, licences: &[Option<String>], compa
     line(format!(
         "\n## Reproduce\n\n`{COEFFICIENTS_NAME}` contains the exact coefficients, {} ingredients \
          by {groups} layer groups. With the \
-         ingredients, this command writes this folder again:\n\n```sh\nmehl-soup materialize \
+         ingredients, this command writes the model again:\n\n```sh\nmehl-soup materialize \
          {COEFFICIENTS_NAME} --out DIR\n```",
         about.ingredients.len()
     ));
@@ -109,7 +109,8 @@ fn comparisons_table(comparisons: &[Comparison]) -> Vec<String> {
     let mut lines = vec![about.to_string(), "| with | on | verdict | difference |\n|---|---|---|---|".to_string()];
     lines.extend(comparisons.iter().map(|one| {
         let units = CLASSIFICATION.unit.plural();
-        format!("| {} | {} | {} | {} |", code(&one.other), one.split, one.words(units), one.amount())
+        let doubt = if one.paired { "" } else { " (error of independent scores)" };
+        format!("| {} | {} | {} | {}{doubt} |", code(&one.other), one.split, one.words(units), one.amount())
     }));
     lines
 }

@@ -35,7 +35,7 @@ fn workers_and_scheduler_come_and_go_and_the_bits_are_those_of_one_machine() {
     pool.until_computing(&id, "asked");
     asked.signal(libc::SIGTERM);
     let ended = asked.wait().expect(0);
-    assert!(ended.stderr.contains("given back"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("another worker can continue it"), "{}", ended.stderr);
 
     // Stopped past its lease, then let go on: somebody else has its task by then.
     let stopped = pool.worker("stopped", &[]);

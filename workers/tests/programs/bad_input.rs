@@ -133,7 +133,10 @@ fn a_zoo_with_nothing_in_it() {
     let learn = fixture("trajectories/learn.safetensors");
     place.spec("sweep.toml", &vit_spec("zoo/k2", &learn, "", ""));
     refused(&place, &["zoo/k2", "no weights found, expected `model.safetensors`"]);
-    refused_spec("[zoo]\ningredients = []\n[data]\nlearn = 'l.safetensors'", &["zoo.ingredients", "not empty"]);
+    refused_spec(
+        "[zoo]\ningredients = []\n[data]\nlearn = 'l.safetensors'",
+        &["zoo.ingredients", "non-empty list", "found a list of length 0"],
+    );
 }
 
 #[test]

@@ -66,6 +66,27 @@ fn check_results(json: &Value) {
         assert!(row["peak_device_bytes"].is_null(), "the CPU's memory is the host's");
         assert!(row["hyperparameters"]["learning_rate"].is_number());
     }
+    check_comparisons(json);
+}
+
+/// The winner against all baselines and the runner-up, on both splits, by the loss and accuracy, sample by sample.
+fn check_comparisons(json: &Value) {
+    let winner = &json["tasks"][0];
+    let comparisons = json["comparisons"].as_array().unwrap();
+    let others: BTreeSet<&str> = comparisons.iter().map(|one| one["other"].as_str().unwrap()).collect();
+    assert_eq!(comparisons.len(), others.len() * 4);
+    for other in ["best", "uniform", "greedy"] {
+        assert!(others.contains(other) || winner["task_id"] == other, "{others:?}");
+    }
+    for one in comparisons {
+        assert_eq!((&one["task_id"], &one["paired"]), (&winner["task_id"], &Value::Bool(true)), "{one}");
+        let row = json["tasks"].as_array().unwrap().iter().find(|row| row["task_id"] == one["other"]).unwrap();
+        let (split, metric) = (one["split"].as_str().unwrap(), one["metric"].as_str().unwrap());
+        let value = |row: &Value| row[split][metric].as_f64().unwrap();
+        // Values of samples are kept in f32.
+        assert!((one["difference"].as_f64().unwrap() - (value(winner) - value(row))).abs() < 1e-6, "{one}");
+        assert!(one["standard_error"].as_f64().unwrap() >= 0.0, "{one}");
+    }
 }
 
 /// The sound specification with a test split.
@@ -247,9 +268,16 @@ fn a_model_is_written_from_any_coefficients() {
     let ended = place.mehl_soup(&["materialize", &coefficients, "--out", "model"]).expect(0);
     assert_eq!(ended.stdout.trim(), "model");
     assert_eq!(place.tree("model"), place.tree("out/best"));
-    for file in place.tree("model") {
+    for file in place.tree("model").into_iter().filter(|file| file != "README.md") {
         assert!(place.read(&format!("model/{file}")) == place.read(&format!("out/best/{file}")), "{file} differs");
     }
+    // Coefficients do not know the other tasks of their sweep, so only the winner's card compares with them.
+    let card = |folder: &str| String::from_utf8(place.read(&format!("{folder}/README.md"))).unwrap();
+    let best = card("out/best");
+    let (before, compared) = best.split_once("\n## Compared with\n").unwrap();
+    let after = &compared[compared.find("\n## ").unwrap()..];
+    assert!(compared.contains("| `uniform` | select |"), "{compared}");
+    assert_eq!(card("model"), format!("{before}{after}"));
     assert!(place.read("model/config.json") == place.read("zoo/k0/config.json"));
 
     // The zoo has moved, under other names: its contents tell which is which.

@@ -5,6 +5,7 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use mehl_soup::sweep::results::SweepResults;
 use serde_json::{Value, json};
 
 use crate::servers_support::servers::{RabbitServer, RedisServer, free_port};
@@ -172,5 +173,11 @@ impl Pool {
             let events = self.events(id, &task);
             assert_eq!(events.iter().filter(|(what, _)| what == "succeeded").count(), 1, "{task}: {events:?}");
         }
+        // From values of single samples in Redis, and in the run folder.
+        let found: SweepResults =
+            serde_json::from_slice(&self.call("GET", &format!("/v1/sweeps/{id}/results"), None).bytes).unwrap();
+        let expected = self.place.results(out).comparisons;
+        assert!(!expected.is_empty() && expected.iter().all(|one| one.paired), "{expected:?}");
+        assert_eq!(found.comparisons, expected);
     }
 }
