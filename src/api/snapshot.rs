@@ -125,8 +125,16 @@ impl Snapshot {
         for task in few.compared() {
             let key = TaskKey::new(id, &task).map_err(|e| StoreError::Protocol(e.to_string()))?;
             if let Some(bytes) = store.units(&key).await? {
-                let read = UnitScores::from_bytes(&bytes);
-                units.insert(task, read.map_err(|e| StoreError::Protocol(format!("the units of {key}: {e}")))?);
+                // Scores are there all the same: one record that cannot be read must not hide the results.
+                match UnitScores::from_bytes(&bytes) {
+                    Ok(read) => drop(units.insert(task, read)),
+                    Err(why) => {
+                        let fallback = "its scores are compared as independent ones";
+                        self.head
+                            .notes
+                            .push(format!("task {task}: cannot read values of single samples ({why}); {fallback}"));
+                    }
+                }
             }
         }
         few.compare(|task| units.get(task));

@@ -21,6 +21,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -46,6 +47,8 @@ pub struct RunFolder {
     root: PathBuf,
     /// What it says of the sweep it belongs to, once it does.
     sweep: SweepFile,
+    /// Costs and names of the tasks whose units are kept, once they are known: folders of many tasks are listed once.
+    unit_costs: Mutex<Option<Vec<(f64, String)>>>,
     /// Held for as long as this lives; the system lets go of it when the process ends, however it ends.
     _lock: File,
 }
@@ -73,7 +76,8 @@ impl RunFolder {
             Err(TryLockError::WouldBlock) => return Err(FolderError::InUse { path }),
             Err(TryLockError::Error(source)) => return Err(not_writable(source)),
         }
-        let folder = Self { root: root.to_path_buf(), sweep: SweepFile::of(spec), _lock: lock };
+        let folder =
+            Self { root: root.to_path_buf(), sweep: SweepFile::of(spec), unit_costs: Mutex::default(), _lock: lock };
         match folder.read_json::<SweepFile>(&sweep_file)? {
             Some(found) if found.is_of(spec) => {}
             Some(SweepFile { version: found, .. }) if found > Spec::IDENTITY => {
@@ -204,18 +208,33 @@ impl RunFolder {
     /// Keeps the values of a task's units, and removes those of the worst tasks above the limit.
     pub fn keep_units(&self, task: &str, units: &KeptUnits) -> Result<(), FolderError> {
         self.write(&self.task_file(task, UNITS), &units.bytes)?;
+        let Some(cost) = units.cost else { return Ok(()) };
+        let mut kept = self.unit_costs.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ranked = match kept.take() {
+            Some(ranked) => ranked,
+            None => self.read_unit_costs()?,
+        };
+        ranked.retain(|(_, name)| name != task);
+        ranked.push((cost, task.to_string()));
+        ranked.sort_by(|a, b| a.0.total_cmp(&b.0).then_with(|| a.1.cmp(&b.1)));
+        let worst = ranked.split_off(units.limit.min(ranked.len()));
+        *kept = Some(ranked);
+        worst.iter().try_for_each(|(_, name)| self.remove(&self.task_file(name, UNITS)))
+    }
+
+    /// Costs of the tasks whose units an earlier run has kept, without baselines.
+    fn read_unit_costs(&self) -> Result<Vec<(f64, String)>, FolderError> {
         let tasks = self.root.join("tasks");
         let io = |source| FolderError::Io { path: tasks.display().to_string(), source };
-        let mut ranked = vec![];
+        let mut costs = vec![];
         for entry in fs::read_dir(&tasks).map_err(io)? {
             let Ok(name) = entry.map_err(io)?.file_name().into_string() else { continue };
             let Some(bytes) = self.read(&self.task_file(&name, UNITS))? else { continue };
             if let Some(cost) = UnitScores::cost_of(&bytes).map_err(|what| self.damaged(&name, what))? {
-                ranked.push((cost, name));
+                costs.push((cost, name));
             }
         }
-        ranked.sort_by(|a, b| a.0.total_cmp(&b.0).then_with(|| a.1.cmp(&b.1)));
-        ranked.iter().skip(units.limit).try_for_each(|(_, name)| self.remove(&self.task_file(name, UNITS)))
+        Ok(costs)
     }
 
     /// Values of a finished task's units, if they are kept.
@@ -378,6 +397,33 @@ mod tests {
         assert_eq!(names(&root.join("tasks/task")), ["checkpoint.safetensors"]);
         assert_eq!(names(&root).len(), 2, "the lock and tasks: {:?}", names(&root));
         assert_eq!(folder.checkpoint("task").unwrap().as_deref(), Some(b"kept".as_slice()));
+    }
+
+    #[test]
+    fn units_of_baselines_and_of_the_best_tasks_are_kept_by_the_next_run_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("run");
+        let keep = |folder: &RunFolder, task: &str, cost: Option<f64>| {
+            let mut units = UnitScores::default();
+            units.add("select", [(crate::sweep::metric::Metric::LOSS, vec![0.5])]);
+            units.cost = cost;
+            folder.keep_units(task, &KeptUnits { bytes: units.to_bytes(), cost, limit: 2 }).unwrap();
+        };
+        let kept = |folder: &RunFolder| {
+            let all = ["a", "b", "best", "c", "d"];
+            all.into_iter().filter(|task| folder.units(task).unwrap().is_some()).collect::<Vec<_>>()
+        };
+        let folder = RunFolder::open(&root, &spec(1, "one")).unwrap();
+        for (task, cost) in [("best", None), ("a", Some(0.3)), ("b", Some(0.2)), ("b", Some(0.2))] {
+            keep(&folder, task, cost);
+        }
+        assert_eq!(kept(&folder), ["a", "b", "best"]);
+        drop(folder);
+        let folder = RunFolder::open(&root, &spec(1, "one")).unwrap();
+        keep(&folder, "c", Some(0.1));
+        assert_eq!(kept(&folder), ["b", "best", "c"], "the worst has to go");
+        keep(&folder, "d", Some(0.9));
+        assert_eq!(kept(&folder), ["b", "best", "c"]);
     }
 
     #[test]

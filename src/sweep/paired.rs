@@ -19,7 +19,7 @@ const ERRORS: f64 = 2.0;
 /// Most units of a split whose values are kept; of more, a seeded subset is.
 pub const MOST_UNITS: usize = 65_536;
 
-/// An N from which on it is not worth telling.
+/// From this N on, people are not shown a number.
 const MOST_NEEDED: u64 = 10_000_000;
 
 /// Split names, in the order in which they count: test chose nothing.
@@ -170,7 +170,7 @@ pub struct Comparison {
     /// Seen from the task.
     pub verdict: Verdict,
     /// About how many units would tell the two apart, if the difference and its spread are as measured. `None` where
-    /// the verdict is told, or no number of units would do.
+    /// the verdict is clear, or no number of units would do.
     pub units_needed: Option<u64>,
 }
 
@@ -212,8 +212,8 @@ impl Comparison {
         }
     }
 
-    /// The verdict in words: `better`, `worse`, or `cannot be told (about N samples would tell)`. Of an N that nobody
-    /// has, nothing is said.
+    /// The verdict in words: `better`, `worse`, or `cannot be told (about N samples would tell)`. N is left out from
+    /// 10 million on.
     pub fn words(&self, units: &str) -> String {
         match (self.verdict, self.units_needed) {
             (Verdict::Better, _) => "better".to_string(),
