@@ -1,6 +1,7 @@
 //! Sweeps: the specification, its search space, the tasks it spans, and what came of them.
 
 pub mod asha;
+mod comparisons;
 pub mod csv;
 mod distribution;
 mod dtype;
