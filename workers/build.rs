@@ -23,13 +23,12 @@ fn main() {
         }
     }
     println!("cargo:rustc-env=MEHL_SOUP_LIBTORCH_VERSION={version}");
-    compile_allocations();
+    compile_calls();
 }
 
-/// What tch has no call for, in C++ over libtorch's smallest library.
-fn compile_allocations() {
-    const SOURCE: &str = "src/engine/allocations.cpp";
-    println!("cargo:rerun-if-changed={SOURCE}");
+/// What tch has no call for, in C++: `allocations.cpp` over libtorch's smallest library, `autograd.cpp`
+/// over libtorch for the CPU.
+fn compile_calls() {
     println!("cargo:rerun-if-env-changed=LIBTORCH_INCLUDE");
     let root = ["LIBTORCH_INCLUDE", "LIBTORCH"].iter().find_map(std::env::var_os).map(PathBuf::from);
     let Some(root) = root else {
@@ -38,14 +37,18 @@ fn compile_allocations() {
         );
         return;
     };
-    let mut build = cc::Build::new();
-    build.include(root.join("include"));
-    build
-        .cpp(true)
-        .std("c++17")
-        .warnings(false)
-        .define("_GLIBCXX_USE_CXX11_ABI", "1")
-        .file(SOURCE)
-        .compile("allocations");
+    for (source, name) in [("src/engine/allocations.cpp", "allocations"), ("src/torch/autograd.cpp", "autograd")] {
+        println!("cargo:rerun-if-changed={source}");
+        cc::Build::new()
+            .include(root.join("include"))
+            .include(root.join("include/torch/csrc/api/include"))
+            .cpp(true)
+            .std("c++17")
+            .warnings(false)
+            .define("_GLIBCXX_USE_CXX11_ABI", "1")
+            .file(source)
+            .compile(name);
+    }
+    println!("cargo:rustc-link-lib=torch_cpu");
     println!("cargo:rustc-link-lib=c10");
 }

@@ -9,6 +9,7 @@
 //! | [`methods`] | the soup methods, one file each |
 //! | [`engine`] | one device: inputs, learning loop, scores, memory |
 //! | [`rng`] | seeded permutations without state |
+//! | [`torch`] | calls into libtorch that tch does not have |
 
 pub mod data;
 pub mod demo;
@@ -18,3 +19,4 @@ pub mod hyperplane;
 pub mod methods;
 pub mod objectives;
 pub mod rng;
+pub mod torch;
