@@ -259,6 +259,7 @@ fn digest<'a>(json: &str, arrays: impl Iterator<Item = (&'a str, &'a [u8])>) -> 
 mod tests {
     use super::*;
     use crate::sweep::score::testing::score;
+    use crate::sweep::spec::LinearLibrary;
 
     fn example() -> Checkpoint {
         let score = score(0.1, 0.9);
@@ -269,6 +270,7 @@ mod tests {
                 cpu_capability: "avx2".into(),
                 compute_threads: 2,
                 device: "cpu".into(),
+                linear: LinearLibrary::Onednn,
             },
             coefficients: Coefficients::mean_of(3, 2, &[0, 2]),
             finished: vec![FinishedBatch { members: vec![0, 2], x: vec![1.0 / 3.0, -2.0, 1e-300, f64::MIN_POSITIVE] }],

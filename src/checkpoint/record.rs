@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::coefficients::Coefficients;
 use crate::sweep::outcome::Effort;
 use crate::sweep::score::SplitScore;
-use crate::sweep::spec::ComputeDtype;
+use crate::sweep::spec::{ComputeDtype, LinearLibrary};
 
 /// Version of the checkpoint's format; a checkpoint of another is refused.
 pub const SCHEMA: u32 = 1;
@@ -43,6 +43,7 @@ pub struct Checkpoint {
 
 /// What computed a checkpoint: bit-identity holds between equal builds only.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "BuildRecord", into = "BuildRecord")]
 pub struct Build {
     /// Version of libtorch.
     pub libtorch: String,
@@ -52,6 +53,41 @@ pub struct Build {
     pub compute_threads: usize,
     /// `cpu` or `cuda`.
     pub device: String,
+    /// Library of linear layers in f32: a task goes on with the one with which it began.
+    pub linear: LinearLibrary,
+}
+
+/// A [`Build`] as a checkpoint has it. Programs from before oneDNN could be chosen compare the four
+/// fields, so the library is a second word of `cpu_capability`: they see another build.
+#[derive(Clone, Serialize, Deserialize)]
+struct BuildRecord {
+    libtorch: String,
+    cpu_capability: String,
+    compute_threads: usize,
+    device: String,
+}
+
+impl From<Build> for BuildRecord {
+    fn from(build: Build) -> Self {
+        let Build { libtorch, mut cpu_capability, compute_threads, device, linear } = build;
+        if linear != LinearLibrary::default() {
+            cpu_capability = format!("{cpu_capability} {linear}");
+        }
+        Self { libtorch, cpu_capability, compute_threads, device }
+    }
+}
+
+impl From<BuildRecord> for Build {
+    fn from(record: BuildRecord) -> Self {
+        let BuildRecord { libtorch, cpu_capability, compute_threads, device } = record;
+        let onednn =
+            cpu_capability.strip_suffix(LinearLibrary::Onednn.as_str()).and_then(|rest| rest.strip_suffix(' '));
+        let (cpu_capability, linear) = match onednn {
+            Some(rest) => (rest.to_string(), LinearLibrary::Onednn),
+            None => (cpu_capability, LinearLibrary::Libtorch),
+        };
+        Self { libtorch, cpu_capability, compute_threads, device, linear }
+    }
 }
 
 /// A model batch that was folded.

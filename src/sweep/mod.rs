@@ -8,6 +8,7 @@ mod dtype;
 pub mod expand;
 mod identity;
 pub mod image_spec;
+mod linear;
 pub mod manifest;
 pub mod method;
 pub mod metric;

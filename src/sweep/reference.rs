@@ -259,6 +259,12 @@ pub fn keys() -> Vec<Key> {
             "dtype of forward and backward passes while learning; scores are in f32. `auto`: bf16 for models of 4 million mixed values and more on devices with instructions for it, else f32 ([speed.md](speed.md))",
         ),
         key(
+            "compute.linear",
+            word(&["auto", "libtorch", "onednn"]),
+            "`auto`",
+            "library of linear layers in f32 on a CPU. `auto`: oneDNN on processors of AMD, else what libtorch chooses, which is MKL on x86 ([speed.md](speed.md#linear-layers))",
+        ),
+        key(
             "compute.recompute",
             flag(),
             "false",

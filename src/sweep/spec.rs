@@ -10,6 +10,7 @@ pub use super::asha::Asha;
 pub use super::distribution::Distribution;
 pub use super::dtype::ComputeDtype;
 use super::image_spec::ImageSpec;
+pub use super::linear::LinearLibrary;
 pub use super::method::MethodName;
 use super::metric::Metric;
 
@@ -329,6 +330,9 @@ pub struct ComputeSpec {
     /// Dtype of forward and backward passes while learning; `None`: what the device is good at, resolved once a task.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dtype: Option<ComputeDtype>,
+    /// Library of linear layers in f32 on a CPU; `None`: oneDNN on processors of AMD, else libtorch's choice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub linear: Option<LinearLibrary>,
     /// Whether activations are computed anew for the backward pass, block by block, instead of being kept.
     #[serde(default, skip_serializing_if = "is_false")]
     pub recompute: bool,

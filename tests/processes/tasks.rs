@@ -15,7 +15,7 @@ use mehl_soup::runner::engine::Effort;
 use mehl_soup::scheduler::{Scheduler, SchedulerSettings};
 use mehl_soup::store::traits::*;
 use mehl_soup::store::{Letter, Order};
-use mehl_soup::sweep::spec::ComputeDtype;
+use mehl_soup::sweep::spec::{ComputeDtype, LinearLibrary};
 use mehl_soup::task::TaskState;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -67,8 +67,13 @@ async fn a_poisoned_task_fails_with_its_cause_and_blocks_nobody() {
 
 /// A checkpoint of so many iterations.
 fn checkpoint(identity: &str, iterations: u64) -> Vec<u8> {
-    let build =
-        Build { libtorch: "none".into(), cpu_capability: "none".into(), compute_threads: 1, device: "cpu".into() };
+    let build = Build {
+        libtorch: "none".into(),
+        cpu_capability: "none".into(),
+        compute_threads: 1,
+        device: "cpu".into(),
+        linear: LinearLibrary::default(),
+    };
     let checkpoint = Checkpoint {
         identity: identity.into(),
         build,

@@ -17,7 +17,7 @@ use mehl_soup::sweep::paired::UnitScores;
 use mehl_soup::sweep::parse::{Format, parse_spec_text};
 use mehl_soup::sweep::score::SplitScore;
 use mehl_soup::sweep::score::testing::with_errors;
-use mehl_soup::sweep::spec::{ComputeDtype, Family, Spec};
+use mehl_soup::sweep::spec::{ComputeDtype, Family, LinearLibrary, Spec};
 use mehl_soup::sweep::task::Task;
 
 /// What a test can turn while tasks run.
@@ -82,8 +82,13 @@ fn score() -> SplitScore {
 
 /// Where an attempt without a checkpoint begins.
 fn beginning(task: &Task) -> Checkpoint {
-    let build =
-        Build { libtorch: "none".into(), cpu_capability: "none".into(), compute_threads: 1, device: "cpu".into() };
+    let build = Build {
+        libtorch: "none".into(),
+        cpu_capability: "none".into(),
+        compute_threads: 1,
+        device: "cpu".into(),
+        linear: LinearLibrary::default(),
+    };
     Checkpoint {
         identity: task.id.clone(),
         build,

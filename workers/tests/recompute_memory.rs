@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use mehl_soup::host;
 use mehl_soup_worker::data::Batch;
 use mehl_soup_worker::engine::{Clock, memory};
-use mehl_soup_worker::families::{Model, Pass, Precision, Vit, VitConfig};
-use mehl_soup_worker::objectives::{Backward, Classification, Objective};
+use mehl_soup_worker::families::{Pass, Precision, Vit, VitConfig};
+use mehl_soup_worker::objectives::{Backward, Classification, Course, Discarded, Leaves, Objective, Step};
 use tch::{Device, Kind, Tensor};
 
 const LAYERS: i64 = 12;
@@ -30,18 +30,21 @@ fn model() -> Vit {
 
 /// Bytes that the peak is above what was there before.
 fn peak(model: &Vit, precision: Precision, recompute: bool) -> u64 {
-    let leaves: Vec<Tensor> = model.parameters().values().map(Tensor::shallow_clone).collect();
+    let leaves = Leaves::all(model);
     let images = Tensor::randn([BATCH, 3, 224, 224], (Kind::Float, Device::Cpu));
     let batch = Batch::new(images.into(), Tensor::zeros([BATCH], (Kind::Int64, Device::Cpu)));
-    let backward = Backward { how: Pass::Learn.with(precision), recompute };
-    let run =
-        || Classification.gradients(model, &batch, &leaves, None, backward, &mut Clock::new(Device::Cpu)).unwrap();
+    let backward = Backward { how: Pass::Learn.with(precision), course: Course::ByParts { recompute } };
+    let run = || {
+        let (clock, sink) = (&mut Clock::new(Device::Cpu), &mut Discarded);
+        let mut step = Step { leaves: &leaves, inverse_temperature: None, backward, clock, sink };
+        Classification.gradients(model, &batch, &mut step).unwrap()
+    };
     // What libraries set up at the first call is no part of it.
-    drop(run());
+    run();
     memory::give_back_freed_pages();
     host::reset_peak();
     let before = host::memory().resident;
-    drop(run());
+    run();
     host::memory().peak.saturating_sub(before)
 }
 

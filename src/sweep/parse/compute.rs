@@ -4,7 +4,7 @@ use bytesize::ByteSize;
 
 use super::node::Value;
 use super::section::{Section, wrong};
-use crate::sweep::spec::{ComputeDtype, ComputeSpec};
+use crate::sweep::spec::{ComputeDtype, ComputeSpec, LinearLibrary};
 
 /// Longest time that is taken, in seconds (30 years): still a `Duration`.
 pub(super) const LONGEST_SECONDS: f64 = 1e9;
@@ -18,6 +18,7 @@ pub(super) fn compute(mut section: Section<'_>) -> ComputeSpec {
         devices: devices(&mut section),
         threads: section.integer("threads", 1..=4096).map(|threads| threads as usize),
         dtype: dtype(&mut section),
+        linear: linear(&mut section),
         recompute: section.boolean("recompute").unwrap_or(false),
         memory_bytes: size(&mut section, "memory", 1),
         checkpoint_seconds: section.number("checkpoint_seconds", 0.0..=LONGEST_SECONDS).unwrap_or(10.0),
@@ -35,6 +36,12 @@ fn dtype(section: &mut Section<'_>) -> Option<ComputeDtype> {
     let stated = [ComputeDtype::F32, ComputeDtype::F64, ComputeDtype::Bf16].map(|dtype| (dtype.as_str(), Some(dtype)));
     let [f32, f64, bf16] = stated;
     section.word("dtype", &[("auto", None), f32, f64, bf16]).flatten()
+}
+
+fn linear(section: &mut Section<'_>) -> Option<LinearLibrary> {
+    let [libtorch, onednn] =
+        [LinearLibrary::Libtorch, LinearLibrary::Onednn].map(|library| (library.as_str(), Some(library)));
+    section.word("linear", &[("auto", None), libtorch, onednn]).flatten()
 }
 
 fn devices(section: &mut Section<'_>) -> Vec<String> {

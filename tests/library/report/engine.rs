@@ -19,7 +19,7 @@ use mehl_soup::sweep::parse::{Format, parse_spec_text};
 use mehl_soup::sweep::results::{SweepResults, TaskOutcome};
 use mehl_soup::sweep::score::SplitScore;
 use mehl_soup::sweep::score::testing::with_errors;
-use mehl_soup::sweep::spec::{ComputeDtype, Family, MethodName, Spec};
+use mehl_soup::sweep::spec::{ComputeDtype, Family, LinearLibrary, MethodName, Spec};
 use mehl_soup::sweep::task::Task;
 use tokio::sync::watch;
 
@@ -216,8 +216,13 @@ impl SoupEngine for Sketch {
 }
 
 fn beginning(task: &Task) -> Checkpoint {
-    let build =
-        Build { libtorch: "none".into(), cpu_capability: "none".into(), compute_threads: 1, device: "cpu".into() };
+    let build = Build {
+        libtorch: "none".into(),
+        cpu_capability: "none".into(),
+        compute_threads: 1,
+        device: "cpu".into(),
+        linear: LinearLibrary::default(),
+    };
     Checkpoint {
         cuts: vec![],
         dtype: ComputeDtype::F32,

@@ -36,7 +36,7 @@ pub fn run(args: &BenchArgs, spec: &Path) -> anyhow::Result<()> {
     let groups = LayerGroups::new(Grouping::Tensor, &inputs.layout);
     let mixed = MixedTensors::new(&inputs.layout, &groups, inputs.model.as_ref());
     let members: Vec<usize> = (0..inputs.zoo.len()).collect();
-    let leaves = inputs.leaves(&mixed.names, Precision::Full)?;
+    let leaves = inputs.leaves(&mixed.names, Precision::Full)?.tensors;
     let open = |dtype| -> anyhow::Result<Directions> {
         let mean = Coefficients::mean_of(members.len(), mixed.group_count, &members);
         let mut centre = Vec::with_capacity(mixed.names.len());

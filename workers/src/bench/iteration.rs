@@ -11,8 +11,8 @@ use mehl_soup::sweep::manifest::Manifest;
 use mehl_soup::sweep::spec::DirectionDtype;
 use mehl_soup_worker::data::Batch;
 use mehl_soup_worker::engine::{Clock, allocations, device, dtype, memory};
-use mehl_soup_worker::families::{Model, Pass, Precision, Vit, VitConfig};
-use mehl_soup_worker::objectives::{Backward, Classification, Objective};
+use mehl_soup_worker::families::{Pass, Precision, Vit, VitConfig};
+use mehl_soup_worker::objectives::{Backward, Classification, Course, Leaves, WholeGradient};
 use tch::{Device, Kind, Tensor};
 
 use super::zoo::{self, CLASSES};
@@ -174,12 +174,13 @@ fn bare(
         parameters.insert(name, tensor.f_to_kind(kind)?.f_set_requires_grad(true)?);
     }
     let model = Vit::from_parameters(config.clone(), CLASSES as i64, parameters);
-    let leaves: Vec<Tensor> = model.parameters().values().map(Tensor::shallow_clone).collect();
+    let leaves = Leaves::all(&model);
     let batch = args.batch as i64;
     let images = Tensor::f_randn([batch, 3, 224, 224], (Kind::Float, on))?.f_to_kind(kind)?;
     let batch = Batch::new(images.into(), Tensor::f_arange(batch, (Kind::Int64, on))?);
     let precision = if kind == Kind::Float { dtype::precision(which.dtype.into()) } else { Precision::Full };
-    let backward = Backward { how: Pass::Learn.with(precision), recompute: which.recompute };
+    let course = if which.recompute { Course::ByParts { recompute: true } } else { Course::Whole };
+    let backward = Backward { how: Pass::Learn.with(precision), course };
     let (ran, peak) = memory::peak_while(|| -> anyhow::Result<()> {
         let mut clock = Clock::new(on);
         for i in 0..WARM_UP + args.iterations {
@@ -188,7 +189,7 @@ fn bare(
             }
             clock.begin_iteration();
             let began = Instant::now();
-            let found = Classification.gradients(&model, &batch, &leaves, None, backward, &mut clock)?;
+            let found = WholeGradient::compute(&Classification, &model, &batch, &leaves, None, backward, &mut clock)?;
             let seconds = began.elapsed().as_secs_f64();
             drop(found);
             clock.end_iteration();

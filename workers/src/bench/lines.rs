@@ -5,6 +5,7 @@ use std::io::Write;
 use std::path::Path;
 
 use anyhow::Context;
+use mehl_soup::sweep::spec::LinearLibrary;
 use mehl_soup_worker::engine::build;
 use serde_json::{Value, json};
 use tch::Device;
@@ -18,7 +19,7 @@ pub fn append(file: &Path, threads: usize, measured: Value) -> anyhow::Result<()
         "who": "mehl-soup",
         "device": "cpu",
         "threads": threads,
-        "versions": { "mehl-soup": env!("CARGO_PKG_VERSION"), "libtorch": build(Device::Cpu, threads).libtorch },
+        "versions": { "mehl-soup": env!("CARGO_PKG_VERSION"), "libtorch": build(Device::Cpu, threads, LinearLibrary::default()).libtorch },
         "machine": machine(),
     });
     if let (Some(line), Value::Object(measured)) = (line.as_object_mut(), measured) {

@@ -1,10 +1,11 @@
 //! What computes here: checkpoints of another build go on only within tolerance.
 
 use mehl_soup::checkpoint::Build;
+use mehl_soup::sweep::spec::LinearLibrary;
 use tch::Device;
 
-/// The build of this process.
-pub fn build(device: Device, compute_threads: usize) -> Build {
+/// The build of this process, with the library of linear layers.
+pub fn build(device: Device, compute_threads: usize, linear: LinearLibrary) -> Build {
     Build {
         libtorch: env!("MEHL_SOUP_LIBTORCH_VERSION").to_string(),
         cpu_capability: cpu_capability(),
@@ -14,6 +15,7 @@ pub fn build(device: Device, compute_threads: usize) -> Build {
             _ => "cuda",
         }
         .to_string(),
+        linear,
     }
 }
 

@@ -19,7 +19,7 @@ use crate::data::images::cache::ImageCache;
 use crate::data::images::resolve::ModelFacts;
 use crate::families::{self, Model, Precision};
 use crate::hyperplane::cuda;
-use crate::objectives::{Classification, Measured, Objective};
+use crate::objectives::{Classification, Leaves, Measured, Objective};
 use mehl_soup::runner::engine::EngineError;
 
 /// Faults of configurations that one error tells; the rest is counted.
@@ -189,9 +189,9 @@ impl Inputs {
 
     /// The leaves that a mix writes, in the order of `names`, in the dtypes that a pass in `precision` is to find them in: what the family
     /// [rounds](Model::rounds) is in bf16 for one in bf16. A leaf that is in another dtype changes it, for all who hold it, and keeps what it holds, rounded.
-    pub fn leaves(&self, names: &[String], precision: Precision) -> Result<Vec<Tensor>, EngineError> {
+    pub fn leaves(&self, names: &[String], precision: Precision) -> Result<Leaves, EngineError> {
         let parameters: &BTreeMap<String, Tensor> = self.model.parameters();
-        let leaf = |name: &String| {
+        let leaf = |name: &String| -> Result<Tensor, EngineError> {
             let leaf = parameters
                 .get(name)
                 .ok_or_else(|| EngineError::Internal("a mixed tensor is no parameter of the model".to_string()))?;
@@ -206,7 +206,8 @@ impl Inputs {
             }
             Ok(leaf)
         };
-        names.iter().map(leaf).collect()
+        let leaves = names.iter().map(leaf).collect::<Result<Vec<_>, _>>()?;
+        Ok(Leaves::new(self.model.as_ref(), names.iter().map(String::as_str).zip(leaves)))
     }
 
     /// Bytes that the leaves take less while a pass in `precision` finds them in its dtypes.

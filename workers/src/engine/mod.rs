@@ -8,6 +8,7 @@ pub mod dtype;
 pub(crate) mod errors;
 mod fit;
 mod inputs;
+pub mod linear;
 pub mod memory;
 pub mod needs;
 pub(crate) mod phases;
@@ -24,7 +25,7 @@ use mehl_soup::coefficients::{About, Coefficients, CoefficientsFile, IngredientR
 use mehl_soup::runner::engine::{Completion, Directive, EngineError, Scores, ScoresHost, SoupEngine, TaskHost};
 use mehl_soup::sweep::manifest::Manifest;
 use mehl_soup::sweep::results::Hyperparameters;
-use mehl_soup::sweep::spec::{ComputeDtype, Spec};
+use mehl_soup::sweep::spec::{ComputeDtype, LinearLibrary, Spec};
 use mehl_soup::sweep::task::Task;
 use mehl_soup::zoo::{HashCache, LayerGroups};
 use tch::{Device, Kind};
@@ -89,7 +90,14 @@ impl TorchEngine {
             let Settings { device, kind, cache, .. } = &self.settings;
             self.inputs = Some(Inputs::open(&self.spec, *device, *kind, cache.as_ref(), note)?);
         }
-        self.inputs.as_ref().ok_or_else(|| EngineError::Internal("inputs are not open".to_string()))
+        let inputs = self.inputs.as_ref().ok_or_else(|| EngineError::Internal("inputs are not open".to_string()))?;
+        inputs.model.use_linear_library(self.linear_library().0);
+        Ok(inputs)
+    }
+
+    /// Where nothing else is recorded.
+    fn linear_library(&self) -> (LinearLibrary, Option<&'static str>) {
+        linear::resolve(self.spec.compute.linear, self.settings.kind, self.settings.device)
     }
 
     /// The best `top` ingredients by select, ascending by index; all without `top`.
@@ -135,8 +143,9 @@ impl TorchEngine {
     ) -> Result<Checkpoint, EngineError> {
         let Claim { inputs, task, mixed, members, rows, .. } = claim;
         let identity = identity(task, claim.manifest, self.settings.kind);
-        let build = build(self.settings.device, self.settings.threads);
+        let Settings { device, kind, threads, .. } = self.settings;
         if let Some(mut state) = resume {
+            let build = build(device, threads, linear::resume(state.build.linear, kind, device));
             if state.identity != identity {
                 return Err(EngineError::ForeignCheckpoint(
                     "it was made with other hyperparameters, another zoo or other data".to_string(),
@@ -161,9 +170,18 @@ impl TorchEngine {
             if self.spec.compute.dtype.is_some_and(|stated| stated != state.dtype) {
                 note(&format!("task {}: continues in {}, the dtype it was started with", task.id, state.dtype));
             }
+            if self.spec.compute.linear.is_some_and(|stated| stated != state.build.linear) {
+                let (id, library) = (&task.id, state.build.linear);
+                note(&format!("task {id}: continues with linear layers by {library}, with which it was started"));
+            }
             state.totals.attempts += 1;
             return Ok(state);
         }
+        let (linear, why) = self.linear_library();
+        if let Some(why) = why {
+            note(&format!("task {}: {why}", task.id));
+        }
+        let build = build(device, threads, linear);
         // Where nothing is learned there is nothing but scores.
         let stated = if task.soup.method.learns() { self.spec.compute.dtype } else { Some(ComputeDtype::F32) };
         let (dtype, why) = dtype::resolve(stated, inputs.kind, inputs.device, inputs.model.as_ref(), mixed.elements());
@@ -280,6 +298,7 @@ impl SoupEngine for TorchEngine {
         };
         let limit = resume.as_ref().map(|state| self.fits(&claim, state)).transpose()?.flatten();
         let state = self.begin(&claim, resume, &mut |message| host.note(message))?;
+        inputs.model.use_linear_library(state.build.linear);
         // What scoring and the task before have left is in the way of this one's model batches.
         memory::give_back_freed_pages();
         // Tensors that no soup moves are written once.
@@ -327,6 +346,9 @@ fn about(
     let mut notes = manifest.notes.clone();
     if state.dtype == ComputeDtype::Bf16 {
         notes.push("learned in bf16; scores are computed in f32".to_string());
+    }
+    if state.build.linear == LinearLibrary::Onednn {
+        notes.push("linear layers in f32 are computed by oneDNN".to_string());
     }
     if !state.exact {
         notes.push("resumed with another build or on a GPU: within tolerance, not bit-exact".to_string());

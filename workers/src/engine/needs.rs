@@ -56,7 +56,7 @@ impl Needs {
         let largest = data.select.samples().max(data.learn.samples());
         let precision = dtype::precision(dtype);
         let (leaves, subject) = (inputs.leaves(&mixed.names, precision)?, inputs.subject());
-        let backward = Backward { how: Pass::Learn.with(precision), recompute: compute.recompute };
+        let backward = Backward { how: Pass::Learn.with(precision), course: leaves.course(compute.recompute) };
         let learning = probed.learning(subject, &leaves, soup.batch.min(data.learn.samples()), backward)?;
         let score_batch = compute.score_batch.min(largest);
         let steering = match soup.early_stopping {

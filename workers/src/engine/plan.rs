@@ -317,7 +317,8 @@ impl Planner<'_> {
             return Ok(known);
         }
         let leaves = self.inputs.leaves(&mixed.names, precision)?;
-        let backward = Backward { how: Pass::Learn.with(precision), recompute: self.spec.compute.recompute };
+        let backward =
+            Backward { how: Pass::Learn.with(precision), course: leaves.course(self.spec.compute.recompute) };
         let seconds =
             least(|| Ok(probe::learn_once(self.inputs.subject(), &leaves, Size::of(samples), backward)?.seconds))?;
         self.inputs.leaves(&mixed.names, Precision::Full)?;

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::time::Instant;
 
 use mehl_soup::runner::engine::EngineError;
-use tch::{Device, Tensor};
+use tch::Device;
 
 use super::allocations::AllocationRecorder;
 use super::errors::torch_error;
@@ -13,7 +13,7 @@ use super::fit::{self, Size};
 use super::phases::Clock;
 use crate::data::{Batch, Split};
 use crate::families::{Forward, Model, Pass, Precision};
-use crate::objectives::{Backward, Objective};
+use crate::objectives::{Backward, Collected, Course, Discarded, GradientSink, Leaves, Objective, Step};
 
 /// What a pass took.
 #[derive(Debug, Clone, PartialEq)]
@@ -45,7 +45,7 @@ pub struct Probed(RefCell<HashMap<(Tried, Size, Precision), u64>>);
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Tried {
-    Learning { recompute: bool },
+    Learning(Course),
     Scoring,
 }
 
@@ -57,11 +57,11 @@ impl Probed {
     pub fn learning(
         &self,
         subject: Subject<'_>,
-        leaves: &[Tensor],
+        leaves: &Leaves,
         samples: usize,
         backward: Backward,
     ) -> Result<u64, EngineError> {
-        let tried = Tried::Learning { recompute: backward.recompute };
+        let tried = Tried::Learning(backward.course);
         let pass = (tried, Size { samples, length: subject.learn.longest() }, backward.how.precision);
         self.known(pass, |size| learn_once(subject, leaves, size, backward))
     }
@@ -93,18 +93,15 @@ impl Probed {
 ///
 /// # Errors
 /// What libtorch reports.
-pub fn learn_once(
-    subject: Subject<'_>,
-    leaves: &[Tensor],
-    size: Size,
-    backward: Backward,
-) -> Result<Taken, EngineError> {
+pub fn learn_once(subject: Subject<'_>, leaves: &Leaves, size: Size, backward: Backward) -> Result<Taken, EngineError> {
     let Subject { model, objective, device, .. } = subject;
     watched(device, || {
         let batch = subject.batch(size)?;
-        let mut clock = Clock::new(device);
-        let found = objective.gradients(model, &batch, leaves, None, backward, &mut clock);
-        found.map(drop).map_err(torch_error)
+        // As a projection keeps them.
+        let (mut kept, mut none) = (Collected::new(leaves.tensors.len()), Discarded);
+        let sink: &mut dyn GradientSink = if device == Device::Cpu { &mut none } else { &mut kept };
+        let mut step = Step { leaves, inverse_temperature: None, backward, clock: &mut Clock::new(device), sink };
+        objective.gradients(model, &batch, &mut step).map(drop).map_err(torch_error)
     })
 }
 

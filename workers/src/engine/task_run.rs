@@ -258,7 +258,7 @@ impl<'a> TaskRun<'a> {
     pub fn write_exact(&self, coefficients: &Coefficients) -> Result<(), EngineError> {
         let columns: Vec<Vec<f64>> = (0..coefficients.groups()).map(|l| coefficients.column(l)).collect();
         let leaves = self.inputs.leaves(&self.mixed.names, Precision::Full)?;
-        for ((name, &group), leaf) in self.mixed.names.iter().zip(&self.mixed.groups).zip(&leaves) {
+        for ((name, &group), leaf) in self.mixed.names.iter().zip(&self.mixed.groups).zip(&leaves.tensors) {
             write_soup(&self.inputs.zoo, name, &columns[group], leaf).map_err(span_error)?;
         }
         Ok(())

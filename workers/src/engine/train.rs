@@ -13,8 +13,8 @@ use super::errors::torch_error;
 use super::phases::Phase;
 use super::task_run::TaskRun;
 use crate::families::Pass;
-use crate::hyperplane::{Projection, Span, adamw};
-use crate::objectives::{Backward, Gradients};
+use crate::hyperplane::{Projection, Projector, Span, adamw};
+use crate::objectives::{Backward, Gradients, Step};
 use crate::rng::permutation;
 
 /// How learned parameters become a soup.
@@ -92,13 +92,14 @@ pub fn learn(
     let iterations = iterations_per_epoch(run);
     let total = soup.inner_epochs.saturating_mul(iterations);
     let leaves = run.inputs.leaves(&run.mixed.names, run.precision())?;
+    let backward = Backward { how: Pass::Learn.with(run.precision()), course: leaves.course(run.recompute) };
     if soup.early_stopping && current(run)?.best.is_none() {
         // Standing still is a candidate too: a model batch never ends worse, by select, than it began.
         let select = match run.state.select {
             Some(known) => known,
             None => {
                 let start = current(run)?.parameters.clone();
-                mix(run, span, &parametrization.coordinates(&start), &leaves)?;
+                mix(run, span, &parametrization.coordinates(&start), &leaves.tensors)?;
                 let select = run.score_select(run.precision())?;
                 run.note_start(select)?;
                 select
@@ -124,15 +125,20 @@ pub fn learn(
             let taken = run.clock.timed(Phase::Data, || learn.batch(indices, run.inputs.device));
             let batch = taken.map_err(torch_error)?;
             let parameters = current(run)?.parameters.clone();
-            mix(run, span, &parametrization.coordinates(&parameters), &leaves)?;
+            mix(run, span, &parametrization.coordinates(&parameters), &leaves.tensors)?;
             let temperature = parametrization.inverse_temperature(&parameters);
-            let backward = Backward { how: Pass::Learn.with(run.precision()), recompute: run.recompute };
             let (model, objective) = (run.inputs.model.as_ref(), run.inputs.objective.as_ref());
-            let found = objective.gradients(model, &batch, &leaves, temperature, backward, &mut run.clock);
-            let Gradients { loss, temperature: temperature_gradient, leaves: gradients } =
-                found.map_err(torch_error)?;
-            let projection = run.clock.timed(Phase::Project, || span.project(&gradients)).map_err(torch_error)?;
-            drop(gradients);
+            let mut projector = Projector::new(span);
+            let mut step = Step {
+                leaves: &leaves,
+                inverse_temperature: temperature,
+                backward,
+                clock: &mut run.clock,
+                sink: &mut projector,
+            };
+            let found = objective.gradients(model, &batch, &mut step);
+            let Gradients { loss, temperature: temperature_gradient } = found.map_err(torch_error)?;
+            let projection = run.clock.timed(Phase::Project, || projector.end()).map_err(torch_error)?;
             if !loss.is_finite() || !projection.gradient_norm.is_finite() {
                 return Err(EngineError::Numerics(format!(
                     "the loss is {loss} and the gradient norm is {} at iteration {} (outer epoch \
@@ -171,7 +177,7 @@ pub fn learn(
         }
         let candidate = averaged(current(run)?, parametrization.average());
         let select = if soup.early_stopping {
-            mix(run, span, &parametrization.coordinates(&candidate), &leaves)?;
+            mix(run, span, &parametrization.coordinates(&candidate), &leaves.tensors)?;
             Some(run.score_select(run.precision())?)
         } else {
             None

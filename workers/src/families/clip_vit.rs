@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use mehl_soup::sweep::spec::ZooSpec;
+use mehl_soup::sweep::spec::{LinearLibrary, ZooSpec};
 use mehl_soup::zoo::{Layout, Zoo};
 use tch::{Device, Kind, TchError, Tensor};
 
@@ -50,7 +50,7 @@ impl ClipVit {
         let (c, w) = (&self.config, &self.weights);
         let [query, key, value] = if c.is_openai() {
             let (weight, bias) = (format!("{block}.attn.in_proj_weight"), format!("{block}.attn.in_proj_bias"));
-            layers::split_fused(&layers::linear(x, w.get(&weight)?, Some(w.get(&bias)?))?, c.heads)?
+            layers::split_fused(&w.product(x, w.get(&weight)?, Some(w.get(&bias)?))?, c.heads)?
         } else {
             let split = |part: &str| layers::split_heads(&w.linear(x, &format!("{block}.self_attn.{part}"))?, c.heads);
             [split("q_proj")?, split("k_proj")?, split("v_proj")?]
@@ -88,6 +88,17 @@ impl Model for ClipVit {
 
     fn parts(&self) -> usize {
         self.config.layers as usize + 2
+    }
+
+    fn first_part_of(&self, name: &str) -> usize {
+        let c = &self.config;
+        let after = [format!("{}.", c.head), format!("{}ln_post.", c.tower), format!("{}proj", c.tower)];
+        let after: Vec<&str> = after.iter().map(String::as_str).collect();
+        layers::part_of(name, &format!("{}{}.", c.tower, c.naming.blocks), &after, self.parts() - 1)
+    }
+
+    fn use_linear_library(&self, library: LinearLibrary) {
+        self.weights.use_linear_library(library);
     }
 
     fn first_part(&self, inputs: &ModelInputs, how: Forward) -> Result<State, TchError> {

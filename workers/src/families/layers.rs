@@ -1,10 +1,16 @@
 //! Layers that families are made of, on tensors named as on disk.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
-use tch::{Kind, TchError, Tensor};
+use mehl_soup::sweep::spec::LinearLibrary;
+use tch::{Device, Kind, TchError, Tensor};
 
 use super::{ModelInputs, Precision};
+use crate::torch;
+
+/// Products of fewer multiplications are libtorch's whatever the library: oneDNN takes longer to begin than they take.
+const SMALL_PRODUCT: i64 = 1 << 22;
 
 /// A model's tensors by their names on disk; layers are named without the root that all of them share.
 pub(super) struct Weights {
@@ -12,18 +18,29 @@ pub(super) struct Weights {
     tensors: BTreeMap<String, Tensor>,
     /// Dtype of the parameters, whatever some of them are in while coefficients are learned.
     kind: Kind,
+    linear_library: Cell<LinearLibrary>,
 }
 
 impl Weights {
     /// `root` is empty or ends with a dot.
     pub(super) fn new(root: impl Into<String>, tensors: BTreeMap<String, Tensor>) -> Self {
         let kind = tensors.values().next().map_or(Kind::Float, Tensor::kind);
-        Self { root: root.into(), tensors, kind }
+        Self { root: root.into(), tensors, kind, linear_library: Cell::default() }
+    }
+
+    /// As [`Model::use_linear_library`](super::Model::use_linear_library).
+    pub(super) fn use_linear_library(&self, library: LinearLibrary) {
+        self.linear_library.set(library);
     }
 
     /// Dtype of the parameters.
     pub(super) fn kind(&self) -> Kind {
         self.kind
+    }
+
+    /// A whole name without the root.
+    pub(super) fn local<'a>(&self, name: &'a str) -> &'a str {
+        name.strip_prefix(&self.root).unwrap_or(name)
     }
 
     /// All tensors, by their whole names.
@@ -43,7 +60,20 @@ impl Weights {
 
     /// `x W^T + b`: `[.., out]` of `[.., in]`, without b where there is none; in the dtype of x.
     pub(super) fn linear(&self, x: &Tensor, name: &str) -> Result<Tensor, TchError> {
-        linear(x, self.get(&format!("{name}.weight"))?, self.find(&format!("{name}.bias")))
+        self.product(x, self.get(&format!("{name}.weight"))?, self.find(&format!("{name}.bias")))
+    }
+
+    /// `x W^T + b` in the dtype of x: parameters of another are rounded to it, and their gradients come back in their own.
+    pub(super) fn product(&self, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor, TchError> {
+        let bias = bias.map(|bias| bias.f_to_kind(x.kind())).transpose()?;
+        let weight = weight.f_to_kind(x.kind())?;
+        if self.linear_library.get() == LinearLibrary::Onednn
+            && (x.kind(), x.device()) == (Kind::Float, Device::Cpu)
+            && x.numel() as i64 * weight.size()[0] >= SMALL_PRODUCT
+        {
+            return torch::onednn_linear(x, &weight, bias.as_ref());
+        }
+        x.f_linear(&weight, bias)
     }
 
     /// Layer norm over the last dimension, in the dtype of the parameters whatever that of x is.
@@ -69,7 +99,7 @@ impl Weights {
             .f_permute([0, 2, 4, 1, 3, 5])?
             .f_reshape([n, down * across, channels * height * width])?;
         let bias = self.find(&format!("{name}.bias"));
-        linear(&precision.narrow(&patches)?, &weight.f_flatten(1, -1)?, bias)?.f_to_kind(self.kind)
+        self.product(&precision.narrow(&patches)?, &weight.f_flatten(1, -1)?, bias)?.f_to_kind(self.kind)
     }
 
     /// Tokens `[N, k, width]` of a parameter of k tokens, the same for each of N samples.
@@ -80,10 +110,16 @@ impl Weights {
     }
 }
 
-/// `x W^T + b` in the dtype of x: parameters of another are rounded to it, and their gradients come back in their own.
-pub(super) fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor, TchError> {
-    let bias = bias.map(|bias| bias.f_to_kind(x.kind())).transpose()?;
-    x.f_linear(&weight.f_to_kind(x.kind())?, bias)
+/// The part that uses a parameter of a transformer whose parts are embeddings, blocks and what is after them. Blocks' names begin with `blocks` and a number, those
+/// of the last part with one of `after`.
+pub(super) fn part_of(name: &str, blocks: &str, after: &[&str], last: usize) -> usize {
+    let block =
+        name.strip_prefix(blocks).and_then(|rest| rest.split_once('.')).and_then(|(n, _)| n.parse::<usize>().ok());
+    match block {
+        Some(block) => block + 1,
+        None if after.iter().any(|start| name.starts_with(start)) => last,
+        None => 0,
+    }
 }
 
 /// `[N, tokens, width]` as `[N, heads, tokens, width / heads]`.

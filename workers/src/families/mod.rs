@@ -33,7 +33,7 @@ mod vit_config;
 
 use std::collections::BTreeMap;
 
-use mehl_soup::sweep::spec::{Family, ZooSpec};
+use mehl_soup::sweep::spec::{Family, LinearLibrary, ZooSpec};
 use mehl_soup::zoo::{Layout, TensorClass, Zoo};
 use tch::{Device, Kind, TchError, Tensor};
 
@@ -53,6 +53,16 @@ pub trait Model {
     fn parts(&self) -> usize {
         1
     }
+
+    /// The first part that uses a parameter. Once the backward pass has gone through that part, the gradient of the parameter is complete, and is
+    /// freed. 0 is right for any parameter: its gradient is kept until the end of the pass. A part that is too late ends the pass with an error.
+    fn first_part_of(&self, _name: &str) -> usize {
+        0
+    }
+
+    /// Sets the library that computes linear layers in f32 on the CPU from now on; libtorch's choice before the first call. Families whose linear layers are not
+    /// [`layers::Weights`]' ignore it.
+    fn use_linear_library(&self, _library: LinearLibrary) {}
 
     /// The state after the first part, of inputs in the order of `data.inputs`.
     ///

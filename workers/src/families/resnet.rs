@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 
-use mehl_soup::sweep::spec::ZooSpec;
+use mehl_soup::sweep::spec::{LinearLibrary, ZooSpec};
 use mehl_soup::zoo::{Layout, TensorClass, Zoo};
 use tch::{Device, Kind, TchError, Tensor};
 
@@ -129,6 +129,19 @@ impl Model for Resnet {
 
     fn parts(&self) -> usize {
         self.config.blocks.len() + 2
+    }
+
+    fn first_part_of(&self, name: &str) -> usize {
+        let block = self.config.blocks.iter().position(|block| name.starts_with(&block.name));
+        match block {
+            Some(block) => block + 1,
+            None if self.weights.local(name).starts_with("fc.") => self.parts() - 1,
+            None => 0,
+        }
+    }
+
+    fn use_linear_library(&self, library: LinearLibrary) {
+        self.weights.use_linear_library(library);
     }
 
     fn first_part(&self, inputs: &ModelInputs, how: Forward) -> Result<State, TchError> {

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use mehl_soup::sweep::spec::ZooSpec;
+use mehl_soup::sweep::spec::{LinearLibrary, ZooSpec};
 use mehl_soup::zoo::{Layout, Zoo};
 use tch::{Device, Kind, TchError, Tensor};
 
@@ -110,6 +110,15 @@ impl Model for TimmVit {
 
     fn parts(&self) -> usize {
         self.config.layers as usize + 2
+    }
+
+    fn first_part_of(&self, name: &str) -> usize {
+        let after = ["norm.", "fc_norm.", "head.", "head_dist."];
+        layers::part_of(self.weights.local(name), "blocks.", &after, self.parts() - 1)
+    }
+
+    fn use_linear_library(&self, library: LinearLibrary) {
+        self.weights.use_linear_library(library);
     }
 
     fn first_part(&self, inputs: &ModelInputs, how: Forward) -> Result<State, TchError> {

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use mehl_soup::sweep::spec::ZooSpec;
+use mehl_soup::sweep::spec::{LinearLibrary, ZooSpec};
 use mehl_soup::zoo::{Layout, Zoo};
 use tch::{Device, Kind, TchError, Tensor};
 
@@ -110,6 +110,18 @@ impl Model for Vit {
 
     fn parts(&self) -> usize {
         self.config.layers as usize + 2
+    }
+
+    fn first_part_of(&self, name: &str) -> usize {
+        let prefix = &self.config.prefix;
+        let mut after = vec![format!("{prefix}.layernorm.")];
+        after.extend(self.config.heads_names().iter().map(|head| format!("{head}.")));
+        let after: Vec<&str> = after.iter().map(String::as_str).collect();
+        layers::part_of(self.weights.local(name), &format!("{prefix}.encoder.layer."), &after, self.parts() - 1)
+    }
+
+    fn use_linear_library(&self, library: LinearLibrary) {
+        self.weights.use_linear_library(library);
     }
 
     fn first_part(&self, inputs: &ModelInputs, how: Forward) -> Result<State, TchError> {

@@ -5,7 +5,7 @@ use tch::{Device, Kind, TchError, Tensor};
 
 use super::kernels::Float;
 use super::read::check_members;
-use super::rows::{Rows, Start};
+use super::rows::{Rows, Start, TensorProjection};
 use super::tensors::{copy_from_slice, slice_mut};
 use super::whole::Whole;
 use crate::families::Model;
@@ -135,9 +135,23 @@ impl Span {
     /// What libtorch reports.
     pub fn project(&self, gradients: &[Tensor]) -> Result<Projection, TchError> {
         let defined: Vec<usize> = (0..gradients.len()).filter(|&i| gradients[i].defined()).collect();
+        Ok(self.sum(defined.iter().copied().zip(self.project_some(gradients, &defined)?)))
+    }
+
+    /// Inner products and squares of some tensors, ascending; only their gradients need to be defined.
+    pub(super) fn project_some(
+        &self,
+        gradients: &[Tensor],
+        which: &[usize],
+    ) -> Result<Vec<TensorProjection>, TchError> {
+        self.rows.project(gradients, which)
+    }
+
+    /// The projection that those of single tensors add up to, ascending.
+    pub(super) fn sum(&self, of_tensors: impl Iterator<Item = (usize, TensorProjection)>) -> Projection {
         let l = self.group_count;
         let (mut dots, mut squares) = (vec![0.0; self.members * l], 0.0);
-        for (&i, (of_rows, square)) in defined.iter().zip(self.rows.project(gradients, &defined)?) {
+        for (i, (of_rows, square)) in of_tensors {
             for (k, dot) in of_rows.iter().enumerate() {
                 dots[k * l + self.groups[i]] += dot;
             }
@@ -146,7 +160,12 @@ impl Span {
         if let Some(inverse_norms) = &self.inverse_norms {
             dots.iter_mut().zip(inverse_norms).for_each(|(dot, inverse)| *dot *= inverse);
         }
-        Ok(Projection { dots, gradient_norm: squares.sqrt() })
+        Projection { dots, gradient_norm: squares.sqrt() }
+    }
+
+    /// Mixed tensors.
+    pub(super) fn tensors(&self) -> usize {
+        self.groups.len()
     }
 
     /// Bytes of the rows.

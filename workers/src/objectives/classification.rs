@@ -6,10 +6,9 @@ use mehl_soup::sweep::objective::{CLASSIFICATION, Facts};
 use mehl_soup::sweep::spec::DataSpec;
 use tch::{Device, Kind, Reduction, TchError, Tensor};
 
-use super::{Backward, Gradients, Measured, Objective, chance, through_parts};
+use super::{Gradients, Measured, Objective, Step, chance, through_parts};
 use crate::data::{Batch, Data, DataError, dtype_name};
 use crate::engine::errors::{data_error, torch_error};
-use crate::engine::phases::Clock;
 use crate::families::{Forward, Model, Pass, State};
 
 /// Mean cross-entropy in nats; accuracy is the part of samples whose largest logit is that of their label.
@@ -22,15 +21,7 @@ impl Objective for Classification {
     }
 
     /// The loss is computed in the dtype of the parameters; weights of samples count in their mean.
-    fn gradients(
-        &self,
-        model: &dyn Model,
-        batch: &Batch,
-        leaves: &[Tensor],
-        inverse_temperature: Option<f64>,
-        backward: Backward,
-        clock: &mut Clock,
-    ) -> Result<Gradients, TchError> {
+    fn gradients(&self, model: &dyn Model, batch: &Batch, step: &mut Step<'_>) -> Result<Gradients, TchError> {
         let losses = |logits: &Tensor, reduction| {
             logits.f_cross_entropy_loss::<Tensor>(&batch.targets, None, reduction, -100, 0.0)
         };
@@ -38,7 +29,7 @@ impl Objective for Classification {
             None => losses(&state.hidden, Reduction::Mean),
             Some(_) => batch.mean(&losses(&state.hidden, Reduction::None)?),
         };
-        through_parts(model, &batch.inputs, leaves, inverse_temperature, backward, clock, &loss_of)
+        through_parts(model, &batch.inputs, step, &loss_of)
     }
 
     fn measure(&self, model: &dyn Model, batch: &Batch, how: Forward) -> Result<Measured, TchError> {

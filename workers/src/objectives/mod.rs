@@ -10,6 +10,7 @@
 mod backward;
 mod chance;
 mod classification;
+mod step;
 
 use mehl_soup::runner::engine::EngineError;
 use mehl_soup::sweep::manifest::Manifest;
@@ -17,11 +18,11 @@ use mehl_soup::sweep::objective::Facts;
 use mehl_soup::sweep::spec::DataSpec;
 use tch::{Device, TchError, Tensor};
 
-pub use backward::{Backward, Gradients, through_parts};
+pub use backward::through_parts;
 pub use classification::Classification;
+pub use step::{Backward, Collected, Course, Discarded, GradientSink, Gradients, Leaves, Step, WholeGradient};
 
 use crate::data::{Batch, Data};
-use crate::engine::phases::Clock;
 use crate::families::{Forward, Model};
 
 /// What coefficients are learned for.
@@ -29,20 +30,12 @@ pub trait Objective {
     /// Its row in [`mehl_soup::sweep::objective`].
     fn facts(&self) -> &'static Facts;
 
-    /// Mean loss over a batch, and the gradients of `leaves`. With an inverse temperature, outputs are multiplied by it,
+    /// Mean loss over a batch. The gradients of the step's leaves go to its sink. With an inverse temperature, outputs are multiplied by it,
     /// and its gradient is given too; only where [`Facts::has_temperature`].
     ///
     /// # Errors
     /// What libtorch reports.
-    fn gradients(
-        &self,
-        model: &dyn Model,
-        batch: &Batch,
-        leaves: &[Tensor],
-        inverse_temperature: Option<f64>,
-        backward: Backward,
-        clock: &mut Clock,
-    ) -> Result<Gradients, TchError>;
+    fn gradients(&self, model: &dyn Model, batch: &Batch, step: &mut Step<'_>) -> Result<Gradients, TchError>;
 
     /// Loss and metrics of a batch, for each [unit](Facts::unit), in the order of [`Facts::metrics`]. Called without gradients.
     ///

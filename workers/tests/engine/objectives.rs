@@ -9,7 +9,9 @@ use mehl_soup::sweep::spec::DataSpec;
 use mehl_soup_worker::data::{Batch, Data, Split};
 use mehl_soup_worker::engine::{Clock, score};
 use mehl_soup_worker::families::{Forward, Model, ModelInputs, Pass, Precision, State};
-use mehl_soup_worker::objectives::{Backward, Classification, Gradients, Measured, Objective, through_parts};
+use mehl_soup_worker::objectives::{
+    Backward, Classification, Course, Gradients, Leaves, Measured, Objective, Step, WholeGradient, through_parts,
+};
 use tch::{Device, Kind, Reduction, TchError, Tensor};
 
 /// `x W tanh(.) W^T`: the first and the last of three parts use one tensor.
@@ -74,18 +76,10 @@ impl Objective for SquaredError {
         }
     }
 
-    fn gradients(
-        &self,
-        model: &dyn Model,
-        batch: &Batch,
-        leaves: &[Tensor],
-        inverse_temperature: Option<f64>,
-        backward: Backward,
-        clock: &mut Clock,
-    ) -> Result<Gradients, TchError> {
-        assert!(inverse_temperature.is_none());
+    fn gradients(&self, model: &dyn Model, batch: &Batch, step: &mut Step<'_>) -> Result<Gradients, TchError> {
+        assert!(step.inverse_temperature.is_none());
         let loss_of = |state: &State| state.hidden.f_mse_loss(&batch.targets, Reduction::Mean);
-        through_parts(model, &batch.inputs, leaves, None, backward, clock, &loss_of)
+        through_parts(model, &batch.inputs, step, &loss_of)
     }
 
     fn measure(&self, model: &dyn Model, batch: &Batch, how: Forward) -> Result<Measured, TchError> {
@@ -131,7 +125,7 @@ fn by_autograd(model: &Tied, loss: Tensor, leaves: &[Tensor]) -> (f64, Vec<Tenso
 #[test]
 fn a_tensor_of_several_parts_has_the_sum_of_their_gradients() {
     let model = Tied::new();
-    let leaves: Vec<Tensor> = model.parameters.values().map(Tensor::shallow_clone).collect();
+    let leaves = Leaves::all(&model);
     let how = Pass::Learn.full();
     let cases: [(&dyn Objective, Batch); 2] = [(&SquaredError, squares()), (&Classification, classes())];
     for (objective, batch) in &cases {
@@ -140,14 +134,14 @@ fn a_tensor_of_several_parts_has_the_sum_of_their_gradients() {
             "squared-error" => outputs.mse_loss(&batch.targets, Reduction::Mean),
             _ => outputs.cross_entropy_loss::<Tensor>(&batch.targets, None, Reduction::Mean, -100, 0.0),
         };
-        let (expected_loss, expected) = by_autograd(&model, loss, &leaves);
-        for recompute in [false, true] {
-            let backward = Backward { how, recompute };
-            let found =
-                objective.gradients(&model, batch, &leaves, None, backward, &mut Clock::new(Device::Cpu)).unwrap();
-            assert_eq!(found.loss, expected_loss, "recompute {recompute}");
+        let (expected_loss, expected) = by_autograd(&model, loss, &leaves.tensors);
+        for course in [Course::Whole, Course::ByParts { recompute: false }, Course::ByParts { recompute: true }] {
+            let backward = Backward { how, course };
+            let mut clock = Clock::new(Device::Cpu);
+            let found = WholeGradient::compute(*objective, &model, batch, &leaves, None, backward, &mut clock).unwrap();
+            assert_eq!(found.loss, expected_loss, "{course:?}");
             for (found, expected) in found.leaves.iter().zip(&expected) {
-                assert!(found.equal(expected), "recompute {recompute}: {found:?}, expected {expected:?}");
+                assert!(found.equal(expected), "{course:?}: {found:?}, expected {expected:?}");
                 assert!(expected.abs().max().double_value(&[]) > 1e-3);
             }
         }
@@ -155,14 +149,31 @@ fn a_tensor_of_several_parts_has_the_sum_of_their_gradients() {
 }
 
 #[test]
+fn a_parameter_that_an_earlier_part_uses_too_ends_the_pass() {
+    let model = Tied::new();
+    let leaves = Leaves { first_parts: vec![1, 2], ..Leaves::all(&model) };
+    let found = |course| {
+        let backward = Backward { how: Pass::Learn.full(), course };
+        let mut clock = Clock::new(Device::Cpu);
+        WholeGradient::compute(&SquaredError, &model, &squares(), &leaves, None, backward, &mut clock)
+    };
+    assert!(found(Course::Whole).is_ok());
+    for recompute in [false, true] {
+        let error = found(Course::ByParts { recompute }).unwrap_err().to_string();
+        assert!(error.contains("parameter 1 is used before part 2"), "{error}");
+    }
+}
+
+#[test]
 fn a_sample_of_weight_2_counts_as_two_samples() {
     let model = Tied::new();
-    let leaves: Vec<Tensor> = model.parameters.values().map(Tensor::shallow_clone).collect();
+    let leaves = Leaves::all(&model);
     let found = |batch: &Batch| {
-        let backward = Backward { how: Pass::Learn.full(), recompute: true };
-        Classification.gradients(&model, batch, &leaves, None, backward, &mut Clock::new(Device::Cpu)).unwrap()
+        let backward = Backward { how: Pass::Learn.full(), course: Course::ByParts { recompute: true } };
+        let mut clock = Clock::new(Device::Cpu);
+        WholeGradient::compute(&Classification, &model, batch, &leaves, None, backward, &mut clock).unwrap()
     };
-    let same = |a: &Gradients, b: &Gradients| {
+    let same = |a: &WholeGradient, b: &WholeGradient| {
         let near = |(a, b): (&Tensor, &Tensor)| a.allclose(b, 1e-12, 1e-12, false);
         (a.loss - b.loss).abs() < 1e-12 && a.leaves.iter().zip(&b.leaves).all(near)
     };

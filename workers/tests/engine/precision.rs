@@ -12,8 +12,10 @@ use mehl_soup_worker::data::Batch;
 use mehl_soup_worker::engine::{Clock, Inputs, dtype};
 use mehl_soup_worker::families::{Model, Pass, Precision};
 use mehl_soup_worker::hyperplane::write_soup;
-use mehl_soup_worker::objectives::{Backward, Classification, Gradients, Objective};
-use tch::{Device, Kind, Tensor};
+use mehl_soup_worker::objectives::{
+    Backward, Classification, Course, GradientSink, Leaves, Objective, Step, WholeGradient,
+};
+use tch::{Device, Kind, TchError, Tensor};
 
 /// Bound on the relative error of logits and gradients in bf16, as Euclidean norms. One rounding to bf16 is off by at most 2^-9 = 0.002; these models have
 /// some ten to thirty of them in a row.
@@ -67,14 +69,23 @@ const CASES: [(&str, Option<usize>); 13] = [
 fn compute(
     (model, pixels, labels): &(Box<dyn Model>, Tensor, Tensor),
     precision: Precision,
-    recompute: bool,
+    course: Course,
     temperature: Option<f64>,
-) -> Gradients {
-    let leaves: Vec<Tensor> = model.parameters().values().map(Tensor::shallow_clone).collect();
-    let backward = Backward { how: Pass::Learn.with(precision), recompute };
+) -> WholeGradient {
+    let backward = Backward { how: Pass::Learn.with(precision), course };
     let batch = Batch::new(pixels.shallow_clone().into(), labels.shallow_clone());
+    gradient_of(model.as_ref(), &batch, &Leaves::all(model.as_ref()), temperature, backward)
+}
+
+fn gradient_of(
+    model: &dyn Model,
+    batch: &Batch,
+    leaves: &Leaves,
+    temperature: Option<f64>,
+    backward: Backward,
+) -> WholeGradient {
     let mut clock = Clock::new(Device::Cpu);
-    Classification.gradients(model.as_ref(), &batch, &leaves, temperature, backward, &mut clock).unwrap()
+    WholeGradient::compute(&Classification, model, batch, leaves, temperature, backward, &mut clock).unwrap()
 }
 
 fn values(tensor: &Tensor) -> Vec<f64> {
@@ -109,16 +120,15 @@ fn bf16_is_near_f32_in_every_family() {
             // Not 0 either: that would be f32.
             assert!(error > 1e-6 && error < TOLERANCE, "{case}, {pass:?}: logits are off by {error}");
         }
-        let (full, narrow) =
-            (compute(&case_model, Precision::Full, false, None), compute(&case_model, Precision::Bf16, false, None));
+        let (full, narrow) = (
+            compute(&case_model, Precision::Full, Course::Whole, None),
+            compute(&case_model, Precision::Bf16, Course::Whole, None),
+        );
         let error = relative_error(&narrow.leaves, &full.leaves);
         let rounded = pixels.to_kind(Kind::BFloat16).to_kind(Kind::Float);
         let batch = Batch::new(rounded.into(), case_model.2.shallow_clone());
-        let leaves: Vec<Tensor> = model.parameters().values().map(Tensor::shallow_clone).collect();
-        let backward = Backward { how: Pass::Learn.full(), recompute: false };
-        let of_rounded = Classification
-            .gradients(model.as_ref(), &batch, &leaves, None, backward, &mut Clock::new(Device::Cpu))
-            .unwrap();
+        let backward = Backward { how: Pass::Learn.full(), course: Course::Whole };
+        let of_rounded = gradient_of(model.as_ref(), &batch, &Leaves::all(model.as_ref()), None, backward);
         let floor = relative_error(&of_rounded.leaves, &full.leaves);
         println!("{case}: gradients {error:.5}, of rounded images {floor:.5}");
         let bound = TOLERANCE.max(OF_ROUNDED_IMAGES * floor);
@@ -141,8 +151,8 @@ fn leaves_in_bf16_give_the_bits_of_leaves_that_the_pass_rounds() {
     for (case, heads) in CASES {
         let case_model = model(case, heads);
         let model = &case_model.0;
-        for recompute in [false, true] {
-            let wide = compute(&case_model, Precision::Bf16, recompute, None);
+        for course in [Course::Whole, Course::ByParts { recompute: false }, Course::ByParts { recompute: true }] {
+            let wide = compute(&case_model, Precision::Bf16, course, None);
             let mut rounded = 0;
             for (name, leaf) in model.parameters().iter().filter(|(name, _)| model.rounds(name)) {
                 rounded += leaf.numel();
@@ -151,7 +161,7 @@ fn leaves_in_bf16_give_the_bits_of_leaves_that_the_pass_rounds() {
             }
             let all: usize = model.parameters().values().map(Tensor::numel).sum();
             assert!(rounded > all / 2, "{case}: {rounded} of {all} values are rounded");
-            let narrow = compute(&case_model, Precision::Bf16, recompute, None);
+            let narrow = compute(&case_model, Precision::Bf16, course, None);
             assert_eq!(wide.loss, narrow.loss, "{case}");
             for (name, (a, b)) in model.parameters().keys().zip(wide.leaves.iter().zip(&narrow.leaves)) {
                 let kind = if model.rounds(name) { Kind::BFloat16 } else { Kind::Float };
@@ -166,18 +176,61 @@ fn leaves_in_bf16_give_the_bits_of_leaves_that_the_pass_rounds() {
 }
 
 #[test]
-fn recomputed_activations_give_the_same_bits() {
+fn a_pass_by_parts_and_recomputed_activations_give_the_same_bits() {
     for (case, heads) in CASES {
         let case_model = model(case, heads);
         assert!(case_model.0.parts() > 2, "{case} is cut in parts");
         for precision in [Precision::Full, Precision::Bf16] {
             for temperature in [None, Some(1.5)] {
-                let kept = compute(&case_model, precision, false, temperature);
-                let anew = compute(&case_model, precision, true, temperature);
-                assert_eq!((kept.loss, kept.temperature), (anew.loss, anew.temperature), "{case}, {precision:?}");
-                for (name, (a, b)) in case_model.0.parameters().keys().zip(kept.leaves.iter().zip(&anew.leaves)) {
-                    assert!(values(a) == values(b), "{case}, {precision:?}: {name} differs");
+                let whole = compute(&case_model, precision, Course::Whole, temperature);
+                for recompute in [false, true] {
+                    let parts = compute(&case_model, precision, Course::ByParts { recompute }, temperature);
+                    let where_ = format!("{case}, {precision:?}, recompute {recompute}");
+                    assert_eq!((whole.loss, whole.temperature), (parts.loss, parts.temperature), "{where_}");
+                    for (name, (a, b)) in case_model.0.parameters().keys().zip(whole.leaves.iter().zip(&parts.leaves)) {
+                        assert!(values(a) == values(b), "{where_}: {name} differs");
+                    }
                 }
+            }
+        }
+    }
+}
+
+/// Notes how many gradients came at a time.
+#[derive(Default)]
+struct Counted(Vec<usize>);
+
+impl GradientSink for Counted {
+    fn take(&mut self, gradients: Vec<(usize, Tensor)>) -> Result<(), TchError> {
+        assert!(gradients.is_sorted_by_key(|(leaf, _)| *leaf));
+        self.0.push(gradients.len());
+        Ok(())
+    }
+}
+
+#[test]
+fn gradients_are_given_away_part_by_part() {
+    for (case, heads) in CASES {
+        let (model, pixels, labels) = model(case, heads);
+        let batch = Batch::new(pixels.into(), labels);
+        let leaves = Leaves::all(model.as_ref());
+        for course in [Course::Whole, Course::ByParts { recompute: false }] {
+            let mut sink = Counted::default();
+            let backward = Backward { how: Pass::Learn.full(), course };
+            let clock = &mut Clock::new(Device::Cpu);
+            let mut step = Step { leaves: &leaves, inverse_temperature: None, backward, clock, sink: &mut sink };
+            Classification.gradients(model.as_ref(), &batch, &mut step).unwrap();
+            assert_eq!(sink.0.iter().sum::<usize>(), leaves.tensors.len(), "{case}, {course:?}");
+            if course == Course::Whole {
+                assert_eq!(sink.0.len(), 1, "{case}");
+            } else {
+                // Each part has parameters of its own, and gives their gradients when it is done.
+                assert_eq!(sink.0.len(), model.parts(), "{case}: {:?}", sink.0);
+                assert!(
+                    sink.0.iter().all(|&count| count > 0 && 2 * count < leaves.tensors.len()),
+                    "{case}: {:?}",
+                    sink.0
+                );
             }
         }
     }
@@ -191,17 +244,17 @@ fn recomputing_leaves_out_parts_without_gradient() {
             let _ = leaf.set_requires_grad(false);
         }
     }
-    let leaves: Vec<Tensor> =
-        model.parameters().values().filter(|leaf| leaf.requires_grad()).map(Tensor::shallow_clone).collect();
-    assert!(!leaves.is_empty() && leaves.len() < model.parameters().len());
-    let found = |recompute| {
-        let backward = Backward { how: Pass::Learn.full(), recompute };
+    let moving = model.parameters().iter().filter(|(_, leaf)| leaf.requires_grad());
+    let leaves = Leaves::new(model.as_ref(), moving.map(|(name, leaf)| (name.as_str(), leaf.shallow_clone())));
+    assert!(!leaves.tensors.is_empty() && leaves.tensors.len() < model.parameters().len());
+    let found = |course| {
+        let backward = Backward { how: Pass::Learn.full(), course };
         let batch = Batch::new(pixels.shallow_clone().into(), labels.shallow_clone());
-        let mut clock = Clock::new(Device::Cpu);
-        let found = Classification.gradients(model.as_ref(), &batch, &leaves, None, backward, &mut clock).unwrap();
-        found.leaves.iter().map(values).collect::<Vec<_>>()
+        gradient_of(model.as_ref(), &batch, &leaves, None, backward).leaves.iter().map(values).collect::<Vec<_>>()
     };
-    assert_eq!(found(true), found(false));
+    let expected = found(Course::Whole);
+    assert_eq!(found(Course::ByParts { recompute: false }), expected);
+    assert_eq!(found(Course::ByParts { recompute: true }), expected);
 }
 
 fn spec(soup: &str, compute: &str) -> String {

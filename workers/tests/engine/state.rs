@@ -10,7 +10,9 @@ use mehl_soup::sweep::spec::DataSpec;
 use mehl_soup_worker::data::{Batch, Data, Split};
 use mehl_soup_worker::engine::Clock;
 use mehl_soup_worker::families::{Forward, Model, ModelInputs, Pass, State};
-use mehl_soup_worker::objectives::{Backward, Gradients, Measured, Objective, through_parts};
+use mehl_soup_worker::objectives::{
+    Backward, Course, Gradients, Leaves, Measured, Objective, Step, WholeGradient, through_parts,
+};
 use tch::{Device, Kind, TchError, Tensor};
 
 const SAMPLES: i64 = 4;
@@ -112,17 +114,9 @@ impl Objective for TokenError {
         }
     }
 
-    fn gradients(
-        &self,
-        model: &dyn Model,
-        batch: &Batch,
-        leaves: &[Tensor],
-        _: Option<f64>,
-        backward: Backward,
-        clock: &mut Clock,
-    ) -> Result<Gradients, TchError> {
+    fn gradients(&self, model: &dyn Model, batch: &Batch, step: &mut Step<'_>) -> Result<Gradients, TchError> {
         let loss_of = |state: &State| Self::loss(state, &batch.targets);
-        through_parts(model, &batch.inputs, leaves, None, backward, clock, &loss_of)
+        through_parts(model, &batch.inputs, step, &loss_of)
     }
 
     fn measure(&self, model: &dyn Model, batch: &Batch, how: Forward) -> Result<Measured, TchError> {
@@ -161,9 +155,10 @@ fn batch(padding: f64, has_lengths: bool) -> Batch {
     split.range(0, SAMPLES as usize, Device::Cpu).unwrap()
 }
 
-fn gradients(model: &Sequences, batch: &Batch, recompute: bool) -> Gradients {
-    let backward = Backward { how: Pass::Learn.full(), recompute };
-    TokenError.gradients(model, batch, &model.leaves(), None, backward, &mut Clock::new(Device::Cpu)).unwrap()
+fn gradients(model: &Sequences, batch: &Batch, course: Course) -> WholeGradient {
+    let backward = Backward { how: Pass::Learn.full(), course };
+    let mut clock = Clock::new(Device::Cpu);
+    WholeGradient::compute(&TokenError, model, batch, &Leaves::all(model), None, backward, &mut clock).unwrap()
 }
 
 #[test]
@@ -174,21 +169,21 @@ fn mask_and_positions_travel_through_all_parts() {
     let loss = TokenError::loss(&state, &padded.targets).unwrap();
     let leaves = model.leaves();
     let expected = Tensor::run_backward(&[&loss], &leaves.iter().collect::<Vec<_>>(), false, false);
-    for recompute in [false, true] {
-        let found = gradients(&model, &padded, recompute);
-        assert_eq!(found.loss, loss.double_value(&[]), "recompute {recompute}");
+    for course in [Course::Whole, Course::ByParts { recompute: false }, Course::ByParts { recompute: true }] {
+        let found = gradients(&model, &padded, course);
+        assert_eq!(found.loss, loss.double_value(&[]), "{course:?}");
         for (found, expected) in found.leaves.iter().zip(&expected) {
-            assert!(found.allclose(expected, 1e-12, 1e-12, false), "recompute {recompute}: {found:?}");
+            assert!(found.allclose(expected, 1e-12, 1e-12, false), "{course:?}: {found:?}");
             assert!(expected.abs().max().double_value(&[]) > 1e-3);
         }
         // What is behind a sample's length is nothing.
-        let other = gradients(&model, &batch(9.0, true), recompute);
-        assert_eq!(found.loss, other.loss, "recompute {recompute}");
-        assert!(found.leaves.iter().zip(&other.leaves).all(|(a, b)| a.equal(b)), "recompute {recompute}");
+        let other = gradients(&model, &batch(9.0, true), course);
+        assert_eq!(found.loss, other.loss, "{course:?}");
+        assert!(found.leaves.iter().zip(&other.leaves).all(|(a, b)| a.equal(b)), "{course:?}");
         // Without lengths it counts.
-        let (short, long) = (gradients(&model, &batch(0.0, false), recompute), batch(9.0, false));
+        let (short, long) = (gradients(&model, &batch(0.0, false), course), batch(9.0, false));
         assert!((found.loss - short.loss).abs() > 1e-3);
-        assert!((short.loss - gradients(&model, &long, recompute).loss).abs() > 1e-3);
+        assert!((short.loss - gradients(&model, &long, course).loss).abs() > 1e-3);
     }
 }
 
@@ -199,7 +194,7 @@ fn a_batch_is_as_long_as_its_longest_sample() {
     let short = split.batch(&[2, 0], Device::Cpu).unwrap();
     assert_eq!(short.inputs.only().unwrap().size(), [2, 3, WIDTH]);
     // Samples alone, of their own lengths, have the same loss: the mean by tokens.
-    let loss = |batch: &Batch| gradients(&model, batch, true).loss;
+    let loss = |batch: &Batch| gradients(&model, batch, Course::ByParts { recompute: true }).loss;
     let alone = |i| loss(&split.batch(&[i], Device::Cpu).unwrap());
     let expected = (3.0 * alone(2) + 2.0 * alone(0)) / 5.0;
     assert!((loss(&short) - expected).abs() < 1e-12, "{} {expected}", loss(&short));

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use tch::{Kind, TchError};
+use tch::{Kind, TchError, Tensor};
 
 use super::super::allocations::largest;
 use super::*;
@@ -22,10 +22,6 @@ impl Attention {
         let leaf = |columns| Tensor::randn([WIDTH, columns], (Kind::Float, Device::Cpu)).set_requires_grad(true);
         let shapes = [("first", WIDTH), ("head", CLASSES), ("second", WIDTH)];
         Self { parameters: shapes.map(|(name, columns)| (name.to_string(), leaf(columns))).into() }
-    }
-
-    fn leaves(&self) -> Vec<Tensor> {
-        self.parameters.values().map(Tensor::shallow_clone).collect()
     }
 
     fn attend(&self, state: &State, weight: &str) -> Result<Tensor, TchError> {
@@ -84,25 +80,25 @@ fn near(found: u64, expected: u64, what: &str) {
 fn memory_is_predicted_where_it_grows_with_the_length() {
     const SAMPLES: usize = 20;
     let (model, learn) = (Attention::new(), split().with_lengths(vec![ROOM, 100, 300, 40]).unwrap());
-    let (leaves, subject) = (model.leaves(), subject(&model, &learn));
+    let (leaves, subject) = (Leaves::all(&model), subject(&model, &learn));
     let longest = Size { samples: SAMPLES, length: Some(ROOM as usize) };
-    for recompute in [false, true] {
-        let backward = Backward { how: Pass::Learn.full(), recompute };
+    for course in [Course::Whole, Course::ByParts { recompute: false }, Course::ByParts { recompute: true }] {
+        let backward = Backward { how: Pass::Learn.full(), course };
         let of = |size| largest(&learn_once(subject, &leaves, size, backward).unwrap().changes);
         let probed = Probed::default();
         let bound = probed.learning(subject, &leaves, SAMPLES, backward).unwrap();
-        near(bound, of(longest), &format!("recompute {recompute}"));
+        near(bound, of(longest), &format!("{course:?}"));
         let carried_on = fit::predicted(longest, |size| {
             assert!(size.samples <= 8 && size.length.is_some_and(|length| length <= 256), "{size:?} is tried");
             learn_once(subject, &leaves, size, backward).map(|taken| taken.changes)
         });
-        assert_eq!(carried_on.unwrap(), bound, "recompute {recompute}");
+        assert_eq!(carried_on.unwrap(), bound, "{course:?}");
         // No batch takes more; one of shorter samples takes far less.
-        assert!(of(Size::of(SAMPLES)) <= bound + bound / 50, "recompute {recompute}");
-        assert!(3 * of(Size { length: Some(256), ..longest }) < bound, "recompute {recompute}");
+        assert!(of(Size::of(SAMPLES)) <= bound + bound / 50, "{course:?}");
+        assert!(3 * of(Size { length: Some(256), ..longest }) < bound, "{course:?}");
         // Few samples are carried on from shorter ones, too.
         let few = probed.learning(subject, &leaves, 2, backward).unwrap();
-        near(few, of(Size { samples: 2, ..longest }), &format!("two samples, recompute {recompute}"));
+        near(few, of(Size { samples: 2, ..longest }), &format!("two samples, {course:?}"));
     }
     let scored = Probed::default().scoring(subject, SAMPLES, Pass::Score.full()).unwrap();
     near(scored, largest(&score_once(subject, longest, Pass::Score.full()).unwrap().changes), "scoring");
@@ -111,8 +107,8 @@ fn memory_is_predicted_where_it_grows_with_the_length() {
 #[test]
 fn samples_of_one_length_are_predicted_from_few_as_they_are() {
     let (model, learn) = (Attention::new(), split());
-    let (leaves, subject) = (model.leaves(), subject(&model, &learn));
-    let backward = Backward { how: Pass::Learn.full(), recompute: false };
+    let (leaves, subject) = (Leaves::all(&model), subject(&model, &learn));
+    let backward = Backward { how: Pass::Learn.full(), course: Course::Whole };
     let changes = |samples| learn_once(subject, &leaves, Size::of(samples), backward).unwrap().changes;
     let found = Probed::default().learning(subject, &leaves, 20, backward).unwrap();
     near(found, largest(&changes(20)), "as they are");
