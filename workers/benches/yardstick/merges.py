@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 WEIGHTS = "model.safetensors"
 
 
-def prepare_cache(files, warm):
+def prepare_cache(files, *, warm):
     """Reads files into the page cache, or drops them from it."""
     for file in files:
         descriptor = os.open(file, os.O_RDONLY)
@@ -123,7 +123,7 @@ class Greedy:
         """Scores each model alone; returns scores, and models from best to worst."""
         scores = []
         for k in range(len(self.zoo)):
-            for weight, tensor in zip(self.weights, self.zoo.tensors(k)):
+            for weight, tensor in zip(self.weights, self.zoo.tensors(k), strict=True):
                 weight.copy_(tensor)
             scores.append(self.score())
         return scores, sorted(range(len(scores)), key=lambda k: -scores[k])
@@ -134,12 +134,12 @@ class Greedy:
         total = [tensor.clone() for tensor in self.zoo.tensors(order[0])]
         for k in order[1:]:
             share = 1 / (len(members) + 1)
-            for weight, held, tensor in zip(self.weights, total, self.zoo.tensors(k)):
+            for weight, held, tensor in zip(self.weights, total, self.zoo.tensors(k), strict=True):
                 torch.add(held, tensor, out=weight).mul_(share)
             score = self.score()
             if score >= best:
                 members, best = [*members, k], score
-                for held, tensor in zip(total, self.zoo.tensors(k)):
+                for held, tensor in zip(total, self.zoo.tensors(k), strict=True):
                     held.add_(tensor)
         for held in total:
             held.div_(len(members))
