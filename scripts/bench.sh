@@ -29,20 +29,25 @@ parts="${BENCH_PARTS:-images iteration recompute many small score greedy mean ba
 out=target/bench
 lines="$out/lines.jsonl"
 python="$(scripts/setup-python-check.sh)"
-mkdir -p "$out"
-[[ "${BENCH_APPEND:-}" == 1 ]] || rm -f "$lines"
 
-# Runs of each side where whole runs are compared, one after the other in turns.
+# Runs of each side of a comparison, in turns.
 turns=3
 # Samples of a forward pass.
 score_batch=64
 
 has() { [[ " $parts " == *" $1 "* ]]; }
-# part NAME ARGUMENT...: a part of the program's own benchmark.
-part() { "$release/mehl-soup-worker" bench --part "$1" --out "$out" --lines "$lines" "${@:2}"; }
+# part_of ZOO NAME ARGUMENT...: a part of the program's own benchmark, with the zoo that it makes there.
+part_of() { "$release/mehl-soup-worker" bench --out "$1" --part "$2" --lines "$lines" "${@:3}"; }
+part() { part_of "$out" "$@"; }
 # yardstick_of ZOO COMMAND ARGUMENT...: a script on a zoo.
 yardstick_of() { "$python" workers/benches/yardstick "${@:2}" --zoo "$1" | tee -a "$lines" >&2; }
 yardstick() { yardstick_of "$out" "$@"; }
+# The MEHL-Soup+ script with b = 4, plain and with oneDNN.
+scripts_of_four() {
+	for linear in pytorch onednn; do
+		yardstick mehl+ --k 8 --b 4 --batch 16 --iterations 4 --linear "$linear" "$@"
+	done
+}
 
 for name in $parts; do
 	case $name in
@@ -54,13 +59,18 @@ for name in $parts; do
 	esac
 done
 
+mkdir -p "$out"
+[[ "${BENCH_APPEND:-}" == 1 ]] || rm -f "$lines"
+
 if has images; then
 	"$release/mehl-soup-worker" bench --part images --out "$out" --python "$python"
 fi
 if has iteration; then
-	for b in 4 8; do
-		part iteration --model-batch "$b" --iterations 4
+	for ((turn = 0; turn < turns; turn++)); do
+		part iteration --model-batch 4 --iterations 2
+		if has yardstick; then scripts_of_four --rounds 1; fi
 	done
+	part iteration --model-batch 8 --iterations 4
 	part iteration --model-batch 8 --direction-dtype int4 --iterations 4
 fi
 if has recompute; then
@@ -68,7 +78,7 @@ if has recompute; then
 fi
 if has many; then
 	# Of 32 and 16 ingredients, against scripts that hold all of them.
-	many() { part iteration --out "$out/many-$1" --ingredients "$1" --model-batch 4 --iterations 2; }
+	many() { part_of "$out/many-$1" iteration --ingredients "$1" --model-batch 4 --iterations 2; }
 	many 32
 	# The smaller zoo is half of the larger one.
 	mkdir -p "$out/many-16/zoo"
@@ -126,9 +136,8 @@ if has yardstick; then
 	yardstick bare --dtype f32 --batch 16
 	yardstick bare --dtype f32 --batch 16 --linear onednn
 	yardstick bare --dtype bf16 --batch 16
-	yardstick mehl+ --k 8 --b 4 --batch 16 --iterations 4
 	yardstick mehl+ --k 8 --b 8 --batch 16 --iterations 4
-	yardstick mehl+ --k 8 --b 4 --batch 16 --iterations 4 --linear onednn
+	has iteration || scripts_of_four
 	yardstick learned+ --k 8 --batch 16 --iterations 3
 	if has many; then
 		for k in 16 32; do
