@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # `make bench`: measures this program and the yardstick (PyTorch scripts, see docs/benchmarks/yardstick.md) on the same
-# zoo, in one run. Run nothing else at the same time. It takes an hour and a half on two cores, some minutes more for
-# the first zoos, and 30 GB of disk.
+# zoo, in one run. Run nothing else at the same time. It takes about an hour and a half on two cores, some minutes
+# more for the first zoos, and 30 GB of disk.
 #
 # BENCH_PARTS selects parts, by default all:
 #

@@ -71,10 +71,10 @@ BEGIN, END = "<!-- tables.py: begin -->", "<!-- tables.py: end -->"
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
-def replaced(document, between):
+def replaced(document, between, title="Benchmarks"):
     """The document's text with `between` in place of what stands between its markers."""
     if not document.exists():
-        return f"# Benchmarks\n\n{BEGIN}\n{between}\n{END}\n"
+        return f"# {title}\n\n{BEGIN}\n{between}\n{END}\n"
     text = document.read_text()
     if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
         sys.exit(f"{document}: expected the lines `{BEGIN}` and `{END}`, each once")
@@ -104,9 +104,10 @@ def main():
     link = relpath(arguments.details, arguments.page.parent)
     folder = arguments.details.with_suffix("")
     # Both texts before the first is written, so that an error changes nothing.
+    tables = details.text(measured, read, date, folder)
     written = {
         arguments.page: replaced(arguments.page, page.text(measured, read, date, link)),
-        arguments.details: replaced(arguments.details, details.text(measured, read, date, folder)),
+        arguments.details: replaced(arguments.details, tables, "Benchmarks: all tables of a run"),
     }
     for document, text in written.items():
         document.parent.mkdir(parents=True, exist_ok=True)
