@@ -1,5 +1,6 @@
 """Time, memory and what the machine is."""
 
+import importlib.metadata
 import os
 import platform
 import statistics
@@ -130,9 +131,16 @@ def machine(device):
     )
 
 
-def versions():
-    """Of all that the numbers depend on."""
-    return dict(
+def process_seconds():
+    """Seconds since this process was started, imports among them."""
+    # The 20th field after the name, which may hold spaces: the start, in ticks since boot.
+    started = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - started / os.sysconf("SC_CLK_TCK")
+
+
+def versions(*others):
+    """Of all that the numbers depend on, and of other packages."""
+    return {name: importlib.metadata.version(name) for name in others} | dict(
         torch=torch.__version__,
         transformers=transformers.__version__,
         safetensors=safetensors.__version__,

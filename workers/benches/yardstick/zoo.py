@@ -56,14 +56,20 @@ def names_on_disk(config):
         return fixture.names_on_disk(twin, Path(folder) / "model.safetensors")
 
 
+def model_files(folder, k):
+    """The first `k` model files below `folder`/zoo, by name."""
+    files = sorted((folder / "zoo").glob("*/model.safetensors"))[:k]
+    if not files or k and len(files) < k:
+        sys.exit(f"{folder}/zoo: expected {k or 'some'} ingredients, found {len(files)}")
+    return files
+
+
 class Zoo:
     """Model folders below `folder`/zoo, in the order of their names."""
 
     def __init__(self, folder, k, device):
         self.device = device
-        self.folders = sorted(path.parent for path in (folder / "zoo").glob("*/model.safetensors"))[:k]
-        if not self.folders or k and len(self.folders) < k:
-            sys.exit(f"{folder}/zoo: expected {k or 'some'} ingredients, found {len(self.folders)}")
+        self.folders = [file.parent for file in model_files(folder, k)]
         self.config = configuration(self.folders[0])
         disk = names_on_disk(self.config)
         shapes = {name: parameter.shape for name, parameter in empty_model(self.config).named_parameters()}

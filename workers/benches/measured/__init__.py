@@ -1,0 +1,1 @@
+"""Measurements: lines of JSON, and what is written of them."""
