@@ -226,11 +226,7 @@ fn gradients_are_given_away_part_by_part() {
             } else {
                 // Each part has parameters of its own, and gives their gradients when it is done.
                 assert_eq!(sink.0.len(), model.parts(), "{case}: {:?}", sink.0);
-                assert!(
-                    sink.0.iter().all(|&count| count > 0 && 2 * count < leaves.tensors.len()),
-                    "{case}: {:?}",
-                    sink.0
-                );
+                assert!(sink.0.iter().all(|&count| count > 0), "{case}: {:?}", sink.0);
             }
         }
     }
