@@ -35,6 +35,9 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
     if args.part.is_none_or(|part| part == Part::Iteration) {
         iteration::run(args)?;
     }
+    if args.part.is_none_or(|part| part == Part::Small) {
+        iteration::small(args)?;
+    }
     if args.part == Some(Part::Batches) {
         batches::run(args)?;
     }
@@ -55,6 +58,8 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
 pub enum Part {
     /// An iteration of `mehl+` against a plain pass
     Iteration,
+    /// An iteration of `mehl+` against a plain pass, of the demo's model of 136 thousand values
+    Small,
     /// Errors of compact directions on the ingredients of a sweep (--spec)
     Directions,
     /// Model batches of four, with 8 to 64 ingredients. Needs 6 GB on disk. Only on request

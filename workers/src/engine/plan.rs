@@ -223,9 +223,14 @@ impl Planner<'_> {
         match soup.method {
             MethodName::Best => plan.share.bytes_read -= all - model,
             MethodName::Greedy => {
-                // Candidates are means of one ingredient more than have been kept, if all are.
-                plan.share.bytes_read += (2..=members as u64).sum::<u64>() * model;
+                plan.share.bytes_read += all;
                 plan.share.seconds += members.saturating_sub(1) as f64 * full;
+                // The running mean.
+                let mean = (mixed.elements() * inputs.kind.elt_size_in_bytes()) as u64;
+                match &mut plan.device_peak_bytes {
+                    Some(peak) => *peak += mean,
+                    None => plan.host_peak_bytes += mean,
+                }
             }
             _ => {}
         }
@@ -253,7 +258,11 @@ impl Planner<'_> {
             }
             Err(error) => return Err(error),
         }
-        let peak = needs.peak(plan.model_batch);
+        let mut peak = needs.peak(plan.model_batch);
+        if soup.init == Init::Greedy && soup.method.is_on_hyperplane() {
+            // The running mean is as large as a centre, and there is no model batch beside it.
+            peak = peak.max(needs.base + needs.centre + needs.scoring);
+        }
         if inputs.device == Device::Cpu {
             plan.host_peak_bytes = peak;
         } else {
@@ -279,8 +288,13 @@ impl Planner<'_> {
         plan.share.bytes_read +=
             blocks.iter().map(|block| block.members.len() as u64 * model).sum::<u64>() * if compact { 2 } else { 1 };
         if !learned {
-            if soup.init == Init::Auto {
-                plan.share.seconds += self.seconds_of_scores(&inputs.data.select, Precision::Full)?;
+            let scored = match soup.init {
+                Init::Auto => 1,
+                Init::Greedy => members.saturating_sub(1),
+                Init::BatchMean | Init::Uniform | Init::Best => 0,
+            };
+            if scored > 0 {
+                plan.share.seconds += scored as f64 * self.seconds_of_scores(&inputs.data.select, Precision::Full)?;
             }
             let mean = if blocks[0].members.len() > 1 { blocks[0].members.len() } else { members };
             let begun_from = match soup.init {
@@ -289,8 +303,8 @@ impl Planner<'_> {
                 Init::Auto => 2 * mean,
                 Init::BatchMean => mean,
                 Init::Uniform => members,
-                // Greedy soups of few ingredients are the rule.
-                Init::Greedy => (2..=members).sum(),
+                // Each is tried, and the mean of those that are kept is begun from: of all at most.
+                Init::Greedy => 2 * members,
             };
             plan.share.bytes_read += begun_from as u64 * model;
         }

@@ -288,6 +288,17 @@ pub fn normalise<T: Float>(row: &mut [T], norm: f64) {
     }
 }
 
+/// Moves values from a mean of `count - 1` ingredients' values, of which they are the next one's, to the mean with them:
+/// `values = mean + (values - mean) / count`.
+pub fn blend<T: Float>(values: &mut [T], mean: &[T], count: usize) {
+    let count = T::from_f64(count as f64);
+    values.par_chunks_mut(CHUNK).zip(mean.par_chunks(CHUNK)).for_each(|(values, mean)| {
+        for (value, &mean) in values.iter_mut().zip(mean) {
+            *value = mean + (*value - mean) / count;
+        }
+    });
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -342,6 +353,24 @@ mod tests {
         add_rows(&mut wide, None, rows, [0.3, -1.7]);
         add_rows_plain(&mut plain, None, rows, [0.3, -1.7]);
         assert_eq!(wide, plain);
+    }
+
+    #[test]
+    fn blending_gives_the_mean_whatever_the_threads() {
+        let n = CHUNK + 9;
+        let (mean, next) = (values(n, 10), values(n, 11));
+        let run = |threads: usize| {
+            let mut out = next.clone();
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| blend(&mut out, &mean, 4));
+            out
+        };
+        let (one, four) = (run(1), run(4));
+        assert_eq!(one, four);
+        for i in 0..n {
+            let expected = (3.0 * f64::from(mean[i]) + f64::from(next[i])) / 4.0;
+            assert!((f64::from(one[i]) - expected).abs() < 2e-7, "element {i}");
+        }
     }
 
     #[test]
