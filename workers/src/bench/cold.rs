@@ -70,7 +70,7 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
 }
 
 /// Lets the system drop what it has of the files.
-fn forget(files: &[PathBuf]) -> anyhow::Result<()> {
+pub fn forget(files: &[PathBuf]) -> anyhow::Result<()> {
     use std::os::fd::AsRawFd;
     for file in files {
         let file = File::open(file)?;

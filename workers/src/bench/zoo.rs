@@ -105,21 +105,25 @@ pub fn make(out: &Path, size: Size, ingredients: usize, batch: usize) -> anyhow:
             .collect();
         write(&folder.join("model.safetensors"), &tensors, Dtype::F32)?;
     }
-    let data = out.join("learn.safetensors");
-    if !data.exists() {
-        let mut rng = rng::generator(0, "bench data", &[]);
-        let n = size.batches() * batch.max(16);
-        let [channels, height, width] = size.image();
-        let shape = [n as i64, channels, height, width];
-        let labels: Vec<u8> = (0..n as i64).flat_map(|i| (i % size.classes() as i64).to_le_bytes()).collect();
-        let pixels = bytes(&random(&shape, 2.0, &mut rng));
-        let views = [
-            ("inputs", TensorView::new(Dtype::F32, shape.map(|d| d as usize).to_vec(), &pixels)?),
-            ("labels", TensorView::new(Dtype::I64, vec![n], &labels)?),
-        ];
-        fs::write(&data, safetensors::serialize(views, None)?)?;
-    }
+    make_samples(&out.join("learn.safetensors"), size, size.batches() * batch.max(16))?;
     Ok(vit)
+}
+
+/// Makes a file of `n` samples if there is none.
+pub fn make_samples(path: &Path, size: Size, n: usize) -> anyhow::Result<()> {
+    if path.exists() {
+        return Ok(());
+    }
+    let mut rng = rng::generator(0, "bench data", &[]);
+    let [channels, height, width] = size.image();
+    let shape = [n as i64, channels, height, width];
+    let labels: Vec<u8> = (0..n as i64).flat_map(|i| (i % size.classes() as i64).to_le_bytes()).collect();
+    let pixels = bytes(&random(&shape, 2.0, &mut rng));
+    let views = [
+        ("inputs", TensorView::new(Dtype::F32, shape.map(|d| d as usize).to_vec(), &pixels)?),
+        ("labels", TensorView::new(Dtype::I64, vec![n], &labels)?),
+    ];
+    Ok(fs::write(path, safetensors::serialize(views, None)?)?)
 }
 
 fn write(path: &Path, tensors: &[(String, Vec<usize>, Vec<u8>)], dtype: Dtype) -> anyhow::Result<()> {
