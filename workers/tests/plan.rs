@@ -11,7 +11,7 @@ use mehl_soup::runner::engine::{EngineError, SoupEngine};
 use mehl_soup::zoo::bytes_read;
 use serde_json::Value;
 use support::programs::Place;
-use support::{Recorder, engine, random_zoo};
+use support::{Recorder, coefficients, engine, random_zoo};
 use tch::Kind;
 
 const SOUPS: [&str; 3] = [
@@ -39,8 +39,8 @@ fn near(planned: u64, found: u64, what: &str) {
 fn memory_is_as_planned() {
     let place = Place::new();
     random_zoo::make(&place.path(""), 6);
-    let nothing_learned = "method = 'uniform'";
-    for (i, soup) in SOUPS.into_iter().chain([nothing_learned]).enumerate() {
+    let nothing_learned = ["method = 'uniform'", "method = 'greedy'"];
+    for (i, soup) in SOUPS.into_iter().chain(nothing_learned).enumerate() {
         let (file, out) = (format!("{i}.toml"), format!("run{i}"));
         place.spec(&file, &spec(&place.path(""), soup));
         let plan = place.mehl_soup(&["plan", &file, "--format", "json"]).expect(0).stdout;
@@ -81,7 +81,27 @@ fn reading_and_iterations_are_as_planned() {
         assert_eq!(completion.model_batch, planned.model_batch);
     }
     // Not beside what is counted for the whole process.
+    greedy_reads_each_file_once();
     what_cannot_fit_is_refused_before_anything_is_loaded();
+}
+
+/// To try it; and again those that were kept, for their exact mean.
+fn greedy_reads_each_file_once() {
+    const K: u64 = 6;
+    let folder = tempfile::tempdir().unwrap();
+    random_zoo::make(folder.path(), K);
+    let text = spec(folder.path(), "method = 'greedy'");
+    let (mut engine, task) = engine(folder.path(), &text, Kind::Float);
+    let plan = engine.plan(&mut |_| {}).unwrap();
+    let planned = plan.tasks.iter().find(|planned| planned.task == task.id).unwrap().share.bytes_read;
+    let one = plan.scores.bytes_read / K;
+    let manifest = engine.scores(None, &mut Recorder::default()).unwrap();
+    let before = bytes_read();
+    let completion = engine.run(&task, &manifest, None, &mut Recorder::default()).unwrap();
+    let kept = coefficients(&completion).column(0).iter().filter(|value| **value > 0.0).count() as u64;
+    // What no soup moves is written once, with all the rest.
+    near((1 + K + kept) * one, bytes_read() - before, "bytes of greedy");
+    near((1 + K + K) * one, planned, "bytes of greedy, if all are kept");
 }
 
 fn what_cannot_fit_is_refused_before_anything_is_loaded() {

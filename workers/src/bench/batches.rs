@@ -27,9 +27,8 @@ const INNER_EPOCHS: usize = 3;
 pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
     let threads = args.threads.unwrap_or_else(device::cores);
     let out = args.out.join("small");
-    let config = zoo::make(&out, Size::Small, KS[KS.len() - 1], args.batch)?;
-    let elements: usize =
-        config.tensors(zoo::CLASSES as i64).iter().map(|(_, shape)| shape.iter().product::<i64>() as usize).sum();
+    let config = zoo::make(&out, Size::VitS, KS[KS.len() - 1], args.batch)?;
+    let elements = Size::VitS.elements(&config);
     memory::give_back_freed_pages();
     let before = host::memory().anonymous;
     let mut found: BTreeMap<usize, Cost> = BTreeMap::new();

@@ -29,7 +29,7 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
     let threads = args.threads.unwrap_or_else(device::cores);
     tch::set_num_threads(threads as i32);
     device::limit_threads(threads);
-    zoo::make(&args.out, Size::Base, K, args.batch)?;
+    zoo::make(&args.out, Size::VitB, K, args.batch)?;
     let out = std::path::absolute(&args.out)?;
     let files: Vec<PathBuf> = (0..K).map(|k| out.join(format!("zoo/k{k:03}/model.safetensors"))).collect();
     let mut bytes = 0;
@@ -70,7 +70,7 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
 }
 
 /// Lets the system drop what it has of the files.
-fn forget(files: &[PathBuf]) -> anyhow::Result<()> {
+pub fn forget(files: &[PathBuf]) -> anyhow::Result<()> {
     use std::os::fd::AsRawFd;
     for file in files {
         let file = File::open(file)?;

@@ -27,7 +27,7 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
     let on = device::parse(&args.device)?;
     let Device::Cuda(index) = on else { bail!("--part kernels: expected --device cuda, found `{}`", args.device) };
     let out = args.out.join("small");
-    zoo::make(&out, Size::Small, args.ingredients, args.batch)?;
+    zoo::make(&out, Size::VitS, args.ingredients, args.batch)?;
     let path = out.join("kernels.toml");
     fs::write(&path, "[zoo]\ningredients = [\"zoo/*\"]\n[data]\nlearn = \"learn.safetensors\"\n")?;
     let spec = parse_spec(&path)?;

@@ -5,10 +5,10 @@ use std::io::Write;
 use std::path::Path;
 
 use anyhow::Context;
-use mehl_soup::sweep::spec::LinearLibrary;
-use mehl_soup_worker::engine::build;
+use mehl_soup::sweep::spec::{ComputeDtype, LinearLibrary};
+use mehl_soup_worker::engine::{build, linear};
 use serde_json::{Value, json};
-use tch::Device;
+use tch::{Device, Kind};
 
 /// Instructions that say how fast a processor can be here.
 const FLAGS: [&str; 4] = ["avx2", "avx512f", "avx512_bf16", "amx_bf16"];
@@ -31,6 +31,14 @@ pub fn append(file: &Path, threads: usize, measured: Value) -> anyhow::Result<()
         .open(file)
         .with_context(|| format!("cannot write {}", file.display()))?;
     Ok(writeln!(file, "{line}")?)
+}
+
+/// Says which library computes linear layers, where that is not libtorch's choice.
+pub fn add_linear(line: &mut Value, dtype: ComputeDtype, device: Device) {
+    let library = linear::resolve(None, Kind::Float, device).0;
+    if dtype == ComputeDtype::F32 && library != LinearLibrary::Libtorch {
+        line["linear"] = library.as_str().into();
+    }
 }
 
 fn machine() -> Value {

@@ -7,12 +7,15 @@ mod images;
 mod iteration;
 mod kernels;
 mod lines;
+mod mean;
+mod scoring;
 mod zoo;
 
 use std::path::Path;
 
 use anyhow::{Context, bail};
-use mehl_soup::runner::engine::{Directive, EngineError, HostError, ScoresHost, SoupEngine, TaskHost};
+use mehl_soup::checkpoint::Checkpoint;
+use mehl_soup::runner::engine::{Directive, EngineError, HostError, Progress, ScoresHost, SoupEngine, TaskHost};
 use mehl_soup::sweep::expand::expand;
 use mehl_soup::sweep::manifest::Manifest;
 use mehl_soup::sweep::parse::parse_spec;
@@ -44,6 +47,18 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
     if args.part == Some(Part::Kernels) {
         kernels::run(args)?;
     }
+    if args.part == Some(Part::Small) {
+        iteration::small(args)?;
+    }
+    if args.part == Some(Part::Score) {
+        scoring::score(args)?;
+    }
+    if args.part == Some(Part::Greedy) {
+        scoring::greedy(args)?;
+    }
+    if args.part == Some(Part::Mean) {
+        mean::run(args)?;
+    }
     if let (None | Some(Part::Directions), Some(spec)) = (args.part, &args.spec) {
         directions::run(args, spec)?;
     }
@@ -65,6 +80,15 @@ pub enum Part {
     Kernels,
     /// Decoding and resizing against torchvision, and the cache against a plain read
     Images,
+    /// An iteration of `mehl+` against a plain pass, of the demo's model of 136 thousand values. Only on
+    /// request
+    Small,
+    /// Samples per second of a score. Only on request
+    Score,
+    /// A greedy soup against the scores that it consists of. Only on request
+    Greedy,
+    /// The mean of a zoo by `mehl-soup materialize`. Only on request
+    Mean,
 }
 
 /// Dtypes of iterations.
@@ -91,11 +115,11 @@ impl From<BenchDtype> for ComputeDtype {
     }
 }
 
-/// The task of a specification in which one method learns, and an engine for it.
+/// The task of a specification's own method, and an engine for it.
 fn engine(spec: &Path, device: Device, threads: usize) -> anyhow::Result<(TorchEngine, Task)> {
     let spec = parse_spec(spec)?;
-    let learns = |task: &Task| task.soup.method.learns();
-    let task = expand(&spec).into_iter().find(learns).context("the sweep has its one task")?;
+    let is_own = |task: &Task| task.soup.method == spec.soup.method;
+    let task = expand(&spec).into_iter().find(is_own).context("the sweep has its one task")?;
     let settings = Settings {
         device,
         kind: Kind::Float,
@@ -120,8 +144,20 @@ fn until_stopped(
     }
 }
 
-/// A host of scores that lets all be computed.
+/// A host that lets all be computed.
 struct Unwatched;
+
+impl TaskHost for Unwatched {
+    fn progress(&mut self, _: &Progress) -> Directive {
+        Directive::Continue
+    }
+    fn save(&mut self, _: &Checkpoint) -> Result<(), HostError> {
+        Ok(())
+    }
+    fn note(&mut self, message: &str) {
+        eprintln!("note: {message}");
+    }
+}
 
 impl ScoresHost for Unwatched {
     fn scored(&mut self, _: &Manifest, _: usize, _: usize) -> Result<Directive, HostError> {

@@ -12,7 +12,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::errors::{data_error, family_error, torch_error, zoo_error};
 use super::probe::Subject;
-use super::{allocations, budget, memory, scoring, statistics};
+use super::{allocations, budget, linear, memory, scoring, statistics};
 use crate::data::Data;
 use crate::data::images::ImageInputs;
 use crate::data::images::cache::ImageCache;
@@ -110,6 +110,7 @@ impl Inputs {
         let layout = Layout::new(&zoo, &hashes).map_err(zoo_error)?;
         let family = families::detect(spec.zoo.family, &zoo).map_err(family_error)?;
         let model = families::load(family, &spec.zoo, &zoo, &layout, device, kind).map_err(family_error)?;
+        model.use_linear_library(linear::resolve(spec.compute.linear, kind, device).0);
         notes.extend(model.assumed().iter().map(|what| format!("assumed: {what}")));
         let images = image_inputs(spec, &zoo, family, model.as_ref(), cache);
         let objective = Classification;

@@ -9,7 +9,7 @@ use std::time::Instant;
 use mehl_soup::host;
 use mehl_soup::runner::engine::EngineError;
 use mehl_soup::sweep::expand::expand;
-use mehl_soup::sweep::spec::{ComputeDtype, DirectionDtype, Init, MethodName, Spec};
+use mehl_soup::sweep::spec::{ComputeDtype, DirectionDtype, Init, LinearLibrary, MethodName, Spec};
 use mehl_soup::sweep::task::Task;
 use mehl_soup::zoo::{LayerGroups, bytes_read};
 use serde::Serialize;
@@ -21,7 +21,7 @@ use super::inputs::Inputs;
 use super::memory::peak_while;
 use super::needs::Needs;
 use super::probe::{self, Probed};
-use super::{TorchEngine, dtype, read_ahead, torch_error};
+use super::{TorchEngine, dtype, linear, read_ahead, torch_error};
 use crate::data::Split;
 use crate::families::{Pass, Precision};
 use crate::hyperplane::MixedTensors;
@@ -126,7 +126,10 @@ impl TorchEngine {
         self.open(note)?;
         let spec = self.spec.clone();
         let inputs = self.open(note)?;
-        let notes = inputs.notes();
+        let mut notes = inputs.notes();
+        if linear::resolve(spec.compute.linear, inputs.kind, inputs.device).0 == LinearLibrary::Onednn {
+            notes.push("linear layers in f32 are computed by oneDNN (compute.linear)".to_string());
+        }
         notes.iter().for_each(|line| note(line));
         let (before, began) = (bytes_read(), Instant::now());
         inputs.write_ingredient(0)?;
@@ -223,9 +226,14 @@ impl Planner<'_> {
         match soup.method {
             MethodName::Best => plan.share.bytes_read -= all - model,
             MethodName::Greedy => {
-                // Candidates are means of one ingredient more than have been kept, if all are.
-                plan.share.bytes_read += (2..=members as u64).sum::<u64>() * model;
+                plan.share.bytes_read += all;
                 plan.share.seconds += members.saturating_sub(1) as f64 * full;
+                // The running mean.
+                let mean = (mixed.elements() * inputs.kind.elt_size_in_bytes()) as u64;
+                match &mut plan.device_peak_bytes {
+                    Some(peak) => *peak += mean,
+                    None => plan.host_peak_bytes += mean,
+                }
             }
             _ => {}
         }
@@ -253,7 +261,11 @@ impl Planner<'_> {
             }
             Err(error) => return Err(error),
         }
-        let peak = needs.peak(plan.model_batch);
+        let mut peak = needs.peak(plan.model_batch);
+        if soup.init == Init::Greedy && soup.method.is_on_hyperplane() {
+            // The running mean is as large as a centre, and there is no model batch beside it.
+            peak = peak.max(needs.base + needs.centre + needs.scoring);
+        }
         if inputs.device == Device::Cpu {
             plan.host_peak_bytes = peak;
         } else {
@@ -279,8 +291,13 @@ impl Planner<'_> {
         plan.share.bytes_read +=
             blocks.iter().map(|block| block.members.len() as u64 * model).sum::<u64>() * if compact { 2 } else { 1 };
         if !learned {
-            if soup.init == Init::Auto {
-                plan.share.seconds += self.seconds_of_scores(&inputs.data.select, Precision::Full)?;
+            let scored = match soup.init {
+                Init::Auto => 1,
+                Init::Greedy => members.saturating_sub(1),
+                Init::BatchMean | Init::Uniform | Init::Best => 0,
+            };
+            if scored > 0 {
+                plan.share.seconds += scored as f64 * self.seconds_of_scores(&inputs.data.select, Precision::Full)?;
             }
             let mean = if blocks[0].members.len() > 1 { blocks[0].members.len() } else { members };
             let begun_from = match soup.init {
@@ -289,8 +306,8 @@ impl Planner<'_> {
                 Init::Auto => 2 * mean,
                 Init::BatchMean => mean,
                 Init::Uniform => members,
-                // Greedy soups of few ingredients are the rule.
-                Init::Greedy => (2..=members).sum(),
+                // Each is tried, and the mean of those that are kept is begun from: of all at most.
+                Init::Greedy => 2 * members,
             };
             plan.share.bytes_read += begun_from as u64 * model;
         }

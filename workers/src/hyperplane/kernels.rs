@@ -11,6 +11,9 @@ pub use super::narrow::{Sink, Source};
 /// while the rows of the model batch pass by, four at a time.
 const CHUNK: usize = 1 << 16;
 
+/// Values that one thread reads in about the time that waking another takes.
+const SMALL: usize = 1 << 20;
+
 /// Elements over which a dot product is summed in the value's own type before it goes on in f64: bounds its rounding error
 /// at about `sqrt(BLOCK / LANES)` ulps without the cost of converting every value.
 pub(super) const BLOCK: usize = 1 << 11;
@@ -99,16 +102,18 @@ pub enum Base<'a, T> {
 ///
 /// This is step 4 (and, in place on the centre, step 5) of a model batch: arXiv 2407.03641, equation (5).
 pub fn mix<T: Float>(jobs: Vec<MixJob<'_, T>>) {
-    let mut pieces = Vec::new();
-    for job in jobs {
-        let n = job.out.count();
-        debug_assert_eq!(job.rows.len(), n * job.x.len());
-        let x = std::sync::Arc::new(job.x);
-        for (i, out) in job.out.chunks(CHUNK).into_iter().enumerate() {
-            pieces.push((i * CHUNK, n, out, job.base, job.rows, x.clone()));
+    let (outs, jobs): (Vec<_>, Vec<_>) =
+        jobs.into_iter().map(|MixJob { out, base, rows, x }| (out, (base, rows, x))).unzip();
+    let (mut pieces, mut work) = (Vec::with_capacity(jobs.len()), 0);
+    for (out, (base, rows, x)) in outs.into_iter().zip(&jobs) {
+        let n = out.count();
+        debug_assert_eq!(rows.len(), n * x.len());
+        work += n + rows.len();
+        for (i, out) in out.chunks(CHUNK).into_iter().enumerate() {
+            pieces.push((i * CHUNK, n, out, *base, *rows, x.as_slice()));
         }
     }
-    pieces.into_par_iter().for_each_init(Vec::new, |scratch, (start, n, out, base, rows, x)| {
+    let mix_piece = |scratch: &mut Vec<T>, (start, n, out, base, rows, x): Piece<'_, T>| {
         let length = out.count();
         let row = |k: usize| &rows[k * n + start..k * n + start + length];
         out.write(scratch, |out| {
@@ -135,7 +140,21 @@ pub fn mix<T: Float>(jobs: Vec<MixJob<'_, T>>) {
                 },
             }
         });
-    });
+    };
+    if is_small(work) {
+        let mut scratch = Vec::new();
+        pieces.into_iter().for_each(|piece| mix_piece(&mut scratch, piece));
+    } else {
+        pieces.into_par_iter().for_each_init(Vec::new, mix_piece);
+    }
+}
+
+/// A chunk of a job: where it starts, the length of a row, the output, and the job's base, rows and coordinates.
+type Piece<'a, T> = (usize, usize, Sink<'a, T>, Base<'a, T>, &'a [T], &'a [T]);
+
+/// Whether the calling thread does the work on so many values sooner than it hands it over to others.
+fn is_small(values: usize) -> bool {
+    values <= SMALL || rayon::current_num_threads() == 1
 }
 
 /// `out = start + sum_k x[k] rows[k]`, k ascending; `start` is what `out` holds (`None`), zeros (`Some(None)`), or other values.
@@ -191,25 +210,27 @@ pub fn project<T: Float>(jobs: &[ProjectJob<'_, T>]) -> Vec<(Vec<f64>, f64)> {
         .enumerate()
         .flat_map(|(j, job)| (0..job.gradient.count()).step_by(CHUNK).map(move |start| (j, start)))
         .collect();
-    let partial: Vec<(Vec<f64>, f64)> = pieces
-        .par_iter()
-        .map(|&(j, start)| {
-            let job = &jobs[j];
-            let n = job.gradient.count();
-            let b = job.rows.len() / n;
-            let end = n.min(start + CHUNK);
-            let (mut dots, mut squares, mut wide) = (vec![0.0; b], 0.0, [T::default(); BLOCK]);
-            for block in (start..end).step_by(BLOCK) {
-                let stop = end.min(block + BLOCK);
-                let gradient = job.gradient.widened(block..stop, &mut wide);
-                squares += dot(gradient, gradient);
-                for (k, sum) in dots.iter_mut().enumerate() {
-                    *sum += dot(&job.rows[k * n + block..k * n + stop], gradient);
-                }
+    let project_piece = |&(j, start): &(usize, usize)| {
+        let job = &jobs[j];
+        let n = job.gradient.count();
+        let b = job.rows.len() / n;
+        let end = n.min(start + CHUNK);
+        let (mut dots, mut squares, mut wide) = (vec![0.0; b], 0.0, [T::default(); BLOCK]);
+        for block in (start..end).step_by(BLOCK) {
+            let stop = end.min(block + BLOCK);
+            let gradient = job.gradient.widened(block..stop, &mut wide);
+            squares += dot(gradient, gradient);
+            for (k, sum) in dots.iter_mut().enumerate() {
+                *sum += dot(&job.rows[k * n + block..k * n + stop], gradient);
             }
-            (dots, squares)
-        })
-        .collect();
+        }
+        (dots, squares)
+    };
+    let work = jobs.iter().map(|job| job.gradient.count() + job.rows.len()).sum();
+    let partial: Vec<(Vec<f64>, f64)> = match is_small(work) {
+        true => pieces.iter().map(project_piece).collect(),
+        false => pieces.par_iter().map(project_piece).collect(),
+    };
     let mut results: Vec<(Vec<f64>, f64)> =
         jobs.iter().map(|job| (vec![0.0; job.rows.len() / job.gradient.count().max(1)], 0.0)).collect();
     for (&(j, _), (dots, squares)) in pieces.iter().zip(&partial) {
@@ -288,6 +309,17 @@ pub fn normalise<T: Float>(row: &mut [T], norm: f64) {
     }
 }
 
+/// Moves values from a mean of `count - 1` ingredients' values, of which they are the next one's, to the mean with them:
+/// `values = mean + (values - mean) / count`.
+pub fn blend<T: Float>(values: &mut [T], mean: &[T], count: usize) {
+    let count = T::from_f64(count as f64);
+    values.par_chunks_mut(CHUNK).zip(mean.par_chunks(CHUNK)).for_each(|(values, mean)| {
+        for (value, &mean) in values.iter_mut().zip(mean) {
+            *value = mean + (*value - mean) / count;
+        }
+    });
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -342,6 +374,24 @@ mod tests {
         add_rows(&mut wide, None, rows, [0.3, -1.7]);
         add_rows_plain(&mut plain, None, rows, [0.3, -1.7]);
         assert_eq!(wide, plain);
+    }
+
+    #[test]
+    fn blending_gives_the_mean_whatever_the_threads() {
+        let n = CHUNK + 9;
+        let (mean, next) = (values(n, 10), values(n, 11));
+        let run = |threads: usize| {
+            let mut out = next.clone();
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| blend(&mut out, &mean, 4));
+            out
+        };
+        let (one, four) = (run(1), run(4));
+        assert_eq!(one, four);
+        for i in 0..n {
+            let expected = (3.0 * f64::from(mean[i]) + f64::from(next[i])) / 4.0;
+            assert!((f64::from(one[i]) - expected).abs() < 2e-7, "element {i}");
+        }
     }
 
     #[test]

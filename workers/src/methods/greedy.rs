@@ -1,5 +1,7 @@
 //! Greedy soup: Wortsman et al. 2022 (arXiv 2203.05482), recipe 1.
 
+use std::time::Instant;
+
 use mehl_soup::checkpoint::GreedyState;
 use mehl_soup::coefficients::Coefficients;
 use mehl_soup::runner::engine::EngineError;
@@ -7,8 +9,9 @@ use mehl_soup::sweep::metric::Metric;
 use mehl_soup::sweep::score::SplitScore;
 
 use super::{Method, mean_of};
-use crate::engine::TaskRun;
+use crate::engine::{Inputs, TaskRun, span_error, torch_error};
 use crate::families::Precision;
+use crate::hyperplane::RunningMean;
 
 /// Ingredients from the best to the worst on select; one is kept if the mean with it is not worse than without.
 ///
@@ -24,29 +27,40 @@ impl Method for Greedy {
 }
 
 /// The kept ingredients, in the order in which they were added. Resumes after the last candidate that was tried.
+///
+/// A candidate is scored as the running mean of the kept ingredients with one more: each file is read once, and a
+/// resumed task computes the same bits from the kept ingredients in their order.
 pub fn members(run: &mut TaskRun<'_>) -> Result<Vec<usize>, EngineError> {
     let ranking = ranking(run)?;
-    if run.state.greedy.is_none() {
-        let select = run.ingredient_score(ranking[0])?;
-        run.state.greedy = Some(GreedyState { members: vec![ranking[0]], tried: 1, select: Some(select) });
+    let mut state = match run.state.greedy.clone() {
+        Some(state) => state,
+        None => {
+            let select = run.ingredient_score(ranking[0])?;
+            GreedyState { members: vec![ranking[0]], tried: 1, select: Some(select) }
+        }
+    };
+    if state.tried < ranking.len() {
+        let Inputs { zoo, device, kind, .. } = run.inputs;
+        let mut mean = RunningMean::new(zoo, &state.members, &run.mixed, *device, *kind).map_err(span_error)?;
+        let leaves = run.inputs.leaves(&run.mixed.names, Precision::Full)?.tensors;
+        while let Some(&next) = ranking.get(state.tried) {
+            let began = Instant::now();
+            mean.write_with(zoo, next, &run.mixed, &leaves).map_err(span_error)?;
+            let score = run.score_select(Precision::Full)?;
+            if state.select.is_none_or(|best| cost(run, &score) <= cost(run, &best)) {
+                mean.take(&leaves).map_err(torch_error)?;
+                state.members.push(next);
+                state.select = Some(score);
+            }
+            state.tried += 1;
+            run.state.greedy = Some(state.clone());
+            let rate = run.inputs.data.select.samples() as f64 / began.elapsed().as_secs_f64();
+            run.tick("greedy", score.loss, rate)?;
+        }
     }
-    while let Some(state) = run.state.greedy.clone().filter(|state| state.tried < ranking.len()) {
-        let mut candidate = state.members.clone();
-        candidate.push(ranking[state.tried]);
-        // The mean is taken of the files each time: no running sum, so that nothing depends on where the task was resumed.
-        let began = std::time::Instant::now();
-        run.write_exact(&mean_of(run, &candidate))?;
-        let score = run.score_select(Precision::Full)?;
-        let keep = state.select.is_none_or(|best| cost(run, &score) <= cost(run, &best));
-        run.state.greedy = Some(GreedyState {
-            members: if keep { candidate } else { state.members },
-            tried: state.tried + 1,
-            select: if keep { Some(score) } else { state.select },
-        });
-        let rate = run.inputs.data.select.samples() as f64 / began.elapsed().as_secs_f64();
-        run.tick("greedy", score.loss, rate)?;
-    }
-    Ok(run.state.greedy.as_ref().map(|state| state.members.clone()).unwrap_or_default())
+    let members = state.members.clone();
+    run.state.greedy = Some(state);
+    Ok(members)
 }
 
 /// By the objective's first metric, or by the loss if it has none: lower is better.

@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use crate::support::{Recorder, coefficients, engine, fixture, run};
-use mehl_soup::checkpoint::Checkpoint;
+use mehl_soup::checkpoint::{Checkpoint, GreedyState};
 use mehl_soup::runner::engine::{EngineError, SoupEngine};
 use mehl_soup_worker::engine::TorchEngine;
+use mehl_soup_worker::rng;
 use tch::{Kind, Tensor};
 
 fn vit_spec(soup: &str) -> String {
@@ -140,20 +141,64 @@ fn a_torchscript_module() {
     check(&text_spec("method = 'mehl+'\nmodel_batch = 2\ninner_epochs = 2\nbatch = 20"));
 }
 
-#[test]
-fn greedy_goes_on_after_the_last_candidate() {
+/// Six ingredients near those of the fixtures: some help the mean of the better ones, some do not.
+fn greedy_zoo(seed: u64) -> tempfile::TempDir {
+    let zoo = tempfile::tempdir().unwrap();
+    let mut random = rng::generator(seed, "greedy zoo", &[]);
+    for k in 0..6 {
+        let (from, to) = (fixture(&format!("trajectories/zoo/k{}", k % 4)), zoo.path().join(format!("m{k}")));
+        std::fs::create_dir(&to).unwrap();
+        std::fs::copy(from.join("config.json"), to.join("config.json")).unwrap();
+        let mut tensors = Tensor::read_safetensors(from.join("model.safetensors")).unwrap();
+        for (_, tensor) in &mut tensors {
+            let noise: Vec<f32> = (0..tensor.numel()).map(|_| rng::unit(&mut random) as f32 * 0.2 - 0.1).collect();
+            *tensor += Tensor::from_slice(&noise).view_as(tensor);
+        }
+        Tensor::write_safetensors(&tensors, to.join("model.safetensors")).unwrap();
+    }
+    zoo
+}
+
+/// Greedy states after each candidate, and the result: uninterrupted, or stopped after each one and resumed by a new
+/// engine.
+fn greedy_states(spec: &str, is_stopped: bool) -> (Vec<GreedyState>, Vec<u8>) {
     let folder = tempfile::tempdir().unwrap();
-    let spec = vit_spec("method = 'greedy'");
-    let (mut whole, task) = engine(folder.path(), &spec, Kind::Float);
+    let (mut whole, task) = engine(folder.path(), spec, Kind::Float);
     let manifest = whole.scores(None, &mut Recorder::default()).unwrap();
-    let (expected, _, _) = finish(&mut whole, &task, &manifest, None, None);
-    // Its iterations do not count; stop at the first chance, then go on.
-    let mut recorder = Recorder { stop_after: Some(0), ..Recorder::default() };
-    let stopped = whole.run(&task, &manifest, None, &mut recorder);
-    assert!(matches!(stopped, Err(EngineError::Stopped)));
-    let checkpoint = recorder.checkpoints.pop().unwrap();
-    assert_eq!(checkpoint.greedy.as_ref().unwrap().tried, 2);
-    assert_eq!(finish(&mut whole, &task, &manifest, Some(checkpoint), None).0, expected);
+    let (mut states, mut resume) = (vec![], None);
+    loop {
+        let stop_after = is_stopped.then_some(0);
+        let mut recorder = Recorder { every_iteration: true, stop_after, ..Recorder::default() };
+        let (mut fresh, _) = engine(folder.path(), spec, Kind::Float);
+        let ended = fresh.run(&task, &manifest, resume.take(), &mut recorder);
+        for greedy in recorder.checkpoints.iter().filter_map(|checkpoint| checkpoint.greedy.clone()) {
+            if states.last() != Some(&greedy) {
+                states.push(greedy);
+            }
+        }
+        match ended {
+            Ok(completion) => {
+                assert!(completion.exact, "{:?}", recorder.notes);
+                return (states, completion.coefficients);
+            }
+            Err(EngineError::Stopped) => resume = recorder.checkpoints.pop(),
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[test]
+fn greedy_tries_the_same_candidates_wherever_it_was_stopped() {
+    let mut kept = vec![];
+    for seed in 0..4 {
+        let zoo = greedy_zoo(seed);
+        let spec = vit_spec_of(zoo.path(), "method = 'greedy'");
+        let (whole, pieces) = (greedy_states(&spec, false), greedy_states(&spec, true));
+        assert_eq!(whole, pieces, "choices, scores and result");
+        assert_eq!(whole.0.len(), 5, "each candidate was tried");
+        kept.push(whole.0[4].members.len());
+    }
+    assert!(kept.iter().any(|&n| (3..6).contains(&n)), "some were kept after others were not: {kept:?}");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use mehl_soup::runner::engine::SoupEngine;
 use mehl_soup::sweep::spec::{DirectionDtype, Grouping};
 use mehl_soup::zoo::{LayerGroups, Layout, Zoo};
 use mehl_soup_worker::families;
-use mehl_soup_worker::hyperplane::{Directions, MixedTensors, Stored, slice, write_soup};
+use mehl_soup_worker::hyperplane::{Directions, MixedTensors, RunningMean, Stored, slice, write_soup};
 use mehl_soup_worker::rng;
 use proptest::prelude::*;
 use tch::{Device, Kind, Tensor};
@@ -33,6 +33,18 @@ fn spec(ingredients: &[std::path::PathBuf], soup: &str) -> String {
 struct Opened {
     zoo: Zoo,
     mixed: MixedTensors,
+}
+
+impl Opened {
+    /// The largest `|theta|` of a mixed tensor, over all ingredients.
+    fn largest(&self, tensor: usize) -> f64 {
+        let mut theta = vec![0f32; self.mixed.sizes[tensor]];
+        let largest_of = |k: usize| {
+            self.zoo.ingredients()[k].read(&self.mixed.names[tensor], &mut theta).unwrap();
+            theta.iter().fold(0f32, |largest, value| largest.max(value.abs()))
+        };
+        f64::from((0..K).map(largest_of).fold(0.0, f32::max))
+    }
 }
 
 fn open(grouping: Grouping) -> Opened {
@@ -109,14 +121,8 @@ proptest! {
         prop_assert!(a.sum_error() < 1e-12 * spread, "columns sum to 1 up to {}", a.sum_error());
         let exact = mix_of(&opened, &a);
         for (i, (chain, exact)) in centre.iter().zip(&exact).enumerate() {
-            let mut largest = 0f32;
-            for k in 0..K {
-                let mut theta = vec![0f32; opened.mixed.sizes[i]];
-                opened.zoo.ingredients()[k].read(&opened.mixed.names[i], &mut theta).unwrap();
-                largest = theta.iter().fold(largest, |m, v| m.max(v.abs()));
-            }
             let bound = folds as f64 * (4 * b + 8) as f64 * 2f64.powi(-24)
-                * growth[opened.mixed.groups[i]] * spread * f64::from(largest);
+                * growth[opened.mixed.groups[i]] * spread * opened.largest(i);
             for (c, e) in slice::<f32>(chain).iter().zip(slice::<f32>(exact)) {
                 prop_assert!(
                     f64::from((c - e).abs()) <= bound,
@@ -124,6 +130,48 @@ proptest! {
                 );
             }
         }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// The running mean of n ingredients differs from the exact mean of their files by rounding alone.
+    ///
+    /// The stated bound: step j multiplies what came before by (j - 1) / j and rounds a difference and a quotient, each at
+    /// most 2 / j of the largest |theta|, and a sum, each to 2^-24. So after n steps, elementwise and relative to the
+    /// largest |theta|: at most (n + 8) * 2^-24, the rounding of the exact mean included.
+    #[test]
+    fn a_running_mean_agrees_with_the_mean_of_the_files(
+        members in prop::collection::vec(0..K, 1..20),
+        kept in 0usize..20,
+    ) {
+        let opened = open(Grouping::Model);
+        let Opened { zoo, mixed } = &opened;
+        let n = members.len();
+        let weights = (0..K).map(|k| members.iter().filter(|&&member| member == k).count() as f64 / n as f64);
+        let exact = mix_of(&opened, &Coefficients::from_values(K, 1, weights.collect()).unwrap());
+        let zeros = || -> Vec<Tensor> { exact.iter().map(Tensor::zeros_like).collect() };
+        // From the files at once up to some member, then one by one, as candidates that are kept.
+        let (before, after) = members.split_at(kept.min(n - 1));
+        let mut mean = RunningMean::new(zoo, before, mixed, Device::Cpu, Kind::Float).unwrap();
+        let leaves = zeros();
+        for &k in after {
+            mean.write_with(zoo, k, mixed, &leaves).unwrap();
+            mean.take(&leaves).unwrap();
+        }
+        for (i, (found, exact)) in leaves.iter().zip(&exact).enumerate() {
+            let bound = (n + 8) as f64 * 2f64.powi(-24) * opened.largest(i);
+            for (f, e) in slice::<f32>(found).iter().zip(slice::<f32>(exact)) {
+                prop_assert!(f64::from((f - e).abs()) <= bound, "{}: {f}, exact {e}, bound {bound}", mixed.names[i]);
+            }
+        }
+        // The bits are those of a mean that began from nothing: a resumed task goes on with the same.
+        let (&last, rest) = members.split_last().unwrap();
+        let whole = zeros();
+        let begun = RunningMean::new(zoo, rest, mixed, Device::Cpu, Kind::Float).unwrap();
+        begun.write_with(zoo, last, mixed, &whole).unwrap();
+        prop_assert!(leaves.iter().zip(&whole).all(|(a, b)| a.equal(b)));
     }
 }
 
