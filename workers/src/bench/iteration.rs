@@ -378,7 +378,8 @@ fn report(setup: &Setup<'_>, elements: usize, loops: &[(Loop, Measured)]) {
         let name = dtype.name();
         ratio(&format!("mehl+ over bare in {name} (target at most {target})"), soup, bare);
         ratio(&format!("mehl+ in {name}, recompute over kept activations"), find(dtype, true, true), soup);
-        if let (Some(bare), Some(soup)) = (bare, soup) {
+        // What a pass of a small model takes besides weights is not to be told from everything else's memory.
+        if let (Some(bare), Some(soup), true) = (bare, soup, setup.size != Size::Demo) {
             let above = (soup.anonymous as f64 - bare.anonymous as f64) / (elements * 4) as f64;
             let limit = setup.model_batch + 3;
             println!("memory, mehl+ above bare in {name}: {above:.2} x D x 4 bytes (target at most {limit})");

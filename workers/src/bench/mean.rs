@@ -1,6 +1,7 @@
 //! Seconds of `mehl-soup materialize` for the mean of a zoo: with its files in the page cache, and read from the disk.
 
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -64,7 +65,7 @@ fn materialize(coefficients: &Path, out: &Path) -> anyhow::Result<(f64, u64)> {
     }
     let program = std::env::current_exe()?.with_file_name("mehl-soup");
     let mut command = Command::new(&program);
-    command.arg("materialize").arg(coefficients).arg("--out").arg(out).stdout(Stdio::null());
+    command.arg("materialize").arg(coefficients).arg("--out").arg(out).stdout(Stdio::null()).stderr(Stdio::piped());
     let began = Instant::now();
     let mut child = command.spawn().with_context(|| format!("cannot start {}", program.display()))?;
     let mut peak = 0;
@@ -76,6 +77,8 @@ fn materialize(coefficients: &Path, out: &Path) -> anyhow::Result<(f64, u64)> {
         std::thread::sleep(POLL_INTERVAL);
     };
     let seconds = began.elapsed().as_secs_f64();
-    ensure!(status.success(), "{} materialize: {status}", program.display());
+    let mut said = String::new();
+    child.stderr.take().context("standard error is a pipe")?.read_to_string(&mut said)?;
+    ensure!(status.success(), "{} materialize: {status}: {said}", program.display());
     Ok((seconds, peak))
 }

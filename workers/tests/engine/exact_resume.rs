@@ -198,7 +198,7 @@ fn greedy_tries_the_same_candidates_wherever_it_was_stopped() {
         assert_eq!(whole.0.len(), 5, "each candidate was tried");
         kept.push(whole.0[4].members.len());
     }
-    assert!(kept.iter().any(|&n| (3..6).contains(&n)), "some were kept after others were not: {kept:?}");
+    assert!(kept.iter().any(|&n| (2..6).contains(&n)), "some are kept, and some are not: {kept:?}");
 }
 
 #[test]
