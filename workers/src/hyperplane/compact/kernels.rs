@@ -33,55 +33,55 @@ pub fn mix<T: Float>(jobs: Vec<CompactMix<'_, T>>) {
         }
     }
     pieces.into_par_iter().for_each_init(Vec::new, |scratch, (first, out, base, rows, x)| {
-        out.write(scratch, |out| {
-            // All rows over one block before the next: the sums stay in the first-level cache.
-            for (i, (out, base)) in out.chunks_mut(BLOCK).zip(base.chunks(BLOCK)).enumerate() {
-                let first = first + i * (BLOCK / GROUP);
-                out.copy_from_slice(base);
-                for (k, &x) in x.iter().enumerate() {
-                    match rows.code {
-                        // By code, so that each loop is compiled for its own.
-                        Code::Bf16 => add_row(out, rows, Code::Bf16, k, first, x),
-                        Code::Int8 => add_row(out, rows, Code::Int8, k, first, x),
-                        Code::Int4 => add_row(out, rows, Code::Int4, k, first, x),
-                    }
-                }
-            }
-        });
+        out.write(scratch, |out| mix_groups(out, base, rows, first, &x));
     });
 }
 
-/// Wider vector instructions only do more of the same operations at once: the bits are those of any
-/// other processor.
-#[inline(always)]
-fn add_row<T: Float>(out: &mut [T], rows: HostRows<'_>, code: Code, k: usize, first: usize, x: T) {
+/// `out = base + sum_k x[k] rows[k]` from group `first` of the rows on, all rows over one group before the next: the sums stay in registers.
+///
+/// Wider vector instructions only do more of the same operations at once: the bits are those of any other processor.
+fn mix_groups<T: Float>(out: &mut [T], base: &[T], rows: HostRows<'_>, first: usize, x: &[T]) {
+    // By code, so that each loop is compiled for its own.
+    #[inline(always)]
+    fn by_code<T: Float>(out: &mut [T], base: &[T], rows: HostRows<'_>, first: usize, x: &[T]) {
+        match rows.code {
+            Code::Bf16 => mix_plain(out, base, rows, Code::Bf16, first, x),
+            Code::Int8 => mix_plain(out, base, rows, Code::Int8, first, x),
+            Code::Int4 => mix_plain(out, base, rows, Code::Int4, first, x),
+        }
+    }
     #[cfg(target_arch = "x86_64")]
     if std::is_x86_feature_detected!("avx2") {
         #[target_feature(enable = "avx2")]
-        fn wide<T: Float>(out: &mut [T], rows: HostRows<'_>, code: Code, k: usize, first: usize, x: T) {
-            match code {
-                Code::Bf16 => add_row_plain(out, rows, Code::Bf16, k, first, x),
-                Code::Int8 => add_row_plain(out, rows, Code::Int8, k, first, x),
-                Code::Int4 => add_row_plain(out, rows, Code::Int4, k, first, x),
-            }
+        fn wide<T: Float>(out: &mut [T], base: &[T], rows: HostRows<'_>, first: usize, x: &[T]) {
+            by_code(out, base, rows, first, x);
         }
         // SAFETY: the processor has the instructions, as was just asked.
-        return unsafe { wide(out, rows, code, k, first, x) };
+        return unsafe { wide(out, base, rows, first, x) };
     }
-    add_row_plain(out, rows, code, k, first, x);
+    by_code(out, base, rows, first, x);
 }
 
 #[inline(always)]
-fn add_row_plain<T: Float>(out: &mut [T], rows: HostRows<'_>, code: Code, k: usize, first: usize, x: T) {
-    for (g, out) in out.chunks_mut(GROUP).enumerate() {
-        let (bytes, scale) = rows.group(k, first + g);
-        let (values, factor) = (decode::<T>(code, bytes), x * T::from_f32(scale));
-        if let Some(out) = out.first_chunk_mut::<GROUP>() {
-            for j in 0..GROUP {
-                out[j] += factor * values[j];
+fn mix_plain<T: Float>(out: &mut [T], base: &[T], rows: HostRows<'_>, code: Code, first: usize, x: &[T]) {
+    for (g, (out, base)) in out.chunks_mut(GROUP).zip(base.chunks(GROUP)).enumerate() {
+        let terms = x.iter().enumerate().map(|(k, &x)| {
+            let (bytes, scale) = rows.group(k, first + g);
+            (decode::<T>(code, bytes), x * T::from_f32(scale))
+        });
+        if let (Some(out), Some(base)) = (out.first_chunk_mut::<GROUP>(), base.first_chunk::<GROUP>()) {
+            let mut sums = *base;
+            for (values, factor) in terms {
+                for j in 0..GROUP {
+                    sums[j] += factor * values[j];
+                }
             }
+            *out = sums;
         } else {
-            out.iter_mut().zip(&values).for_each(|(out, &value)| *out += factor * value);
+            out.copy_from_slice(base);
+            for (values, factor) in terms {
+                out.iter_mut().zip(&values).for_each(|(out, &value)| *out += factor * value);
+            }
         }
     }
 }
@@ -110,8 +110,15 @@ pub fn project<T: Float>(jobs: &[CompactProject<'_, T>]) -> Vec<(Vec<f64>, f64)>
             for block in (start..end).step_by(BLOCK) {
                 let gradient = gradient.widened(block..end.min(block + BLOCK), &mut wide);
                 squares += kernels::dot(gradient, gradient);
-                for (k, sum) in dots.iter_mut().enumerate() {
-                    *sum += dot(*rows, k, block / GROUP, gradient);
+                let mut k = 0;
+                // Four rows at once: the processor reads ahead on each of them.
+                while rows.members - k >= 4 {
+                    let found = dot::<T, 4>(*rows, k, block / GROUP, gradient);
+                    dots[k..k + 4].iter_mut().zip(found).for_each(|(sum, dot)| *sum += dot);
+                    k += 4;
+                }
+                for (sum, k) in dots[k..].iter_mut().zip(k..) {
+                    *sum += dot::<T, 1>(*rows, k, block / GROUP, gradient)[0];
                 }
             }
             (dots, squares)
@@ -125,10 +132,10 @@ pub fn project<T: Float>(jobs: &[CompactProject<'_, T>]) -> Vec<(Vec<f64>, f64)>
     results
 }
 
-/// Inner product of at most [`BLOCK`] values, from group `first` of row `k` on.
-fn dot<T: Float>(rows: HostRows<'_>, k: usize, first: usize, gradient: &[T]) -> f64 {
+/// Inner products of at most [`BLOCK`] values, from group `first` of the rows from `k` on.
+fn dot<T: Float, const R: usize>(rows: HostRows<'_>, k: usize, first: usize, gradient: &[T]) -> [f64; R] {
     #[inline(always)]
-    fn by_code<T: Float>(rows: HostRows<'_>, k: usize, first: usize, gradient: &[T]) -> f64 {
+    fn by_code<T: Float, const R: usize>(rows: HostRows<'_>, k: usize, first: usize, gradient: &[T]) -> [f64; R] {
         match rows.code {
             Code::Bf16 => dot_plain(rows, Code::Bf16, k, first, gradient),
             Code::Int8 => dot_plain(rows, Code::Int8, k, first, gradient),
@@ -138,7 +145,7 @@ fn dot<T: Float>(rows: HostRows<'_>, k: usize, first: usize, gradient: &[T]) -> 
     #[cfg(target_arch = "x86_64")]
     if std::is_x86_feature_detected!("avx2") {
         #[target_feature(enable = "avx2")]
-        fn wide<T: Float>(rows: HostRows<'_>, k: usize, first: usize, gradient: &[T]) -> f64 {
+        fn wide<T: Float, const R: usize>(rows: HostRows<'_>, k: usize, first: usize, gradient: &[T]) -> [f64; R] {
             by_code(rows, k, first, gradient)
         }
         // SAFETY: the processor has the instructions, as was just asked.
@@ -148,27 +155,36 @@ fn dot<T: Float>(rows: HostRows<'_>, k: usize, first: usize, gradient: &[T]) -> 
 }
 
 #[inline(always)]
-fn dot_plain<T: Float>(rows: HostRows<'_>, code: Code, k: usize, first: usize, gradient: &[T]) -> f64 {
-    let mut lanes = [T::default(); LANES];
-    let mut tail = 0.0;
+fn dot_plain<T: Float, const R: usize>(
+    rows: HostRows<'_>,
+    code: Code,
+    k: usize,
+    first: usize,
+    gradient: &[T],
+) -> [f64; R] {
+    let (mut lanes, mut tails) = ([[T::default(); LANES]; R], [0.0; R]);
     for (g, gradient) in gradient.chunks(GROUP).enumerate() {
-        let (bytes, scale) = rows.group(k, first + g);
-        let (values, scale) = (decode::<T>(code, bytes), T::from_f32(scale));
-        if let Some(gradient) = gradient.first_chunk::<GROUP>() {
-            let mut sums = [T::default(); LANES];
-            for (values, gradient) in values.as_chunks::<LANES>().0.iter().zip(gradient.as_chunks::<LANES>().0) {
-                for lane in 0..LANES {
-                    sums[lane] += values[lane] * gradient[lane];
+        for (r, (lanes, tail)) in lanes.iter_mut().zip(&mut tails).enumerate() {
+            let (bytes, scale) = rows.group(k + r, first + g);
+            let (values, scale) = (decode::<T>(code, bytes), T::from_f32(scale));
+            if let Some(gradient) = gradient.first_chunk::<GROUP>() {
+                let mut sums = [T::default(); LANES];
+                for (values, gradient) in values.as_chunks::<LANES>().0.iter().zip(gradient.as_chunks::<LANES>().0) {
+                    for lane in 0..LANES {
+                        sums[lane] += values[lane] * gradient[lane];
+                    }
                 }
-            }
-            for lane in 0..LANES {
-                lanes[lane] += scale * sums[lane];
-            }
-        } else {
-            for (&value, &gradient) in values.iter().zip(gradient) {
-                tail += (scale * value * gradient).to_f64();
+                for lane in 0..LANES {
+                    lanes[lane] += scale * sums[lane];
+                }
+            } else {
+                for (&value, &gradient) in values.iter().zip(gradient) {
+                    *tail += (scale * value * gradient).to_f64();
+                }
             }
         }
     }
-    lanes.iter().map(|lane| lane.to_f64()).sum::<f64>() + tail
+    let mut dots = lanes.map(|lanes| lanes.iter().map(|lane| lane.to_f64()).sum::<f64>());
+    dots.iter_mut().zip(tails).for_each(|(dot, tail)| *dot += tail);
+    dots
 }
