@@ -66,7 +66,7 @@ impl ClipVit {
         let norm = |x: &Tensor, name: &str| precision.narrow(&w.layer_norm(x, &format!("{block}.{name}"), c.eps)?);
         let x = x.f_add(&self.attention(&norm(x, first)?, &block)?)?;
         let hidden = w.linear(&norm(&x, second)?, &format!("{block}.{up}"))?;
-        x.f_add(&w.linear(&c.activation.apply(&hidden)?, &format!("{block}.{down}"))?)
+        x.f_add(&w.linear(&c.activation.apply(hidden)?, &format!("{block}.{down}"))?)
     }
 
     /// `[N, features]` of the last tokens.

@@ -80,7 +80,7 @@ impl TimmVit {
         let attended = self.attention(&norm(x, "norm1")?, &block, precision)?;
         let x = self.add(x, &attended, &format!("{block}.ls1.gamma"))?;
         let hidden = w.linear(&norm(&x, "norm2")?, &format!("{block}.mlp.fc1"))?;
-        let hidden = w.linear(&c.activation.apply(&hidden)?, &format!("{block}.mlp.fc2"))?;
+        let hidden = w.linear(&c.activation.apply(hidden)?, &format!("{block}.mlp.fc2"))?;
         self.add(&x, &hidden, &format!("{block}.ls2.gamma"))
     }
 

@@ -83,7 +83,7 @@ impl Vit {
         };
         let x = x.f_add(&self.attention(&norm(x, "layernorm_before")?, &block)?)?;
         let hidden = w.linear(&norm(&x, "layernorm_after")?, &format!("{block}.intermediate.dense"))?;
-        x.f_add(&w.linear(&c.activation.apply(&hidden)?, &format!("{block}.output.dense"))?)
+        x.f_add(&w.linear(&c.activation.apply(hidden)?, &format!("{block}.output.dense"))?)
     }
 
     /// Logits of the last tokens `[N, tokens, hidden]`.
