@@ -248,7 +248,7 @@ impl<'a> TaskRun<'a> {
 
     /// Between passes of different shapes: the next would find the last one's place in pieces, and take new memory for what does not fit them. With small models
     /// that is little, and not worth the page faults.
-    fn make_room(&self) {
+    pub fn make_room(&self) {
         if self.mixed.elements() >= dtype::LARGE {
             memory::give_back_freed_pages();
         }

@@ -92,6 +92,8 @@ pub fn learn(
     let iterations = iterations_per_epoch(run);
     let total = soup.inner_epochs.saturating_mul(iterations);
     let leaves = run.inputs.leaves(&run.mixed.names, run.precision())?;
+    // What the soup took more in f32, and what directions were read through.
+    run.make_room();
     let backward = Backward { how: Pass::Learn.with(run.precision()), course: leaves.course(run.recompute) };
     if soup.early_stopping && current(run)?.best.is_none() {
         // Standing still is a candidate too: a model batch never ends worse, by select, than it began.
