@@ -61,7 +61,7 @@ pub trait Model {
     }
 
     /// Sets the library that computes linear layers in f32 on the CPU from now on; libtorch's choice before the first call. Families whose linear layers are not
-    /// [`layers::Weights`]' ignore it.
+    /// those of `layers::Weights` ignore it.
     fn use_linear_library(&self, _library: LinearLibrary) {}
 
     /// The state after the first part, of inputs in the order of `data.inputs`.
