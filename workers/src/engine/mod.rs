@@ -181,6 +181,11 @@ impl TorchEngine {
         if let Some(why) = why {
             note(&format!("task {}: {why}", task.id));
         }
+        let used = inputs.model.use_linear_library(linear);
+        if used != linear && self.spec.compute.linear.is_some() {
+            note(&format!("task {}: the family does not know compute.linear = \"{linear}\"; {used} is used", task.id));
+        }
+        let linear = used;
         let build = build(device, threads, linear);
         // Where nothing is learned there is nothing but scores.
         let stated = if task.soup.method.learns() { self.spec.compute.dtype } else { Some(ComputeDtype::F32) };
@@ -348,7 +353,7 @@ fn about(
         notes.push("learned in bf16; scores are computed in f32".to_string());
     }
     if state.build.linear == LinearLibrary::Onednn {
-        notes.push("linear layers in f32 are computed by oneDNN".to_string());
+        notes.push("large linear layers in f32 are computed by oneDNN".to_string());
     }
     if !state.exact {
         notes.push("resumed with another build or on a GPU: within tolerance, not bit-exact".to_string());

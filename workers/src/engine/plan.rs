@@ -127,8 +127,9 @@ impl TorchEngine {
         let spec = self.spec.clone();
         let inputs = self.open(note)?;
         let mut notes = inputs.notes();
-        if linear::resolve(spec.compute.linear, inputs.kind, inputs.device).0 == LinearLibrary::Onednn {
-            notes.push("linear layers in f32 are computed by oneDNN (compute.linear)".to_string());
+        let library = linear::resolve(spec.compute.linear, inputs.kind, inputs.device).0;
+        if inputs.model.use_linear_library(library) == LinearLibrary::Onednn {
+            notes.push("large linear layers in f32 are computed by oneDNN (compute.linear)".to_string());
         }
         notes.iter().for_each(|line| note(line));
         let (before, began) = (bytes_read(), Instant::now());

@@ -97,8 +97,8 @@ impl Model for ClipVit {
         layers::part_of(name, &format!("{}{}.", c.tower, c.naming.blocks), &after, self.parts() - 1)
     }
 
-    fn use_linear_library(&self, library: LinearLibrary) {
-        self.weights.use_linear_library(library);
+    fn use_linear_library(&self, library: LinearLibrary) -> LinearLibrary {
+        self.weights.use_linear_library(library)
     }
 
     fn first_part(&self, inputs: &ModelInputs, how: Forward) -> Result<State, TchError> {

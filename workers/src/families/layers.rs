@@ -30,8 +30,9 @@ impl Weights {
     }
 
     /// As [`Model::use_linear_library`](super::Model::use_linear_library).
-    pub(super) fn use_linear_library(&self, library: LinearLibrary) {
+    pub(super) fn use_linear_library(&self, library: LinearLibrary) -> LinearLibrary {
         self.linear_library.set(library);
+        library
     }
 
     /// Dtype of the parameters.
@@ -154,4 +155,24 @@ pub(super) fn only_input<'a>(inputs: &'a ModelInputs, family: &str) -> Result<&'
         return Err(TchError::Shape(format!("{family} takes images [N, channels, height, width], found {found:?}")));
     }
     Ok(pixels)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_products_in_f32_are_those_of_the_library() {
+        let random = |shape: &[i64]| Tensor::randn(shape, (Kind::Float, Device::Cpu));
+        let weights = Weights::new("", BTreeMap::new());
+        let (x, weight) = (random(&[512, 384]), random(&[384, 384]));
+        assert!(x.numel() as i64 * weight.size()[0] >= SMALL_PRODUCT);
+        let product = |x: &Tensor| weights.product(x, &weight, None).unwrap();
+        let by_libtorch = x.f_linear(&weight, None::<Tensor>).unwrap();
+        assert!(product(&x).equal(&by_libtorch), "libtorch's choice is the default");
+        assert_eq!(weights.use_linear_library(LinearLibrary::Onednn), LinearLibrary::Onednn);
+        assert!(product(&x).equal(&torch::onednn_linear(&x, &weight, None).unwrap()));
+        let few = x.f_slice(0, 0, 8, 1).unwrap();
+        assert!(product(&few).equal(&few.f_linear(&weight, None::<Tensor>).unwrap()), "small products stay");
+    }
 }

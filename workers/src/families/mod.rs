@@ -60,9 +60,11 @@ pub trait Model {
         0
     }
 
-    /// Sets the library that computes linear layers in f32 on the CPU from now on; libtorch's choice before the first call. Families whose linear layers are not
-    /// those of `layers::Weights` ignore it.
-    fn use_linear_library(&self, _library: LinearLibrary) {}
+    /// Asks for the library that computes large linear layers in f32 on the CPU from now on, and answers the one that does. Before the first call it is libtorch's
+    /// choice, which is also the answer of families that do not have the choice.
+    fn use_linear_library(&self, _library: LinearLibrary) -> LinearLibrary {
+        LinearLibrary::Libtorch
+    }
 
     /// The state after the first part, of inputs in the order of `data.inputs`.
     ///

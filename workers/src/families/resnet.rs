@@ -140,8 +140,8 @@ impl Model for Resnet {
         }
     }
 
-    fn use_linear_library(&self, library: LinearLibrary) {
-        self.weights.use_linear_library(library);
+    fn use_linear_library(&self, library: LinearLibrary) -> LinearLibrary {
+        self.weights.use_linear_library(library)
     }
 
     fn first_part(&self, inputs: &ModelInputs, how: Forward) -> Result<State, TchError> {

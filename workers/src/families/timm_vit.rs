@@ -117,8 +117,8 @@ impl Model for TimmVit {
         layers::part_of(self.weights.local(name), "blocks.", &after, self.parts() - 1)
     }
 
-    fn use_linear_library(&self, library: LinearLibrary) {
-        self.weights.use_linear_library(library);
+    fn use_linear_library(&self, library: LinearLibrary) -> LinearLibrary {
+        self.weights.use_linear_library(library)
     }
 
     fn first_part(&self, inputs: &ModelInputs, how: Forward) -> Result<State, TchError> {

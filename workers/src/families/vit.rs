@@ -120,8 +120,8 @@ impl Model for Vit {
         layers::part_of(self.weights.local(name), &format!("{prefix}.encoder.layer."), &after, self.parts() - 1)
     }
 
-    fn use_linear_library(&self, library: LinearLibrary) {
-        self.weights.use_linear_library(library);
+    fn use_linear_library(&self, library: LinearLibrary) -> LinearLibrary {
+        self.weights.use_linear_library(library)
     }
 
     fn first_part(&self, inputs: &ModelInputs, how: Forward) -> Result<State, TchError> {

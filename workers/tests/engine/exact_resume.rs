@@ -261,3 +261,33 @@ fn an_ingredient_that_changes_under_a_running_engine_gives_no_result() {
         }
     }
 }
+
+#[test]
+fn a_task_keeps_the_library_of_linear_layers_with_which_it_began() {
+    let with = |spec: String, library: &str| format!("{spec}[compute]\nlinear = '{library}'\n");
+    let soup = "method = 'mehl+'\nmodel_batch = 2\ninner_epochs = 2\nbatch = 10";
+    for (begun, stated) in [("onednn", "libtorch"), ("libtorch", "onednn")] {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut first, task) = engine(folder.path(), &with(vit_spec(soup), begun), Kind::Float);
+        let manifest = first.scores(None, &mut Recorder::default()).unwrap();
+        let mut recorder = Recorder { stop_after: Some(1), ..Recorder::default() };
+        assert!(matches!(first.run(&task, &manifest, None, &mut recorder), Err(EngineError::Stopped)));
+        let state = Checkpoint::from_bytes(&recorder.checkpoints.pop().unwrap().to_bytes()).unwrap();
+        assert_eq!(state.build.linear.as_str(), begun);
+        let (mut next, task) = engine(folder.path(), &with(vit_spec(soup), stated), Kind::Float);
+        let mut recorder = Recorder::default();
+        assert!(next.run(&task, &manifest, Some(state), &mut recorder).unwrap().exact);
+        assert!(recorder.checkpoints.iter().all(|state| state.build.linear.as_str() == begun));
+        let said = format!("linear layers by {begun}");
+        assert!(recorder.notes.iter().any(|note| note.contains(&said)), "{:?}", recorder.notes);
+    }
+    // A module's own code calls libtorch.
+    let folder = tempfile::tempdir().unwrap();
+    let spec = with(text_spec("method = 'mehl+'\nmodel_batch = 2\ninner_epochs = 1\nbatch = 10"), "onednn");
+    let (mut module, task) = engine(folder.path(), &spec, Kind::Float);
+    let manifest = module.scores(None, &mut Recorder::default()).unwrap();
+    let mut recorder = Recorder::default();
+    module.run(&task, &manifest, None, &mut recorder).unwrap();
+    assert!(recorder.checkpoints.iter().all(|state| state.build.linear.as_str() == "libtorch"));
+    assert!(recorder.notes.iter().any(|note| note.contains("does not know compute.linear")), "{:?}", recorder.notes);
+}
