@@ -221,7 +221,23 @@ fn bytes_mut(tensor: &Tensor) -> &mut [u8] {
 
 /// Stores a group of at most [`GROUP`] values, the others as zeros, and answers its scale.
 fn encode<T: Float>(code: Code, group: &[T], out: &mut [u8]) -> bf16 {
-    let value = |j: usize| group.get(j).map_or(0.0, |value| value.to_f64() as f32);
+    #[cfg(target_arch = "x86_64")]
+    if std::is_x86_feature_detected!("avx2") {
+        #[target_feature(enable = "avx2")]
+        fn wide<T: Float>(code: Code, group: &[T], out: &mut [u8]) -> bf16 {
+            encode_plain(code, group, out)
+        }
+        // SAFETY: the processor has the instructions, as was just asked.
+        return unsafe { wide(code, group, out) };
+    }
+    encode_plain(code, group, out)
+}
+
+#[inline(always)]
+fn encode_plain<T: Float>(code: Code, group: &[T], out: &mut [u8]) -> bf16 {
+    let mut values = [0.0f32; GROUP];
+    group.iter().zip(&mut values).for_each(|(value, own)| *own = value.to_f32());
+    let value = |j: usize| values[j];
     if code == Code::Bf16 {
         for (j, bytes) in out.as_chunks_mut::<2>().0.iter_mut().enumerate() {
             *bytes = bf16::from_f32(value(j)).to_ne_bytes();
@@ -251,25 +267,36 @@ fn encode<T: Float>(code: Code, group: &[T], out: &mut [u8]) -> bf16 {
 /// A stored group as numbers that its scale is still to be multiplied with.
 #[inline(always)]
 fn decode<T: Float>(code: Code, bytes: &[u8]) -> [T; GROUP] {
+    const PART: usize = GROUP / 2;
     let mut values = [T::default(); GROUP];
+    for (part, values) in values.as_chunks_mut::<PART>().0.iter_mut().enumerate() {
+        *values = decode_part::<T, PART>(code, bytes, part);
+    }
+    values
+}
+
+/// Values `part * N..(part + 1) * N` of a stored group. `N` divides half a group.
+#[inline(always)]
+fn decode_part<T: Float, const N: usize>(code: Code, bytes: &[u8], part: usize) -> [T; N] {
+    const { assert!((GROUP / 2).is_multiple_of(N)) };
+    let mut values = [T::default(); N];
     match code {
         Code::Bf16 => {
-            let (pairs, _) = bytes.as_chunks::<2>();
-            for j in 0..GROUP {
-                values[j] = T::from_f32(f32::from_bits(u32::from(u16::from_ne_bytes(pairs[j])) << 16));
+            let (pairs, _) = bytes[2 * part * N..2 * (part + 1) * N].as_chunks::<2>();
+            for (value, pair) in values.iter_mut().zip(pairs) {
+                *value = T::from_f32(f32::from_bits(u32::from(u16::from_ne_bytes(*pair)) << 16));
             }
         }
         Code::Int8 => {
-            let bytes = &bytes[..GROUP];
-            for j in 0..GROUP {
-                values[j] = T::from_f32(f32::from(bytes[j].cast_signed()));
+            for (value, byte) in values.iter_mut().zip(&bytes[part * N..(part + 1) * N]) {
+                *value = T::from_f32(f32::from(byte.cast_signed()));
             }
         }
         Code::Int4 => {
-            let bytes = &bytes[..GROUP / 2];
-            for j in 0..GROUP / 2 {
-                values[j] = T::from_f32(f32::from((bytes[j] & 15).cast_signed() - 8));
-                values[j + GROUP / 2] = T::from_f32(f32::from((bytes[j] >> 4).cast_signed() - 8));
+            let (half, within) = (part * N / (GROUP / 2), part * N % (GROUP / 2));
+            for (value, byte) in values.iter_mut().zip(&bytes[within..within + N]) {
+                let number = if half == 0 { byte & 15 } else { byte >> 4 };
+                *value = T::from_f32(f32::from(number.cast_signed() - 8));
             }
         }
     }

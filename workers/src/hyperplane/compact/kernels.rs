@@ -4,11 +4,16 @@
 
 use rayon::prelude::*;
 
-use super::{CHUNK, Code, GROUP, HostRows, decode};
+use super::{CHUNK, Code, GROUP, HostRows, decode, decode_part};
 use crate::hyperplane::kernels::{self, BLOCK, Float, Sink, Source};
 
 /// Independent partial sums of a dot product.
 const LANES: usize = 16;
+/// Groups that are asked for ahead of those that are computed with. The processor itself looks ahead on a few
+/// streams, and not beyond a page.
+const AHEAD: usize = 16;
+/// Bytes that one request to the memory brings.
+const CACHE_LINE: usize = 64;
 
 /// One tensor's part of a mix: `out = base + sum_k x[k] rows[k]`.
 pub struct CompactMix<'a, T> {
@@ -65,25 +70,45 @@ fn mix_groups<T: Float>(out: &mut [T], base: &[T], rows: HostRows<'_>, first: us
 #[inline(always)]
 fn mix_plain<T: Float>(out: &mut [T], base: &[T], rows: HostRows<'_>, code: Code, first: usize, x: &[T]) {
     for (g, (out, base)) in out.chunks_mut(GROUP).zip(base.chunks(GROUP)).enumerate() {
+        for line in (0..GROUP).step_by(CACHE_LINE / size_of::<T>()) {
+            prefetch(base.as_ptr().wrapping_add(AHEAD / 4 * GROUP + line));
+        }
         let terms = x.iter().enumerate().map(|(k, &x)| {
             let (bytes, scale) = rows.group(k, first + g);
-            (decode::<T>(code, bytes), x * T::from_f32(scale))
+            prefetch(bytes.as_ptr().wrapping_add(AHEAD * bytes.len()));
+            (bytes, x * T::from_f32(scale))
         });
         if let (Some(out), Some(base)) = (out.first_chunk_mut::<GROUP>(), base.first_chunk::<GROUP>()) {
             let mut sums = *base;
-            for (values, factor) in terms {
-                for j in 0..GROUP {
-                    sums[j] += factor * values[j];
+            for (bytes, factor) in terms {
+                for (part, sums) in sums.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
+                    let values = decode_part::<T, LANES>(code, bytes, part);
+                    for lane in 0..LANES {
+                        sums[lane] += factor * values[lane];
+                    }
                 }
             }
             *out = sums;
         } else {
             out.copy_from_slice(base);
-            for (values, factor) in terms {
+            for (bytes, factor) in terms {
+                let values = decode::<T>(code, bytes);
                 out.iter_mut().zip(&values).for_each(|(out, &value)| *out += factor * value);
             }
         }
     }
+}
+
+/// Asks for the cache line at an address, which may be anywhere. Nothing else changes.
+#[inline(always)]
+fn prefetch<P>(address: *const P) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: an address that cannot be read is passed over; nothing is read or written.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(address.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
 }
 
 /// Inner products of compact rows, on the host, with one vector.
@@ -166,10 +191,12 @@ fn dot_plain<T: Float, const R: usize>(
     for (g, gradient) in gradient.chunks(GROUP).enumerate() {
         for (r, (lanes, tail)) in lanes.iter_mut().zip(&mut tails).enumerate() {
             let (bytes, scale) = rows.group(k + r, first + g);
-            let (values, scale) = (decode::<T>(code, bytes), T::from_f32(scale));
+            prefetch(bytes.as_ptr().wrapping_add(AHEAD * bytes.len()));
+            let scale = T::from_f32(scale);
             if let Some(gradient) = gradient.first_chunk::<GROUP>() {
                 let mut sums = [T::default(); LANES];
-                for (values, gradient) in values.as_chunks::<LANES>().0.iter().zip(gradient.as_chunks::<LANES>().0) {
+                for (part, gradient) in gradient.as_chunks::<LANES>().0.iter().enumerate() {
+                    let values = decode_part::<T, LANES>(code, bytes, part);
                     for lane in 0..LANES {
                         sums[lane] += values[lane] * gradient[lane];
                     }
@@ -178,7 +205,7 @@ fn dot_plain<T: Float, const R: usize>(
                     lanes[lane] += scale * sums[lane];
                 }
             } else {
-                for (&value, &gradient) in values.iter().zip(gradient) {
+                for (&value, &gradient) in decode::<T>(code, bytes).iter().zip(gradient) {
                     *tail += (scale * value * gradient).to_f64();
                 }
             }
