@@ -63,7 +63,12 @@ pub fn keys() -> Vec<Key> {
             "from the files",
             "activation function, by its name in Hugging Face configurations, if the files do not say",
         ),
-        key("zoo.architecture", text(), "", "file of the module saved by `torch.jit`, for `family = \"torchscript\"`"),
+        key(
+            "zoo.architecture",
+            text(),
+            "",
+            "folder that `python -m mehl_soup export` made, or file of a module saved by `torch.jit`; the family is then `torchscript`",
+        ),
         key(
             "zoo.duplicates",
             word(&["once", "keep"]),

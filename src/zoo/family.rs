@@ -78,7 +78,13 @@ impl fmt::Display for FamilyUnknown {
                 writeln!(f, "  tensor names of {family}: not found {}", missing.join(", "))?;
             }
         }
-        write!(f, "  set zoo.family; `torchscript` with zoo.architecture supports any differentiable module")
+        write!(
+            f,
+            "  set zoo.family, or make a graph of any other architecture: \
+             `python -m mehl_soup export {} --out exported`, then zoo.architecture = \"exported\" \
+             (docs/architectures.md)",
+            self.ingredient.display()
+        )
     }
 }
 

@@ -26,7 +26,7 @@ pub(super) fn zoo(mut section: Section<'_>, base: &Path) -> ZooSpec {
         let torchscript = family == Some(Some(Family::Torchscript));
         match section.field("architecture") {
             None if torchscript => section.missing("architecture", "a path (required with family `torchscript`)"),
-            Some(field) if !torchscript => {
+            Some(field) if !torchscript && family.flatten().is_some() => {
                 section.fault(&field, Problem::Conflict("can only be used with family `torchscript`".into()));
             }
             _ => {}
@@ -35,7 +35,8 @@ pub(super) fn zoo(mut section: Section<'_>, base: &Path) -> ZooSpec {
     let spec = ZooSpec {
         ingredients: ingredients.iter().map(|pattern| absolute_glob(base, pattern)).collect(),
         base: section.text("base", "a path").map(|path| absolute(base, path)),
-        family: family.flatten(),
+        // Nothing else has an architecture.
+        family: family.flatten().or(architecture.as_ref().map(|_| Family::Torchscript)),
         architecture,
         heads: section.count("heads"),
         activation: section.text("activation", "an activation's name, such as `gelu` or `quick_gelu`"),

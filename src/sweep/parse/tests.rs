@@ -91,6 +91,10 @@ fn every_key_is_read_and_the_three_formats_agree() {
     let spec = parse_spec_text(&text, Format::Json, Path::new("/base")).unwrap();
     assert_eq!(spec.zoo.family, Some(Family::Torchscript));
     assert_eq!(spec.zoo.architecture, Some(PathBuf::from("/base/m.pt")));
+    // An architecture alone says the family.
+    let alone = json!({"zoo": {"ingredients": ["a"], "architecture": "exported"}, "data": {"learn": "l"}}).to_string();
+    let alone = parse_spec_text(&alone, Format::Json, Path::new("/base")).unwrap();
+    assert_eq!(alone.zoo.family, Some(Family::Torchscript));
     assert_eq!(spec.zoo.ingredients, ["/base/a.safetensors", "/abs/*"]);
     assert_eq!((spec.data.inputs.len(), spec.data.metric), (2, Metric::named("accuracy").unwrap()));
     let soup = &spec.soup;
@@ -163,7 +167,10 @@ fn what_is_required_is_missed() {
 
 #[test]
 fn bad_zoo_data_and_compute() {
-    one_fault("zoo.architecture = 'm.pt'", "sweep:3:20: zoo.architecture: can only be used with family `torchscript`");
+    one_fault(
+        "zoo.architecture = 'm.pt'\nzoo.family = 'vit'",
+        "sweep:3:20: zoo.architecture: can only be used with family `torchscript`",
+    );
     one_fault(
         "zoo.family = 'vitt'",
         "sweep:3:14: zoo.family: expected one of `auto`, `vit`, `clip-vit`, `timm-vit`, `resnet`, `torchscript`, found `vitt`; did you mean `vit`?",

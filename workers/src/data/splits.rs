@@ -10,6 +10,7 @@ use tch::{Device, Kind, TchError};
 use super::images::sources::{Source, SourceKind};
 use super::images::{self, ImageInputs, LoadedImages};
 use super::{DataError, Loaded, ReadTargets, Split, tensor_file};
+use crate::families::{ExpectedInput, InputKind};
 use crate::rng::permutation;
 
 /// All data of a sweep.
@@ -186,7 +187,7 @@ impl Data {
     ///
     /// # Errors
     /// Naming the file, the input, expected and found shape or dtype.
-    pub fn check_shapes(&self, spec: &DataSpec, expected: &[Vec<i64>]) -> Result<(), DataError> {
+    pub fn check_inputs(&self, spec: &DataSpec, expected: &[ExpectedInput]) -> Result<(), DataError> {
         let fault = |what: String| DataError::Content { file: spec.learn.display().to_string(), what };
         let found = self.learn.sample_shapes();
         if expected.len() != found.len() {
@@ -196,18 +197,32 @@ impl Data {
                 found.len()
             )));
         }
-        for (((name, (_, found)), kind), shape) in spec.inputs.iter().zip(&found).zip(&self.dtypes).zip(expected) {
-            // Of one sample: part of the file's rows may have been set aside for select.
-            if found != shape {
+        for (i, input) in expected.iter().enumerate() {
+            // A single input may have any name.
+            let wanted = input.name.as_ref().filter(|_| expected.len() > 1);
+            let place = wanted.map_or(Some(i), |wanted| spec.inputs.iter().position(|name| name == wanted));
+            let Some(place) = place else {
+                let names: Vec<_> = expected.iter().filter_map(|input| input.name.as_deref()).collect();
                 return Err(fault(format!(
-                    "tensor `{name}`: expected {shape:?} per sample as required by the model, \
+                    "expected inputs {} as required by the model, found {} (set data.inputs)",
+                    names.join(", "),
+                    spec.inputs.join(", ")
+                )));
+            };
+            // Of one sample: part of the file's rows may have been set aside for select.
+            let (name, (_, found), kind) = (&spec.inputs[place], &found[place], self.dtypes[place]);
+            if !input.takes(found) {
+                return Err(fault(format!(
+                    "tensor `{name}`: expected {input} per sample as required by the model, \
                      found {found:?}"
                 )));
             }
-            if !matches!(kind, Kind::Double | Kind::Float | Kind::Half | Kind::BFloat16) {
+            let is_float = matches!(kind, Kind::Double | Kind::Float | Kind::Half | Kind::BFloat16);
+            if is_float != (input.kind == InputKind::Float) {
                 return Err(fault(format!(
-                    "tensor `{name}`: expected floating point values, found {}",
-                    dtype_name(*kind)
+                    "tensor `{name}`: expected {}, found {}",
+                    if is_float { "whole numbers" } else { "floating point values" },
+                    dtype_name(kind)
                 )));
             }
         }

@@ -11,8 +11,14 @@ use crate::hyperplane::SpanError;
 /// libtorch's faults: running out of memory is told apart from the rest.
 pub fn torch_error(error: TchError) -> EngineError {
     let text = error.to_string();
-    // libtorch's messages carry a C++ stack; the first line says what happened.
-    let first = text.lines().next().unwrap_or_default().to_string();
+    // libtorch's messages carry a C++ stack; the first line says what happened. Those of a TorchScript module carry its code
+    // first.
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let first = match text.contains("TorchScript interpreter") {
+        true => lines.find(|line| line.starts_with("RuntimeError:")).or_else(|| text.lines().next()),
+        false => lines.next(),
+    };
+    let first = first.unwrap_or_default().to_string();
     let lower = text.to_lowercase();
     if lower.contains("out of memory") || lower.contains("can't allocate memory") || lower.contains("bad_alloc") {
         EngineError::OutOfMemory(first)

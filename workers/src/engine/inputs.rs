@@ -12,7 +12,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::errors::{data_error, family_error, torch_error, zoo_error};
 use super::probe::Subject;
-use super::{allocations, budget, linear, memory, scoring, statistics};
+use super::{allocations, budget, linear, memory, module_check, scoring, statistics};
 use crate::data::Data;
 use crate::data::images::ImageInputs;
 use crate::data::images::cache::ImageCache;
@@ -116,8 +116,8 @@ impl Inputs {
         let objective = Classification;
         let targets = |found| objective.read_targets(found);
         let mut data = Data::load(&spec.data, spec.seed, kind, &images, &targets, note).map_err(data_error)?;
-        if let Some(shapes) = model.input_shapes() {
-            data.check_shapes(&spec.data, &shapes).map_err(data_error)?;
+        if let Some(expected) = model.expected_inputs() {
+            data.check_inputs(&spec.data, &expected).map_err(data_error)?;
         }
         let free = allocations::device_memory(device).and_then(|memory| memory.free);
         let budget = free.map_or(0, |free| spec.compute.memory_bytes.map_or(free, |stated| stated.min(free)));
@@ -145,6 +145,9 @@ impl Inputs {
         };
         inputs.write_ingredient(0)?;
         inputs.objective.check(inputs.model.as_ref(), &inputs.data, &spec.data, device)?;
+        if family == Family::Torchscript {
+            module_check::check(inputs.model.as_ref(), &inputs.data.learn, &spec.zoo, device)?;
+        }
         inputs.base = match device {
             Device::Cpu => anonymous(),
             _ => allocations::device_memory(device).map_or(0, |memory| memory.allocated),

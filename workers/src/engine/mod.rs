@@ -10,6 +10,7 @@ mod fit;
 mod inputs;
 pub mod linear;
 pub mod memory;
+mod module_check;
 pub mod needs;
 pub(crate) mod phases;
 pub mod plan;

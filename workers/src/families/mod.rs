@@ -7,6 +7,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `vit`, `clip_vit`, `timm_vit`, `resnet`, `torchscript` | one family each: the forward pass |
+//! | `exported`, `export_description` | graphs that `python -m mehl_soup export` makes |
 //! | `*_config`, `timm_arguments`, `timm_names` | their architectures, from shapes and `config.json` |
 //! | `expected` | what a family expects of tensors and configurations, compared with what is there |
 //! | `layers`, `activation` | what families are made of |
@@ -17,6 +18,8 @@ mod activation;
 mod clip_config;
 mod clip_vit;
 mod expected;
+mod export_description;
+mod exported;
 mod forward;
 mod identity;
 mod layers;
@@ -38,7 +41,7 @@ use mehl_soup::zoo::{Layout, TensorClass, Zoo};
 use tch::{Device, Kind, TchError, Tensor};
 
 pub use forward::{Forward, Pass, Precision};
-pub use state::{ModelInputs, State};
+pub use state::{ExpectedInput, Extent, InputKind, ModelInputs, State};
 pub use vit::Vit;
 pub use vit_config::VitConfig;
 
@@ -140,6 +143,11 @@ pub trait Model {
         None
     }
 
+    /// What is expected of each input, where the family knows it.
+    fn expected_inputs(&self) -> Option<Vec<ExpectedInput>> {
+        self.input_shapes().map(|shapes| shapes.iter().map(|shape| ExpectedInput::floats(shape)).collect())
+    }
+
     /// What files do not say and was assumed, one thing each, with the field of `[zoo]` that says otherwise.
     fn assumed(&self) -> &[String] {
         &[]
@@ -217,7 +225,10 @@ pub fn load(
             let path = spec.architecture.as_deref().ok_or_else(|| {
                 FamilyError::Unknown("`zoo.family = \"torchscript\"` needs `zoo.architecture`".to_string())
             })?;
-            Ok(Box::new(torchscript::TorchScript::load(path, zoo, layout, device, kind)?))
+            match export_description::read(path)? {
+                Some(export) => Ok(Box::new(exported::Exported::load(export, zoo, layout, device, kind)?)),
+                None => Ok(Box::new(torchscript::TorchScript::load(path, zoo, layout, device, kind)?)),
+            }
         }
     }
 }

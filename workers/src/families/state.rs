@@ -5,6 +5,66 @@ use tch::{Kind, TchError, Tensor};
 /// Name of an input whose source does not name it: the default of `data.inputs`.
 const UNNAMED: &str = "inputs";
 
+/// What a family expects of one input.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExpectedInput {
+    /// Its name, where it has to have one.
+    pub name: Option<String>,
+    /// What its values are.
+    pub kind: InputKind,
+    /// Of one sample: what each dimension may be.
+    pub dimensions: Vec<Extent>,
+}
+
+/// What the values of an input are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InputKind {
+    /// Floating point numbers.
+    Float,
+    /// Whole numbers.
+    Integer,
+}
+
+/// Sizes that a dimension may have, both inclusive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extent {
+    /// The smallest.
+    pub least: i64,
+    /// The largest.
+    pub most: i64,
+}
+
+impl ExpectedInput {
+    /// Floats of one shape, under any name.
+    pub fn floats(shape: &[i64]) -> Self {
+        let dimensions = shape.iter().map(|&size| Extent { least: size, most: size }).collect();
+        Self { name: None, kind: InputKind::Float, dimensions }
+    }
+
+    /// Whether a sample may have this shape.
+    pub fn takes(&self, shape: &[i64]) -> bool {
+        self.dimensions.len() == shape.len()
+            && self.dimensions.iter().zip(shape).all(|(extent, size)| (extent.least..=extent.most).contains(size))
+    }
+
+    /// The shape of a sample, -1 where it varies.
+    pub fn shape(&self) -> Vec<i64> {
+        let size = |extent: &Extent| if extent.least == extent.most { extent.most } else { -1 };
+        self.dimensions.iter().map(size).collect()
+    }
+}
+
+impl std::fmt::Display for ExpectedInput {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let size = |extent: &Extent| match extent.least == extent.most {
+            true => extent.most.to_string(),
+            false => format!("{} to {}", extent.least, extent.most),
+        };
+        let sizes: Vec<String> = self.dimensions.iter().map(size).collect();
+        write!(f, "[{}]", sizes.join(", "))
+    }
+}
+
 /// What a model takes of some samples: named tensors, and the samples' lengths where they differ.
 #[derive(Debug)]
 pub struct ModelInputs {

@@ -9,6 +9,7 @@ use mehl_soup::zoo::{Layout, LayoutTensor, TensorClass, Zoo};
 use mehl_soup::{source, untrusted};
 use tch::{CModule, Device, Kind, TchError, Tensor};
 
+use super::export_description::{COMMAND, holds, torch_fault, what_else};
 use super::{FamilyError, Forward, Model, ModelInputs, State, is_mixed, list};
 
 /// A TorchScript module.
@@ -28,18 +29,23 @@ impl TorchScript {
         kind: Kind,
     ) -> Result<Self, FamilyError> {
         let torch = |source| FamilyError::Torch { file: path.display().to_string(), source };
-        // The profiling executor runs another program after the first calls than during them, so that a resumed task would round
-        // differently from one that was never interrupted.
-        tch::jit::f_set_profiling_mode(false).map_err(torch)?;
-        tch::jit::f_set_tensor_expr_fuser_enabled(false).map_err(torch)?;
-        tch::jit::f_set_graph_executor_optimize(false).map_err(torch)?;
         let read = |source| FamilyError::Torch { file: path.display().to_string(), source: TchError::Io(source) };
         let bytes = source::of(path).read(path, u64::MAX).map_err(read)?;
         let hash = blake3::hash(&bytes).to_hex();
         // What was looked up is what runs: the file may be another by now.
         untrusted::check_module(path, &hash).map_err(read)?;
-        let mut module = CModule::load_data_on_device(&mut bytes.as_slice(), device).map_err(torch)?;
+        let mut module = load_module(path, &bytes, device)?;
         module.f_set_eval().map_err(torch)?;
+        if holds(&bytes, "running_mean") {
+            return Err(FamilyError::Config {
+                file: path.display().to_string(),
+                what: format!(
+                    "the module has running statistics of batch normalisation. All ingredients would be scored with \
+                     these, and a soup would have no others. `{COMMAND}` makes a graph that takes those of each ingredient \
+                     and computes those of a soup"
+                ),
+            });
+        }
         let own = module.named_parameters().map_err(torch)?;
         let first = &zoo.ingredients()[0];
         let on_disk: Vec<&str> = first.tensor_names().collect();
@@ -77,12 +83,13 @@ impl TorchScript {
                 }
                 continue;
             }
-            parameters.insert(disk, leaf(tensor, kind, is_mixed(layout, &own_name)).map_err(torch)?);
+            parameters.insert(disk, with_values(tensor, kind, is_mixed(layout, &own_name)).map_err(torch)?);
         }
         for tensor in layout.tensors.iter().filter(|t| t.class != TensorClass::Copied) {
             if !matched.contains(&tensor.name) {
                 faults.push(format!(
-                    "{}: expected no such tensor: it is not a parameter of the module (buffers belong to the module; remove them from the ingredients)",
+                    "{}: expected no such tensor: it is not a parameter of the module. A module has its own buffers, which \
+                     are not those of an ingredient. `{COMMAND}` makes a graph that takes both from the ingredients",
                     tensor.name
                 ));
             }
@@ -92,8 +99,32 @@ impl TorchScript {
     }
 }
 
+/// A module that computes the same bits from the first call on.
+pub(super) fn load_module(path: &Path, bytes: &[u8], device: Device) -> Result<CModule, FamilyError> {
+    let torch = torch_fault(path);
+    // The profiling executor runs another program after the first calls than during them, so that a resumed task would round
+    // differently from one that was never interrupted.
+    tch::jit::f_set_profiling_mode(false).map_err(&torch)?;
+    tch::jit::f_set_tensor_expr_fuser_enabled(false).map_err(&torch)?;
+    tch::jit::f_set_graph_executor_optimize(false).map_err(&torch)?;
+    let mut rest = bytes;
+    CModule::load_data_on_device(&mut rest, device).map_err(|source| {
+        // Beside its code, an archive of torch.jit has its constants.
+        if holds(bytes, "constants.pkl") {
+            return torch(source);
+        }
+        FamilyError::Config {
+            file: path.display().to_string(),
+            what: format!(
+                "expected a module saved by torch.jit.save, found {}; make one with `{COMMAND}`",
+                what_else(bytes)
+            ),
+        }
+    })
+}
+
 /// A parameter as the engine needs it: contiguous, in the dtype that is computed in. The module sees the change, as it is the same tensor.
-fn leaf(mut tensor: Tensor, kind: Kind, moves: bool) -> Result<Tensor, TchError> {
+pub(super) fn with_values(mut tensor: Tensor, kind: Kind, moves: bool) -> Result<Tensor, TchError> {
     let data = tch::no_grad(|| tensor.f_detach()?.f_to_kind(kind)?.f_contiguous())?;
     tensor.f_set_data(&data)?;
     tensor.f_set_requires_grad(moves)

@@ -14,6 +14,7 @@ mod base;
 mod batch_norm;
 mod directions;
 mod exact_resume;
+mod exported;
 mod golden_images;
 mod golden_models;
 mod golden_trajectories;
