@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from mehl_soup import __version__
 from mehl_soup.convert import command as convert
+from mehl_soup.export import command as export
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -14,6 +15,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"mehl-soup {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     convert.add_to(commands)
+    export.add_to(commands)
     parsed = parser.parse_args(arguments)
     code: int = parsed.run(parsed)
     return code

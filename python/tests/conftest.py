@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -94,3 +95,28 @@ def rewritten(file, change):
             changed = change(content) if pickled else content
             assert not pickled or changed != content
             archive.writestr(entry, changed)
+
+
+CLASS_NAMES = ["cat", "dog", "owl"]
+
+
+def labelled(config):
+    """The configuration with names of classes."""
+    config.id2label = dict(enumerate(CLASS_NAMES))
+    config.label2id = {name: i for i, name in enumerate(CLASS_NAMES)}
+    return config
+
+
+def dinov2(folder):
+    """A miniature model whose names in memory and on disk differ, as transformers saves it."""
+    torch.manual_seed(0)
+    config = transformers.Dinov2Config(
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        mlp_ratio=2,
+        image_size=32,
+        patch_size=8,
+    )
+    transformers.Dinov2ForImageClassification(labelled(config)).save_pretrained(folder)
+    return folder

@@ -8,7 +8,7 @@ import textwrap
 
 import pytest
 import torch
-from conftest import PACKAGE, ROOT, assert_same, command, state, under
+from conftest import PACKAGE, ROOT, assert_same, command, dinov2, state, under
 
 from mehl_soup.convert import allowed
 
@@ -35,7 +35,7 @@ def commands(page):
 
 
 def test_the_readme_step(tmp_path, installed):
-    install, convert = commands("README.md")
+    install, convert, export = commands("README.md")
     assert install == "pip install ./python"
     torch.save({"state_dict": under("module.", STATE), "epoch": 3}, tmp_path / "model.pt")
     python, *arguments = shlex.split(convert)
@@ -43,6 +43,18 @@ def test_the_readme_step(tmp_path, installed):
     done = command(*arguments[2:], folder=tmp_path, package=installed)
     assert (done.returncode, done.stdout) == (0, "zoo/model.safetensors\n"), done.stderr
     assert_same(tmp_path / "zoo" / "model.safetensors", STATE)
+    dinov2(tmp_path / "zoo" / "run-0")
+    done = command(*shlex.split(export)[3:], folder=tmp_path, package=installed)
+    assert (done.returncode, done.stdout) == (0, "exported\n"), done.stderr
+
+
+def test_the_commands_of_the_page_on_architectures(tmp_path, installed):
+    """The first block of docs/architectures.md; its table of sources has the others."""
+    _, export = commands("docs/architectures.md")
+    dinov2(tmp_path / "zoo" / "run-0")
+    done = command(*shlex.split(export)[3:], folder=tmp_path, package=installed)
+    assert (done.returncode, done.stdout) == (0, "exported\n"), done.stderr
+    assert "docs/architectures.md" in (ROOT / "README.md").read_text()
 
 
 def test_the_commands_of_the_page(tmp_path, installed):

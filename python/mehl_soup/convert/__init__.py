@@ -5,7 +5,7 @@
 
 from typing import TYPE_CHECKING
 
-from mehl_soup.convert.errors import InputError
+from mehl_soup.errors import InputError
 
 if TYPE_CHECKING:
     from mehl_soup.convert.converting import Converted, convert

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from mehl_soup.convert.allowed import StandIn
-from mehl_soup.convert.errors import InputError, listed, shown
+from mehl_soup.errors import InputError, listed, shown
 
 # Where training scripts keep a model. Two of them may be nested: `ema.module`.
 MODEL_KEYS = frozenset(

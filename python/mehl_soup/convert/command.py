@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mehl_soup.convert.errors import InputError, listed, shown
+from mehl_soup.errors import InputError, listed, shown
 
 if TYPE_CHECKING:
     from mehl_soup.convert.converting import Converted

@@ -10,10 +10,10 @@ import torch
 
 from mehl_soup.convert import prefixes
 from mehl_soup.convert.choosing import TOP, State, choose
-from mehl_soup.convert.errors import InputError, listed, shown
 from mehl_soup.convert.loading import load
 from mehl_soup.convert.sources import Source, find
 from mehl_soup.convert.writing import refuse_existing, storable, write
+from mehl_soup.errors import InputError, listed, shown
 
 
 @dataclass(frozen=True)

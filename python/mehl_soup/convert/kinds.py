@@ -5,7 +5,7 @@ import zipfile
 from enum import Enum
 from pathlib import Path
 
-from mehl_soup.convert.errors import InputError, shown
+from mehl_soup.errors import InputError, shown
 
 
 class Kind(Enum):

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 
 from mehl_soup.convert.allowed import STAND_INS
-from mehl_soup.convert.errors import InputError, shown
 from mehl_soup.convert.kinds import Kind, kind_of
+from mehl_soup.errors import InputError, shown
 
 
 def load(file: Path) -> object:

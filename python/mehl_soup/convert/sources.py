@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from mehl_soup.convert.errors import InputError, listed, shown
+from mehl_soup.errors import InputError, listed, shown
 
 _CHECKPOINT = "pytorch_model.bin"
 _INDEX = f"{_CHECKPOINT}.index.json"

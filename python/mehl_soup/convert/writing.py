@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from mehl_soup.convert.errors import InputError, listed, shown
+from mehl_soup.errors import InputError, listed, shown
 
 # What the format has a name for, and PyTorch a type of one element each.
 _DTYPES = frozenset(
