@@ -17,11 +17,12 @@ DEMO_DATA := --test $(DEMO)/data/test.safetensors --select $(DEMO)/data/select.s
 # Zoos of `make check-python`, one per vision family, and zoos of `demo --make-zoo`, one per family that it supports.
 VISION := target/vision
 MADE := $(VISION)/made
+ARCHITECTURES := target/architectures
 
 # One profile for all targets: torch-sys takes minutes to compile, and each profile compiles it again.
 CARGO_ALL := --workspace --release
 
-.PHONY: help setup setup-servers build demo pool test chart deployment faults soak fuzz lint deny bench bench-pool experiments check-python check-zoos python record ci-status clean
+.PHONY: help setup setup-servers build demo pool test chart deployment faults soak fuzz lint deny bench bench-pool experiments check-python check-zoos check-architectures python record ci-status clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -98,6 +99,10 @@ check-python: ## after `make demo`: compare scores in transformers, timm, torchv
 			$(RELEASE)/mehl-soup run $(VISION)/$$family/sweep.toml --out $(VISION)/$$family/run; \
 	done; \
 	"$$python" workers/tests/python/vision_zoos.py check $(VISION)
+
+check-architectures: build ## export twelve architectures, sweep a small zoo of each, compare scores with their libraries
+	python="$$(scripts/setup-python-check.sh)"; \
+	"$$python" workers/tests/python/architectures.py $(ARCHITECTURES) --program $(RELEASE)/mehl-soup
 
 python: ## check the Python package: format, lint, types, tests
 	@scripts/python.sh

@@ -166,6 +166,20 @@ HEAVY = (
         result=r": loss \d.* right",
     ),
     HeavyStage(
+        "check-architectures",
+        "make check-architectures",
+        limit=1800,
+        clears=("target/architectures",),
+        inputs=(
+            *_BUILD,
+            *_LOCAL_PROGRAMS,
+            *_PYTHON_CHECK,
+            "workers/tests/python/architectures.py",
+            "python/mehl_soup/",
+        ),
+        result=r"^\| [a-z0-9-]+ \| (transformers|timm|torchvision) ",
+    ),
+    HeavyStage(
         "python",
         "make python",
         limit=1800,
@@ -176,6 +190,7 @@ HEAVY = (
             "scripts/python.sh",
             *_PYTHON_CHECK,
             "python/",
+            "docs/architectures.md",
             "docs/convert.md",
         ),
         result=r"^\d+ passed",
