@@ -209,6 +209,9 @@ impl<S: SchedulerStore, Q: TicketQueue> Scheduler<'_, S, Q> {
                 break;
             }
         }
+        // First what the last turn left: questions that a slow broker never answers in time must not
+        // keep tickets from being published.
+        self.publish(&mut turn).await?;
         self.bury(&mut turn).await?;
         self.republish(&mut turn).await?;
         self.carry_out(&mut turn, histories).await?;
@@ -247,6 +250,11 @@ impl<S: SchedulerStore, Q: TicketQueue> Scheduler<'_, S, Q> {
             }
         }
         turn.sweeps = sweeps;
+        self.publish(turn).await
+    }
+
+    /// Publishes the outbox.
+    async fn publish(&self, turn: &mut Turn) -> Result<(), StoreError> {
         while self.is_there(turn) {
             let (published, fault) = publish_outbox(self.store, self.queue, STEP, PATIENCE).await?;
             turn.published += published;

@@ -22,4 +22,5 @@ mod materialize;
 mod read_speed;
 mod report;
 mod search;
+mod slow_broker;
 mod sources;
