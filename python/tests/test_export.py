@@ -1,6 +1,8 @@
 """Exports of miniature models as their libraries save them, and what is refused."""
 
 import json
+import sys
+import types
 
 import pytest
 import timm
@@ -111,6 +113,38 @@ def make(width, p=0.0, training=False):
     with pytest.raises(InputError, match="--arguments"):
         export("nets:make", tmp_path / "other", Options(**chosen))
     assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("dtype", [None, torch.float32])
+def test_bf16(tmp_path, monkeypatch, dtype):
+    class Net(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = torch.nn.Linear(4, 8)
+            self.norm = torch.nn.BatchNorm1d(8)
+            self.head = torch.nn.Linear(8, 3)
+
+        def forward(self, x):
+            x = self.norm(self.first(x)).relu()
+            # Made in one dtype, whatever the parameters have.
+            return self.head(x @ torch.ones(8, 8, dtype=dtype or x.dtype))
+
+    nets = types.ModuleType("nets_of_a_test")
+    nets.make = Net
+    monkeypatch.setitem(sys.modules, nets.__name__, nets)
+    save_file(Net().state_dict(), tmp_path / "one.safetensors")
+    save_file({"inputs": torch.randn(6, 4)}, tmp_path / "data.safetensors")
+    options = Options(
+        ingredient=tmp_path / "one.safetensors", example=tmp_path / "data.safetensors"
+    )
+    done = export("nets_of_a_test:make", tmp_path / "exported", options)
+    notes = [note for note in done.notes if "bf16" in note]
+    if dtype is None:
+        in_f32 = [f"norm.{name}" for name in ("bias", "running_mean", "running_var", "weight")]
+        assert (done.description["bf16"], notes) == ({"in_f32": in_f32}, [])
+    else:
+        assert done.description["bf16"] is None
+        assert "same dtype" in notes[0]
 
 
 def changed_config(**fields):

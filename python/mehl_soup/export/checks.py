@@ -6,12 +6,15 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
-from mehl_soup.errors import InputError, shown
+from mehl_soup.errors import InputError, listed, shown
 from mehl_soup.export import graph as graphs
 from mehl_soup.export.inputs import Input, Varying, sample, varying, with_dimension
 
 # Largest difference of a logit, relative to the largest logit, at least 1.
 TOLERANCE = 1e-5
+# In bf16, of which a number has 8 bits: from the module in bf16, and from that in f32.
+_TOLERANCE_BF16 = 0.02
+_TOLERANCE_ROUNDED = 0.2
 TRACED_BATCH = 2
 _BATCHES = (1, 3)
 # Of batches in batch statistics: a layer may see one value per channel and sample.
@@ -206,6 +209,43 @@ def _vary(
         done.compared, done.largest = compared, largest
         return False
     return True
+
+
+def bf16_fault(
+    reference: nn.Module,
+    call: graphs.Call,
+    graph: torch.jit.ScriptModule,
+    inputs: Sequence[Input],
+) -> str | None:
+    """Why the graph does not learn in bf16, or None if it does. It changes the graph's dtypes."""
+    wide = {graphs.PREFIX + name for name in graphs.wide(reference)}
+    parameters = dict(graph.named_parameters())
+    for name, parameter in parameters.items():
+        if name not in wide:
+            parameter.data = parameter.data.bfloat16()
+    method = graphs.methods(reference)[:2][-1]
+    for batch in (TRACED_BATCH, *_LEARN_BATCHES):
+        given = sample(inputs, batch, seed=40 + batch)
+        with torch.no_grad(), graphs.normalising(reference, method):
+            exact = call(reference, given)
+            with graphs.in_bf16(reference):
+                expected = call(reference, graphs.narrow(given)).float()
+        try:
+            found = getattr(graph, method + graphs.BF16)(*graphs.narrow(given)).float()
+            found.logsumexp(1).sum().backward()
+        except RuntimeError as error:
+            last = str(error).strip().splitlines()[-1]
+            return shown(last.removeprefix("RuntimeError: "))
+        for other, tolerance in ((expected, _TOLERANCE_BF16), (exact, _TOLERANCE_ROUNDED)):
+            difference = _difference(other, found.detach())
+            if not difference <= tolerance:
+                return f"logits differ by {difference:.1e} of the largest"
+    broken = [
+        name
+        for name, parameter in parameters.items()
+        if parameter.grad is not None and not parameter.grad.isfinite().all()
+    ]
+    return f"gradients of {listed(broken, 3)} are not finite" if broken else None
 
 
 def exportable_by_torch_export(

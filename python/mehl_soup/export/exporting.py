@@ -69,8 +69,8 @@ def export(source: str | Path, out: str | Path, options: Options | None = None) 
     classes = checks.logits_of(module, model.call, model.inputs, model.name)
     found = names.find(model)
     graph.as_parameters(module, sorted(found.buffers))
-    made, method, done = _made(model, classes)
-    file = graph.saved(made)
+    made = _made(model, classes)
+    done = made.done
     statistics = set(graph.statistics(module))
     class_names = model.class_names
     notes = list(model.notes)
@@ -81,11 +81,13 @@ def export(source: str | Path, out: str | Path, options: Options | None = None) 
         notes.append(f"{model.library} does not load these tensors: {listed(found.unused, 5)}")
     if found.made:
         notes.append(f"constants of the graph, which the file lacks: {listed(found.made, 5)}")
+    if made.bf16_fault:
+        notes.append(f"learns in f32 only. In bf16: {made.bf16_fault}")
     on_disk = {graph.PREFIX + name: disk for name, disk in sorted(found.on_disk.items())}
     description = {
         "format": writing.FORMAT,
         "version": writing.VERSION,
-        "model": {"library": model.library, "name": model.name, "made_by": method},
+        "model": {"library": model.library, "name": model.name, "made_by": made.method},
         "inputs": [one.described() for one in done.inputs],
         "classes": classes,
         "class_names": list(class_names) if class_names is not None else None,
@@ -94,10 +96,13 @@ def export(source: str | Path, out: str | Path, options: Options | None = None) 
         "buffers": sorted(found.on_disk[n] for n in found.buffers - statistics),
         "unused": list(found.unused),
         "least_batch": done.least_batch,
+        "bf16": None
+        if made.bf16_fault
+        else {"in_f32": sorted(on_disk[graph.PREFIX + name] for name in graph.wide(module))},
         "preprocessing": model.preprocessing,
         "versions": {"mehl_soup": __version__, "torch": torch.__version__, **model.versions},
     }
-    digest = writing.write(out, description, file, overwrite=options.overwrite)
+    digest = writing.write(out, description, made.file, overwrite=options.overwrite)
     return Exported(out, digest, description, tuple(notes), tuple(done.compared), done.largest)
 
 
@@ -216,34 +221,54 @@ def _check_layers(model: Model) -> None:
         )
 
 
-def _made(model: Model, classes: int) -> tuple[torch.jit.ScriptModule, str, checks.Comparison]:
+@dataclass(frozen=True)
+class _Made:
+    graph: torch.jit.ScriptModule
+    file: bytes
+    method: str
+    done: checks.Comparison
+    # Why it does not learn in bf16.
+    bf16_fault: str | None
+
+
+def _made(model: Model, classes: int) -> _Made:
     """The graph by tracing, or from source where a trace computes something else."""
     given = sample(model.inputs, checks.TRACED_BATCH, seed=2)
-    faults = []
-    for method in ("trace", "script"):
+    values = {graph.PREFIX + name: p for name, p in model.module.named_parameters()}
+    faults: list[str] = []
+    bf16_fault = None
+    for method, with_bf16 in (("trace", True), ("trace", False), ("script", False)):
         # The graph must not depend on the values that it was made with.
         other = _other_values(model.module)
         try:
             if method == "trace":
-                made = graph.trace(other, model.call, given)
+                traced = graph.trace(other, model.call, given, with_bf16=with_bf16)
             else:
-                made = graph.script(other, given)
-            values = {
-                graph.PREFIX + name: parameter
-                for name, parameter in model.module.named_parameters()
-            }
-            made = graph.loaded(graph.saved(made), values)
+                traced = graph.script(other, given)
+            file = graph.saved(traced)
+            if with_bf16:
+                narrow = graph.loaded(file, values)
+                bf16_fault = checks.bf16_fault(model.module, model.call, narrow, model.inputs)
+                if bf16_fault:
+                    continue
+            made = graph.loaded(file, values)
             done = checks.compare(model.module, model.call, made, model.inputs, classes)
         except checks.DiffersError as differs:
-            faults.append(f"by {method}: {shown(differs)}")
+            fault = shown(differs)
         except InputError as error:
-            faults.append(f"by {method}: {error}")
+            fault = str(error)
         except Exception as error:
             # The tracer and the compiler raise what they like.
             last = str(error).strip().splitlines()[-1:] or [type(error).__name__]
-            faults.append(f"by {method}: {shown(last[0])}")
+            fault = shown(last[0])
         else:
-            return made, method, done
+            if method == "script":
+                bf16_fault = "a graph from source has the dtypes of its code"
+            return _Made(made, file, method, done, bf16_fault)
+        if with_bf16:
+            bf16_fault = fault
+        else:
+            faults.append(f"by {method}: {fault}")
     by_export = checks.exportable_by_torch_export(model.module, model.call, given)
     raise InputError(
         f"{shown(model.name)}: no graph computes what the model computes. "

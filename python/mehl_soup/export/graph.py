@@ -2,7 +2,9 @@
 
 The graph has the methods `forward` (running statistics of batch normalisation are used), `learn`
 (those of the batch) and `collect` (those of the batch, which then stand in the running ones). The
-last two exist only where the module has batch normalisation. All share one set of parameters.
+last two exist only where the module has batch normalisation. The same with `_bf16` behind their
+names expect parameters in bf16: a trace has the dtypes that it was made in. All share one set of
+parameters.
 
 Buffers that ingredients bring along are parameters of the graph without gradient, because the
 engine reaches parameters by name, and no buffers.
@@ -24,6 +26,7 @@ from mehl_soup.errors import InputError, listed, shown
 Call = Callable[[nn.Module, Sequence[Tensor]], Any]
 
 FORWARD, LEARN, COLLECT = "forward", "learn", "collect"
+BF16 = "_bf16"
 # The module's place in the graph.
 PREFIX = "module."
 
@@ -60,7 +63,10 @@ def normalising(module: nn.Module, method: str) -> Iterator[None]:
 
 
 class Methods(nn.Module):
-    """The module's ways to normalise, as methods to trace."""
+    """The module's ways to normalise, as methods to trace.
+
+    A method in bf16 leaves the dtypes to its caller.
+    """
 
     def __init__(self, module: nn.Module, call: Call) -> None:
         super().__init__()
@@ -83,6 +89,43 @@ class Methods(nn.Module):
         """With statistics of the batch, which are kept."""
         return self._run(COLLECT, inputs)
 
+    forward_bf16, learn_bf16, collect_bf16 = forward, learn, collect
+
+
+def methods(module: nn.Module) -> tuple[str, ...]:
+    """Methods of a graph in f32."""
+    return (FORWARD, LEARN, COLLECT) if norms(module) else (FORWARD,)
+
+
+def wide(module: nn.Module) -> frozenset[str]:
+    """Parameters that stay in f32: those of batch normalisation, whose statistics are sums."""
+    return frozenset(
+        f"{name}.{own}"
+        for name, layer in norms(module).items()
+        for own, _ in layer.named_parameters(recurse=False)
+    )
+
+
+@contextmanager
+def in_bf16(module: nn.Module) -> Iterator[None]:
+    """All parameters that are not wide, and all buffers of a float type, are in bf16."""
+    kept = wide(module)
+    tensors: list[Tensor] = [p for name, p in module.named_parameters() if name not in kept]
+    tensors += [buffer for buffer in module.buffers() if buffer.is_floating_point()]
+    before = [tensor.data for tensor in tensors]
+    try:
+        for tensor in tensors:
+            tensor.data = tensor.data.bfloat16()
+        yield
+    finally:
+        for tensor, was in zip(tensors, before, strict=True):
+            tensor.data = was
+
+
+def narrow(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Inputs as the methods in bf16 take them."""
+    return tuple(x.bfloat16() if x.is_floating_point() else x for x in inputs)
+
 
 def as_parameters(module: nn.Module, buffers: Sequence[str]) -> None:
     """Turns buffers into parameters without gradient."""
@@ -94,16 +137,36 @@ def as_parameters(module: nn.Module, buffers: Sequence[str]) -> None:
             layer.register_parameter(own, nn.Parameter(values.detach(), requires_grad=False))
 
 
-def trace(module: nn.Module, call: Call, inputs: Sequence[Tensor]) -> torch.jit.ScriptModule:
+class _Calls(dict[str, tuple[Tensor, ...]]):
+    """Inputs by method, in the order in which the tracer takes them: methods in bf16 come last, and
+    while they are traced the module is in bf16."""
+
+    def __init__(self, module: nn.Module, inputs: Sequence[Tensor], *, with_bf16: bool) -> None:
+        own = methods(module)
+        super().__init__({name: tuple(inputs) for name in own})
+        if with_bf16:
+            self.update({name + BF16: narrow(inputs) for name in own})
+        self._module = module
+
+    def items(self) -> Iterator[tuple[str, tuple[Tensor, ...]]]:  # type: ignore[override]
+        for name, inputs in super().items():
+            if name.endswith(BF16):
+                with in_bf16(self._module):
+                    yield name, inputs
+            else:
+                yield name, inputs
+
+
+def trace(
+    module: nn.Module, call: Call, inputs: Sequence[Tensor], *, with_bf16: bool
+) -> torch.jit.ScriptModule:
     """The graph by tracing."""
-    methods = Methods(module, call)
-    given = tuple(inputs)
-    names = (FORWARD, LEARN, COLLECT) if norms(module) else (FORWARD,)
     # A pass in batch statistics writes the running ones, which are parameters by now.
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    calls = _Calls(module, inputs, with_bf16=with_bf16)
     with _quiet(), torch.no_grad():
         graph: torch.jit.ScriptModule = torch.jit.trace_module(  # type: ignore[no-untyped-call]
-            methods, dict.fromkeys(names, given), check_trace=False, strict=False
+            Methods(module, call), calls, check_trace=False, strict=False
         )
     module.load_state_dict(before)
     return graph

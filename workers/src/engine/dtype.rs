@@ -34,12 +34,16 @@ pub fn resolve(
         Some(ComputeDtype::Bf16) if !model.knows_bf16() => (
             ComputeDtype::F32,
             Some(
-                "compute.dtype = \"bf16\" is not supported for this family: the code of the module \
-                 decides about dtypes, so it computes in f32",
+                "compute.dtype = \"bf16\" is not supported for this graph: its code decides about \
+                 dtypes, so it computes in f32. A graph of `python -m mehl_soup export` may support it",
             ),
         ),
         Some(stated) => (stated, None),
-        None if model.knows_bf16() && elements >= LARGE && device::is_fast_in_bf16(device) => {
+        None if model.knows_bf16()
+            && model.bf16_is_chosen()
+            && elements >= LARGE
+            && device::is_fast_in_bf16(device) =>
+        {
             (ComputeDtype::Bf16, None)
         }
         None => (ComputeDtype::F32, None),

@@ -320,7 +320,9 @@ impl Planner<'_> {
         plan.share.seconds += plan.iterations as f64 * (pass + traffic);
         if soup.early_stopping {
             let scored = blocks.len() * soup.inner_epochs + 1;
+            inputs.leaves(&mixed.names, precision)?;
             plan.share.seconds += scored as f64 * self.seconds_of_scores(&inputs.data.select, precision)?;
+            inputs.leaves(&mixed.names, Precision::Full)?;
         }
         Ok(())
     }

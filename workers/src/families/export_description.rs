@@ -56,8 +56,18 @@ pub(super) struct Description {
     pub unused: BTreeSet<String>,
     /// Fewest samples for statistics of a batch.
     pub least_batch: i64,
+    /// Whether the graph has methods in bf16, and what they take in f32.
+    #[serde(default)]
+    pub bf16: Option<DescribedBf16>,
     /// Versions of what made the graph.
     pub versions: BTreeMap<String, String>,
+}
+
+/// How the graph's methods in bf16 are called.
+#[derive(Debug, Deserialize)]
+pub(super) struct DescribedBf16 {
+    /// Names on disk of the parameters that they take in f32; they take all others in bf16.
+    pub in_f32: BTreeSet<String>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -3,7 +3,10 @@
 //! The graph has a method for each [`Pass`]: `forward` normalises with running statistics, `learn` with those of the batch,
 //! `collect` with those of the batch, which it keeps. They are methods of one module, and not modules of their own, so that they
 //! share parameters, and so that a pool's list of graphs has one hash for each architecture.
+//!
+//! The same methods with `_bf16` behind their names take inputs and parameters in bf16, those of batch normalisation in f32.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use mehl_soup::untrusted;
@@ -13,7 +16,7 @@ use tch::{CModule, Device, Kind, TchError, Tensor};
 use super::export_description::{COMMAND, Description, Export, torch_fault};
 use super::state::ExpectedInput;
 use super::torchscript::{load_module, with_values};
-use super::{FamilyError, Forward, Model, ModelInputs, Pass, State, is_mixed};
+use super::{FamilyError, Forward, Model, ModelInputs, Pass, Precision, State, is_mixed};
 use crate::hyperplane::write_soup;
 
 /// Names that an error lists of each side.
@@ -30,8 +33,41 @@ pub(super) struct Exported {
     /// Whether the running statistics are those of all ingredients, and no soup has others.
     fixed: bool,
     kind: Kind,
+    /// Names on disk of what the methods in bf16 take in f32; `None` without such methods.
+    in_f32: Option<BTreeSet<String>>,
+    /// Parameters of a float type that no soup moves and that the methods in bf16 take in bf16.
+    unmoved: Vec<Unmoved>,
     identity: serde_json::Value,
     assumed: Vec<String>,
+}
+
+/// A parameter that follows the dtype of a pass without being mixed for it.
+struct Unmoved {
+    leaf: Tensor,
+    /// What the leaf holds in a full pass, while it is in bf16.
+    full: RefCell<Option<Tensor>>,
+}
+
+impl Unmoved {
+    /// Changes dtype before a pass. Not after one: a backward pass may still need the values.
+    fn follow(&self, precision: Precision) -> Result<(), TchError> {
+        let mut leaf = self.leaf.shallow_clone();
+        let is_narrow = leaf.kind() == Kind::BFloat16;
+        match precision {
+            Precision::Bf16 if !is_narrow => {
+                let held = leaf.f_detach()?;
+                leaf.f_set_data(&held.f_to_kind(Kind::BFloat16)?)?;
+                self.full.replace(Some(held));
+            }
+            Precision::Full if is_narrow => {
+                if let Some(held) = self.full.take() {
+                    leaf.f_set_data(&held)?;
+                }
+            }
+            Precision::Bf16 | Precision::Full => {}
+        }
+        Ok(())
+    }
 }
 
 impl Exported {
@@ -51,7 +87,9 @@ impl Exported {
         check_tensors(description, first, layout)?;
         let of_layout = |name: &String| layout.get(name).map(|tensor| tensor.class);
         let fixed = description.statistics.iter().all(|name| of_layout(name) == Some(TensorClass::Frozen));
+        let in_f32 = description.bf16.as_ref().map(|bf16| bf16.in_f32.clone());
         let (mut parameters, mut statistics) = (BTreeMap::new(), BTreeMap::new());
+        let mut unmoved = Vec::new();
         for (name, tensor) in module.named_parameters().map_err(&torch)? {
             let Some(disk) = description.tensors.get(&name) else {
                 let what = format!("expected a name on disk for `{name}` in the description; make the folder again");
@@ -60,6 +98,10 @@ impl Exported {
             let is_statistic = description.statistics.contains(disk);
             let moves = !is_statistic && !description.buffers.contains(disk) && is_mixed(layout, disk);
             let leaf = with_values(tensor, kind, moves).map_err(&torch)?;
+            let is_wide = in_f32.as_ref().is_none_or(|names| names.contains(disk));
+            if !moves && !is_wide && leaf.is_floating_point() {
+                unmoved.push(Unmoved { leaf: leaf.shallow_clone(), full: RefCell::new(None) });
+            }
             let tensors = if is_statistic { &mut statistics } else { &mut parameters };
             tensors.insert(disk.clone(), leaf);
         }
@@ -77,6 +119,8 @@ impl Exported {
             statistics,
             fixed,
             kind,
+            in_f32,
+            unmoved,
             identity: serde_json::json!({ "graph": export.graph_hash, "description": export.description_hash }),
             assumed: other_version(description),
         })
@@ -93,6 +137,20 @@ impl Exported {
             inputs.get(name).map(Tensor::shallow_clone).ok_or_else(missing)
         };
         self.inputs.iter().map(named).collect()
+    }
+
+    /// Calls a method of the graph, or that of the same name in bf16.
+    fn call(&self, method: &str, inputs: &[Tensor], precision: Precision) -> Result<Tensor, TchError> {
+        self.unmoved.iter().try_for_each(|parameter| parameter.follow(precision))?;
+        if precision == Precision::Full {
+            return self.module.method_ts(method, inputs);
+        }
+        let narrow = |input: &Tensor| match input.is_floating_point() {
+            true => input.f_to_kind(Kind::BFloat16),
+            false => Ok(input.shallow_clone()),
+        };
+        let inputs = inputs.iter().map(narrow).collect::<Result<Vec<_>, _>>()?;
+        self.module.method_ts(&format!("{method}_bf16"), &inputs)
     }
 
     fn check_batch(&self, samples: i64) -> Result<(), TchError> {
@@ -114,16 +172,16 @@ impl Model for Exported {
         let samples = inputs[0].size().first().copied().unwrap_or(0);
         let by_running = self.fixed || self.statistics.is_empty() || how.pass == Pass::Score;
         let outputs = match how.pass {
-            _ if by_running => self.module.forward_ts(&inputs)?,
+            _ if by_running => self.call("forward", &inputs, how.precision)?,
             Pass::Learn | Pass::Score => {
                 self.check_batch(samples)?;
-                self.module.method_ts("learn", &inputs)?
+                self.call("learn", &inputs, how.precision)?
             }
             Pass::Collect { seen } => {
                 self.check_batch(samples)?;
                 let before: Vec<Tensor> =
                     self.statistics.values().map(|kept| kept.f_detach_copy()).collect::<Result<_, _>>()?;
-                let outputs = self.module.method_ts("collect", &inputs)?;
+                let outputs = self.call("collect", &inputs, how.precision)?;
                 // The graph keeps those of this batch; the mean over batches is that of PyTorch's `momentum=None`.
                 let share = 1.0 / (seen as f64 + 1.0);
                 for (kept, before) in self.statistics.values().zip(&before) {
@@ -138,9 +196,16 @@ impl Model for Exported {
         Ok(outputs.f_to_kind(self.kind)?.into())
     }
 
-    /// A graph has casts to f32 and constants in f32 in it.
     fn knows_bf16(&self) -> bool {
+        self.in_f32.is_some()
+    }
+
+    fn bf16_is_chosen(&self) -> bool {
         false
+    }
+
+    fn rounds(&self, name: &str) -> bool {
+        self.in_f32.as_ref().is_some_and(|names| !names.contains(name))
     }
 
     fn statistics(&self) -> Option<&BTreeMap<String, Tensor>> {

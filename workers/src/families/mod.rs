@@ -112,7 +112,12 @@ pub trait Model {
         true
     }
 
-    /// Whether a pass in [`Precision::Bf16`] takes a parameter rounded to bf16 and no other way. The leaf itself may then be in bf16: the mix writes what the pass would
+    /// Whether `compute.dtype = "auto"` may choose bf16, where the family knows it. Not where norms and residual sums would be in bf16 too.
+    fn bf16_is_chosen(&self) -> bool {
+        true
+    }
+
+    /// Whether a pass in [`Precision::Bf16`] takes a parameter rounded to bf16 and no other way. The engine puts the leaf in bf16 for such a pass: the mix writes what the pass would
     /// have rounded, and the gradient comes back as it was before the pass would have widened it.
     fn rounds(&self, _name: &str) -> bool {
         false

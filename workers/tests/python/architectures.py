@@ -3,8 +3,8 @@
     architectures.py OUT --program mehl-soup [NAME...]
 
 Each zoo has three fine-tunes of one random base. `python -m mehl_soup export` makes the graph, `mehl-soup run` the
-sweep. Then Python computes the scores of all ingredients on select, and of the winner as its library loads it on select
-and test. Losses must agree within 1e-5 nats, accuracies exactly but for one sample. Prints a table of Markdown.
+sweep, and another one that learns in bf16 where the graph can. Then Python computes the scores of all ingredients on
+select, and of the winner and of two learned soups, as its library loads them, on select and test. Losses must agree within 1e-5 nats, accuracies exactly but for one sample. Prints a table of Markdown.
 Needs the packages of `../fixtures/requirements.txt`.
 """
 
@@ -240,7 +240,7 @@ def call(*arguments, **options):
 
 
 def check(name, zoo, folder, program):
-    """The largest difference of a loss from Python's, and what the export says."""
+    """The largest difference of a loss from Python's, what the export says, the winner, and `export.json`."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     make(zoo, folder)
@@ -257,21 +257,39 @@ def check(name, zoo, folder, program):
         if not differences[-1] <= TOLERANCE or abs(found["accuracy"] - accuracy) > 1.5 / samples:
             raise RuntimeError(f"{what}: expected {expected} as in Python, found {found}")
 
+    def compare_soup(task, written):
+        model = zoo.load(written)
+        for split in ("select", "test"):
+            expected = score(zoo, model, folder / "data" / f"{split}.safetensors")
+            compare(f"{task['method']} on {split}", task[split], expected, SAMPLES[split])
+
+    def learned(run):
+        """A task that learned, and its soup, written."""
+        tasks = json.loads((run / "results.json").read_text())["tasks"]
+        task = next(task for task in tasks if task["method"].startswith("mehl"))
+        coefficients = run / "tasks" / task["task_id"] / "coefficients.safetensors"
+        call(program, "materialize", str(coefficients), "--out", str(folder / f"of-{run.name}"))
+        return task, folder / f"of-{run.name}"
+
     for i, ingredient in enumerate(results["ingredients"]):
         model = zoo.load(folder / "zoo" / str(i))
         expected = score(zoo, model, folder / "data" / "select.safetensors")
         compare(f"ingredient {i} on select", ingredient["select"], expected, SAMPLES["select"])
     # The winner may be an ingredient; so a soup that was learned is written too.
     winner = results["tasks"][0]
-    learned = next(task for task in results["tasks"] if task["method"].startswith("mehl"))
-    coefficients = folder / "run" / "tasks" / learned["task_id"] / "coefficients.safetensors"
-    call(program, "materialize", str(coefficients), "--out", str(folder / "learned"))
-    for task, written in ((winner, folder / "run" / "best"), (learned, folder / "learned")):
-        model = zoo.load(written)
-        for split in ("select", "test"):
-            expected = score(zoo, model, folder / "data" / f"{split}.safetensors")
-            compare(f"{task['method']} on {split}", task[split], expected, SAMPLES[split])
-    return max(differences), export.stderr, winner
+    compare_soup(winner, folder / "run" / "best")
+    compare_soup(*learned(folder / "run"))
+    described = json.loads((folder / "exported" / "export.json").read_text())
+    # Scores are in f32 then too.
+    sweep = (folder / "sweep.toml").read_text().replace('dtype = "f32"', 'dtype = "bf16"')
+    (folder / "bf16.toml").write_text(sweep)
+    call(program, "run", str(folder / "bf16.toml"), "--out", str(folder / "run-bf16"))
+    task, written = learned(folder / "run-bf16")
+    expected = "f32" if described["bf16"] is None else "bf16"
+    if task["dtype"] != expected:
+        raise RuntimeError(f"expected a task in {expected}, found {task['dtype']}")
+    compare_soup(task, written)
+    return max(differences), export.stderr, winner, described
 
 
 def main():
@@ -284,22 +302,22 @@ def main():
     T.logging.set_verbosity_error()
     T.logging.disable_progress_bar()
     failed = []
-    print("| architecture | of | tensors | renamed | statistics | winner | largest difference of a loss | seconds |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    columns = ["architecture", "of", "tensors", "renamed", "statistics", "bf16", "winner", "largest difference of a loss"]
+    print(f"| {' | '.join(columns)} | seconds |")
+    print("| --- " * (len(columns) + 1) + "|")
     for name in options.names or ZOOS:
         begun = time.monotonic()
         try:
-            difference, said, winner = check(name, ZOOS[name], (options.out / name).resolve(), options.program)
+            difference, said, winner, described = check(name, ZOOS[name], (options.out / name).resolve(), options.program)
         except Exception as error:
             failed.append(name)
             print(f"{name}: {error}", file=sys.stderr, flush=True)
             continue
-        described = json.loads((options.out / name / "exported" / "export.json").read_text())
         tensors = described["tensors"]
         renamed = sum(own != f"module.{disk}" for own, disk in tensors.items())
         cells = [
             name, described["model"]["library"], len(tensors), renamed, len(described["statistics"]),
-            winner["method"], f"{difference:.1e}", f"{time.monotonic() - begun:.0f}",
+            "no" if described["bf16"] is None else "yes", winner["method"], f"{difference:.1e}", f"{time.monotonic() - begun:.0f}",
         ]  # fmt: skip
         print(f"| {' | '.join(map(str, cells))} |", flush=True)
         print(f"{name}: {said}", file=sys.stderr, flush=True)
