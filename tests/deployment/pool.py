@@ -89,6 +89,19 @@ class Pool:
             )
 
 
+def by_hand(pool, host, commands):
+    """Starts scheduler and worker by these commands, and waits until they can work."""
+    processes = [pool.start(host.container(words, words[0])) for words in commands]
+    for port in (7070, 9464):
+        pool.answers(port, "/readyz", processes)
+    return processes
+
+
+def end(processes):
+    for one in reversed(processes):
+        one.is_asked_to_end(60)
+
+
 @contextlib.contextmanager
 def _with_last(pool):
     try:

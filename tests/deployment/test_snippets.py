@@ -15,7 +15,7 @@ import yaml
 from container import Mount, until
 from host import Host, files_of
 from installation import SERVERS, Installation
-from pool import Pool
+from pool import Pool, by_hand, end
 
 TOKEN = "a-token-of-the-tests"
 
@@ -158,19 +158,6 @@ def keys(settings):
     for name, value in settings.items():
         found |= {f"{name}.{key}" for key in value} if isinstance(value, dict) else {name}
     return found
-
-
-def by_hand(pool, host, commands):
-    """Starts scheduler and worker by these commands, and waits until they can work."""
-    processes = [pool.start(host.container(words, words[0])) for words in commands]
-    for port in (7070, 9464):
-        pool.answers(port, "/readyz", processes)
-    return processes
-
-
-def end(processes):
-    for one in reversed(processes):
-        one.is_asked_to_end(60)
 
 
 def test_two_machines_work_as_the_page_says(machine, folder, images, zoos, broker):
