@@ -95,6 +95,7 @@ def export(source: str | Path, out: str | Path, options: Options | None = None) 
         "statistics": sorted(found.on_disk[n] for n in found.buffers & statistics),
         "buffers": sorted(found.on_disk[n] for n in found.buffers - statistics),
         "unused": list(found.unused),
+        "constants": found.constants,
         "least_batch": done.least_batch,
         "bf16": None
         if made.bf16_fault

@@ -215,12 +215,14 @@ def saved(graph: torch.jit.ScriptModule) -> bytes:
 def _without_sources(file: io.BytesIO) -> bytes:
     """The archive without the paths of Python files and their lines, and without a date.
 
+    Its identity (`serialization_id`) goes too: torch made it of these files among others.
+
     So equal graphs have equal hashes, wherever they are made.
     """
     plain = io.BytesIO()
     with zipfile.ZipFile(file) as whole, zipfile.ZipFile(plain, "w") as kept:
         for entry in whole.infolist():
-            if not entry.filename.endswith(".debug_pkl"):
+            if not entry.filename.endswith((".debug_pkl", "/serialization_id")):
                 kept.writestr(zipfile.ZipInfo(entry.filename), whole.read(entry))
     return plain.getvalue()
 

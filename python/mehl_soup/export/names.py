@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from blake3 import blake3
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -23,6 +24,8 @@ _INDEX = "model.safetensors.index.json"
 # Files of a library that say how a model is built; weights are far larger.
 _LARGEST_TEXT = 16 << 20
 _SEED = 20407
+# Batches that batch normalisation has seen: no pass reads it.
+_COUNTER = "num_batches_tracked"
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,8 @@ class Names:
     unused: tuple[str, ...]
     # What the library makes itself, because the ingredient does not have it.
     made: tuple[str, ...]
+    # BLAKE3 of tensors on disk that are not of a float type, which become constants of the graph.
+    constants: dict[str, str]
 
 
 def tensors_of(ingredient: Path) -> dict[str, Tensor]:
@@ -104,7 +109,14 @@ def find(model: Model) -> Names:
         for name, tensor in buffers.items()
         if tensor.is_floating_point() and name not in of_buffers
     )
-    names = Names(on_disk | of_buffers, frozenset(of_buffers), tuple(unused), tuple(made))
+    constants = {
+        name: blake3(tensor.contiguous().numpy().tobytes()).hexdigest()
+        for name, tensor in sorted(real.items())
+        if not tensor.is_floating_point() and not name.endswith(_COUNTER)
+    }
+    names = Names(
+        on_disk | of_buffers, frozenset(of_buffers), tuple(unused), tuple(made), constants
+    )
     _verify(model, names, real)
     return names
 

@@ -54,6 +54,9 @@ pub(super) struct Description {
     pub buffers: BTreeSet<String>,
     /// Names on disk of what the library does not load.
     pub unused: BTreeSet<String>,
+    /// BLAKE3 of tensors on disk that are constants of the graph.
+    #[serde(default)]
+    pub constants: BTreeMap<String, String>,
     /// Fewest samples for statistics of a batch.
     pub least_batch: i64,
     /// Whether the graph has methods in bf16, and what they take in f32.

@@ -85,6 +85,7 @@ impl Exported {
         let module = load_module(path, &export.graph, device)?;
         let (description, first) = (&export.description, &zoo.ingredients()[0]);
         check_tensors(description, first, layout)?;
+        check_constants(description, first)?;
         let of_layout = |name: &String| layout.get(name).map(|tensor| tensor.class);
         let fixed = description.statistics.iter().all(|name| of_layout(name) == Some(TensorClass::Frozen));
         let in_f32 = description.bf16.as_ref().map(|bf16| bf16.in_f32.clone());
@@ -280,6 +281,25 @@ fn check_tensors(description: &Description, first: &Ingredient, layout: &Layout)
     faults.extend(unknown.map(|tensor| {
         format!("{}: ingredients differ in it, but the graph does not compute it anew for a soup", tensor.name)
     }));
+    if faults.is_empty() { Ok(()) } else { Err(tensor_fault(first, &faults)) }
+}
+
+/// That tensors which are constants of the graph are those of the zoo. Its ingredients have equal ones, which the layout checks.
+fn check_constants(description: &Description, first: &Ingredient) -> Result<(), FamilyError> {
+    let mut faults = Vec::new();
+    for (name, expected) in &description.constants {
+        if first.info(name).is_none() {
+            continue;
+        }
+        let bytes = first.bytes(name).map_err(|error| tensor_fault(first, &[error.to_string()]))?;
+        if blake3::hash(&bytes).to_hex().as_str() != expected {
+            faults.push(format!(
+                "{name}: is a constant of the graph, which was made from an ingredient with other values. Make the \
+                 graph from an ingredient of this zoo: {COMMAND} {} --out FOLDER",
+                first.folder().unwrap_or_else(|| first.path()).display()
+            ));
+        }
+    }
     if faults.is_empty() { Ok(()) } else { Err(tensor_fault(first, &faults)) }
 }
 

@@ -222,6 +222,21 @@ fn values_that_cannot_be_mixed_are_refused() {
 }
 
 #[test]
+fn a_graph_with_other_constants_is_refused() {
+    let name = "resnet.embedder.embedder.normalization.num_batches_tracked";
+    let constants = |hash: &str| {
+        let entry = format!("\"constants\": {{\"{name}\": \"{hash}\"}}");
+        move |text: String| text.replace("\"constants\": {}", &entry)
+    };
+    let said = refused("batch-norm", |folder| rewrite(folder, "export.json", constants(&"0".repeat(64)), true));
+    assert!(said.contains(&format!("{name}: is a constant of the graph")), "{said}");
+    let copy = copy_of("batch-norm");
+    let own = blake3::hash(&0_i64.to_le_bytes()).to_hex();
+    rewrite(copy.path(), "export.json", constants(&own), true);
+    assert!(try_load_in(Kind::Float, &ingredients(copy.path()), &spec(copy.path())).is_ok());
+}
+
+#[test]
 fn another_version_of_torch_is_noted() {
     assert!(load("renamed").assumed().is_empty());
     let copy = copy_of("renamed");

@@ -6,6 +6,7 @@
 mod support;
 
 mod bad_input;
+mod exported;
 mod honest;
 mod image_sweep;
 mod kill;
