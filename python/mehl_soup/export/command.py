@@ -132,6 +132,9 @@ def told(done: "Exported") -> Iterator[str]:
     )
     for note in done.notes:
         yield f"  note: {note}"
+    inputs = [one["name"] for one in description["inputs"]]
+    if len(inputs) > 1:
+        yield f"  in the specification: data.inputs = {json.dumps(inputs)}"
     yield f'  for a pool: worker.torchscript_allow = ["{done.graph_blake3}"]'
 
 

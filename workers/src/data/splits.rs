@@ -212,9 +212,10 @@ impl Data {
             // Of one sample: part of the file's rows may have been set aside for select.
             let (name, (_, found), kind) = (&spec.inputs[place], &found[place], self.dtypes[place]);
             if !input.takes(found) {
+                let hint = if self.classes.is_some() { " (set data.image.size)" } else { "" };
                 return Err(fault(format!(
                     "tensor `{name}`: expected {input} per sample as required by the model, \
-                     found {found:?}"
+                     found {found:?}{hint}"
                 )));
             }
             let is_float = matches!(kind, Kind::Double | Kind::Float | Kind::Half | Kind::BFloat16);

@@ -25,7 +25,9 @@ pub fn load(path: &Path, inputs: &[String], targets: &str, read: ReadTargets<'_>
     let file = TensorFile::open(path).map_err(refused)?;
     let find = |name: &str| {
         let names = || file.names().collect::<Vec<_>>().join(", ");
-        file.info(name).ok_or_else(|| content(format!("tensor `{name}`: not found, the file has only {}", names())))
+        let key = if name == targets { "data.labels" } else { "data.inputs" };
+        let missing = || format!("tensor `{name}`: not found, the file has only {} (set {key})", names());
+        file.info(name).ok_or_else(|| content(missing()))
     };
     let info = find(targets)?;
     let [n, ..] = info.shape[..] else {
