@@ -24,3 +24,4 @@ mod space;
 pub mod spec;
 pub mod table;
 pub mod task;
+pub mod text_spec;

@@ -113,6 +113,24 @@ pub fn keys() -> Vec<Key> {
         key("data.skip_unreadable", flag(), "false", "leave out images that cannot be read, instead of failing"),
         key("data.allow_missing_classes", flag(), "false", "allow a split that lacks classes of another split"),
         key(
+            "data.text.columns",
+            texts(),
+            "columns of usual names",
+            "columns of the texts of a sample, in their order ([text.md](text.md))",
+        ),
+        key(
+            "data.text.max_length",
+            json!({ "type": "integer", "minimum": 1, "maximum": 1 << 20 }),
+            "from the ingredients",
+            "most tokens of a sample; longer ones are truncated and counted",
+        ),
+        key(
+            "data.text.truncate",
+            word(&["left", "right"]),
+            "from the ingredients",
+            "the end that tokens are removed from",
+        ),
+        key(
             "data.image.size",
             extent(),
             "from the ingredients",

@@ -13,6 +13,7 @@ use super::image_spec::ImageSpec;
 pub use super::linear::LinearLibrary;
 pub use super::method::MethodName;
 use super::metric::Metric;
+use super::text_spec::TextSpec;
 
 /// A whole specification.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -136,6 +137,9 @@ pub struct DataSpec {
     /// How images become what the model takes. Fields about images are left out where they say nothing: what was begun without them goes on.
     #[serde(default, skip_serializing_if = "ImageSpec::is_default")]
     pub image: ImageSpec,
+    /// How texts become what the model takes.
+    #[serde(default, skip_serializing_if = "TextSpec::is_default")]
+    pub text: TextSpec,
     /// Names of the classes of images, in the order of the model's outputs; `None`: what files tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub classes: Option<Vec<String>>,

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use super::fault::Problem;
-use super::image;
 use super::section::Section;
+use super::{image, text};
 use crate::source;
 use crate::sweep::metric::Metric;
 use crate::sweep::objective::CLASSIFICATION;
@@ -92,6 +92,7 @@ pub(super) fn data(mut section: Section<'_>, base: &Path) -> DataSpec {
         select_fraction: section.number("select_fraction", open).unwrap_or(0.3),
         metric: section.word("metric", &Metric::words_of(&CLASSIFICATION)).unwrap_or(Metric::LOSS),
         image: image::image(section.section("image")),
+        text: text::text(section.section("text")),
         classes: image::classes(&mut section),
         skip_unreadable: section.boolean("skip_unreadable").unwrap_or(false),
         allow_missing_classes: section.boolean("allow_missing_classes").unwrap_or(false),

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `document`, `json` | text to a tree with places; JSON that YAML lacks, to one without |
 //! | `section` | takes keys out of a table, collects faults |
-//! | `inputs`, `image`, `soup`, `search`, `compute` | one part of the specification each |
+//! | `inputs`, `image`, `text`, `soup`, `search`, `compute` | one part of the specification each |
 //! | `distribution` | the values of one searched field |
 //! | `fault` | what a fault is and how it reads |
 
@@ -21,6 +21,7 @@ mod section;
 mod soup;
 #[cfg(test)]
 mod tests;
+mod text;
 
 use std::path::Path;
 

@@ -12,12 +12,12 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 use mehl_soup::sweep::parse::{Format, parse_spec_text};
 use mehl_soup::sweep::spec::{Family, Spec};
-use mehl_soup_worker::data::Data;
 use mehl_soup_worker::data::images::ImageInputs;
 use mehl_soup_worker::data::images::cache::ImageCache;
 use mehl_soup_worker::data::images::decode::decode;
 use mehl_soup_worker::data::images::resolve::{ModelFacts, resolve};
 use mehl_soup_worker::data::images::sources::{Columns, Listing, Source};
+use mehl_soup_worker::data::{Data, Kinds};
 use mehl_soup_worker::objectives::{Classification, Objective};
 use memmap2::Mmap;
 use tch::{Device, Kind};
@@ -114,7 +114,14 @@ fn decode_all(spec: &Spec, expected: usize) -> anyhow::Result<f64> {
 fn load(spec: &Spec, cache: &Path) -> anyhow::Result<Data> {
     let inputs =
         ImageInputs { model: model(), cache: ImageCache { folder: Some(cache.to_path_buf()), bound: u64::MAX } };
-    Ok(Data::load(&spec.data, 0, Kind::Float, &inputs, &|found| Classification.read_targets(found), &mut |_| {})?)
+    Ok(Data::load(
+        &spec.data,
+        0,
+        Kind::Float,
+        &Kinds { images: inputs, text: None },
+        &|found| Classification.read_targets(found),
+        &mut |_| {},
+    )?)
 }
 
 /// Seconds from files to normalised batches with nothing in the cache.

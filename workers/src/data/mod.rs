@@ -1,17 +1,18 @@
-//! Data: the three splits, their sources (tensor files or images), and batches of them.
+//! Data: the three splits, their sources (tensor files, images or texts), and batches of them.
 
 mod batch;
 pub mod images;
 mod split;
 mod splits;
 mod tensor_file;
+pub mod text;
 
 use tch::{TchError, Tensor};
 
 pub use batch::Batch;
 pub use split::Split;
-pub use splits::Data;
 pub(crate) use splits::dtype_name;
+pub use splits::{Data, Kinds};
 
 /// A split as it is in its source.
 pub struct Loaded {

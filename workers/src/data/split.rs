@@ -4,6 +4,7 @@ use tch::{Device, Kind, TchError, Tensor};
 
 use super::Batch;
 use super::images::stored::StoredImages;
+use super::text::stored::StoredTokens;
 use crate::families::ModelInputs;
 
 /// Samples with targets: in host memory, mapped into it, or [kept on a device](Split::keep_on).
@@ -23,6 +24,8 @@ enum Samples {
     Tensors(Vec<(String, Tensor)>),
     /// One input: images.
     Images(StoredImages),
+    /// Tokens of texts.
+    Tokens(StoredTokens),
 }
 
 /// Which samples a batch is of.
@@ -67,6 +70,11 @@ impl Split {
         Self { inputs: Samples::Images(images), targets, weights: None, lengths: None }
     }
 
+    /// Of texts.
+    pub fn of_tokens(tokens: StoredTokens, targets: Tensor) -> Self {
+        Self { inputs: Samples::Tokens(tokens), targets, weights: None, lengths: None }
+    }
+
     /// The same samples with a weight each in the mean loss, `[N]`, above 0.
     ///
     /// # Errors
@@ -91,7 +99,7 @@ impl Split {
     /// If an input or a length is not as stated.
     pub fn with_lengths(self, lengths: Vec<i64>) -> Result<Self, TchError> {
         let Samples::Tensors(tensors) = &self.inputs else {
-            return Err(TchError::Shape("images have no lengths".to_string()));
+            return Err(TchError::Shape("images have no lengths, and texts have their own".to_string()));
         };
         if lengths.len() != self.samples() {
             let (found, expected) = (lengths.len(), self.samples());
@@ -115,7 +123,10 @@ impl Split {
 
     /// Length of the longest sample; `None` where all have the same.
     pub fn longest(&self) -> Option<usize> {
-        self.lengths.as_ref().map(|lengths| lengths.iter().max().map_or(0, |&longest| longest as usize))
+        match &self.inputs {
+            Samples::Tokens(tokens) => Some(tokens.longest()),
+            _ => self.lengths.as_ref().map(|lengths| lengths.iter().max().map_or(0, |&longest| longest as usize)),
+        }
     }
 
     /// Dtype and shape of one sample of each input, as batches have them; the longest where samples
@@ -124,6 +135,21 @@ impl Split {
         match &self.inputs {
             Samples::Tensors(tensors) => tensors.iter().map(|(_, t)| (t.kind(), t.size()[1..].to_vec())).collect(),
             Samples::Images(images) => vec![(Kind::Float, images.shape().to_vec())],
+            Samples::Tokens(tokens) => vec![(Kind::Int64, vec![tokens.longest() as i64]); tokens.names().len()],
+        }
+    }
+
+    /// Whether samples are in the order of their lengths.
+    pub fn is_by_length(&self) -> bool {
+        matches!(self.inputs, Samples::Tokens(_))
+    }
+
+    /// Names of the inputs, where they have any.
+    pub fn input_names(&self) -> Option<Vec<String>> {
+        match &self.inputs {
+            Samples::Tensors(tensors) => Some(tensors.iter().map(|(name, _)| name.clone()).collect()),
+            Samples::Tokens(tokens) => Some(tokens.names().to_vec()),
+            Samples::Images(_) => None,
         }
     }
 
@@ -131,7 +157,7 @@ impl Split {
     pub fn images(&self) -> Option<&StoredImages> {
         match &self.inputs {
             Samples::Images(images) => Some(images),
-            Samples::Tensors(_) => None,
+            Samples::Tensors(_) | Samples::Tokens(_) => None,
         }
     }
 
@@ -166,6 +192,12 @@ impl Split {
         let inputs = match (&self.inputs, which) {
             (Samples::Images(images), Taken::At(indices, _)) => images.batch(indices, device)?.into(),
             (Samples::Images(images), Taken::Range(start, end)) => images.range(*start, *end, device)?.into(),
+            (Samples::Tokens(tokens), Taken::At(indices, _)) => {
+                tokens.batch(indices.iter().copied(), length.map(|length| length as usize), device)?
+            }
+            (Samples::Tokens(tokens), Taken::Range(start, end)) => {
+                tokens.batch(*start..*end, length.map(|length| length as usize), device)?
+            }
             (Samples::Tensors(tensors), _) => match &self.lengths {
                 None => ModelInputs::new(each(tensors, take)?),
                 Some(all) => {
@@ -191,6 +223,7 @@ impl Split {
         let inputs = match &self.inputs {
             Samples::Tensors(tensors) => tensors.iter().map(|(_, t)| of(t)).sum(),
             Samples::Images(images) => images.shape().iter().product::<i64>() as u64 * images.samples() as u64,
+            Samples::Tokens(tokens) => tokens.bytes(),
         };
         inputs + of(&self.targets) + self.weights.as_ref().map_or(0, of)
     }
@@ -208,6 +241,8 @@ impl Split {
                 *tensors = each(tensors, |t| t.f_to_device(device))?;
             }
             Samples::Images(images) => images.keep_on(device)?,
+            // A batch of tokens is small, and is put together on the host.
+            Samples::Tokens(_) => {}
         }
         (self.targets, self.weights) = (targets, weights);
         Ok(())
@@ -220,6 +255,7 @@ impl Split {
         let inputs = match &self.inputs {
             Samples::Tensors(tensors) => Samples::Tensors(each(tensors, take)?),
             Samples::Images(images) => Samples::Images(images.subset(indices)),
+            Samples::Tokens(tokens) => Samples::Tokens(tokens.subset(indices)),
         };
         Ok(Self {
             inputs,
@@ -240,6 +276,7 @@ impl Split {
                 Samples::Tensors(converted.collect::<Result<_, TchError>>()?)
             }
             Samples::Images(images) => Samples::Images(images.into_kind(kind)),
+            Samples::Tokens(tokens) => Samples::Tokens(tokens),
         };
         let weights = self.weights.map(|weights| weights.f_to_kind(kind)).transpose()?;
         Ok(Self { inputs, weights, ..self })

@@ -9,9 +9,18 @@ use tch::{Device, Kind, TchError};
 
 use super::images::sources::{Source, SourceKind};
 use super::images::{self, ImageInputs, LoadedImages};
+use super::text::{self, TextFacts};
 use super::{DataError, Loaded, ReadTargets, Split, tensor_file};
 use crate::families::{ExpectedInput, InputKind};
 use crate::rng::permutation;
+
+/// What splits of each kind need besides the specification.
+pub struct Kinds<'a> {
+    /// Images.
+    pub images: ImageInputs<'a>,
+    /// Texts, if the model takes any.
+    pub text: Option<TextFacts<'a>>,
+}
 
 /// All data of a sweep.
 pub struct Data {
@@ -42,11 +51,11 @@ impl Data {
         spec: &DataSpec,
         seed: u64,
         kind: Kind,
-        images: &ImageInputs<'_>,
+        kinds: &Kinds<'_>,
         targets: ReadTargets<'_>,
         note: &mut dyn FnMut(&str),
     ) -> Result<Self, DataError> {
-        let LoadedImages { splits, classes, mut notes } = read(spec, images, targets, note)?;
+        let LoadedImages { splits, classes, mut notes } = read(spec, kinds, targets, note)?;
         let mut splits = splits.into_iter();
         let mut next = |path: Option<&PathBuf>| path.and_then(|_| splits.next());
         let learn = next(Some(&spec.learn)).expect("learn is always read");
@@ -190,6 +199,7 @@ impl Data {
     pub fn check_inputs(&self, spec: &DataSpec, expected: &[ExpectedInput]) -> Result<(), DataError> {
         let fault = |what: String| DataError::Content { file: spec.learn.display().to_string(), what };
         let found = self.learn.sample_shapes();
+        let names = self.learn.input_names().unwrap_or_else(|| spec.inputs.clone());
         if expected.len() != found.len() {
             return Err(fault(format!(
                 "expected {} inputs as required by the model, found {}",
@@ -200,17 +210,17 @@ impl Data {
         for (i, input) in expected.iter().enumerate() {
             // A single input may have any name.
             let wanted = input.name.as_ref().filter(|_| expected.len() > 1);
-            let place = wanted.map_or(Some(i), |wanted| spec.inputs.iter().position(|name| name == wanted));
+            let place = wanted.map_or(Some(i), |wanted| names.iter().position(|name| name == wanted));
             let Some(place) = place else {
                 let names: Vec<_> = expected.iter().filter_map(|input| input.name.as_deref()).collect();
                 return Err(fault(format!(
                     "expected inputs {} as required by the model, found {} (set data.inputs)",
                     names.join(", "),
-                    spec.inputs.join(", ")
+                    names.join(", ")
                 )));
             };
             // Of one sample: part of the file's rows may have been set aside for select.
-            let (name, (_, found), kind) = (&spec.inputs[place], &found[place], self.dtypes[place]);
+            let (name, (_, found), kind) = (&names[place], &found[place], self.dtypes[place]);
             if !input.takes(found) {
                 let hint = if self.classes.is_some() { " (set data.image.size)" } else { "" };
                 return Err(fault(format!(
@@ -260,7 +270,7 @@ fn set_aside(order: &[usize], rows: &[blake3::Hash], count: usize) -> Aside {
 /// Reads learn, select and test, as far as they are given.
 fn read(
     spec: &DataSpec,
-    inputs: &ImageInputs<'_>,
+    kinds: &Kinds<'_>,
     targets: ReadTargets<'_>,
     note: &mut dyn FnMut(&str),
 ) -> Result<LoadedImages, DataError> {
@@ -271,7 +281,11 @@ fn read(
     }
     let is_tensors = |source: &Source| source.kind == SourceKind::Tensors;
     if let Some(other) = sources.iter().find(|source| is_tensors(source) != is_tensors(&sources[0])) {
-        let kind = if is_tensors(&sources[0]) { "a tensor file" } else { "images" };
+        let kind = match (is_tensors(&sources[0]), &kinds.text) {
+            (true, _) => "a tensor file",
+            (false, None) => "images",
+            (false, Some(_)) => "texts",
+        };
         return Err(DataError::Content {
             file: other.path.display().to_string(),
             what: format!("expected {kind} as {} is", spec.learn.display()),
@@ -285,12 +299,20 @@ fn read(
         let splits = sources.iter().map(load).collect::<Result<_, _>>()?;
         return Ok(LoadedImages { splits, classes: None, notes: vec![] });
     }
-    images::load(&sources, spec, inputs, note)
+    match &kinds.text {
+        Some(facts) => text::load(&sources, spec, facts, note),
+        None => images::load(&sources, spec, &kinds.images, note),
+    }
 }
 
 fn same_shapes(learn: &Split, other: &Split, spec: &DataSpec, file: &str) -> Result<(), DataError> {
+    // Of samples with lengths of their own, the first dimension is the longest's.
+    let is_equal = |a: &(Kind, Vec<i64>), b: &(Kind, Vec<i64>)| match learn.longest() {
+        None => a == b,
+        Some(_) => a.0 == b.0 && a.1.get(1..) == b.1.get(1..),
+    };
     for ((name, a), b) in spec.inputs.iter().zip(learn.sample_shapes()).zip(other.sample_shapes()) {
-        if a != b {
+        if !is_equal(&a, &b) {
             return Err(DataError::Content {
                 file: file.to_string(),
                 what: format!(

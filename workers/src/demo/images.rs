@@ -8,6 +8,7 @@ use mehl_soup::source;
 use mehl_soup::sweep::image_spec::{Extent, ImageSpec};
 use mehl_soup::sweep::metric::Metric;
 use mehl_soup::sweep::spec::{ComputeSpec, DataSpec};
+use mehl_soup::sweep::text_spec::TextSpec;
 use mehl_soup::zoo::HashCache;
 
 use super::DemoError;
@@ -182,6 +183,7 @@ fn data_spec(root: &Path, size: Option<usize>) -> DataSpec {
         select_fraction: 0.3,
         metric: Metric::LOSS,
         image: ImageSpec { size: size.map(Extent::square), ..ImageSpec::default() },
+        text: TextSpec::default(),
         classes: None,
         skip_unreadable: false,
         allow_missing_classes: false,

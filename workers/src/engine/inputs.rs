@@ -13,10 +13,13 @@ use tch::{Device, Kind, Tensor};
 use super::errors::{data_error, family_error, torch_error, zoo_error};
 use super::probe::Subject;
 use super::{allocations, budget, linear, memory, module_check, scoring, statistics};
-use crate::data::Data;
 use crate::data::images::ImageInputs;
 use crate::data::images::cache::ImageCache;
 use crate::data::images::resolve::ModelFacts;
+use crate::data::text::TextFacts;
+use crate::data::text::cache::TokenCache;
+use crate::data::text::stored::IDS;
+use crate::data::{Data, Kinds};
 use crate::families::{self, Model, Precision};
 use crate::hyperplane::cuda;
 use crate::objectives::{Classification, Leaves, Measured, Objective};
@@ -112,10 +115,13 @@ impl Inputs {
         let model = families::load(family, &spec.zoo, &zoo, &layout, device, kind).map_err(family_error)?;
         model.use_linear_library(linear::resolve(spec.compute.linear, kind, device).0);
         notes.extend(model.assumed().iter().map(|what| format!("assumed: {what}")));
-        let images = image_inputs(spec, &zoo, family, model.as_ref(), cache);
+        let kinds = Kinds {
+            images: image_inputs(spec, &zoo, family, model.as_ref(), cache),
+            text: text_facts(spec, &zoo, model.as_ref(), cache),
+        };
         let objective = Classification;
         let targets = |found| objective.read_targets(found);
-        let mut data = Data::load(&spec.data, spec.seed, kind, &images, &targets, note).map_err(data_error)?;
+        let mut data = Data::load(&spec.data, spec.seed, kind, &kinds, &targets, note).map_err(data_error)?;
         if let Some(expected) = model.expected_inputs() {
             data.check_inputs(&spec.data, &expected).map_err(data_error)?;
         }
@@ -389,6 +395,26 @@ fn image_inputs<'a>(
         model: ModelFacts { family, input, config: zoo.ingredients()[0].config(), folders },
         cache: ImageCache { folder: cache.map(|cache| cache.beside("images")), bound: spec.compute.image_cache_bytes },
     }
+}
+
+/// Beginnings of names that models give their embedding of tokens, behind any prefix.
+const EMBEDDINGS: [&str; 2] = ["word_embeddings.weight", "tok_embeddings.weight"];
+
+/// What texts need, if the model takes tokens.
+fn text_facts<'a>(spec: &Spec, zoo: &'a Zoo, model: &dyn Model, cache: Option<&HashCache>) -> Option<TextFacts<'a>> {
+    let expected = model.expected_inputs()?;
+    let tokens = expected.iter().find(|input| input.name.as_deref() == Some(IDS))?;
+    let positions = tokens.dimensions.first().and_then(|extent| usize::try_from(extent.most).ok());
+    let first = &zoo.ingredients()[0];
+    let embedding = first.tensors().find(|(name, _)| EMBEDDINGS.iter().any(|ending| name.ends_with(ending)));
+    Some(TextFacts {
+        folders: zoo.ingredients().iter().filter_map(|k| k.folder().map(std::path::Path::to_path_buf)).collect(),
+        config: first.config(),
+        inputs: expected.iter().filter_map(|input| input.name.clone()).collect(),
+        positions,
+        vocabulary: embedding.and_then(|(_, info)| info.shape.first().copied()),
+        cache: TokenCache { folder: cache.map(|cache| cache.beside("tokens")), bound: spec.compute.image_cache_bytes },
+    })
 }
 
 /// The zoo with its base, whose hash goes to those of the ingredients.

@@ -9,13 +9,13 @@ use mehl_soup::checkpoint::{BestSoFar, Current, EpochRecord};
 use mehl_soup::runner::engine::EngineError;
 use tch::Tensor;
 
+use super::data_order;
 use super::errors::torch_error;
 use super::phases::Phase;
 use super::task_run::TaskRun;
 use crate::families::Pass;
 use crate::hyperplane::{Projection, Projector, Span, adamw};
 use crate::objectives::{Backward, Gradients, Step};
-use crate::rng::permutation;
 
 /// How learned parameters become a soup.
 pub trait Parametrization {
@@ -116,7 +116,8 @@ pub fn learn(
         if position.epochs_before.is_some_and(|before| run.is_at_rung(before + inner as u64)) {
             return Ok(Learned::AtRung(so_far(current(run)?, parametrization.average())));
         }
-        let order = permutation(soup.seed, "data order", &[position.outer, position.batch, inner], samples);
+        let place = [position.outer, position.batch, inner];
+        let order = data_order::of_epoch(&run.inputs.data.learn, soup.batch, soup.seed, &place);
         while current(run)?.iteration < iterations {
             let began = Instant::now();
             run.begin_iteration();

@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use image::RgbImage;
 use mehl_soup::sweep::parse::{Format, parse_spec_text};
 use mehl_soup::sweep::spec::{Family, Spec};
-use mehl_soup_worker::data::Data;
 use mehl_soup_worker::data::images::ImageInputs;
 use mehl_soup_worker::data::images::cache::ImageCache;
 use mehl_soup_worker::data::images::resolve::ModelFacts;
+use mehl_soup_worker::data::{Data, Kinds};
 use mehl_soup_worker::objectives::{Classification, Objective};
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
@@ -81,7 +81,8 @@ impl Scene {
         };
         let inputs = ImageInputs { model, cache: ImageCache { folder: Some(self.cache()), bound: self.bound } };
         let targets = |found| Classification.read_targets(found);
-        Data::load(&spec.data, 3, Kind::Float, &inputs, &targets, &mut |_| {}).map_err(|error| error.to_string())
+        Data::load(&spec.data, 3, Kind::Float, &Kinds { images: inputs, text: None }, &targets, &mut |_| {})
+            .map_err(|error| error.to_string())
     }
 
     /// That loading fails and says all of these texts.

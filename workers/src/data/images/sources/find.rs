@@ -80,6 +80,8 @@ impl Source {
             let kind = match ending(place).as_str() {
                 "csv" => SourceKind::Csv,
                 "parquet" => SourceKind::Parquet,
+                "jsonl" | "ndjson" => SourceKind::Jsonl,
+                "tsv" => SourceKind::Tsv,
                 _ => SourceKind::Tensors,
             };
             return Ok(found(kind, vec![place.to_path_buf()]));

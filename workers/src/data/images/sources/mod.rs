@@ -15,6 +15,7 @@ use rayon::prelude::*;
 use crate::data::DataError;
 
 pub use self::find::Source;
+pub(in crate::data) use self::parquet_file::ParquetFile;
 
 /// Largest encoded image that is read, in bytes.
 const LARGEST_FILE: u64 = 1 << 30;
@@ -38,6 +39,10 @@ pub enum SourceKind {
     Csv,
     /// A Parquet file, or a folder of them.
     Parquet,
+    /// Texts, a JSON object a line.
+    Jsonl,
+    /// Texts in a table with tabs.
+    Tsv,
 }
 
 /// One image.
@@ -124,6 +129,12 @@ impl Listing {
         let listing = match source.kind {
             SourceKind::Csv => csv::list(place, columns)?,
             SourceKind::Parquet => parquet::list(&source.path, &source.files, columns)?,
+            SourceKind::Jsonl | SourceKind::Tsv => {
+                return Err(DataError::Content {
+                    file: source.path.display().to_string(),
+                    what: "expected images, as the model takes, found a file of texts".to_string(),
+                });
+            }
             SourceKind::Folder | SourceKind::Tensors => folder::list(place, columns.skip_unreadable)?,
         };
         if listing.samples.is_empty() {
@@ -211,7 +222,7 @@ fn by_name(of: Vec<String>, also: impl IntoIterator<Item = String>) -> Labels {
 }
 
 /// Labels from a table's column of texts, which may be numbers.
-fn by_text(of: Vec<String>) -> Labels {
+pub(in crate::data) fn by_text(of: Vec<String>) -> Labels {
     let mut labels = by_name(of, []);
     if let Labels::Names { names, numbers, .. } = &mut labels {
         *numbers = names.iter().map(|name| whole_number(name)).collect();

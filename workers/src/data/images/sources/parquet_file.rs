@@ -9,7 +9,7 @@ use parquet::errors::{ParquetError, Result};
 use parquet::file::reader::{ChunkReader, Length};
 
 /// A file of any source.
-pub(super) struct ParquetFile(pub Arc<dyn Blob>);
+pub(in crate::data) struct ParquetFile(pub Arc<dyn Blob>);
 
 impl Length for ParquetFile {
     fn len(&self) -> u64 {
