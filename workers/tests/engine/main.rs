@@ -27,3 +27,4 @@ mod properties;
 mod rungs;
 mod sources;
 mod state;
+mod text_data;

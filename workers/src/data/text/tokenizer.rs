@@ -233,3 +233,116 @@ fn agreed<T: PartialEq + std::fmt::Debug>(
     }
     Ok(first.flatten())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use serde::Deserialize;
+
+    use super::*;
+    use crate::data::text::cache::TokenCache;
+
+    #[derive(Deserialize)]
+    struct Case {
+        texts: Vec<String>,
+        max_length: Option<usize>,
+        truncate: Side,
+        ids: Vec<u32>,
+        types: Vec<u8>,
+    }
+
+    fn fixture(kind: &str) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tokenizers").join(kind)
+    }
+
+    fn facts(folders: Vec<PathBuf>) -> TextFacts<'static> {
+        let cache = TokenCache { folder: None, bound: 0 };
+        TextFacts { folders, config: None, inputs: vec![], positions: Some(64), vocabulary: None, cache }
+    }
+
+    fn refused(spec: &TextSpec, facts: &TextFacts<'_>) -> String {
+        TextTokenizer::open(spec, facts).err().expect("it is refused").to_string()
+    }
+
+    #[test]
+    fn tokens_are_those_of_transformers() {
+        for kind in ["wordpiece", "bpe", "unigram"] {
+            let golden = fs::read(fixture(kind).join("golden.json")).unwrap();
+            let cases: Vec<Case> = serde_json::from_slice(&golden).unwrap();
+            assert!(cases.len() > 60);
+            for case in cases {
+                let spec = TextSpec { max_length: case.max_length, truncate: Some(case.truncate), columns: None };
+                let tokenizer = TextTokenizer::open(&spec, &facts(vec![fixture(kind)])).unwrap();
+                let found = tokenizer.encode(&case.texts).unwrap();
+                assert_eq!(found.ids, case.ids, "{kind}: {:?}", case.texts);
+                let types: Vec<u8> = (0..found.ids.len()).map(|i| u8::from(i >= found.second)).collect();
+                assert_eq!(types, case.types, "{kind}: {:?}", case.texts);
+            }
+        }
+    }
+
+    #[test]
+    fn truncation_is_told() {
+        let spec = TextSpec { max_length: Some(4), ..TextSpec::default() };
+        let tokenizer = TextTokenizer::open(&spec, &facts(vec![fixture("wordpiece")])).unwrap();
+        let encode = |text: &str| tokenizer.encode(&[text.to_string()]).unwrap();
+        assert_eq!((encode("the cat").ids.len(), encode("the cat").is_truncated), (4, false));
+        assert_eq!((encode("the cat the").ids.len(), encode("the cat the").is_truncated), (4, true));
+    }
+
+    #[test]
+    fn tokenizers_that_cannot_be_used_are_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = |name: &str, text: &str| {
+            let folder = root.path().join(name);
+            fs::create_dir(&folder).unwrap();
+            fs::write(folder.join(FILE), text).unwrap();
+            folder
+        };
+        let sound = fs::read_to_string(fixture("wordpiece").join(FILE)).unwrap();
+        let plain = TextSpec::default();
+        let same = folder("same", &sound.replace("\"padding\":", "\"padding\": "));
+        assert!(TextTokenizer::open(&plain, &facts(vec![fixture("wordpiece"), same.clone()])).is_ok());
+        let other = folder("other", &sound.replace("\"lowercase\": true", "\"lowercase\": false"));
+        let said = refused(&plain, &facts(vec![same.clone(), other]));
+        assert!(said.contains("a difference at /normalizer/lowercase: false and not true"), "{said}");
+        let said = refused(&plain, &facts(vec![folder("torn", &sound[..500])]));
+        assert!(said.contains("is no tokenizer that can be read"), "{said}");
+        let said = refused(&plain, &facts(vec![root.path().to_path_buf()]));
+        assert!(said.contains("tokenizer.json: not found") && said.contains("AutoTokenizer"), "{said}");
+        let said = refused(&plain, &facts(vec![]));
+        assert!(said.contains("they are single files, not folders"), "{said}");
+        let small = TextFacts { vocabulary: Some(10), ..facts(vec![same.clone()]) };
+        assert!(
+            refused(&plain, &small).contains("expected at most 10 tokens, the rows of the model's embedding, found ")
+        );
+        let long = TextSpec { max_length: Some(65), ..TextSpec::default() };
+        let said = refused(&long, &facts(vec![same.clone()]));
+        assert!(
+            said.contains("data.text.max_length: expected at most 64 tokens, as the model takes, found 65"),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn limits_are_those_of_the_ingredients_unless_stated() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = |name: &str, most: u32| {
+            let folder = root.path().join(name);
+            fs::create_dir(&folder).unwrap();
+            fs::copy(fixture("bpe").join(FILE), folder.join(FILE)).unwrap();
+            fs::write(folder.join(SENTENCES), format!("{{\"max_seq_length\": {most}}}")).unwrap();
+            fs::write(folder.join(CONFIG), "{\"truncation_side\": \"left\"}").unwrap();
+            folder
+        };
+        let (a, b) = (folder("a", 32), folder("b", 48));
+        let own = TextTokenizer::open(&TextSpec::default(), &facts(vec![a.clone()])).unwrap();
+        assert_eq!((own.limit, own.side), (Some(32), Side::Left));
+        let said = refused(&TextSpec::default(), &facts(vec![a.clone(), b.clone()]));
+        assert!(said.contains("max_seq_length: expected Some(32) as in"), "{said}");
+        let spec = TextSpec { max_length: Some(9), truncate: Some(Side::Right), columns: None };
+        let stated = TextTokenizer::open(&spec, &facts(vec![a, b])).unwrap();
+        assert_eq!((stated.limit, stated.side), (Some(9), Side::Right));
+    }
+}
