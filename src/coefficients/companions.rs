@@ -7,11 +7,11 @@ use std::path::Path;
 use safetensors::Dtype;
 use serde_json::Value;
 
-use crate::source;
+use crate::source::{self, is_plain_name};
 use crate::untrusted::{LARGEST_COMPANION, LARGEST_CONFIG};
 
 /// Files that are copied, by exact name.
-const NAMES: [&str; 7] = [
+const NAMES: [&str; 10] = [
     "config.json",
     "generation_config.json",
     "preprocessor_config.json",
@@ -19,7 +19,14 @@ const NAMES: [&str; 7] = [
     "merges.txt",
     "special_tokens_map.json",
     "added_tokens.json",
+    MODULES,
+    "sentence_bert_config.json",
+    "config_sentence_transformers.json",
 ];
+/// Of sentence-transformers: the modules of a model, each with a folder.
+const MODULES: &str = "modules.json";
+/// Most modules that are read.
+const MOST_MODULES: usize = 64;
 
 /// Whether a file of this name is copied: data that a model needs, never code. SentencePiece models end in `.model`.
 fn is_companion(name: &str) -> bool {
@@ -30,7 +37,7 @@ fn is_companion(name: &str) -> bool {
 }
 
 /// Copies companions of the model in `from` to `to`, flushed to the disk; returns their names, sorted. Links that lead out of
-/// the folder and subfolders are passed over. With a dtype, `config.json` says so.
+/// the folder are passed over, and subfolders that are no module of sentence-transformers. With a dtype, `config.json` says so.
 pub(super) fn copy(from: &Path, to: &Path, dtype: Option<Dtype>) -> io::Result<Vec<String>> {
     let mut copied = Vec::new();
     let files = source::of(from);
@@ -54,7 +61,30 @@ pub(super) fn copy(from: &Path, to: &Path, dtype: Option<Dtype>) -> io::Result<V
         std::fs::File::open(&target)?.sync_all()?;
         copied.push(name);
     }
+    if copied.iter().any(|name| name == MODULES) {
+        copied.extend(copy_modules(from, to)?);
+    }
     copied.sort();
+    Ok(copied)
+}
+
+/// Copies the configurations of modules that have a folder of their own, such as `1_Pooling/config.json`.
+fn copy_modules(from: &Path, to: &Path) -> io::Result<Vec<String>> {
+    let files = source::of(from);
+    let named = |what: &str, e: io::Error| io::Error::new(e.kind(), format!("`{what}`: {e}"));
+    let modules = files.read(&from.join(MODULES), LARGEST_CONFIG).map_err(|e| named(MODULES, e))?;
+    let modules: Value = serde_json::from_slice(&modules).map_err(|e| named(MODULES, e.into()))?;
+    let folders = modules.as_array().into_iter().flatten().take(MOST_MODULES);
+    let mut copied = Vec::new();
+    for folder in folders.filter_map(|module| module.get("path")?.as_str()).filter(|path| is_plain_name(path)) {
+        let Some(own) = files.own_file(&from.join(folder), "config.json").ok().flatten() else { continue };
+        let name = format!("{folder}/config.json");
+        let content = files.read(&own, LARGEST_CONFIG).map_err(|e| named(&name, e))?;
+        std::fs::create_dir_all(to.join(folder))?;
+        std::fs::write(to.join(&name), content)?;
+        std::fs::File::open(to.join(&name))?.sync_all()?;
+        copied.push(name);
+    }
     Ok(copied)
 }
 
@@ -111,6 +141,25 @@ mod tests {
         assert_eq!(copy(&from, &to, None).unwrap(), taken);
         assert_eq!(fs::read_dir(&to).unwrap().count(), taken.len());
         assert_eq!(fs::read_to_string(to.join("vocab.txt")).unwrap(), "content of vocab.txt");
+    }
+
+    #[test]
+    fn modules_of_sentence_transformers_keep_their_configurations() {
+        let root = tempfile::tempdir().unwrap();
+        let (from, to) = (root.path().join("from"), root.path().join("to"));
+        fs::create_dir_all(&to).unwrap();
+        for folder in ["1_Pooling", "2_Normalize", "other"] {
+            fs::create_dir_all(from.join(folder)).unwrap();
+            fs::write(from.join(folder).join("code.py"), "x").unwrap();
+        }
+        fs::write(from.join("1_Pooling/config.json"), "{}").unwrap();
+        fs::write(from.join("other/config.json"), "{}").unwrap();
+        fs::create_dir_all(root.path().join("out")).unwrap();
+        fs::write(root.path().join("out/config.json"), "{}").unwrap();
+        let modules = r#"[{"path": ""}, {"path": "1_Pooling"}, {"path": "2_Normalize"}, {"path": "../out"}]"#;
+        fs::write(from.join("modules.json"), modules).unwrap();
+        assert_eq!(copy(&from, &to, None).unwrap(), ["1_Pooling/config.json", "modules.json"]);
+        assert_eq!(fs::read_dir(&to).unwrap().count(), 2);
     }
 
     #[test]

@@ -110,7 +110,12 @@ pub fn keys() -> Vec<Key> {
             "from the ingredients",
             "names of the classes, in the order of the model's outputs ([images.md](images.md))",
         ),
-        key("data.skip_unreadable", flag(), "false", "leave out images that cannot be read, instead of failing"),
+        key(
+            "data.skip_unreadable",
+            flag(),
+            "false",
+            "leave out images and rows that cannot be read, instead of failing",
+        ),
         key("data.allow_missing_classes", flag(), "false", "allow a split that lacks classes of another split"),
         key(
             "data.text.columns",
@@ -312,7 +317,12 @@ pub fn keys() -> Vec<Key> {
             "16",
             "tasks whose losses of single samples are kept for paired comparisons: the best, besides baselines",
         ),
-        key("compute.image_cache", size(), "`\"20GiB\"`", "limit of decoded images in the user's cache folder"),
+        key(
+            "compute.image_cache",
+            size(),
+            "`\"20GiB\"`",
+            "limit of decoded images, and of tokens, in the user's cache folder",
+        ),
     ]
 }
 
@@ -374,7 +384,7 @@ mod tests {
         parse_spec_text("zoo.ingredients = 'z'\ndata.learn = 'l'\nsearch.strategy = 'asha'\nsearch.tasks = 1\nsoup.outer_epochs = 9", Format::Toml, Path::new("/"))
             .unwrap();
         let asked = asked_keys();
-        let sections = ["zoo", "data", "data.image", "soup", "search", "compute"];
+        let sections = ["zoo", "data", "data.image", "data.text", "soup", "search", "compute"];
         let asked: BTreeSet<&str> = asked.iter().map(String::as_str).filter(|key| !sections.contains(key)).collect();
         let here: Vec<&str> = keys().iter().map(|key| key.path).collect();
         assert_eq!(here.iter().copied().collect::<BTreeSet<_>>(), asked);
