@@ -138,6 +138,7 @@ impl Manifest {
             Family::ClipVit => "ClipVit",
             Family::TimmVit => "TimmVit",
             Family::Resnet => "Resnet",
+            Family::Bert => "Bert",
             Family::Torchscript => "Torchscript",
         };
         let mut hasher = blake3::Hasher::new();

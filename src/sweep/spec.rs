@@ -81,11 +81,12 @@ impl ZooSpec {
 
 impl Family {
     /// Every family, by the name used in specifications.
-    pub const NAMED: [(&str, Family); 5] = [
+    pub const NAMED: [(&str, Family); 6] = [
         ("vit", Family::Vit),
         ("clip-vit", Family::ClipVit),
         ("timm-vit", Family::TimmVit),
         ("resnet", Family::Resnet),
+        ("bert", Family::Bert),
         ("torchscript", Family::Torchscript),
     ];
 
@@ -113,6 +114,8 @@ pub enum Family {
     TimmVit,
     /// torchvision's and timm's ResNet.
     Resnet,
+    /// Hugging Face BERT, RoBERTa, XLM-R and DistilBERT.
+    Bert,
     /// Any module saved by `torch.jit`.
     Torchscript,
 }

@@ -11,7 +11,7 @@ use crate::sweep::spec::Family;
 /// Names by which a family is known. All of a row must be there; a family may have several rows.
 ///
 /// Wrappers' prefixes, `module.` and `model.` in any number, are left out here and may be there on disk; so may any that all names share.
-const SIGNATURES: [(Family, &[&str]); 6] = [
+const SIGNATURES: [(Family, &[&str]); 9] = [
     (Family::Vit, &["vit.embeddings.cls_token", "vit.encoder.layer.0.attention.attention.query.weight"]),
     (Family::Vit, &["deit.embeddings.cls_token", "deit.encoder.layer.0.attention.attention.query.weight"]),
     (
@@ -28,6 +28,33 @@ const SIGNATURES: [(Family, &[&str]); 6] = [
     ),
     (Family::TimmVit, &["patch_embed.proj.weight", "blocks.0.attn.qkv.weight", "head.weight"]),
     (Family::Resnet, &["conv1.weight", "bn1.weight", "layer1.0.conv1.weight", "layer4.0.conv1.weight", "fc.weight"]),
+    (
+        Family::Bert,
+        &[
+            "bert.embeddings.word_embeddings.weight",
+            "bert.encoder.layer.0.attention.self.query.weight",
+            "bert.pooler.dense.weight",
+            "classifier.weight",
+        ],
+    ),
+    (
+        Family::Bert,
+        &[
+            "roberta.embeddings.word_embeddings.weight",
+            "roberta.encoder.layer.0.attention.self.query.weight",
+            "classifier.dense.weight",
+            "classifier.out_proj.weight",
+        ],
+    ),
+    (
+        Family::Bert,
+        &[
+            "distilbert.embeddings.word_embeddings.weight",
+            "distilbert.transformer.layer.0.attention.q_lin.weight",
+            "pre_classifier.weight",
+            "classifier.weight",
+        ],
+    ),
 ];
 
 /// timm's architectures that ResNet computes: torchvision's, whose groups and widths shapes tell.
@@ -51,8 +78,8 @@ pub const RESNETS: [&str; 13] = [
 const TIMM_VITS: [&str; 5] = ["vit_", "deit_", "deit3_", "flexivit_", "test_vit"];
 
 /// What a configuration may say.
-const EXPECTED: &str =
-    "expected `vit` or `deit`, `clip` with `CLIPForImageClassification`, or timm's architecture of a ViT or a ResNet";
+const EXPECTED: &str = "expected `vit` or `deit`, `clip` with `CLIPForImageClassification`, `bert`, `roberta`, \
+     `xlm-roberta` or `distilbert`, or timm's architecture of a ViT or a ResNet";
 
 /// Why the family of a model cannot be told, with all that was looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,6 +122,7 @@ impl std::error::Error for FamilyUnknown {}
 /// | config.json | family |
 /// |---|---|
 /// | `model_type` `vit` or `deit` | `vit` |
+/// | `model_type` `bert`, `roberta`, `xlm-roberta` or `distilbert` | `bert` |
 /// | `model_type` `clip` or `clip_vision_model`, `architectures` with `CLIPForImageClassification` | `clip-vit` |
 /// | timm's `architecture` `vit_*`, `deit_*`, `deit3_*`, `flexivit_*` | `timm-vit` |
 /// | timm's `architecture` `resnet18` and so on | `resnet` |
@@ -173,6 +201,7 @@ fn stated(config: Option<&Value>) -> (Statement, String) {
         .collect();
     let statement = match (model_type, class, architecture) {
         (Some("vit" | "deit"), _, _) => Statement::Family(Family::Vit),
+        (Some("bert" | "roberta" | "xlm-roberta" | "distilbert"), _, _) => Statement::Family(Family::Bert),
         (Some("clip" | "clip_vision_model"), Some("CLIPForImageClassification"), _) => {
             Statement::Family(Family::ClipVit)
         }
@@ -253,6 +282,9 @@ mod tests {
             (serde_json::json!({"architecture": "vit_base_patch16_224"}), Family::TimmVit),
             (serde_json::json!({"architecture": "deit3_small_patch16_224"}), Family::TimmVit),
             (serde_json::json!({"architecture": "resnet50"}), Family::Resnet),
+            (serde_json::json!({"model_type": "bert"}), Family::Bert),
+            (serde_json::json!({"model_type": "xlm-roberta"}), Family::Bert),
+            (serde_json::json!({"model_type": "distilbert"}), Family::Bert),
         ];
         for (config, family) in cases {
             assert_eq!(found(&["x"], Some(config.clone())), Ok(family), "{config}");

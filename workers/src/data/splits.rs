@@ -199,30 +199,49 @@ impl Data {
     pub fn check_inputs(&self, spec: &DataSpec, expected: &[ExpectedInput]) -> Result<(), DataError> {
         let fault = |what: String| DataError::Content { file: spec.learn.display().to_string(), what };
         let found = self.learn.sample_shapes();
-        let names = self.learn.input_names().unwrap_or_else(|| spec.inputs.clone());
-        if expected.len() != found.len() {
+        let given = self.learn.input_names().unwrap_or_else(|| spec.inputs.clone());
+        let required = expected.iter().filter(|input| !input.optional).count();
+        if !(required..=expected.len()).contains(&found.len()) {
+            let count = if required == expected.len() {
+                format!("{required}")
+            } else {
+                format!("{required} to {}", expected.len())
+            };
+            return Err(fault(format!("expected {count} inputs as required by the model, found {}", found.len())));
+        }
+        // A single input may have any name.
+        let is_single = found.len() == 1;
+        let known =
+            |name: &String| expected.iter().any(|input| input.name.as_ref().is_none_or(|wanted| wanted == name));
+        if let Some(other) = given.iter().find(|name| !is_single && !known(name)) {
+            let names: Vec<_> = expected.iter().filter_map(|input| input.name.as_deref()).collect();
             return Err(fault(format!(
-                "expected {} inputs as required by the model, found {}",
-                expected.len(),
-                found.len()
+                "expected inputs {} as required by the model, found {} (set data.inputs): `{other}` is not one of them",
+                names.join(", "),
+                given.join(", ")
             )));
         }
         for (i, input) in expected.iter().enumerate() {
-            // A single input may have any name.
-            let wanted = input.name.as_ref().filter(|_| expected.len() > 1);
-            let place = wanted.map_or(Some(i), |wanted| names.iter().position(|name| name == wanted));
+            let wanted = input.name.as_ref().filter(|_| !is_single);
+            let place = match wanted {
+                Some(wanted) => given.iter().position(|name| name == wanted),
+                None => Some(i).filter(|i| *i < found.len()),
+            };
             let Some(place) = place else {
+                if input.optional {
+                    continue;
+                }
                 let names: Vec<_> = expected.iter().filter_map(|input| input.name.as_deref()).collect();
                 return Err(fault(format!(
                     "expected inputs {} as required by the model, found {} (set data.inputs)",
                     names.join(", "),
-                    names.join(", ")
+                    given.join(", ")
                 )));
             };
             // Of one sample: part of the file's rows may have been set aside for select.
-            let (name, (_, found), kind) = (&names[place], &found[place], self.dtypes[place]);
+            let (name, (_, found), kind) = (&given[place], &found[place], self.dtypes[place]);
             if !input.takes(found) {
-                let hint = if self.classes.is_some() { " (set data.image.size)" } else { "" };
+                let hint = if self.learn.images().is_some() { " (set data.image.size)" } else { "" };
                 return Err(fault(format!(
                     "tensor `{name}`: expected {input} per sample as required by the model, \
                      found {found:?}{hint}"
@@ -349,4 +368,58 @@ pub(crate) fn dtype_name(kind: Kind) -> &'static str {
 fn shared_rows(a: &Loaded, b: &Loaded) -> usize {
     let known: HashSet<_> = a.rows.iter().collect();
     b.rows.iter().filter(|row| known.contains(row)).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::Tensor;
+
+    use super::*;
+    use crate::families::Extent;
+
+    /// What `check_inputs` says of inputs of these names, each `[2, 3]`, i64, for a model of texts.
+    fn said(inputs: &[&str]) -> String {
+        let spec: DataSpec = serde_json::from_value(serde_json::json!({
+            "learn": "/learn.safetensors", "select": null, "test": null, "inputs": inputs, "labels": "labels",
+            "select_fraction": 0.2, "metric": "accuracy",
+        }))
+        .unwrap();
+        let zeros = |name: &&str| (name.to_string(), Tensor::zeros([2, 3], (Kind::Int64, Device::Cpu)));
+        let split =
+            || Split::of_tensors(inputs.iter().map(zeros).collect(), Tensor::zeros([2], (Kind::Int64, Device::Cpu)));
+        let data = Data {
+            learn: split(),
+            select: split(),
+            test: None,
+            entries: vec![],
+            notes: vec![],
+            classes: None,
+            dtypes: vec![Kind::Int64; inputs.len()],
+        };
+        let input = |name: &str, most, optional| ExpectedInput {
+            name: Some(name.to_string()),
+            kind: InputKind::Integer,
+            dimensions: vec![Extent { least: 1, most }],
+            optional,
+        };
+        let expected = [input("ids", 5, false), input("mask", 5, true), input("types", 2, true)];
+        data.check_inputs(&spec, &expected).map_or_else(|error| error.to_string(), |()| "fits".to_string())
+    }
+
+    #[test]
+    fn optional_inputs_may_be_left_out() {
+        for inputs in [&["ids"][..], &["any name"], &["mask"], &["mask", "ids"], &["ids", "mask"]] {
+            assert_eq!(said(inputs), "fits", "{inputs:?}");
+        }
+        for (inputs, says) in [
+            (&["mask", "types"][..], "expected inputs ids, mask, types as required by the model, found mask, types"),
+            (&["ids", "other"], "`other` is not one of them"),
+            (&["ids", "types"], "tensor `types`: expected [1 to 2] per sample"),
+            (&["a", "b", "c", "d"], "expected 1 to 3 inputs as required by the model, found 4"),
+            (&[], "expected 1 to 3 inputs as required by the model, found 0"),
+        ] {
+            let said = said(inputs);
+            assert!(said.contains(says), "`{says}` in {said}");
+        }
+    }
 }

@@ -18,7 +18,7 @@ use crate::data::images::cache::ImageCache;
 use crate::data::images::resolve::ModelFacts;
 use crate::data::text::TextFacts;
 use crate::data::text::cache::TokenCache;
-use crate::data::text::stored::IDS;
+use crate::data::text::stored::{IDS, MASK};
 use crate::data::{Data, Kinds};
 use crate::families::{self, Model, Precision};
 use crate::hyperplane::cuda;
@@ -410,7 +410,12 @@ fn text_facts<'a>(spec: &Spec, zoo: &'a Zoo, model: &dyn Model, cache: Option<&H
     Some(TextFacts {
         folders: zoo.ingredients().iter().filter_map(|k| k.folder().map(std::path::Path::to_path_buf)).collect(),
         config: first.config(),
-        inputs: expected.iter().filter_map(|input| input.name.clone()).collect(),
+        // Lengths tell what a mask would.
+        inputs: expected
+            .iter()
+            .filter(|input| !input.optional || input.name.as_deref() != Some(MASK))
+            .filter_map(|input| input.name.clone())
+            .collect(),
         positions,
         vocabulary: embedding.and_then(|(_, info)| info.shape.first().copied()),
         cache: TokenCache { folder: cache.map(|cache| cache.beside("tokens")), bound: spec.compute.image_cache_bytes },

@@ -158,16 +158,50 @@ pub(super) fn stated<T: PartialEq + std::fmt::Display>(
 
 /// A Hugging Face configuration, with what the specification says in the fields that it leaves out.
 pub(super) fn completed(json: &Value, spec: &ZooSpec) -> Result<Value, String> {
+    completed_as(json, spec, "num_attention_heads", "hidden_act")
+}
+
+/// Like [`completed`], of a configuration that calls the heads and the activation otherwise.
+pub(super) fn completed_as(json: &Value, spec: &ZooSpec, heads: &str, activation: &str) -> Result<Value, String> {
     let mut json = json.clone();
-    let theirs = json.get("num_attention_heads").and_then(Value::as_u64);
-    if let Some(heads) = stated("num_attention_heads", spec.heads.map(|h| h as u64), theirs)? {
-        json["num_attention_heads"] = heads.into();
+    let theirs = json.get(heads).and_then(Value::as_u64);
+    if let Some(count) = stated(heads, spec.heads.map(|h| h as u64), theirs)? {
+        json[heads] = count.into();
     }
-    let theirs = json.get("hidden_act").and_then(Value::as_str).map(str::to_string);
-    if let Some(activation) = stated("hidden_act", spec.activation.clone(), theirs)? {
-        json["hidden_act"] = activation.into();
+    let theirs = json.get(activation).and_then(Value::as_str).map(str::to_string);
+    if let Some(name) = stated(activation, spec.activation.clone(), theirs)? {
+        json[activation] = name.into();
     }
     Ok(json)
+}
+
+/// A whole number above 0 in a configuration; the default where it is absent or null.
+pub(super) fn whole(json: &Value, key: &str, default: i64) -> Result<i64, String> {
+    match json.get(key) {
+        None | Some(Value::Null) => Ok(default),
+        Some(value) => one_size(value)
+            .filter(|v| (1..=1 << 24).contains(v))
+            .ok_or_else(|| format!("{key}: expected one whole number above 0, found {value}")),
+    }
+}
+
+/// A number above 0 in a configuration; the default where it is absent or null.
+pub(super) fn positive(json: &Value, key: &str, default: f64) -> Result<f64, String> {
+    match json.get(key) {
+        None | Some(Value::Null) => Ok(default),
+        Some(value) => value
+            .as_f64()
+            .filter(|v| *v > 0.0 && v.is_finite())
+            .ok_or_else(|| format!("{key}: expected a number above 0, found {value}")),
+    }
+}
+
+/// True or false in a configuration; the default where it is absent or null.
+pub(super) fn flag(json: &Value, key: &str, default: bool) -> Result<bool, String> {
+    match json.get(key) {
+        None | Some(Value::Null) => Ok(default),
+        Some(value) => value.as_bool().ok_or_else(|| format!("{key}: expected true or false, found {value}")),
+    }
 }
 
 /// A size in a configuration: a number, or a list of equal ones, as transformers takes both.

@@ -100,6 +100,7 @@ impl Description {
             name: Some(described.name.clone()),
             kind: if described.dtype.starts_with("float") { InputKind::Float } else { InputKind::Integer },
             dimensions: described.dimensions.iter().filter_map(extent).collect(),
+            optional: false,
         };
         self.inputs.iter().map(input).collect()
     }

@@ -4,8 +4,10 @@
 use serde_json::{Value, json};
 
 use super::activation::Activation;
+use super::bert_config::BertConfig;
 use super::clip_config::ClipConfig;
 use super::resnet_config::ResnetConfig;
+use super::text_outputs::Outputs;
 use super::timm_config::{Pool, TimmConfig};
 use super::vit_config::{Head, VitConfig};
 
@@ -85,6 +87,35 @@ pub(super) fn timm(config: &TimmConfig) -> Value {
         },
         "classes": config.classes,
     })
+}
+
+pub(super) fn bert(config: &BertConfig) -> Value {
+    json!({
+        "naming": config.names.naming,
+        "root": config.root,
+        "base": config.base,
+        "hidden_size": config.hidden_size,
+        "layers": config.layers,
+        "heads": config.heads,
+        "intermediate_size": config.intermediate_size,
+        "activation": activation(config.activation),
+        "layer_norm_eps": config.layer_norm_eps,
+        "vocabulary": config.vocabulary,
+        "positions": config.positions,
+        "token_types": config.token_types,
+        "padding_token": config.padding_token,
+        "outputs": outputs(&config.outputs),
+    })
+}
+
+/// What an encoder of texts gives.
+fn outputs(outputs: &Outputs) -> Value {
+    match outputs {
+        Outputs::Logits { classes } => json!({ "classes": classes }),
+        Outputs::Embedding(sentence) => {
+            json!({ "pooling": sentence.pooling.name(), "normalised": sentence.normalised })
+        }
+    }
 }
 
 pub(super) fn resnet(config: &ResnetConfig, fixed_statistics: bool) -> Value {

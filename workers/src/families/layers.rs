@@ -78,10 +78,16 @@ impl Weights {
         x.f_linear(&weight, bias)
     }
 
-    /// Layer norm over the last dimension, in the dtype of the parameters whatever that of x is.
+    /// Layer norm over the last dimension, without bias where there is none, in the dtype of the parameters whatever that of x is.
     pub(super) fn layer_norm(&self, x: &Tensor, name: &str, eps: f64) -> Result<Tensor, TchError> {
-        let (weight, bias) = (self.get(&format!("{name}.weight"))?, self.get(&format!("{name}.bias"))?);
-        x.f_to_kind(self.kind)?.f_layer_norm(weight.size(), Some(weight), Some(bias), eps, false)
+        let (weight, bias) = (self.get(&format!("{name}.weight"))?, self.find(&format!("{name}.bias")));
+        x.f_to_kind(self.kind)?.f_layer_norm(weight.size(), Some(weight), bias, eps, false)
+    }
+
+    /// `[N, T, width]` of numbers `[N, T]`: rows of a table `[rows, width]`. As in PyTorch, the row `padding` gets no gradient.
+    pub(super) fn embedding(&self, numbers: &Tensor, name: &str, padding: Option<i64>) -> Result<Tensor, TchError> {
+        let table = self.get(&format!("{name}.weight"))?;
+        Tensor::f_embedding(table, numbers, padding.unwrap_or(-1), false, false)
     }
 
     /// `[N, tokens, width]` of images `[N, channels, height, width]`: a convolution `[width, channels, height, width]` whose stride is its
@@ -139,10 +145,32 @@ pub(super) fn split_fused(x: &Tensor, heads: i64) -> Result<[Tensor; 3], TchErro
 
 /// `softmax(q k^T / sqrt(d)) v` (Vaswani et al. 2017, equation 1): `[N, tokens, heads d]` of three `[N, heads, tokens, d]`.
 pub(super) fn attention(query: &Tensor, key: &Tensor, value: &Tensor) -> Result<Tensor, TchError> {
+    masked_attention(query, key, value, None)
+}
+
+/// What is added to attention's logits where a query must not see a key. Their softmax is 0 in every dtype. Infinity would make
+/// NaN of a query that sees nothing.
+const UNSEEN: f64 = -1e30;
+
+/// Like [`attention`], where queries see the keys that `seen` says: bool, of a shape that broadcasts to
+/// `[N, heads, tokens, tokens]`. A query that sees no key takes the mean of all values.
+pub(super) fn masked_attention(
+    query: &Tensor,
+    key: &Tensor,
+    value: &Tensor,
+    seen: Option<&Tensor>,
+) -> Result<Tensor, TchError> {
+    let added = |seen: &Tensor| seen.f_logical_not()?.f_to_kind(query.kind())?.f_mul_scalar(UNSEEN);
+    let added = seen.map(added).transpose()?;
     let mixed =
-        Tensor::f_scaled_dot_product_attention::<Tensor>(query, key, value, None, 0.0, false, None::<f64>, false)?;
+        Tensor::f_scaled_dot_product_attention(query, key, value, added.as_ref(), 0.0, false, None::<f64>, false)?;
     let (n, heads, tokens, d) = mixed.size4()?;
     mixed.f_transpose(1, 2)?.f_reshape([n, tokens, heads * d])
+}
+
+/// What [`masked_attention`] takes of a mask of a sample's own tokens, `[N, T]`: all queries see all of them.
+pub(super) fn seen_keys(mask: Option<&Tensor>) -> Result<Option<Tensor>, TchError> {
+    mask.map(|mask| mask.f_unsqueeze(1)?.f_unsqueeze(1)).transpose()
 }
 
 /// The one input of a family that looks at images, `[N, channels, height, width]`.
@@ -160,6 +188,35 @@ pub(super) fn only_input<'a>(inputs: &'a ModelInputs, family: &str) -> Result<&'
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn unseen_keys_count_nothing_and_seeing_nothing_is_no_fault() {
+        let random = |scale: f64| Tensor::randn([2, 3, 700, 4], (Kind::Double, Device::Cpu)) * scale;
+        let (query, key, value) = (random(3.0), random(3.0), random(1.0));
+        // The second sample has 5 keys, the first none.
+        let keys =
+            Tensor::arange(700, (Kind::Int64, Device::Cpu)).lt_tensor(&Tensor::from_slice(&[0i64, 5]).view([2, 1]));
+        let seen = keys.view([2, 1, 1, 700]);
+        let found = masked_attention(&query, &key, &value, Some(&seen)).unwrap();
+        let one = |t: &Tensor, keys: i64| t.narrow(0, 1, 1).narrow(2, 0, keys);
+        let expected = attention(&one(&query, 700), &one(&key, 5), &one(&value, 5)).unwrap();
+        assert!((found.narrow(0, 1, 1) - expected).abs().max().double_value(&[]) < 1e-14);
+        let mean = value.narrow(0, 0, 1).mean_dim(2, true, None::<Kind>).transpose(1, 2).reshape([1, 1, 12]);
+        assert!((found.narrow(0, 0, 1) - mean).abs().max().double_value(&[]) < 1e-12);
+    }
+
+    #[test]
+    fn narrow_dtypes_mask_as_well() {
+        for kind in [Kind::Float, Kind::BFloat16] {
+            let random = || Tensor::randn([1, 1, 6, 4], (Kind::Float, Device::Cpu)).to_kind(kind);
+            let (query, key, value) = (random(), random(), random());
+            let seen = Tensor::from_slice(&[true, true, false, false, false, false]).view([1, 1, 1, 6]);
+            let found = masked_attention(&query, &key, &value, Some(&seen)).unwrap();
+            let expected = attention(&query, &key.narrow(2, 0, 2), &value.narrow(2, 0, 2)).unwrap();
+            let far = (found - expected).to_kind(Kind::Float).abs().max().double_value(&[]);
+            assert!(far < if kind == Kind::Float { 1e-5 } else { 0.05 }, "{kind:?}: {far}");
+        }
+    }
 
     #[test]
     fn large_products_in_f32_are_those_of_the_library() {

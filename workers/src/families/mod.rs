@@ -6,15 +6,20 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `vit`, `clip_vit`, `timm_vit`, `resnet`, `torchscript` | one family each: the forward pass |
+//! | `vit`, `clip_vit`, `timm_vit`, `resnet`, `bert`, `torchscript` | one family each: the forward pass |
 //! | `exported`, `export_description` | graphs that `python -m mehl_soup export` makes |
-//! | `*_config`, `timm_arguments`, `timm_names` | their architectures, from shapes and `config.json` |
+//! | `*_config`, `*_names`, `timm_arguments` | their architectures, from shapes and `config.json` |
 //! | `expected` | what a family expects of tensors and configurations, compared with what is there |
+//! | `text_inputs` | what text models take: tokens, mask, token types |
+//! | `text_outputs`, `sentence` | what they give: logits, or embeddings as sentence-transformers makes them |
 //! | `layers`, `activation` | what families are made of |
 //! | `forward` | statistics and dtype of a forward pass |
 //! | `state` | what goes into a model, and from part to part |
 
 mod activation;
+mod bert;
+mod bert_config;
+mod bert_names;
 mod clip_config;
 mod clip_vit;
 mod expected;
@@ -25,7 +30,10 @@ mod identity;
 mod layers;
 mod resnet;
 mod resnet_config;
+mod sentence;
 mod state;
+mod text_inputs;
+mod text_outputs;
 mod timm_arguments;
 mod timm_config;
 mod timm_names;
@@ -225,6 +233,7 @@ pub fn load(
         Family::Resnet => Ok(Box::new(resnet::Resnet::from_zoo(spec, zoo, layout, device, kind)?)),
         Family::ClipVit => Ok(Box::new(clip_vit::ClipVit::from_zoo(spec, zoo, layout, device, kind)?)),
         Family::TimmVit => Ok(Box::new(timm_vit::TimmVit::from_zoo(spec, zoo, layout, device, kind)?)),
+        Family::Bert => Ok(Box::new(bert::Bert::from_zoo(spec, zoo, layout, device, kind)?)),
         Family::Vit => Ok(Box::new(Vit::from_zoo(spec, zoo, layout, device, kind)?)),
         Family::Torchscript => {
             let path = spec.architecture.as_deref().ok_or_else(|| {

@@ -14,6 +14,8 @@ pub struct ExpectedInput {
     pub kind: InputKind,
     /// Of one sample: what each dimension may be.
     pub dimensions: Vec<Extent>,
+    /// Whether the model computes without it too.
+    pub optional: bool,
 }
 
 /// What the values of an input are.
@@ -38,7 +40,7 @@ impl ExpectedInput {
     /// Floats of one shape, under any name.
     pub fn floats(shape: &[i64]) -> Self {
         let dimensions = shape.iter().map(|&size| Extent { least: size, most: size }).collect();
-        Self { name: None, kind: InputKind::Float, dimensions }
+        Self { name: None, kind: InputKind::Float, dimensions, optional: false }
     }
 
     /// Whether a sample may have this shape.
@@ -96,6 +98,11 @@ impl ModelInputs {
     /// The input of a name.
     pub fn get(&self, name: &str) -> Option<&Tensor> {
         self.tensors.iter().find(|(own, _)| own == name).map(|(_, tensor)| tensor)
+    }
+
+    /// Names of all inputs, in the order of `data.inputs`.
+    pub fn names(&self) -> Vec<&str> {
+        self.tensors.iter().map(|(name, _)| name.as_str()).collect()
     }
 
     /// All inputs, in the order of `data.inputs`.

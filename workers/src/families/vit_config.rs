@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::activation::Activation;
-use super::expected::one_size;
+use super::expected::whole;
 
 /// The architecture of a ViT or DeiT.
 #[derive(Debug, Clone, PartialEq)]
@@ -79,14 +79,7 @@ impl VitConfig {
             "ViTForImageClassification" | "DeiTForImageClassification" | "" => Head::ClassToken,
             other => return Err(format!("architectures: expected an image classifier, found `{other}`")),
         };
-        let whole = |key: &str, default: i64| -> Result<i64, String> {
-            match json.get(key) {
-                None | Some(Value::Null) => Ok(default),
-                Some(value) => one_size(value)
-                    .filter(|v| (1..=1 << 24).contains(v))
-                    .ok_or_else(|| format!("{key}: expected one whole number above 0, found {value}")),
-            }
-        };
+        let whole = |key: &str, default: i64| whole(json, key, default);
         let name = json.get("hidden_act").and_then(Value::as_str).unwrap_or("gelu");
         let config = Self {
             prefix,

@@ -7,7 +7,10 @@ use mehl_soup::checkpoint::{Checkpoint, GreedyState};
 use mehl_soup::runner::engine::{EngineError, SoupEngine};
 use mehl_soup_worker::engine::TorchEngine;
 use mehl_soup_worker::rng;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
+
+/// Text encoders of the fixtures.
+const ENCODERS: [&str; 2] = ["roberta", "distilbert"];
 
 fn vit_spec(soup: &str) -> String {
     vit_spec_of(&fixture("trajectories/zoo"), soup)
@@ -139,6 +142,46 @@ fn methods_that_hold_all() {
 #[test]
 fn a_torchscript_module() {
     check(&text_spec("method = 'mehl+'\nmodel_batch = 2\ninner_epochs = 2\nbatch = 20"));
+}
+
+/// Three ingredients near a text encoder of the fixtures, and what they learn from: tokens of different lengths.
+fn encoder_spec(folder: &Path, case: &str, soup: &str) -> String {
+    let from = fixture("encoders").join(case);
+    let mut random = rng::generator(7, "encoders", &[]);
+    for k in 0..3 {
+        let to = folder.join(format!("zoo/m{k}"));
+        std::fs::create_dir_all(&to).unwrap();
+        std::fs::copy(from.join("config.json"), to.join("config.json")).unwrap();
+        let mut tensors = Tensor::read_safetensors(from.join("model.safetensors")).unwrap();
+        for (_, tensor) in &mut tensors {
+            let noise: Vec<f32> = (0..tensor.numel()).map(|_| rng::unit(&mut random) as f32 * 0.2 - 0.1).collect();
+            *tensor += Tensor::from_slice(&noise).view_as(tensor);
+        }
+        Tensor::write_safetensors(&tensors, to.join("model.safetensors")).unwrap();
+    }
+    let mut drawn = |n: usize, least: i64, most: i64| -> Vec<i64> {
+        (0..n).map(|_| least + (rng::unit(&mut random) * (most - least) as f64) as i64).collect()
+    };
+    let lengths = Tensor::from_slice(&drawn(40, 1, 8)).view([40, 1]);
+    let mask = Tensor::arange(7, (Kind::Int64, Device::Cpu)).lt_tensor(&lengths).to_kind(Kind::Int64);
+    let ids = Tensor::from_slice(&drawn(280, 5, 40)).view([40, 7]);
+    let labels = Tensor::from_slice(&drawn(40, 0, 3));
+    let learn = folder.join("learn.safetensors");
+    Tensor::write_safetensors(&[("input_ids", ids), ("attention_mask", mask), ("labels", labels)], &learn).unwrap();
+    format!(
+        "seed = 4\n[zoo]\nallow_chance = true\ningredients = ['{}/zoo/*']\n[data]\nlearn = '{learn}'\nselect = '{learn}'\n\
+         inputs = ['input_ids', 'attention_mask']\n[soup]\n{soup}\n",
+        folder.display(),
+        learn = learn.display()
+    )
+}
+
+#[test]
+fn text_encoders() {
+    for case in ENCODERS {
+        let folder = tempfile::tempdir().unwrap();
+        check(&encoder_spec(folder.path(), case, "method = 'mehl+'\nmodel_batch = 2\ninner_epochs = 2\nbatch = 10"));
+    }
 }
 
 /// Six ingredients near those of the fixtures: some help the mean of the better ones, some do not.

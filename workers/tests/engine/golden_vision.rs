@@ -1,15 +1,13 @@
 //! CLIP, timm and ResNet equal to their Python originals on miniature models (recipes: `fixtures/make_*.py`), how they are found, and what
 //! is refused.
 
-use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+use crate::support::changed::{Changed, ingredient};
 use crate::support::golden::{check, close, load, tensor, try_load, zoo_spec};
 use crate::support::{fixture, read_floats};
 use mehl_soup::sweep::spec::{Family, ZooSpec};
 use mehl_soup_worker::families::{Model, Pass};
-use safetensors::tensor::TensorView;
-use safetensors::{Dtype, SafeTensors};
 use tch::{Kind, Tensor};
 
 /// The model in a folder of the fixtures, or its file where the folder has no configuration; of the family that is expected to be found.
@@ -17,11 +15,6 @@ fn found(folder: &str, spec: &ZooSpec, family: Family) -> Box<dyn Model> {
     let (detected, model) = try_load(&[ingredient(&fixture(folder))], spec).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(detected, family, "{folder}");
     model
-}
-
-fn ingredient(folder: &Path) -> PathBuf {
-    let config = folder.join("config.json").exists();
-    if config { folder.to_path_buf() } else { folder.join("model.safetensors") }
 }
 
 fn heads(heads: usize) -> ZooSpec {
@@ -36,72 +29,6 @@ fn equal(model: &dyn Model, golden: &str) {
     assert_eq!(shape, [pixels.size()[1..].to_vec()]);
     assert_eq!(model.classes(), Some(5));
     check(model, &[pixels], &tensor(&golden, "labels", Kind::Int64), &golden, "");
-}
-
-/// A copy of a fixture's tensors, changed, beside the configuration given.
-struct Changed {
-    folder: tempfile::TempDir,
-    tensors: HashMap<String, (Dtype, Vec<usize>, Vec<u8>)>,
-}
-
-impl Changed {
-    fn copy(of: &str) -> Self {
-        let bytes = std::fs::read(fixture(of).join("model.safetensors")).unwrap();
-        let tensors = SafeTensors::deserialize(&bytes).unwrap();
-        let own = |(name, view): (String, TensorView<'_>)| {
-            (name, (view.dtype(), view.shape().to_vec(), view.data().to_vec()))
-        };
-        let tensors = tensors.tensors().into_iter().map(own).collect();
-        let folder = tempfile::tempdir().unwrap();
-        if let Ok(config) = std::fs::read(fixture(of).join("config.json")) {
-            std::fs::write(folder.path().join("config.json"), config).unwrap();
-        }
-        Self { folder, tensors }
-    }
-
-    /// Adds zeros, or puts them in a tensor's place.
-    fn zeros(mut self, name: &str, shape: &[usize]) -> Self {
-        let bytes = 4 * shape.iter().product::<usize>();
-        self.tensors.insert(name.to_string(), (Dtype::F32, shape.to_vec(), vec![0; bytes]));
-        self
-    }
-
-    fn without(mut self, name: &str) -> Self {
-        assert!(self.tensors.remove(name).is_some(), "{name}");
-        self
-    }
-
-    fn under(mut self, prefix: &str) -> Self {
-        self.tensors = self.tensors.into_iter().map(|(name, tensor)| (format!("{prefix}{name}"), tensor)).collect();
-        self
-    }
-
-    fn config(self, pointer: &str, value: serde_json::Value) -> Self {
-        let path = self.folder.path().join("config.json");
-        let mut config: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-        *config.pointer_mut(pointer).unwrap() = value;
-        std::fs::write(path, config.to_string()).unwrap();
-        self
-    }
-
-    fn write(&self) -> PathBuf {
-        let views = self
-            .tensors
-            .iter()
-            .map(|(name, (dtype, shape, data))| (name.clone(), TensorView::new(*dtype, shape.clone(), data).unwrap()));
-        std::fs::write(self.folder.path().join("model.safetensors"), safetensors::serialize(views, None).unwrap())
-            .unwrap();
-        ingredient(self.folder.path())
-    }
-
-    /// Asserts that it is refused, saying all of this.
-    fn refused(&self, spec: &ZooSpec, says: &[&str]) {
-        let Err(error) = try_load(&[self.write()], spec) else { panic!("expected a refusal that says {says:?}") };
-        let error = error.to_string();
-        for part in says {
-            assert!(error.contains(part), "expected `{part}` in:\n{error}");
-        }
-    }
 }
 
 #[test]

@@ -15,7 +15,7 @@ fn expected() -> PathBuf {
 
 fn found() -> Map<String, Value> {
     let mut all = Map::new();
-    for family in ["vit", "clip", "timm", "resnet"] {
+    for family in ["vit", "clip", "timm", "resnet", "encoders"] {
         let mut folders: Vec<_> =
             std::fs::read_dir(fixture(family)).unwrap().map(|entry| entry.unwrap().path()).collect();
         folders.retain(|path| path.is_dir());

@@ -17,6 +17,7 @@ mod exact_resume;
 mod exported;
 mod golden_images;
 mod golden_models;
+mod golden_text;
 mod golden_trajectories;
 mod golden_vision;
 mod identity;

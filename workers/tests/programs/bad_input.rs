@@ -146,13 +146,13 @@ fn an_unknown_family() {
             change(&zoo.join(k).join("config.json"));
         }
     };
-    let bert = |path: &Path| {
-        let text = fs::read_to_string(path).unwrap().replace("\"model_type\": \"vit\"", "\"model_type\": \"bert\"");
+    let swin = |path: &Path| {
+        let text = fs::read_to_string(path).unwrap().replace("\"model_type\": \"vit\"", "\"model_type\": \"swin\"");
         fs::write(path, text).unwrap();
     };
     refused_zoo(
-        |zoo| configs(zoo, &bert),
-        &["zoo/k0", "describes a model of an unknown family", "`bert`", "tensor names of vit: all found"],
+        |zoo| configs(zoo, &swin),
+        &["zoo/k0", "describes a model of an unknown family", "`swin`", "tensor names of vit: all found"],
     );
     refused_zoo(
         |zoo| configs(zoo, &|path| fs::remove_file(path).unwrap()),

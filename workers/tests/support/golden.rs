@@ -56,9 +56,14 @@ pub fn close(what: &str, found: &Tensor, expected: &[f64]) {
 
 /// Asserts that logits, loss and gradients are those of the golden file, whose names are those on disk after `disk_prefix`.
 pub fn check(model: &dyn Model, inputs: &[Tensor], labels: &Tensor, golden: &Path, disk_prefix: &str) {
-    let golden = read_floats(golden);
     let named = inputs.iter().enumerate().map(|(i, tensor)| (format!("input{i}"), tensor.shallow_clone()));
-    let logits = model.outputs(&ModelInputs::new(named.collect()), Pass::Learn.full()).unwrap();
+    check_named(model, &ModelInputs::new(named.collect()), labels, golden, disk_prefix);
+}
+
+/// Like [`check`], of a model that knows its inputs by name.
+pub fn check_named(model: &dyn Model, inputs: &ModelInputs, labels: &Tensor, golden: &Path, disk_prefix: &str) {
+    let golden = read_floats(golden);
+    let logits = model.outputs(inputs, Pass::Learn.full()).unwrap();
     close("logits", &logits.detach(), &golden["logits64"]);
     let loss = logits.cross_entropy_loss::<Tensor>(labels, None, Reduction::Mean, -100, 0.0);
     close("loss", &loss.detach(), &golden["loss64"]);
