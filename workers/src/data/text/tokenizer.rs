@@ -6,8 +6,8 @@ use mehl_soup::source;
 use mehl_soup::sweep::text_spec::{Side, TextSpec};
 use mehl_soup::untrusted::{LARGEST_CONFIG, without_mark};
 use serde_json::Value;
-use tokenizers::utils::truncation::{TruncationDirection, TruncationParams, TruncationStrategy};
-use tokenizers::{EncodeInput, Tokenizer};
+use tokenizers::utils::truncation::{TruncationDirection, TruncationParams, TruncationStrategy, truncate_encodings};
+use tokenizers::{Encoding, PostProcessor, Tokenizer};
 
 use super::TextFacts;
 use super::rows::content;
@@ -76,16 +76,12 @@ impl TextTokenizer {
             ));
         }
         let (limit, side) = (limit(spec, model)?, side(spec, model)?);
-        let truncation = limit.map(|max_length| TruncationParams {
-            max_length,
-            direction: match side {
-                Side::Left => TruncationDirection::Left,
-                Side::Right => TruncationDirection::Right,
-            },
-            strategy: TruncationStrategy::LongestFirst,
-            stride: 0,
-        });
-        inner.with_truncation(truncation).map_err(|error| content(&path, error.to_string()))?;
+        inner.with_truncation(None).map_err(|error| content(&path, error.to_string()))?;
+        let special = inner.get_post_processor().map_or(0, |processor| processor.added_tokens(true));
+        if let Some(limit) = limit.filter(|limit| *limit <= special) {
+            let what = format!("expected more than the {special} special tokens of a pair of texts, found {limit}");
+            return Err(DataError::Content { file: "data.text.max_length".to_string(), what });
+        }
         let hash = blake3::hash(&bytes).to_hex().to_string();
         Ok(Self { inner, hash, limit, side, positions: model.positions })
     }
@@ -95,18 +91,38 @@ impl TextTokenizer {
     /// # Errors
     /// What the tokenizer says.
     pub(super) fn encode(&self, texts: &[String]) -> Result<Encoded, String> {
-        let input = match texts {
-            [one] => EncodeInput::from(one.as_str()),
-            [one, two] => EncodeInput::from((one.as_str(), two.as_str())),
+        let refused = |error: tokenizers::Error| format!("cannot be tokenized: {error}");
+        let alone = |text: &String| self.inner.encode(text.as_str(), false).map_err(refused);
+        let (one, two) = match texts {
+            [one] => (alone(one)?, None),
+            [one, two] => (alone(one)?, Some(alone(two)?)),
             _ => return Err(format!("expected one or two texts, found {}", texts.len())),
         };
-        let encoding = self.inner.encode(input, true).map_err(|error| format!("cannot be tokenized: {error}"))?;
+        let count = |one: &Encoding, two: &Option<Encoding>| one.len() + two.as_ref().map_or(0, Encoding::len);
+        let before = count(&one, &two);
+        // The tokenizer's own truncation stops each text early, and then takes other texts for the longer one.
+        let (one, two) = match self.limit {
+            None => (one, two),
+            Some(limit) => {
+                let special =
+                    self.inner.get_post_processor().map_or(0, |processor| processor.added_tokens(two.is_some()));
+                let direction = match self.side {
+                    Side::Left => TruncationDirection::Left,
+                    Side::Right => TruncationDirection::Right,
+                };
+                let (max_length, strategy) = (limit.saturating_sub(special), TruncationStrategy::LongestFirst);
+                let how = TruncationParams { max_length, direction, strategy, stride: 0 };
+                truncate_encodings(one, two, &how).map_err(refused)?
+            }
+        };
+        let is_truncated = count(&one, &two) < before;
+        let encoding = self.inner.post_process(one, two, true).map_err(refused)?;
         let ids = encoding.get_ids().to_vec();
         let second = encoding.get_type_ids().iter().position(|&of| of == 1).unwrap_or(ids.len());
         if encoding.get_type_ids()[second..].contains(&0) {
             return Err("the tokenizer mixes the tokens of two texts, which is not supported".to_string());
         }
-        Ok(Encoded { ids, second, is_truncated: !encoding.get_overflowing().is_empty() })
+        Ok(Encoded { ids, second, is_truncated })
     }
 }
 
@@ -317,6 +333,8 @@ mod tests {
         assert!(
             refused(&plain, &small).contains("expected at most 10 tokens, the rows of the model's embedding, found ")
         );
+        let short = TextSpec { max_length: Some(3), ..TextSpec::default() };
+        assert!(refused(&short, &facts(vec![same.clone()])).contains("expected more than the 3 special tokens"));
         let long = TextSpec { max_length: Some(65), ..TextSpec::default() };
         let said = refused(&long, &facts(vec![same.clone()]));
         assert!(
