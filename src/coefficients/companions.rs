@@ -2,16 +2,16 @@
 
 use std::ffi::OsStr;
 use std::io;
-use std::path::Path;
+use std::path::{Component, Path};
 
 use safetensors::Dtype;
 use serde_json::Value;
 
-use crate::source;
+use crate::source::{self, FileSource};
 use crate::untrusted::{LARGEST_COMPANION, LARGEST_CONFIG};
 
 /// Files that are copied, by exact name.
-const NAMES: [&str; 7] = [
+const NAMES: [&str; 10] = [
     "config.json",
     "generation_config.json",
     "preprocessor_config.json",
@@ -19,7 +19,13 @@ const NAMES: [&str; 7] = [
     "merges.txt",
     "special_tokens_map.json",
     "added_tokens.json",
+    MODULES,
+    "config_sentence_transformers.json",
+    "sentence_bert_config.json",
 ];
+
+/// What sentence-transformers makes of tokens; each module's configuration is in a folder of its own.
+const MODULES: &str = "modules.json";
 
 /// Whether a file of this name is copied: data that a model needs, never code. SentencePiece models end in `.model`.
 fn is_companion(name: &str) -> bool {
@@ -30,7 +36,8 @@ fn is_companion(name: &str) -> bool {
 }
 
 /// Copies companions of the model in `from` to `to`, flushed to the disk; returns their names, sorted. Links that lead out of
-/// the folder and subfolders are passed over. With a dtype, `config.json` says so.
+/// the folder are passed over, and subfolders but for the configurations of sentence-transformers' modules. With a dtype,
+/// `config.json` says so.
 pub(super) fn copy(from: &Path, to: &Path, dtype: Option<Dtype>) -> io::Result<Vec<String>> {
     let mut copied = Vec::new();
     let files = source::of(from);
@@ -54,8 +61,38 @@ pub(super) fn copy(from: &Path, to: &Path, dtype: Option<Dtype>) -> io::Result<V
         std::fs::File::open(&target)?.sync_all()?;
         copied.push(name);
     }
+    for name in module_folders(files, from)? {
+        let Some(own) = files.own_file(&from.join(&name), "config.json").ok().flatten() else { continue };
+        let shown = format!("{name}/config.json");
+        let contents = files
+            .read(&own, LARGEST_CONFIG)
+            .map_err(|error| io::Error::new(error.kind(), format!("`{shown}`: {error}")))?;
+        std::fs::create_dir_all(to.join(&name))?;
+        let target = to.join(&name).join("config.json");
+        std::fs::write(&target, contents)?;
+        std::fs::File::open(&target)?.sync_all()?;
+        std::fs::File::open(to.join(&name))?.sync_all()?;
+        copied.push(shown);
+    }
     copied.sort();
+    copied.dedup();
     Ok(copied)
+}
+
+/// The model's own folders that `modules.json` names, by plain names.
+fn module_folders(files: &dyn FileSource, from: &Path) -> io::Result<Vec<String>> {
+    let Some(own) = files.own_file(from, MODULES).ok().flatten() else { return Ok(vec![]) };
+    let invalid = |error| io::Error::new(io::ErrorKind::InvalidData, format!("`{MODULES}`: not JSON: {error}"));
+    let modules: Value = serde_json::from_slice(&files.read(&own, LARGEST_CONFIG)?).map_err(invalid)?;
+    let paths = modules.as_array().into_iter().flatten().filter_map(|module| module.get("path")?.as_str());
+    let is_own = |path: &&str| {
+        let mut parts = Path::new(path).components();
+        let is_plain = matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None));
+        // A folder that is a link would be somebody else's.
+        let place = |path: &Path| files.canonical(path).ok();
+        is_plain && place(from).map(|from| from.join(path)) == place(&from.join(path))
+    };
+    Ok(paths.filter(is_own).map(str::to_string).collect())
 }
 
 /// A configuration whose dtype fields, nested ones too, are changed; with `torch_dtype` if it had none.
@@ -111,6 +148,25 @@ mod tests {
         assert_eq!(copy(&from, &to, None).unwrap(), taken);
         assert_eq!(fs::read_dir(&to).unwrap().count(), taken.len());
         assert_eq!(fs::read_to_string(to.join("vocab.txt")).unwrap(), "content of vocab.txt");
+    }
+
+    #[test]
+    fn configurations_of_modules_are_copied_from_the_models_own_folders() {
+        let root = tempfile::tempdir().unwrap();
+        let (from, to) = (root.path().join("from"), root.path().join("to"));
+        for folder in ["from/1_Pooling", "from/unnamed", "elsewhere", "to"] {
+            fs::create_dir_all(root.path().join(folder)).unwrap();
+        }
+        symlink("../elsewhere", from.join("2_Linked")).unwrap();
+        for folder in ["from/1_Pooling", "from/unnamed", "elsewhere"] {
+            fs::write(root.path().join(folder).join("config.json"), folder).unwrap();
+        }
+        let paths = ["", "1_Pooling", "2_Linked", "../elsewhere", "/", "3_Normalize"];
+        let modules: Vec<_> = paths.iter().map(|path| serde_json::json!({ "path": path })).collect();
+        fs::write(from.join("modules.json"), serde_json::to_vec(&modules).unwrap()).unwrap();
+        assert_eq!(copy(&from, &to, None).unwrap(), ["1_Pooling/config.json", "modules.json"]);
+        assert_eq!(fs::read_to_string(to.join("1_Pooling/config.json")).unwrap(), "from/1_Pooling");
+        assert_eq!(fs::read_dir(&to).unwrap().count(), 2);
     }
 
     #[test]
