@@ -2,12 +2,12 @@
 
 use std::ffi::OsStr;
 use std::io;
-use std::path::Path;
+use std::path::{Component, Path};
 
 use safetensors::Dtype;
 use serde_json::Value;
 
-use crate::source::{self, is_plain_name};
+use crate::source::{self, FileSource};
 use crate::untrusted::{LARGEST_COMPANION, LARGEST_CONFIG};
 
 /// Files that are copied, by exact name.
@@ -20,13 +20,12 @@ const NAMES: [&str; 10] = [
     "special_tokens_map.json",
     "added_tokens.json",
     MODULES,
-    "sentence_bert_config.json",
     "config_sentence_transformers.json",
+    "sentence_bert_config.json",
 ];
-/// Of sentence-transformers: the modules of a model, each with a folder.
+
+/// What sentence-transformers makes of tokens; each module's configuration is in a folder of its own.
 const MODULES: &str = "modules.json";
-/// Most modules that are read.
-const MOST_MODULES: usize = 64;
 
 /// Whether a file of this name is copied: data that a model needs, never code. SentencePiece models end in `.model`.
 fn is_companion(name: &str) -> bool {
@@ -37,7 +36,8 @@ fn is_companion(name: &str) -> bool {
 }
 
 /// Copies companions of the model in `from` to `to`, flushed to the disk; returns their names, sorted. Links that lead out of
-/// the folder are passed over, and subfolders that are no module of sentence-transformers. With a dtype, `config.json` says so.
+/// the folder are passed over, and subfolders but for the configurations of sentence-transformers' modules. With a dtype,
+/// `config.json` says so.
 pub(super) fn copy(from: &Path, to: &Path, dtype: Option<Dtype>) -> io::Result<Vec<String>> {
     let mut copied = Vec::new();
     let files = source::of(from);
@@ -61,31 +61,38 @@ pub(super) fn copy(from: &Path, to: &Path, dtype: Option<Dtype>) -> io::Result<V
         std::fs::File::open(&target)?.sync_all()?;
         copied.push(name);
     }
-    if copied.iter().any(|name| name == MODULES) {
-        copied.extend(copy_modules(from, to)?);
+    for name in module_folders(files, from)? {
+        let Some(own) = files.own_file(&from.join(&name), "config.json").ok().flatten() else { continue };
+        let shown = format!("{name}/config.json");
+        let contents = files
+            .read(&own, LARGEST_CONFIG)
+            .map_err(|error| io::Error::new(error.kind(), format!("`{shown}`: {error}")))?;
+        std::fs::create_dir_all(to.join(&name))?;
+        let target = to.join(&name).join("config.json");
+        std::fs::write(&target, contents)?;
+        std::fs::File::open(&target)?.sync_all()?;
+        std::fs::File::open(to.join(&name))?.sync_all()?;
+        copied.push(shown);
     }
     copied.sort();
+    copied.dedup();
     Ok(copied)
 }
 
-/// Copies the configurations of modules that have a folder of their own, such as `1_Pooling/config.json`.
-fn copy_modules(from: &Path, to: &Path) -> io::Result<Vec<String>> {
-    let files = source::of(from);
-    let named = |what: &str, e: io::Error| io::Error::new(e.kind(), format!("`{what}`: {e}"));
-    let modules = files.read(&from.join(MODULES), LARGEST_CONFIG).map_err(|e| named(MODULES, e))?;
-    let modules: Value = serde_json::from_slice(&modules).map_err(|e| named(MODULES, e.into()))?;
-    let folders = modules.as_array().into_iter().flatten().take(MOST_MODULES);
-    let mut copied = Vec::new();
-    for folder in folders.filter_map(|module| module.get("path")?.as_str()).filter(|path| is_plain_name(path)) {
-        let Some(own) = files.own_file(&from.join(folder), "config.json").ok().flatten() else { continue };
-        let name = format!("{folder}/config.json");
-        let content = files.read(&own, LARGEST_CONFIG).map_err(|e| named(&name, e))?;
-        std::fs::create_dir_all(to.join(folder))?;
-        std::fs::write(to.join(&name), content)?;
-        std::fs::File::open(to.join(&name))?.sync_all()?;
-        copied.push(name);
-    }
-    Ok(copied)
+/// The model's own folders that `modules.json` names, by plain names.
+fn module_folders(files: &dyn FileSource, from: &Path) -> io::Result<Vec<String>> {
+    let Some(own) = files.own_file(from, MODULES).ok().flatten() else { return Ok(vec![]) };
+    let invalid = |error| io::Error::new(io::ErrorKind::InvalidData, format!("`{MODULES}`: not JSON: {error}"));
+    let modules: Value = serde_json::from_slice(&files.read(&own, LARGEST_CONFIG)?).map_err(invalid)?;
+    let paths = modules.as_array().into_iter().flatten().filter_map(|module| module.get("path")?.as_str());
+    let is_own = |path: &&str| {
+        let mut parts = Path::new(path).components();
+        let is_plain = matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None));
+        // A folder that is a link would be somebody else's.
+        let place = |path: &Path| files.canonical(path).ok();
+        is_plain && place(from).map(|from| from.join(path)) == place(&from.join(path))
+    };
+    Ok(paths.filter(is_own).map(str::to_string).collect())
 }
 
 /// A configuration whose dtype fields, nested ones too, are changed; with `torch_dtype` if it had none.
@@ -144,21 +151,21 @@ mod tests {
     }
 
     #[test]
-    fn modules_of_sentence_transformers_keep_their_configurations() {
+    fn configurations_of_modules_are_copied_from_the_models_own_folders() {
         let root = tempfile::tempdir().unwrap();
         let (from, to) = (root.path().join("from"), root.path().join("to"));
-        fs::create_dir_all(&to).unwrap();
-        for folder in ["1_Pooling", "2_Normalize", "other"] {
-            fs::create_dir_all(from.join(folder)).unwrap();
-            fs::write(from.join(folder).join("code.py"), "x").unwrap();
+        for folder in ["from/1_Pooling", "from/unnamed", "elsewhere", "to"] {
+            fs::create_dir_all(root.path().join(folder)).unwrap();
         }
-        fs::write(from.join("1_Pooling/config.json"), "{}").unwrap();
-        fs::write(from.join("other/config.json"), "{}").unwrap();
-        fs::create_dir_all(root.path().join("out")).unwrap();
-        fs::write(root.path().join("out/config.json"), "{}").unwrap();
-        let modules = r#"[{"path": ""}, {"path": "1_Pooling"}, {"path": "2_Normalize"}, {"path": "../out"}]"#;
-        fs::write(from.join("modules.json"), modules).unwrap();
+        symlink("../elsewhere", from.join("2_Linked")).unwrap();
+        for folder in ["from/1_Pooling", "from/unnamed", "elsewhere"] {
+            fs::write(root.path().join(folder).join("config.json"), folder).unwrap();
+        }
+        let paths = ["", "1_Pooling", "2_Linked", "../elsewhere", "/", "3_Normalize"];
+        let modules: Vec<_> = paths.iter().map(|path| serde_json::json!({ "path": path })).collect();
+        fs::write(from.join("modules.json"), serde_json::to_vec(&modules).unwrap()).unwrap();
         assert_eq!(copy(&from, &to, None).unwrap(), ["1_Pooling/config.json", "modules.json"]);
+        assert_eq!(fs::read_to_string(to.join("1_Pooling/config.json")).unwrap(), "from/1_Pooling");
         assert_eq!(fs::read_dir(&to).unwrap().count(), 2);
     }
 

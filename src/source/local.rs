@@ -69,7 +69,8 @@ impl FileSource for Local {
         let folder = folder.canonicalize()?;
         let path = folder.join(name);
         let resolved = path.canonicalize()?;
-        let snapshots = folder.parent().filter(|p| p.file_name().is_some_and(|n| n == "snapshots"));
+        // A model's own folders (`1_Pooling`) are one level deeper.
+        let snapshots = folder.ancestors().skip(1).take(2).find(|p| p.file_name().is_some_and(|n| n == "snapshots"));
         let blobs = snapshots.and_then(Path::parent).map(|repo| repo.join("blobs"));
         let inside = resolved.parent() == Some(&folder) || (blobs.is_some() && resolved.parent() == blobs.as_deref());
         Ok((inside && resolved.is_file()).then_some(path))
@@ -199,5 +200,8 @@ mod tests {
         fs::write(blobs.join("abcd"), "").unwrap();
         symlink("../../blobs/abcd", snapshot.join("config.json")).unwrap();
         assert!(Local.own_file(&snapshot, "config.json").unwrap().is_some());
+        fs::create_dir(snapshot.join("1_Pooling")).unwrap();
+        symlink("../../../blobs/abcd", snapshot.join("1_Pooling/config.json")).unwrap();
+        assert!(Local.own_file(&snapshot.join("1_Pooling"), "config.json").unwrap().is_some());
     }
 }
