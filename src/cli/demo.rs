@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use clap::builder::ArgPredicate;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
@@ -55,18 +56,26 @@ pub struct ZooArgs {
     /// test) and are copied to DIR/data [default: the UCI digits]
     #[arg(long, value_name = "FOLDER", requires = "make_zoo")]
     pub images: Option<PathBuf>,
+    /// Texts: a JSONL, CSV, TSV or Parquet file with columns `text` (and `text_pair`) and `label`, at
+    /// least 5 different texts per class. Needs --base, a text encoder with a tokenizer.json
+    #[arg(long, value_name = "FILE", requires_all = ["make_zoo", "base"], conflicts_with_all = ["images", "image_size", "family"])]
+    pub texts: Option<PathBuf>,
+    /// Texts are truncated to this number of tokens. Time and memory grow with it [default: 128]
+    #[arg(long, value_name = "N", requires = "texts", value_parser = clap::value_parser!(u32).range(4..=8192))]
+    pub max_length: Option<u32>,
     /// Images are resized to this height and width in pixels: a multiple of 4 (digits: of 8), and at
     /// least 32 for a ResNet. Time and memory grow with its square [default: 32; digits: 8, or 32
     /// for a ResNet; with --base: the input size of that model]
     #[arg(long, value_name = "N", requires = "make_zoo", value_parser = clap::value_parser!(u32).range(4..=1024))]
     pub image_size: Option<u32>,
     /// Fine-tune this model instead of a small one: a folder written by save_pretrained or timm's
-    /// save_for_hf, of family vit, timm-vit or resnet. If its classes differ from those of the
-    /// images, it gets a new head, which is trained first with all other weights frozen
+    /// save_for_hf, of family vit, timm-vit or resnet; with --texts of family bert or modernbert. If
+    /// its classes differ from those of the data, it gets a new head, which is trained first with all
+    /// other weights frozen
     #[arg(long, value_name = "FOLDER", requires = "make_zoo")]
     pub base: Option<PathBuf>,
     /// Epochs of training for the base model or the new head [default: 100, or as many as make 900
-    /// steps of 50 images; 30 for a ResNet or a new head]
+    /// steps of 50 images; 30 for a ResNet or a new head; 3 with --texts]
     #[arg(long, value_name = "N", requires = "make_zoo", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub base_epochs: Option<u32>,
     /// Share of deliberately bad ingredients, 0 to 1, to see how methods treat them. Three kinds in
@@ -83,24 +92,25 @@ pub struct ZooArgs {
 )]
 pub struct Ranges {
     /// Peak learning rate of AdamW, log-uniform. A high or wide range moves the ingredients so far
-    /// apart that averaging them does not work
-    #[arg(long, value_name = "LOW..HIGH", requires = "make_zoo", default_value = "2e-4..4e-3", value_parser = positive)]
+    /// apart that averaging them does not work. With --texts: 1e-5..2e-4
+    #[arg(long, value_name = "LOW..HIGH", requires = "make_zoo", default_value = "2e-4..4e-3", default_value_if("texts", ArgPredicate::IsPresent, "1e-5..2e-4"), value_parser = positive)]
     pub learning_rate: Ends<f64>,
     /// Decoupled weight decay, log-uniform
     #[arg(long, value_name = "LOW..HIGH", requires = "make_zoo", default_value = "1e-4..0.3", value_parser = decay)]
     pub weight_decay: Ends<f64>,
-    /// Epochs
-    #[arg(long, value_name = "LOW..HIGH", requires = "make_zoo", default_value = "10..30", value_parser = epochs)]
+    /// Epochs. With --texts: 1..4
+    #[arg(long, value_name = "LOW..HIGH", requires = "make_zoo", default_value = "10..30", default_value_if("texts", ArgPredicate::IsPresent, "1..4"), value_parser = epochs)]
     pub epochs: Ends<u32>,
     /// Label smoothing: share of the target that is spread over all classes
     #[arg(long, value_name = "LOW..HIGH", requires = "make_zoo", default_value = "0..0.2", value_parser = part)]
     pub label_smoothing: Ends<f64>,
     /// Augmentation: share of the images that are shifted by an eighth of their size, up, down, left
-    /// or right
-    #[arg(long, value_name = "LOW..HIGH", requires = "make_zoo", default_value = "0..0.8", value_parser = part)]
+    /// or right. Not for texts
+    #[arg(long, value_name = "LOW..HIGH", requires = "make_zoo", default_value = "0..0.8", default_value_if("texts", ArgPredicate::IsPresent, "0"), value_parser = part)]
     pub shift: Ends<f64>,
-    /// Augmentation: standard deviation of the noise that is added to normalised pixels
-    #[arg(long, value_name = "LOW..HIGH", requires = "make_zoo", default_value = "0..0.3", value_parser = not_negative)]
+    /// Augmentation: standard deviation of the noise that is added to normalised pixels. Not for
+    /// texts
+    #[arg(long, value_name = "LOW..HIGH", requires = "make_zoo", default_value = "0..0.3", default_value_if("texts", ArgPredicate::IsPresent, "0"), value_parser = not_negative)]
     pub noise: Ends<f64>,
 }
 

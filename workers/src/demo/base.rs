@@ -5,7 +5,7 @@ use std::path::Path;
 
 use mehl_soup::source;
 use mehl_soup::sweep::spec::Family;
-use mehl_soup::untrusted::LARGEST_CONFIG;
+use mehl_soup::untrusted::{LARGEST_COMPANION, LARGEST_CONFIG};
 use mehl_soup::zoo::Zoo;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -13,12 +13,15 @@ use tempfile::TempDir;
 use super::DemoError;
 use super::blank::{Blank, random_head};
 use super::trainee::Trainee;
-use super::write::{Companions, write_model};
+use super::write::{Companions, Content, write_model};
 use crate::data::images::classes::ClassNames;
 use crate::data::images::preprocessor;
 
 /// Modules that tell classes, by their last name: ViT and DeiT, timm's, ResNet's.
 const HEADS: [&str; 6] = ["classifier", "cls_classifier", "distillation_classifier", "head", "head_dist", "fc"];
+
+/// Files of a tokenizer, which go along as they are.
+const TOKENIZER: [&str; 3] = ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"];
 
 /// What is left to be trained before fine-tuning.
 pub enum Untrained {
@@ -40,6 +43,14 @@ pub struct Start {
 }
 
 impl Start {
+    /// With a folder that is to be written.
+    ///
+    /// # Errors
+    /// If there is no place for it.
+    pub fn new(untrained: Untrained, hash: Option<String>) -> Result<Self, DemoError> {
+        Ok(Self { place: place()?, untrained, hash })
+    }
+
     /// A small model without training.
     ///
     /// # Errors
@@ -73,7 +84,7 @@ impl Start {
             hash: hashes.ingredients.first().map(|of| of.total.clone()),
         };
         let (mut tensors, mut companions) = (model.tensors()?, companions(path)?);
-        for (_, config) in &mut companions {
+        for config in companions.iter_mut().filter_map(json) {
             for key in ["dtype", "torch_dtype"] {
                 if config.get(key).is_some() {
                     config[key] = json!("float32");
@@ -91,8 +102,8 @@ impl Start {
                 shape[0] = classes.len() as i64;
                 *tensor = random_head(&tensor.name, &shape)?;
             }
-            for (name, config) in &mut companions {
-                if *name == "config.json" {
+            for (name, content) in &mut companions {
+                if let ("config.json", Content::Json(config)) = (*name, content) {
                     rename_classes(config, classes);
                 }
             }
@@ -105,6 +116,13 @@ impl Start {
     /// The model folder.
     pub fn folder(&self) -> std::path::PathBuf {
         self.place.path().join("start")
+    }
+}
+
+fn json<'a>((_, content): &'a mut (&'static str, Content)) -> Option<&'a mut Value> {
+    match content {
+        Content::Json(json) => Some(json),
+        Content::Bytes(_) => None,
     }
 }
 
@@ -124,8 +142,16 @@ pub fn companions(folder: &Path) -> Result<Companions, DemoError> {
             Ok(bytes) => {
                 let json = serde_json::from_slice(&bytes)
                     .map_err(|e| DemoError::Input(format!("{}: not JSON: {e}", path.display())))?;
-                companions.push((name, json));
+                companions.push((name, Content::Json(json)));
             }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(source) => return Err(DemoError::Io { path: path.display().to_string(), source }),
+        }
+    }
+    for name in TOKENIZER {
+        let path = folder.join(name);
+        match source::of(&path).read(&path, LARGEST_COMPANION) {
+            Ok(bytes) => companions.push((name, Content::Bytes(bytes))),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(source) => return Err(DemoError::Io { path: path.display().to_string(), source }),
         }
@@ -153,7 +179,7 @@ fn is_head(name: &str) -> bool {
 }
 
 /// Puts other classes in a configuration of transformers or timm.
-fn rename_classes(config: &mut Value, classes: &[String]) {
+pub fn rename_classes(config: &mut Value, classes: &[String]) {
     let timm = config.get("architecture").is_some();
     let Some(fields) = config.as_object_mut() else { return };
     if timm {

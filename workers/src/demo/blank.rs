@@ -11,7 +11,7 @@ use tch::nn::init::{FanInOut, NonLinearity, NormalOrUniform, f_init};
 use tch::{Device, Kind, TchError};
 
 use super::DemoError;
-use super::write::{Companions, StoredTensor, write_model};
+use super::write::{Companions, Content, StoredTensor, write_model};
 use crate::data::images::preprocessor;
 use crate::families::VitConfig;
 
@@ -64,7 +64,7 @@ impl Blank<'_> {
     }
 
     fn companions(&self) -> Companions {
-        match self.family {
+        let files = match self.family {
             Family::Vit => {
                 let mut companions = vec![("config.json", self.vit_config())];
                 if self.channels == 3 {
@@ -74,7 +74,8 @@ impl Blank<'_> {
             }
             Family::TimmVit => vec![("config.json", self.timm_config("vit_tiny_patch16_224", &self.timm_vit()))],
             _ => vec![("config.json", self.timm_config("resnet18", &json!({ "layers": [1, 1, 1, 1] })))],
-        }
+        };
+        files.into_iter().map(|(name, json)| (name, Content::Json(json))).collect()
     }
 
     fn vit_config(&self) -> Value {

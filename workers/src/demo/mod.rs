@@ -3,11 +3,11 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `zoo` | the order of things: claim, data, base model, ingredients, `sweep.toml` |
+//! | `zoo`, `text_zoo` | the order of things: claim, data, base model, ingredients, `sweep.toml` |
 //! | `recipes` | hyperparameters from a seed and ranges, and what is bad on purpose |
-//! | `blank`, `base` | what fine-tuning starts from |
+//! | `blank`, `base`, `text_base` | what fine-tuning starts from |
 //! | `trainee` | training and scoring of one model |
-//! | `digits`, `images`, `splits` | data and how they are cut |
+//! | `digits`, `images`, `texts`, `splits` | data and how they are cut |
 //! | `specification`, `write` | what is written, and how |
 
 mod base;
@@ -17,6 +17,9 @@ mod images;
 mod recipes;
 mod specification;
 mod splits;
+mod text_base;
+mod text_zoo;
+mod texts;
 mod trainee;
 mod write;
 mod zoo;

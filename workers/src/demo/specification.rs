@@ -11,6 +11,11 @@ pub enum Sources {
         /// Side that images are resized to, where the ingredients do not say.
         size: Option<usize>,
     },
+    /// `data/*.jsonl`.
+    Texts {
+        /// Most tokens of a text.
+        longest: usize,
+    },
 }
 
 /// That of a zoo in `folder`: every method once, with the demo's values.
@@ -22,6 +27,7 @@ pub fn of_zoo(folder: &Path, ingredients: usize, sources: &Sources) -> String {
         Sources::Tensors => (".safetensors", String::new()),
         Sources::Images { size: None } => ("", String::new()),
         Sources::Images { size: Some(size) } => ("", format!("image.size = {size}\n")),
+        Sources::Texts { longest } => (".jsonl", format!("text.max_length = {longest}\n")),
     };
     // A quarter of the ingredients at once, as in the demo.
     let model_batch = ingredients.div_ceil(4).max(2).min(ingredients);

@@ -73,6 +73,11 @@ impl Trainee {
         Ok(())
     }
 
+    /// The model folder, as a zoo of one.
+    pub fn zoo(&self) -> &Zoo {
+        &self.start
+    }
+
     /// Family of the model.
     pub fn family(&self) -> Family {
         self.family
@@ -135,9 +140,12 @@ impl Trainee {
                 let Batch { inputs, .. } = data.batch(indices, Device::Cpu)?;
                 let rows: Vec<i64> = indices.iter().map(|&i| i as i64).collect();
                 let labels = targets.f_index_select(0, &Tensor::f_from_slice(&rows)?)?;
-                let images = inputs.only().ok_or_else(|| TchError::Shape("expected images alone".to_string()))?;
-                let images = augment(images, edge, recipe)?;
-                let logits = self.model.outputs(&images.into(), pass.full())?;
+                // Texts are not augmented.
+                let inputs = match inputs.only().filter(|only| only.is_floating_point()) {
+                    Some(images) => augment(images, edge, recipe)?.into(),
+                    None => inputs,
+                };
+                let logits = self.model.outputs(&inputs, pass.full())?;
                 let loss = logits.f_cross_entropy_loss::<Tensor>(
                     &labels,
                     None,

@@ -28,7 +28,16 @@ pub struct StoredTensor {
 }
 
 /// Files of a model folder beside its tensors: name and content.
-pub type Companions = Vec<(&'static str, Value)>;
+pub type Companions = Vec<(&'static str, Content)>;
+
+/// Content of a file.
+#[derive(Debug, Clone)]
+pub enum Content {
+    /// What is written may be changed.
+    Json(Value),
+    /// As it is.
+    Bytes(Vec<u8>),
+}
 
 /// Zoos of two seeds, data sets or versions do not belong in one folder: one's test images are the other's training images.
 ///
@@ -68,8 +77,11 @@ fn compare(name: &str, expected: &Value, found: &Value, differences: &mut Vec<St
 /// Writes a model folder; it appears whole or not at all.
 pub fn write_model(path: &Path, companions: &Companions, tensors: &[StoredTensor]) -> Result<(), DemoError> {
     whole_folder(path, |temporary| {
-        for (name, json) in companions {
-            write(&temporary.join(name), &pretty(json))?;
+        for (name, content) in companions {
+            match content {
+                Content::Json(json) => write(&temporary.join(name), &pretty(json))?,
+                Content::Bytes(bytes) => write(&temporary.join(name), bytes)?,
+            }
         }
         let malformed = |e: safetensors::SafeTensorError| DemoError::Data(e.to_string());
         let mut views = Vec::new();

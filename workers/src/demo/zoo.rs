@@ -13,8 +13,9 @@ use super::digits::{self, Digits};
 use super::images::{ImageFolder, Images};
 use super::recipes::{Bad, Recipe, recipes};
 use super::specification::{self, Sources};
+use super::text_zoo;
 use super::trainee::{Edge, Trainee};
-use super::write::{claim, write, write_model};
+use super::write::{Content, claim, write, write_model};
 use crate::data::Split;
 
 /// Changes whenever another zoo is made of the same command.
@@ -60,6 +61,9 @@ pub struct Runs<'a> {
 /// # Errors
 /// If flags, images or base model do not go together, or the folder holds another zoo.
 pub fn make_zoo(folder: &Path, args: &DemoArgs, tell: &mut dyn FnMut(&str)) -> Result<PathBuf, DemoError> {
+    if let (Some(texts), Some(base)) = (&args.zoo.texts, &args.zoo.base) {
+        return text_zoo::make_zoo(folder, args, texts, base, tell);
+    }
     let seed = args.seed;
     let images = args.zoo.images.as_deref().map(ImageFolder::open).transpose()?;
     let classes = match &images {
@@ -260,7 +264,7 @@ pub fn train(runs: &Runs<'_>, material: &Material, tell: &mut dyn FnMut(&str)) -
             score.short()
         ));
         let mut files = companions.clone();
-        files.push((TRAINING, described(recipe)?));
+        files.push((TRAINING, Content::Json(described(recipe)?)));
         write_model(&ingredient(runs.folder, i), &files, &model.tensors()?)?;
     }
     Ok(())
@@ -276,11 +280,11 @@ fn train_base(runs: &Runs<'_>, material: &Material, path: &Path, tell: &mut dyn 
     let samples = material.base.samples();
     match &runs.start.untrained {
         Untrained::All => {
-            tell(&format!("training a base model on {samples} images"));
+            tell(&format!("training a base model on {samples} samples"));
             model.train(&material.base, material.edge, &runs.base)?;
         }
         Untrained::Head(names) => {
-            tell(&format!("the base model has other classes: training a new head on {samples} images"));
+            tell(&format!("the base model has other classes: training a new head on {samples} samples"));
             model.train_head(&material.base, material.edge, &runs.base, names)?;
         }
         Untrained::Nothing => {}
@@ -288,7 +292,7 @@ fn train_base(runs: &Runs<'_>, material: &Material, path: &Path, tell: &mut dyn 
     let score = model.score(&material.select)?;
     tell(&format!("base: select {}", score.short()));
     if runs.base_is_described && !matches!(runs.start.untrained, Untrained::Nothing) {
-        files.push((TRAINING, described(&runs.base)?));
+        files.push((TRAINING, Content::Json(described(&runs.base)?)));
     }
     write_model(path, &files, &model.tensors()?)
 }

@@ -117,7 +117,7 @@ impl Inputs {
         notes.extend(model.assumed().iter().map(|what| format!("assumed: {what}")));
         let kinds = Kinds {
             images: image_inputs(spec, &zoo, family, model.as_ref(), cache),
-            text: text_facts(spec, &zoo, model.as_ref(), cache),
+            text: text_facts(&zoo, model.as_ref(), cache, spec.compute.image_cache_bytes),
         };
         let objective = Classification;
         let targets = |found| objective.read_targets(found);
@@ -401,7 +401,12 @@ fn image_inputs<'a>(
 const EMBEDDINGS: [&str; 2] = ["word_embeddings.weight", "tok_embeddings.weight"];
 
 /// What texts need, if the model takes tokens.
-fn text_facts<'a>(spec: &Spec, zoo: &'a Zoo, model: &dyn Model, cache: Option<&HashCache>) -> Option<TextFacts<'a>> {
+pub(crate) fn text_facts<'a>(
+    zoo: &'a Zoo,
+    model: &dyn Model,
+    cache: Option<&HashCache>,
+    bound: u64,
+) -> Option<TextFacts<'a>> {
     let expected = model.expected_inputs()?;
     let tokens = expected.iter().find(|input| input.name.as_deref() == Some(IDS))?;
     let positions = tokens.dimensions.first().and_then(|extent| usize::try_from(extent.most).ok());
@@ -418,7 +423,7 @@ fn text_facts<'a>(spec: &Spec, zoo: &'a Zoo, model: &dyn Model, cache: Option<&H
             .collect(),
         positions,
         vocabulary: embedding.and_then(|(_, info)| info.shape.first().copied()),
-        cache: TokenCache { folder: cache.map(|cache| cache.beside("tokens")), bound: spec.compute.image_cache_bytes },
+        cache: TokenCache { folder: cache.map(|cache| cache.beside("tokens")), bound },
     })
 }
 

@@ -36,6 +36,7 @@ pub use build_info::build;
 pub(crate) use errors::zoo_error;
 pub use errors::{span_error, torch_error};
 pub use inputs::Inputs;
+pub(crate) use inputs::text_facts;
 pub use phases::{Clock, Phases};
 pub use scoring::score;
 use task_run::Claim;

@@ -213,7 +213,7 @@ fn a_base_of_the_user_is_fine_tuned_with_its_own_head_or_a_new_one() {
         image::open(from).unwrap().rotate90().save(place.path(&format!("images/eel/{i:02}.png"))).unwrap();
     }
     let flags = ["other", "--images", "images", "--base", "first/base", "--epochs", "1", "--ingredients", "2"];
-    make(&place, &flags).expect(0).says(&["training a new head on 4 images"]);
+    make(&place, &flags).expect(0).says(&["training a new head on 4 samples"]);
     let (before, after) = (tensors("first/base"), tensors("other/base"));
     for (name, tensor) in &before {
         assert_eq!(tensor == &after[name], !name.starts_with("head."), "{name}");

@@ -121,6 +121,42 @@ pub fn load(
     Ok(LoadedImages { splits, classes: count, notes })
 }
 
+/// A row as a person wrote it: its texts, and the name or number of its class.
+pub struct Written {
+    /// One or two.
+    pub texts: Vec<String>,
+    /// As a text.
+    pub label: String,
+}
+
+/// All rows of a source, in its order, into memory.
+///
+/// # Errors
+/// If the source or a row (unless `data.skip_unreadable`) is at fault.
+pub fn written(source: &Source, spec: &DataSpec) -> Result<Vec<Written>, DataError> {
+    let mut rows = Vec::new();
+    rows::for_each(source, &Wanted { spec, is_labelled: true }, &mut |chosen, place, cells| {
+        let refused = |what| DataError::Content { file: named(source, place), what };
+        let (texts, label) = match cells.and_then(|cells| taken(cells, chosen)) {
+            Err(_) if spec.skip_unreadable => return Ok(()),
+            row => row.map_err(refused)?,
+        };
+        let label = match label {
+            Cell::Text(name) => name,
+            Cell::Whole(number) => number.to_string(),
+            other => {
+                return Err(refused(format!(
+                    "label: expected the name or number of a class, found {}",
+                    other.described()
+                )));
+            }
+        };
+        rows.push(Written { texts, label });
+        Ok(())
+    })?;
+    Ok(rows)
+}
+
 /// The inputs of the model that texts give.
 fn input_names(model: &TextFacts<'_>) -> Result<Vec<String>, DataError> {
     match model.inputs.iter().find(|name| ![IDS, MASK, TYPES].contains(&name.as_str())) {
