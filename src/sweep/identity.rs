@@ -139,6 +139,7 @@ impl Manifest {
             Family::TimmVit => "TimmVit",
             Family::Resnet => "Resnet",
             Family::Bert => "Bert",
+            Family::Modernbert => "Modernbert",
             Family::Torchscript => "Torchscript",
         };
         let mut hasher = blake3::Hasher::new();

@@ -81,12 +81,13 @@ impl ZooSpec {
 
 impl Family {
     /// Every family, by the name used in specifications.
-    pub const NAMED: [(&str, Family); 6] = [
+    pub const NAMED: [(&str, Family); 7] = [
         ("vit", Family::Vit),
         ("clip-vit", Family::ClipVit),
         ("timm-vit", Family::TimmVit),
         ("resnet", Family::Resnet),
         ("bert", Family::Bert),
+        ("modernbert", Family::Modernbert),
         ("torchscript", Family::Torchscript),
     ];
 
@@ -116,6 +117,8 @@ pub enum Family {
     Resnet,
     /// Hugging Face BERT, RoBERTa, XLM-R and DistilBERT.
     Bert,
+    /// Hugging Face ModernBERT.
+    Modernbert,
     /// Any module saved by `torch.jit`.
     Torchscript,
 }

@@ -11,7 +11,7 @@ use crate::sweep::spec::Family;
 /// Names by which a family is known. All of a row must be there; a family may have several rows.
 ///
 /// Wrappers' prefixes, `module.` and `model.` in any number, are left out here and may be there on disk; so may any that all names share.
-const SIGNATURES: [(Family, &[&str]); 9] = [
+const SIGNATURES: [(Family, &[&str]); 10] = [
     (Family::Vit, &["vit.embeddings.cls_token", "vit.encoder.layer.0.attention.attention.query.weight"]),
     (Family::Vit, &["deit.embeddings.cls_token", "deit.encoder.layer.0.attention.attention.query.weight"]),
     (
@@ -55,6 +55,10 @@ const SIGNATURES: [(Family, &[&str]); 9] = [
             "classifier.weight",
         ],
     ),
+    (
+        Family::Modernbert,
+        &["embeddings.tok_embeddings.weight", "layers.0.attn.Wqkv.weight", "head.dense.weight", "classifier.weight"],
+    ),
 ];
 
 /// timm's architectures that ResNet computes: torchvision's, whose groups and widths shapes tell.
@@ -79,7 +83,7 @@ const TIMM_VITS: [&str; 5] = ["vit_", "deit_", "deit3_", "flexivit_", "test_vit"
 
 /// What a configuration may say.
 const EXPECTED: &str = "expected `vit` or `deit`, `clip` with `CLIPForImageClassification`, `bert`, `roberta`, \
-     `xlm-roberta` or `distilbert`, or timm's architecture of a ViT or a ResNet";
+     `xlm-roberta`, `distilbert` or `modernbert`, or timm's architecture of a ViT or a ResNet";
 
 /// Why the family of a model cannot be told, with all that was looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,6 +127,7 @@ impl std::error::Error for FamilyUnknown {}
 /// |---|---|
 /// | `model_type` `vit` or `deit` | `vit` |
 /// | `model_type` `bert`, `roberta`, `xlm-roberta` or `distilbert` | `bert` |
+/// | `model_type` `modernbert` | `modernbert` |
 /// | `model_type` `clip` or `clip_vision_model`, `architectures` with `CLIPForImageClassification` | `clip-vit` |
 /// | timm's `architecture` `vit_*`, `deit_*`, `deit3_*`, `flexivit_*` | `timm-vit` |
 /// | timm's `architecture` `resnet18` and so on | `resnet` |
@@ -201,6 +206,7 @@ fn stated(config: Option<&Value>) -> (Statement, String) {
         .collect();
     let statement = match (model_type, class, architecture) {
         (Some("vit" | "deit"), _, _) => Statement::Family(Family::Vit),
+        (Some("modernbert"), _, _) => Statement::Family(Family::Modernbert),
         (Some("bert" | "roberta" | "xlm-roberta" | "distilbert"), _, _) => Statement::Family(Family::Bert),
         (Some("clip" | "clip_vision_model"), Some("CLIPForImageClassification"), _) => {
             Statement::Family(Family::ClipVit)
@@ -285,6 +291,7 @@ mod tests {
             (serde_json::json!({"model_type": "bert"}), Family::Bert),
             (serde_json::json!({"model_type": "xlm-roberta"}), Family::Bert),
             (serde_json::json!({"model_type": "distilbert"}), Family::Bert),
+            (serde_json::json!({"model_type": "modernbert"}), Family::Modernbert),
         ];
         for (config, family) in cases {
             assert_eq!(found(&["x"], Some(config.clone())), Ok(family), "{config}");

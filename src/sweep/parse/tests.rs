@@ -173,7 +173,7 @@ fn bad_zoo_data_and_compute() {
     );
     one_fault(
         "zoo.family = 'vitt'",
-        "sweep:3:14: zoo.family: expected one of `auto`, `vit`, `clip-vit`, `timm-vit`, `resnet`, `bert`, `torchscript`, found `vitt`; did you mean `vit`?",
+        "sweep:3:14: zoo.family: expected one of `auto`, `vit`, `clip-vit`, `timm-vit`, `resnet`, `bert`, `modernbert`, `torchscript`, found `vitt`; did you mean `vit`?",
     );
     one_fault("zoo.top = 0", "sweep:3:11: zoo.top: expected a whole number from 1 to 1000000, found 0");
     one_fault(

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::activation::Activation;
 use super::bert_names::{self, BERT, BertNames, DISTILBERT, ROBERTA};
-use super::expected::{self, Tensors, flag, positive, whole};
+use super::expected::{self, Tensors, flag, padding_token, positive, whole};
 use super::text_inputs::Limits;
 use super::{FamilyError, text_outputs::Outputs};
 
@@ -83,7 +83,7 @@ impl BertConfig {
             if *names == DISTILBERT { ("n_heads", "activation") } else { ("num_attention_heads", "hidden_act") };
         let json = expected::completed_as(json, spec, heads, activation).map_err(&fault)?;
         expected::agree(zoo, &DECISIVE)?;
-        let (root, base) = roots(first, names);
+        let (root, base) = expected::root_and_prefix(first, names.prefix, "embeddings.word_embeddings.weight");
         let head = format!("{root}{}.weight", names.head[1]);
         let outputs = Outputs::find(zoo, &head)?;
         let config = Self::from_json(&json, names, root, base, outputs).map_err(&fault)?;
@@ -142,13 +142,7 @@ impl BertConfig {
                 config.heads
             ));
         }
-        if config.padding_token.is_some_and(|token| token >= config.vocabulary) {
-            return Err(format!(
-                "pad_token_id: expected a number below vocab_size {}, found {}",
-                config.vocabulary,
-                config.padding_token.unwrap_or_default()
-            ));
-        }
+        expected::check_padding_token(config.padding_token, config.vocabulary)?;
         if is_roberta && config.padding_token.is_none() {
             return Err("pad_token_id: expected a number, from which RoBERTa counts its positions, found none".into());
         }
@@ -241,33 +235,5 @@ fn names_of(json: &Value) -> Result<&'static BertNames, String> {
             let found = other.map_or("none".to_string(), |other| format!("`{other}`"));
             Err(format!("model_type: expected `bert`, `roberta`, `xlm-roberta` or `distilbert`, found {found}"))
         }
-    }
-}
-
-/// What wrappers put before all names, and what the base model's begin with behind that.
-fn roots(first: &Ingredient, names: &BertNames) -> (String, &'static str) {
-    const TABLE: &str = "embeddings.word_embeddings.weight";
-    let prefix = [BERT.prefix, ROBERTA.prefix, DISTILBERT.prefix].into_iter().find(|prefix| *prefix == names.prefix);
-    let prefix = prefix.unwrap_or_default();
-    let has = |root: &str, base: &str| first.info(&format!("{root}{base}{TABLE}")).is_some();
-    let root = expected::root(first, &format!("{prefix}{TABLE}"));
-    if has(&root, prefix) {
-        return (root, prefix);
-    }
-    let root = expected::root(first, TABLE);
-    // Without a table the names with the prefix are those that are missing.
-    if has(&root, "") { (root, "") } else { (String::new(), prefix) }
-}
-
-/// `pad_token_id`; absent it has a default, and null means none.
-fn padding_token(json: &Value, default: i64) -> Result<Option<i64>, String> {
-    match json.get("pad_token_id") {
-        None => Ok(Some(default)),
-        Some(Value::Null) => Ok(None),
-        Some(value) => value
-            .as_i64()
-            .filter(|token| *token >= 0)
-            .map(Some)
-            .ok_or_else(|| format!("pad_token_id: expected a whole number from 0, found {value}")),
     }
 }

@@ -87,6 +87,19 @@ pub(super) fn root(ingredient: &Ingredient, name: &str) -> String {
     ingredient.tensor_names().find(wrapped).and_then(|found| found.strip_suffix(name)).unwrap_or_default().to_string()
 }
 
+/// What wrappers put before all names, and what the base model's names begin with behind that: `prefix` in a model with a head,
+/// nothing in a base model saved by itself. `name` is a tensor of the base model.
+pub(super) fn root_and_prefix(ingredient: &Ingredient, prefix: &'static str, name: &str) -> (String, &'static str) {
+    let has = |root: &str, prefix: &str| ingredient.info(&format!("{root}{prefix}{name}")).is_some();
+    let with_head = root(ingredient, &format!("{prefix}{name}"));
+    if has(&with_head, prefix) {
+        return (with_head, prefix);
+    }
+    let alone = root(ingredient, name);
+    // Where it is nowhere, names with the prefix are what is missing.
+    if has(&alone, "") { (alone, "") } else { (String::new(), prefix) }
+}
+
 /// Whether a beginning of names says nothing but that the model was wrapped.
 fn is_wrapper(beginning: &str) -> bool {
     let mut rest = beginning;
@@ -210,6 +223,29 @@ pub(super) fn one_size(value: &Value) -> Option<i64> {
         Some([first, rest @ ..]) if rest.iter().all(|other| other == first) => first.as_i64(),
         Some(_) => None,
         None => value.as_i64(),
+    }
+}
+
+/// `pad_token_id` of a configuration: absent it has a default, and null means none.
+pub(super) fn padding_token(json: &Value, default: i64) -> Result<Option<i64>, String> {
+    match json.get("pad_token_id") {
+        None => Ok(Some(default)),
+        Some(Value::Null) => Ok(None),
+        Some(value) => value
+            .as_i64()
+            .filter(|token| *token >= 0)
+            .map(Some)
+            .ok_or_else(|| format!("pad_token_id: expected a whole number from 0, found {value}")),
+    }
+}
+
+/// That the padding token is a row of the table of tokens.
+pub(super) fn check_padding_token(token: Option<i64>, vocabulary: i64) -> Result<(), String> {
+    match token {
+        Some(token) if token >= vocabulary => {
+            Err(format!("pad_token_id: expected a number below vocab_size {vocabulary}, found {token}"))
+        }
+        _ => Ok(()),
     }
 }
 

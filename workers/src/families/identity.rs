@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::activation::Activation;
 use super::bert_config::BertConfig;
 use super::clip_config::ClipConfig;
+use super::modernbert_config::ModernbertConfig;
 use super::resnet_config::ResnetConfig;
 use super::text_outputs::Outputs;
 use super::timm_config::{Pool, TimmConfig};
@@ -104,6 +105,34 @@ pub(super) fn bert(config: &BertConfig) -> Value {
         "positions": config.positions,
         "token_types": config.token_types,
         "padding_token": config.padding_token,
+        "outputs": outputs(&config.outputs),
+    })
+}
+
+pub(super) fn modernbert(config: &ModernbertConfig) -> Value {
+    json!({
+        "root": config.root,
+        "base": config.base,
+        "hidden_size": config.hidden_size,
+        "global": config.global,
+        "reach": config.reach,
+        "heads": config.heads,
+        "intermediate_size": config.intermediate_size,
+        "activation": activation(config.activation),
+        "layer_norm_eps": config.norm_eps,
+        "norm_bias": config.norm_bias,
+        "attention_bias": config.attention_bias,
+        "mlp_bias": config.mlp_bias,
+        "global_theta": config.global_theta,
+        "local_theta": config.local_theta,
+        "vocabulary": config.vocabulary,
+        "positions": config.positions,
+        "padding_token": config.padding_token,
+        "head": config.head.as_ref().map(|head| json!({
+            "pooling": head.pooling.name(),
+            "activation": activation(head.activation),
+            "bias": head.bias,
+        })),
         "outputs": outputs(&config.outputs),
     })
 }

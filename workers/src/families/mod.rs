@@ -6,13 +6,13 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `vit`, `clip_vit`, `timm_vit`, `resnet`, `bert`, `torchscript` | one family each: the forward pass |
+//! | `vit`, `clip_vit`, `timm_vit`, `resnet`, `bert`, `modernbert`, `torchscript` | one family each: the forward pass |
 //! | `exported`, `export_description` | graphs that `python -m mehl_soup export` makes |
 //! | `*_config`, `*_names`, `timm_arguments` | their architectures, from shapes and `config.json` |
 //! | `expected` | what a family expects of tensors and configurations, compared with what is there |
 //! | `text_inputs` | what text models take: tokens, mask, token types |
 //! | `text_outputs`, `sentence` | what they give: logits, or embeddings as sentence-transformers makes them |
-//! | `layers`, `activation` | what families are made of |
+//! | `layers`, `activation`, `rotary` | what families are made of |
 //! | `forward` | statistics and dtype of a forward pass |
 //! | `state` | what goes into a model, and from part to part |
 
@@ -28,8 +28,11 @@ mod exported;
 mod forward;
 mod identity;
 mod layers;
+mod modernbert;
+mod modernbert_config;
 mod resnet;
 mod resnet_config;
+mod rotary;
 mod sentence;
 mod state;
 mod text_inputs;
@@ -234,6 +237,7 @@ pub fn load(
         Family::ClipVit => Ok(Box::new(clip_vit::ClipVit::from_zoo(spec, zoo, layout, device, kind)?)),
         Family::TimmVit => Ok(Box::new(timm_vit::TimmVit::from_zoo(spec, zoo, layout, device, kind)?)),
         Family::Bert => Ok(Box::new(bert::Bert::from_zoo(spec, zoo, layout, device, kind)?)),
+        Family::Modernbert => Ok(Box::new(modernbert::Modernbert::from_zoo(spec, zoo, layout, device, kind)?)),
         Family::Vit => Ok(Box::new(Vit::from_zoo(spec, zoo, layout, device, kind)?)),
         Family::Torchscript => {
             let path = spec.architecture.as_deref().ok_or_else(|| {

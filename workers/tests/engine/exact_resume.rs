@@ -10,7 +10,7 @@ use mehl_soup_worker::rng;
 use tch::{Device, Kind, Tensor};
 
 /// Text encoders of the fixtures.
-const ENCODERS: [&str; 2] = ["roberta", "distilbert"];
+const ENCODERS: [&str; 3] = ["roberta", "distilbert", "modernbert"];
 
 fn vit_spec(soup: &str) -> String {
     vit_spec_of(&fixture("trajectories/zoo"), soup)

@@ -10,7 +10,7 @@ use serde_json::json;
 use tch::{Device, Kind, Tensor};
 
 /// Folders of the fixtures, their family, and the classes of those with a head.
-const CASES: [(&str, Family, Option<i64>); 8] = [
+const CASES: [(&str, Family, Option<i64>); 11] = [
     ("bert", Family::Bert, Some(3)),
     ("roberta", Family::Bert, Some(3)),
     ("xlm_roberta", Family::Bert, Some(3)),
@@ -19,6 +19,9 @@ const CASES: [(&str, Family, Option<i64>); 8] = [
     ("st_cls", Family::Bert, None),
     ("st_max", Family::Bert, None),
     ("st_normalised", Family::Bert, None),
+    ("modernbert", Family::Modernbert, Some(3)),
+    ("modernbert_mean", Family::Modernbert, Some(3)),
+    ("st_modernbert", Family::Modernbert, None),
 ];
 
 fn none() -> ZooSpec {
@@ -58,7 +61,8 @@ fn same(what: &str, found: &Tensor, expected: &Tensor) {
 fn encoders_equal_their_libraries() {
     for (case, family, classes) in CASES {
         let folder = fixture("encoders").join(case);
-        let (found, model) = try_load(&[folder.clone()], &none()).unwrap_or_else(|error| panic!("{case}: {error}"));
+        let (found, model) =
+            try_load(std::slice::from_ref(&folder), &none()).unwrap_or_else(|error| panic!("{case}: {error}"));
         assert_eq!((found, model.classes()), (family, classes), "{case}");
         let (inputs, labels) = batch(case);
         check_named(model.as_ref(), &ModelInputs::new(inputs), &labels, &folder.join("golden.safetensors"), "");
@@ -67,7 +71,7 @@ fn encoders_equal_their_libraries() {
 
 #[test]
 fn a_wrapped_encoder_without_its_configurations_class_is_the_same() {
-    for case in ["bert", "roberta", "distilbert"] {
+    for case in ["bert", "roberta", "distilbert", "modernbert"] {
         let changed = Changed::copy(&format!("encoders/{case}")).under("module.").config("/architectures", json!(null));
         let model = load(&[changed.write()], &none());
         let (inputs, labels) = batch(case);
@@ -137,7 +141,9 @@ fn a_sample_that_is_all_padding_gives_numbers() {
 
 #[test]
 fn what_a_model_takes_is_said_and_longer_samples_are_refused() {
-    for (case, longest, inputs) in [("bert", 12, 3), ("roberta", 10, 3), ("xlm_roberta", 8, 3), ("distilbert", 12, 2)] {
+    let cases =
+        [("bert", 12, 3), ("roberta", 10, 3), ("xlm_roberta", 8, 3), ("distilbert", 12, 2), ("modernbert", 12, 2)];
+    for (case, longest, inputs) in cases {
         let model = model(case);
         let expected = model.expected_inputs().unwrap();
         assert_eq!(expected.len(), inputs, "{case}");
@@ -161,6 +167,10 @@ fn other_heads_are_carried_along() {
     assert!(!model.parameters().keys().any(|name| name.starts_with("cls.") || name.ends_with("position_ids")));
     let distil = Changed::copy("encoders/distilbert").zeros("vocab_projector.bias", &[40]);
     assert!(!load(&[distil.write()], &none()).parameters().contains_key("vocab_projector.bias"));
+    let modern = Changed::copy("encoders/modernbert").zeros("decoder.bias", &[40]);
+    assert!(!load(&[modern.write()], &none()).parameters().contains_key("decoder.bias"));
+    let modern = Changed::copy("encoders/st_modernbert").zeros("head.norm.weight", &[16]);
+    assert!(!load(&[modern.write()], &none()).parameters().contains_key("head.norm.weight"));
     let roberta =
         Changed::copy("encoders/roberta").zeros("lm_head.bias", &[40]).zeros("roberta.pooler.dense.weight", &[16, 16]);
     assert!(!load(&[roberta.write()], &none()).parameters().keys().any(|name| name.contains("pooler")));
@@ -205,6 +215,67 @@ fn configurations_that_are_not_computed_are_refused() {
     let bare = Changed::copy("encoders/bert");
     std::fs::remove_file(bare.folder.path().join("config.json")).unwrap();
     bare.refused(&none(), &["expected the configuration of a BERT, a RoBERTa or a DistilBERT, found none"]);
+}
+
+/// A key's bias is noise only where nothing turns keys.
+#[test]
+fn gradients_that_are_noise_are_known() {
+    let bert = model("bert");
+    assert!(bert.gradient_free("bert.encoder.layer.0.attention.self.key.bias"));
+    assert!(!bert.gradient_free("bert.encoder.layer.0.attention.self.query.bias"));
+    assert!(model("distilbert").gradient_free("distilbert.transformer.layer.1.attention.k_lin.bias"));
+    let modern = model("modernbert");
+    assert!(modern.parameters().contains_key("model.layers.0.attn.Wqkv.bias"));
+    assert!(!modern.parameters().keys().any(|name| modern.gradient_free(name)));
+}
+
+/// What versions of transformers before 5 wrote says the same.
+#[test]
+fn an_earlier_configuration_of_modernbert_is_the_same() {
+    let earlier = Changed::copy("encoders/modernbert")
+        .config("/layer_types", json!(null))
+        .config("/rope_parameters", json!(null))
+        .config("/global_attn_every_n_layers", json!(3))
+        .config("/global_rope_theta", json!(160_000.0))
+        .config("/local_rope_theta", json!(10_000.0));
+    let model = load(&[earlier.write()], &none());
+    let (inputs, labels) = batch("modernbert");
+    let golden = fixture("encoders/modernbert/golden.safetensors");
+    check_named(model.as_ref(), &ModelInputs::new(inputs), &labels, &golden, "");
+}
+
+/// A window that is smaller than the samples, and the kind of each block, decide the logits.
+#[test]
+fn windows_and_kinds_of_blocks_matter() {
+    let (inputs, _) = batch("modernbert");
+    let logits = |changed: Changed| {
+        outputs(load(&[changed.write()], &none()).as_ref(), ModelInputs::new(copies(&inputs))).detach()
+    };
+    let usual = logits(Changed::copy("encoders/modernbert"));
+    for (pointer, value) in [
+        ("/local_attention", json!(6)),
+        ("/layer_types/1", json!("full_attention")),
+        ("/rope_parameters/sliding_attention/rope_theta", json!(100.0)),
+        ("/rope_parameters/full_attention/rope_theta", json!(100.0)),
+        ("/classifier_pooling", json!("mean")),
+    ] {
+        let other = logits(Changed::copy("encoders/modernbert").config(pointer, value));
+        assert!((other - &usual).abs().max().double_value(&[]) > 1e-4, "{pointer}");
+    }
+}
+
+#[test]
+fn configurations_of_modernbert_that_are_not_computed_are_refused() {
+    let modern = |pointer: &str, value| Changed::copy("encoders/modernbert").config(pointer, value);
+    modern("/classifier_pooling", json!("max")).refused(&none(), &["classifier_pooling: expected `cls` or `mean`"]);
+    modern("/num_attention_heads", json!(16)).refused(&none(), &["expected heads of an even width", "found 16"]);
+    modern("/rope_parameters/full_attention/rope_type", json!("yarn"))
+        .refused(&none(), &["rope_parameters.full_attention.rope_type: expected `default`"]);
+    modern("/mlp_bias", json!(false))
+        .refused(&none(), &["model.layers.0.mlp.Wi.bias: expected no such tensor, found it"]);
+    modern("/head_dim", json!(4)).refused(&none(), &["head_dim: expected 8"]);
+    modern("/architectures", json!(["ModernBertForTokenClassification"]))
+        .refused(&none(), &["found `ModernBertForTokenClassification`"]);
 }
 
 #[test]

@@ -76,7 +76,7 @@ fn model(case: &str, heads: Option<usize>) -> Case {
 }
 
 /// One model of each family and of each of its ways to compute.
-const CASES: [(&str, Option<usize>); 17] = [
+const CASES: [(&str, Option<usize>); 19] = [
     ("vit/vit", None),
     ("vit/vit_nobias_relu", None),
     ("vit/vit_quick_gelu", None),
@@ -94,6 +94,8 @@ const CASES: [(&str, Option<usize>); 17] = [
     ("encoders/xlm_roberta", None),
     ("encoders/distilbert", None),
     ("encoders/st_normalised", None),
+    ("encoders/modernbert", None),
+    ("encoders/modernbert_mean", None),
 ];
 
 fn compute(

@@ -51,10 +51,12 @@ pub fn usual(family: Family, size: Extent) -> Steps {
     let (mean, std) = match family {
         Family::ClipVit => CLIP,
         Family::Vit => HALF,
-        Family::TimmVit | Family::Resnet | Family::Bert | Family::Torchscript => IMAGENET,
+        Family::TimmVit | Family::Resnet | Family::Bert | Family::Modernbert | Family::Torchscript => IMAGENET,
     };
     let interpolation = match family {
-        Family::Vit | Family::Resnet | Family::Bert | Family::Torchscript => Interpolation::Bilinear,
+        Family::Vit | Family::Resnet | Family::Bert | Family::Modernbert | Family::Torchscript => {
+            Interpolation::Bilinear
+        }
         Family::TimmVit | Family::ClipVit => Interpolation::Bicubic,
     };
     let (part, rounding) = match family {
