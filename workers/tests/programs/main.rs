@@ -10,6 +10,7 @@ mod exported;
 mod honest;
 mod image_sweep;
 mod kill;
+mod make_text_zoo;
 mod make_zoo;
 mod run_folder;
 mod sweep;
