@@ -4,7 +4,9 @@
 use crate::support::changed::Changed;
 use crate::support::fixture;
 use crate::support::golden::{check_named, load, tensor, try_load, zoo_spec};
+use mehl_soup::sweep::parse::parse_spec;
 use mehl_soup::sweep::spec::{Family, ZooSpec};
+use mehl_soup_worker::engine::Inputs;
 use mehl_soup_worker::families::{Model, ModelInputs, Pass};
 use serde_json::json;
 use tch::{Device, Kind, Tensor};
@@ -303,6 +305,26 @@ fn an_encoder_with_neither_head_nor_modules_says_the_way_out() {
     let pooling = "1_Pooling/config.json";
     std::fs::copy(fixture("encoders/st_mean").join(pooling), both.folder.path().join(pooling)).unwrap();
     both.refused(&none(), &["found both: take modules.json away"]);
+}
+
+#[test]
+fn embeddings_are_not_taken_for_logits() {
+    let folder = tempfile::tempdir().unwrap();
+    let (encoder, learn) = (Changed::copy("encoders/st_mean"), folder.path().join("learn.safetensors"));
+    let ids = Tensor::full([4, 3], 9, (Kind::Int64, Device::Cpu));
+    let labels = Tensor::from_slice(&[0i64, 1, 0, 1]);
+    Tensor::write_safetensors(&[("input_ids", ids), ("labels", labels)], &learn).unwrap();
+    let sweep = folder.path().join("sweep.toml");
+    let text = format!(
+        "[zoo]\ningredients = ['{}', '{}']\n[data]\nlearn = '{learn}'\nselect = '{learn}'\ninputs = ['input_ids']\n",
+        encoder.write().display(),
+        fixture("encoders/st_mean").display(),
+        learn = learn.display()
+    );
+    std::fs::write(&sweep, text).unwrap();
+    let opened = Inputs::open(&parse_spec(&sweep).unwrap(), Device::Cpu, Kind::Float, None, &mut |_| {});
+    let Err(error) = opened.map(|_| ()) else { panic!("embeddings were taken for logits") };
+    assert!(error.to_string().contains("found models that give embeddings"), "{error}");
 }
 
 #[test]
