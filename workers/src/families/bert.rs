@@ -151,6 +151,10 @@ impl Model for Bert {
         Some(self.config.limits().expected())
     }
 
+    fn gives_embeddings(&self) -> bool {
+        self.config.outputs.classes().is_none()
+    }
+
     fn classes(&self) -> Option<i64> {
         self.config.outputs.classes()
     }

@@ -169,6 +169,11 @@ pub trait Model {
         &[]
     }
 
+    /// Whether outputs are embeddings `[N, width]`, and no logits.
+    fn gives_embeddings(&self) -> bool {
+        false
+    }
+
     /// Number of classes, where the family knows it before the first forward pass.
     fn classes(&self) -> Option<i64> {
         None

@@ -59,6 +59,13 @@ impl Objective for Classification {
 
     fn check(&self, model: &dyn Model, data: &Data, spec: &DataSpec, device: Device) -> Result<(), EngineError> {
         let fault = |what: String| EngineError::Input(format!("{}: {what}", spec.learn.display()));
+        if model.gives_embeddings() {
+            return Err(EngineError::Input(
+                "zoo.ingredients: expected classifiers, found models that give embeddings: give models with a \
+                 head for sequence classification"
+                    .to_string(),
+            ));
+        }
         let samples = data.learn.samples().min(2);
         let batch = data.learn.range(0, samples, device).map_err(torch_error)?;
         let logits = tch::no_grad(|| model.outputs(&batch.inputs, Pass::Learn.full())).map_err(|e| {

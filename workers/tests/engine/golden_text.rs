@@ -1,10 +1,14 @@
 //! Text encoders equal to transformers and sentence-transformers on miniature models (recipe:
 //! `fixtures/make_text_encoders.py`), padding that changes nothing, and what is refused.
 
+use std::path::PathBuf;
+
 use crate::support::changed::Changed;
 use crate::support::fixture;
 use crate::support::golden::{check_named, load, tensor, try_load, zoo_spec};
+use mehl_soup::sweep::parse::parse_spec;
 use mehl_soup::sweep::spec::{Family, ZooSpec};
+use mehl_soup_worker::engine::Inputs;
 use mehl_soup_worker::families::{Model, ModelInputs, Pass};
 use serde_json::json;
 use tch::{Device, Kind, Tensor};
@@ -303,6 +307,47 @@ fn an_encoder_with_neither_head_nor_modules_says_the_way_out() {
     let pooling = "1_Pooling/config.json";
     std::fs::copy(fixture("encoders/st_mean").join(pooling), both.folder.path().join(pooling)).unwrap();
     both.refused(&none(), &["found both: take modules.json away"]);
+}
+
+/// Why a sweep of these models, with two classes, does not begin.
+fn not_begun(models: &[PathBuf]) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let learn = folder.path().join("learn.safetensors");
+    let ids = Tensor::full([4, 3], 9, (Kind::Int64, Device::Cpu));
+    let labels = Tensor::from_slice(&[0i64, 1, 0, 1]);
+    Tensor::write_safetensors(&[("input_ids", ids), ("labels", labels)], &learn).unwrap();
+    let sweep = folder.path().join("sweep.toml");
+    let models: Vec<String> = models.iter().map(|path| format!("'{}'", path.display())).collect();
+    let text = format!(
+        "[zoo]\ningredients = [{}]\n[data]\nlearn = '{learn}'\nselect = '{learn}'\ninputs = ['input_ids']\n",
+        models.join(", "),
+        learn = learn.display()
+    );
+    std::fs::write(&sweep, text).unwrap();
+    let opened = Inputs::open(&parse_spec(&sweep).unwrap(), Device::Cpu, Kind::Float, None, &mut |_| {});
+    let Err(error) = opened.map(|_| ()) else { panic!("it begins") };
+    error.to_string()
+}
+
+#[test]
+fn embeddings_are_not_taken_for_logits() {
+    let encoder = Changed::copy("encoders/st_mean");
+    let error = not_begun(&[encoder.write(), fixture("encoders/st_mean")]);
+    assert!(error.contains("found models that give embeddings"), "{error}");
+}
+
+#[test]
+fn labels_in_another_order_and_heads_of_another_width_are_told() {
+    let named = |labels: [&str; 3]| {
+        let map = json!({"0": labels[0], "1": labels[1], "2": labels[2]});
+        Changed::copy("encoders/modernbert").config("/id2label", map).config("/label2id", json!(null))
+    };
+    let (one, turned) = (named(["no", "perhaps", "yes"]), named(["yes", "perhaps", "no"]));
+    let error = not_begun(&[one.write(), turned.write()]);
+    assert!(error.contains("`no` for output 0, found `yes`"), "{error}");
+    let wider = named(["no", "perhaps", "yes"]).zeros("classifier.weight", &[4, 16]).zeros("classifier.bias", &[4]);
+    let error = not_begun(&[one.write(), wider.write()]);
+    assert!(error.contains("classifier.weight") && error.contains("[3, 16]") && error.contains("[4, 16]"), "{error}");
 }
 
 #[test]
