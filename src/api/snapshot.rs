@@ -296,6 +296,7 @@ async fn outcome(store: &impl Reading, known: &Known, place: usize, record: Task
 /// In place of the manifest of a sweep whose scores task is not done.
 fn nothing_known(spec: &Spec) -> Manifest {
     Manifest {
+        objective: Default::default(),
         version: Manifest::VERSION,
         family: spec.zoo.family.unwrap_or(Family::Vit),
         architecture: serde_json::Value::Null,

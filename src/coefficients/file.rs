@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::Coefficients;
 use super::statistics::{PREFIX, Statistic, Statistics};
 use crate::sweep::manifest::DataEntry;
+use crate::sweep::objective::ObjectiveName;
 use crate::sweep::outcome::Scores;
 use crate::zoo::parse_header;
 
@@ -59,6 +60,9 @@ pub struct About {
     pub groups: Vec<String>,
     /// Every mixed tensor and the index of its layer group. All other tensors are copied.
     pub tensors: BTreeMap<String, usize>,
+    /// What coefficients were learned for. Not written for classification.
+    #[serde(default, skip_serializing_if = "ObjectiveName::is_default")]
+    pub objective: ObjectiveName,
     /// Scores of the exact soup.
     pub scores: Option<Scores>,
     /// Things a person should know about this soup.

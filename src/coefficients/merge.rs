@@ -58,6 +58,7 @@ pub fn fixed_mix(
         hash: hashes.total.clone(),
     };
     let about = About {
+        objective: Default::default(),
         version: About::VERSION,
         program: format!("mehl-soup {}", env!("CARGO_PKG_VERSION")),
         sweep: "merge".to_string(),

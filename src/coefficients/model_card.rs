@@ -7,7 +7,7 @@ use std::path::Path;
 use super::CoefficientsFile;
 use crate::source;
 use crate::sweep::metric::Metric;
-use crate::sweep::objective::CLASSIFICATION;
+use crate::sweep::objective::Facts;
 use crate::sweep::outcome::Scores;
 use crate::sweep::paired::Comparison;
 use crate::untrusted::LARGEST_CARD;
@@ -41,10 +41,10 @@ pub(super) fn render(file: &CoefficientsFile, licences: &[Option<String>], compa
         line("\n**This soup is not better than the best ingredient on the select split.**".into());
     }
     if let Some(scores) = &about.scores {
-        scores_table(scores).into_iter().for_each(&mut line);
+        scores_table(scores, about.objective.facts()).into_iter().for_each(&mut line);
     }
     if !comparisons.is_empty() {
-        comparisons_table(comparisons).into_iter().for_each(&mut line);
+        comparisons_table(comparisons, about.objective.facts()).into_iter().for_each(&mut line);
     }
     if !about.data.is_empty() {
         line("\n## Data\n\n| split | samples | BLAKE3 of the file |\n|---|---|---|".into());
@@ -81,16 +81,17 @@ pub(super) fn render(file: &CoefficientsFile, licences: &[Option<String>], compa
 }
 
 /// Loss and metrics of each split.
-fn scores_table(scores: &Scores) -> Vec<String> {
+fn scores_table(scores: &Scores, objective: &Facts) -> Vec<String> {
+    let units = objective.unit.plural();
     let about = format!(
-        "\n## Scores\n\nThe loss is {}. ± is one standard error over samples. The coefficients were \
+        "\n## Scores\n\nThe loss is {}. ± is one standard error over {units}. The coefficients were \
          learned on `learn`; the soup was chosen on `select`; `test` was used only for this report.\n",
-        CLASSIFICATION.loss
+        objective.loss
     );
     let metrics: Vec<Metric> = scores.select.all().map(|(metric, _)| metric).collect();
     let heads: Vec<&str> = metrics.iter().map(|metric| metric.facts().shown.heading).collect();
     let rule = "---|".repeat(metrics.len() + 2);
-    let mut lines = vec![about, format!("| split | {} | samples |\n|{rule}", heads.join(" | "))];
+    let mut lines = vec![about, format!("| split | {} | {units} |\n|{rule}", heads.join(" | "))];
     let splits = [("learn", Some(scores.learn)), ("select", Some(scores.select)), ("test", scores.test)];
     for (split, score) in splits {
         let Some(score) = score else { continue };
@@ -102,13 +103,17 @@ fn scores_table(scores: &Scores) -> Vec<String> {
 }
 
 /// The soup against other tasks.
-fn comparisons_table(comparisons: &[Comparison]) -> Vec<String> {
-    let about = "\n## Compared with\n\nDifferences to other soups and ingredients, ± one standard error. Models that \
-                 were scored on the same samples are compared sample by sample. `select` chose this soup, so only \
-                 `test` can confirm it.\n";
-    let mut lines = vec![about.to_string(), "| with | on | verdict | difference |\n|---|---|---|---|".to_string()];
+fn comparisons_table(comparisons: &[Comparison], objective: &Facts) -> Vec<String> {
+    let units = objective.unit.plural();
+    let about = format!(
+        "\n## Compared with\n\nDifferences to other soups and ingredients, ± one standard error. Models that \
+         were scored on the same {units} are compared {} by {}. `select` chose this soup, so only `test` can confirm \
+         it.\n",
+        objective.unit.singular(),
+        objective.unit.singular()
+    );
+    let mut lines = vec![about, "| with | on | verdict | difference |\n|---|---|---|---|".to_string()];
     lines.extend(comparisons.iter().map(|one| {
-        let units = CLASSIFICATION.unit.plural();
         let doubt = if one.paired { "" } else { " (error of independent scores)" };
         format!("| {} | {} | {} | {}{doubt} |", code(&one.other), one.split, one.words(units), one.amount())
     }));

@@ -10,6 +10,7 @@ pub fn about(ingredients: &[&str], groups: &[&str], tensors: &[(&str, usize)]) -
         hash: blake3::hash(name.as_bytes()).to_hex().to_string(),
     };
     About {
+        objective: Default::default(),
         version: About::VERSION,
         program: "mehl-soup 0.0.0".into(),
         sweep: "digits".into(),

@@ -136,6 +136,7 @@ fn begun(root: &Path, sweep: Option<SweepFile>, manifest: Option<&Manifest>) -> 
         generated_by: String::new(),
         spec_identity: sweep.identity,
         inputs_hash: manifest.map(Manifest::inputs_hash).unwrap_or_default(),
+        objective: manifest.map(|manifest| manifest.objective.name()).unwrap_or_default(),
         metric: Metric::LOSS,
         notes: manifest.map(|manifest| manifest.notes.clone()).unwrap_or_default(),
         ingredients: ingredient.collect(),

@@ -372,6 +372,7 @@ mod tests {
 
     fn manifest() -> Manifest {
         Manifest {
+            objective: Default::default(),
             version: Manifest::VERSION,
             family: crate::sweep::spec::Family::Vit,
             architecture: serde_json::Value::Null,

@@ -22,8 +22,6 @@ impl SweepResults {
             Some(Scores { learn, select, test: row.test })
         };
         let Some(scores) = scores_of(winner) else { return };
-        let can_be_paired = self.unit().can_be_paired();
-        let units = |task: &str| units(task).filter(|_| can_be_paired);
         let known = Known { task_id: &winner.task_id, scores: &scores, units: units(&winner.task_id) };
         let mut found = vec![];
         for other in self.opponents(winner) {

@@ -121,13 +121,16 @@ impl Manifest {
             .iter()
             .map(|each| json!({"split": each.split, "hash": each.hash, "samples": each.samples}))
             .collect();
-        let fields = json!({
+        let mut fields = json!({
             "family": self.family.as_str(),
             "architecture": self.architecture,
             "ingredients": ingredients,
             "base": self.base.as_ref().map(|base| &base.hash),
             "data": data,
         });
+        if !self.objective.is_default() {
+            fields["objective"] = json!(self.objective);
+        }
         canonical::identity("inputs", self.version, &fields)
     }
 
@@ -144,6 +147,9 @@ impl Manifest {
         };
         let mut hasher = blake3::Hasher::new();
         hasher.update(format!("{family} {}\n", self.architecture.as_str().unwrap_or_default()).as_bytes());
+        if !self.objective.is_default() {
+            hasher.update(format!("objective {}\n", json!(self.objective)).as_bytes());
+        }
         for ingredient in &self.ingredients {
             hasher.update(format!("{} {}\n", ingredient.name, ingredient.hash).as_bytes());
         }
@@ -186,6 +192,7 @@ impl Task {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sweep::objective::Objective;
     use crate::sweep::parse::{Format, parse_spec_text};
     use std::path::Path;
 
@@ -210,5 +217,61 @@ mod tests {
         let of_version_1 = "6483e32c54023765f7f6305f5a802eab9fe1ad3087e2585f7bb160612964a8a5";
         assert_eq!(spec.identity_of_version(1).as_deref(), Some(of_version_1));
         assert_eq!(spec.identity_of_version(3), None);
+    }
+
+    #[test]
+    fn another_objective_is_another_sweep_and_other_inputs() {
+        let of = |rest: &str| spec(&format!("zoo.ingredients = 'z'\ndata.learn = 'l'\n{rest}")).identity();
+        let stated = ["", "data.objective = 'regression'", "data.objective = 'pairs'", "data.scale = 30"].map(of);
+        assert_eq!(stated.iter().collect::<std::collections::BTreeSet<_>>().len(), stated.len());
+        assert_eq!(of("data.objective = 'auto'"), stated[0]);
+        let pairs = |scale, batch, seed| Objective::Pairs { scale, batch, seed };
+        let objectives = [
+            Objective::Classification,
+            Objective::MultiLabel,
+            Objective::Regression,
+            Objective::Score,
+            pairs(20.0, 32, 0),
+            pairs(30.0, 32, 0),
+            pairs(20.0, 64, 0),
+            pairs(20.0, 32, 1),
+        ];
+        for version in Manifest::VERSIONS {
+            let manifest = |objective| Manifest {
+                version,
+                family: Family::Vit,
+                architecture: serde_json::Value::Null,
+                objective,
+                ingredients: vec![],
+                base: None,
+                data: vec![],
+                notes: vec![],
+            };
+            let hashes: std::collections::BTreeSet<String> =
+                objectives.iter().map(|objective| manifest(*objective).inputs_hash()).collect();
+            assert_eq!(hashes.len(), objectives.len(), "version {version}");
+            for objective in objectives {
+                let text = serde_json::to_string(&manifest(objective)).unwrap();
+                assert_eq!(text.contains("objective"), objective != Objective::Classification);
+                assert_eq!(serde_json::from_str::<Manifest>(&text).unwrap(), manifest(objective));
+            }
+        }
+        // As before there were others.
+        let before = canonical::identity(
+            "inputs",
+            2,
+            &json!({"family": "vit", "architecture": null, "ingredients": [], "base": null, "data": []}),
+        );
+        let now = Manifest {
+            version: 2,
+            family: Family::Vit,
+            architecture: serde_json::Value::Null,
+            objective: Objective::Classification,
+            ingredients: vec![],
+            base: None,
+            data: vec![],
+            notes: vec![],
+        };
+        assert_eq!(now.inputs_hash(), before);
     }
 }

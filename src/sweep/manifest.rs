@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::objective::Objective;
 use super::score::SplitScore;
 use super::spec::Family;
 
@@ -17,6 +18,9 @@ pub struct Manifest {
     pub family: Family,
     /// What computes logits from tensors, besides the family: the configuration's fields, or the TorchScript file's hash.
     pub architecture: serde_json::Value,
+    /// What coefficients are learned for. Not written for classification.
+    #[serde(default, skip_serializing_if = "Objective::is_default")]
+    pub objective: Objective,
     /// The ingredients, in order.
     pub ingredients: Vec<IngredientEntry>,
     /// The model that they were fine-tuned from, where it is a row of soups; without a score.

@@ -33,14 +33,19 @@ impl Metric {
 
     /// The loss, and all metrics of all objectives.
     pub fn all() -> impl Iterator<Item = Self> {
-        let metrics = OBJECTIVES.into_iter().flat_map(|facts| facts.metrics).copied().map(Self);
+        let mut metrics: Vec<Self> = vec![];
+        for metric in OBJECTIVES.into_iter().flat_map(|facts| facts.metrics).copied().map(Self) {
+            // Several objectives may measure the same.
+            if !metrics.contains(&metric) {
+                metrics.push(metric);
+            }
+        }
         std::iter::once(Self::LOSS).chain(metrics)
     }
 
-    /// What `data.metric` may be for an objective.
-    pub fn words_of(objective: &Facts) -> Vec<(&'static str, Self)> {
-        let metrics = objective.metrics.iter().copied().map(Self);
-        std::iter::once(Self::LOSS).chain(metrics).map(|metric| (metric.name(), metric)).collect()
+    /// The loss, and the metrics of an objective.
+    pub fn all_of(objective: &Facts) -> impl Iterator<Item = Self> {
+        std::iter::once(Self::LOSS).chain(objective.metrics.iter().copied().map(Self))
     }
 
     /// Its facts.
@@ -111,6 +116,13 @@ mod tests {
         assert_eq!(serde_json::to_string(&Metric::named("accuracy").unwrap()).unwrap(), "\"accuracy\"");
         assert_eq!(serde_json::from_str::<Metric>("\"loss\"").unwrap(), Metric::LOSS);
         let error = serde_json::from_str::<Metric>("\"f1\"").unwrap_err().to_string();
-        assert!(error.contains("expected a metric (loss, accuracy), found `f1`"), "{error}");
+        assert!(error.contains("expected a metric (loss, accuracy, ") && error.contains("), found `f1`"), "{error}");
+    }
+
+    #[test]
+    fn a_metric_of_two_objectives_is_listed_once() {
+        let names: Vec<&str> = Metric::all().map(Metric::name).collect();
+        let expected = ["loss", "accuracy", "label_accuracy", "exact_match", "pearson", "spearman", "accuracy_at_1"];
+        assert_eq!(names, expected);
     }
 }

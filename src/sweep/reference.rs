@@ -5,6 +5,8 @@
 use serde_json::{Map, Value, json};
 
 use super::image_spec::Interpolation;
+use super::metric::Metric;
+use super::objective::ObjectiveName;
 use super::spec::{Family, MethodName};
 
 /// One key.
@@ -38,6 +40,9 @@ pub fn keys() -> Vec<Key> {
         json!({ "anyOf": [{ "type": "number" }, several] })
     };
     let families: Vec<&str> = std::iter::once("auto").chain(Family::NAMED.iter().map(|(name, _)| *name)).collect();
+    let objectives: Vec<&str> =
+        std::iter::once("auto").chain(ObjectiveName::NAMED.iter().map(|(name, _)| *name)).collect();
+    let metrics: Vec<&str> = Metric::all().map(Metric::name).collect();
     let methods = MethodName::ALL.map(MethodName::as_str);
     let interpolations = Interpolation::NAMED.map(|(name, _)| name);
     vec![
@@ -103,7 +108,19 @@ pub fn keys() -> Vec<Key> {
             "0.3",
             "part of `learn` that is set aside without `data.select`",
         ),
-        key("data.metric", word(&["loss", "accuracy"]), "`loss`", "what ranks tasks and decides early stopping"),
+        key(
+            "data.metric",
+            word(&metrics),
+            "`loss`",
+            "what ranks tasks and decides early stopping: the loss, or a metric of the objective ([objectives.md](objectives.md))",
+        ),
+        key(
+            "data.objective",
+            word(&objectives),
+            "`auto`",
+            "what coefficients are learned for, and what targets and outputs mean. `auto`: what `config.json` of the ingredients says ([objectives.md](objectives.md))",
+        ),
+        key("data.scale", above_0(), "20", "with objective `pairs`: factor on the cosines of two embeddings"),
         key(
             "data.classes",
             texts(),

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::manifest::Manifest;
 use super::metric::Metric;
-use super::objective::{CLASSIFICATION, Unit};
+use super::objective::{ObjectiveName, Unit};
 use super::outcome::{Completion, Effort, RungReached, Scores};
 use super::paired::Comparison;
 use super::rows::{Rows, by_select};
@@ -103,6 +103,9 @@ pub struct SweepResults {
     pub spec_identity: String,
     /// [`Manifest::inputs_hash`].
     pub inputs_hash: String,
+    /// What coefficients were learned for. Not written for classification.
+    #[serde(default, skip_serializing_if = "ObjectiveName::is_default")]
+    pub objective: ObjectiveName,
     /// What ranks the tasks.
     pub metric: Metric,
     /// Things a person should know about the zoo and the data.
@@ -266,6 +269,7 @@ impl SweepResults {
             generated_by: concat!("mehl-soup ", env!("CARGO_PKG_VERSION")).into(),
             spec_identity: spec.identity(),
             inputs_hash: manifest.inputs_hash(),
+            objective: manifest.objective.name(),
             metric: spec.data.metric,
             notes: manifest.notes.clone(),
             ingredients: ingredients
@@ -290,8 +294,7 @@ impl SweepResults {
 
     /// What scores are taken over.
     pub fn unit(&self) -> Unit {
-        // There is one objective yet; results do not name it.
-        CLASSIFICATION.unit
+        self.objective.facts().unit
     }
 
     /// The best ingredient by select; `None` before the ingredients were scored.
@@ -368,6 +371,7 @@ pub(super) mod tests {
             select: Some(score(loss, 0.8)),
         };
         let manifest = Manifest {
+            objective: Default::default(),
             version: Manifest::VERSION,
             family: Family::Vit,
             architecture: serde_json::Value::Null,

@@ -13,6 +13,7 @@ use super::image_spec::ImageSpec;
 pub use super::linear::LinearLibrary;
 pub use super::method::MethodName;
 use super::metric::Metric;
+use super::objective::ObjectiveName;
 use super::text_spec::TextSpec;
 
 /// A whole specification.
@@ -140,6 +141,12 @@ pub struct DataSpec {
     pub select_fraction: f64,
     /// What ranks tasks and steers early stopping.
     pub metric: Metric,
+    /// What coefficients are learned for; `None`: what the ingredients' configurations say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub objective: Option<ObjectiveName>,
+    /// With objective `pairs`: factor on cosines, above 0; `None`: [`DataSpec::SCALE`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scale: Option<f64>,
     /// How images become what the model takes. Fields about images are left out where they say nothing: what was begun without them goes on.
     #[serde(default, skip_serializing_if = "ImageSpec::is_default")]
     pub image: ImageSpec,
@@ -155,6 +162,11 @@ pub struct DataSpec {
     /// Whether a split may lack classes that another has.
     #[serde(default, skip_serializing_if = "is_false")]
     pub allow_missing_classes: bool,
+}
+
+impl DataSpec {
+    /// Default of [`scale`](Self::scale), that of sentence-transformers' `MultipleNegativesRankingLoss`.
+    pub const SCALE: f64 = 20.0;
 }
 
 fn is_false(value: &bool) -> bool {

@@ -114,12 +114,6 @@ impl ClassMap {
 
 type Read = Result<Vec<String>, String>;
 
-/// What a model is trained for other than to tell one class of several: `problem_type` of transformers' configurations. `None` if it is
-/// that, or is not stated.
-pub fn other_problem(config: &Value) -> Option<&str> {
-    config.get("problem_type").and_then(Value::as_str).filter(|problem| *problem != "single_label_classification")
-}
-
 /// A text in Unicode NFC: names that look the same are then the same.
 pub fn nfc(text: &str) -> String {
     ComposingNormalizerBorrowed::new_nfc().normalize(text).into_owned()
@@ -267,12 +261,5 @@ mod tests {
         assert!(fault.contains("id2label") && fault.contains("`crane` for outputs 1 and 2"), "{fault}");
         let other = json!({"id2label": {"0": "wren", "1": "crane", "2": "crane"}, "label2id": {"wren": 1}});
         assert!(ClassMap::of(&other).unwrap_err().to_string().contains("found `wren` for output 1"));
-    }
-
-    #[test]
-    fn another_problem_is_told() {
-        assert_eq!(other_problem(&json!({"problem_type": "regression"})), Some("regression"));
-        assert_eq!(other_problem(&json!({"problem_type": "single_label_classification"})), None);
-        assert_eq!(other_problem(&json!({"problem_type": null})), None);
     }
 }

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::class_map::{ClassMap, other_problem};
+use super::class_map::ClassMap;
 use super::ingredient::Ingredient;
+use super::problem;
 
 /// What is wrong with the configuration of an ingredient.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -17,6 +18,16 @@ pub struct ConfigFault {
     pub what: String,
 }
 
+impl ConfigFault {
+    /// The configuration of an ingredient; the ingredient itself where it has none.
+    pub(super) fn file_of(ingredient: &Ingredient) -> PathBuf {
+        match ingredient.folder() {
+            Some(folder) if ingredient.config().is_some() => folder.join("config.json"),
+            _ => ingredient.path().to_path_buf(),
+        }
+    }
+}
+
 impl fmt::Display for ConfigFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.file.display(), self.what)
@@ -24,25 +35,17 @@ impl fmt::Display for ConfigFault {
 }
 
 /// All that speaks against a mix of models whose configurations say what their outputs mean: class maps that cannot be used or
-/// differ, and models that are not trained to tell one class of several. Ingredients are compared with the first.
+/// differ, and models that are trained for different problems. Ingredients are compared with the first.
 ///
 /// `classes_stated`: the specification names the classes, so that maps which cannot be used do no harm.
 pub fn config_faults(ingredients: &[Ingredient], classes_stated: bool) -> Vec<ConfigFault> {
-    let mut faults = Vec::new();
+    let mut faults = problem::faults(ingredients);
     let mut reference: Option<(&Ingredient, Option<ClassMap>)> = None;
     for ingredient in ingredients {
-        let file = match ingredient.folder() {
-            Some(folder) if ingredient.config().is_some() => folder.join("config.json"),
-            _ => ingredient.path().to_path_buf(),
-        };
+        let file = ConfigFault::file_of(ingredient);
         let mut fault = |what: String| faults.push(ConfigFault { file: file.clone(), what });
         if let Some(how) = quantised(ingredient) {
             fault(format!("its weights are quantised ({how}) and cannot be mixed: use the original models"));
-        }
-        if let Some(problem) = ingredient.config().and_then(other_problem) {
-            fault(format!(
-                "problem_type: expected single-label classification, found `{problem}`, which is not supported yet"
-            ));
         }
         let map = match ingredient.config().map(ClassMap::of).transpose() {
             Ok(map) => map.flatten(),
@@ -161,10 +164,15 @@ mod tests {
     }
 
     #[test]
-    fn other_problems_are_refused() {
-        for problem in ["multi_label_classification", "regression"] {
-            let told = faults(&[json!({"problem_type": problem})], true);
-            assert!(told[0].contains(&format!("`{problem}`, which is not supported yet")), "{told:?}");
-        }
+    fn problems_that_differ_or_are_unknown_are_refused() {
+        let of = |problem: &str| json!({"problem_type": problem});
+        assert_eq!(faults(&[of("regression"), of("regression"), json!({})], true), Vec::<String>::new());
+        let told = faults(&[of("regression"), of("multi_label_classification")], true);
+        assert_eq!(told.len(), 1);
+        let expected = "1/config.json: problem_type: expected `regression` as in 0, found `multi_label_classification`";
+        assert!(told[0].starts_with(expected), "{told:?}");
+        let told = faults(&[of("token_classification")], true);
+        assert!(told[0].starts_with("0/config.json: problem_type: expected one of `single_label_c"), "{told:?}");
+        assert!(faults(&[json!({"problem_type": 3})], true)[0].contains("found 3"));
     }
 }

@@ -14,6 +14,7 @@
 //! | `hash`, `hash_cache` | content hashes, and where they are remembered |
 //! | `layout`, `layer_groups` | which tensors are mixed, and which share a coefficient |
 //! | `family` | which family a model is of |
+//! | `problem` | what ingredients were trained for, and the objective that follows |
 //! | `class_map`, `meaning` | what outputs mean, and that it is the same in all ingredients |
 //! | `distances` | how far ingredients are from their mean, and which stand out |
 //! | `inspect` | the report of all that, faults included |
@@ -35,6 +36,7 @@ mod layer_groups;
 mod layout;
 mod meaning;
 mod mismatch;
+mod problem;
 mod resolve;
 mod shard;
 mod tensor_file;
@@ -44,7 +46,7 @@ pub(crate) mod testing;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-pub use class_map::{ClassMap, ClassMapFault, nfc, other_problem};
+pub use class_map::{ClassMap, ClassMapFault, nfc};
 pub use distances::{Distance, Distances, IngredientDistances, distances};
 pub(crate) use element::encode;
 pub use element::{Element, is_mixable};
@@ -64,6 +66,7 @@ pub use layer_groups::LayerGroups;
 pub use layout::{Layout, LayoutTensor, TensorClass};
 pub use meaning::{ConfigFault, config_faults};
 pub use mismatch::{Difference, Mismatch, Mismatches};
+pub use problem::{Problem, ResolvedObjective, resolve_objective};
 pub use resolve::{Found, PassedOver, glob_paths};
 pub use shard::Shard;
 pub use tensor_file::TensorFile;

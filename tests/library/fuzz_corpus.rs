@@ -240,6 +240,7 @@ fn write_seeds() {
         coefficients: Coefficients::from_values(2, 2, vec![0.25, 1.5, 0.75, -0.5]).unwrap(),
         statistics: Default::default(),
         about: About {
+            objective: Default::default(),
             version: About::VERSION,
             program: "mehl-soup".into(),
             sweep: "s".into(),

@@ -52,6 +52,7 @@ impl Setup {
             hash: h.total.clone(),
         });
         let about = About {
+            objective: Default::default(),
             version: About::VERSION,
             program: "test".into(),
             sweep: "s".into(),

@@ -108,6 +108,7 @@ async fn many_readers_of_a_large_sweep_take_little_memory() {
 
     let store = Redis::connect(&settings).await.unwrap();
     let manifest = Manifest {
+        objective: Default::default(),
         version: Manifest::VERSION,
         family: Family::Vit,
         architecture: serde_json::Value::Null,

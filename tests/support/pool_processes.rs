@@ -196,6 +196,7 @@ impl Pool {
         self.store.add_tasks(sweep, 0, &new_tasks(&spec)).await.unwrap();
         let scores = self.claim(&self.store.open_sweep(sweep).await.unwrap().unwrap()).await;
         let manifest = Manifest {
+            objective: Default::default(),
             version: Manifest::VERSION,
             family: Family::Vit,
             architecture: "stub".into(),

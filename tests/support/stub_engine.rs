@@ -116,6 +116,7 @@ pub fn expected(iterations: u64) -> Vec<u8> {
 impl SoupEngine for Stub {
     fn scores(&mut self, known: Option<Manifest>, host: &mut dyn ScoresHost) -> Result<Manifest, EngineError> {
         let manifest = known.unwrap_or(Manifest {
+            objective: Default::default(),
             version: Manifest::VERSION,
             family: Family::Vit,
             architecture: "stub".into(),

@@ -29,7 +29,7 @@ pub fn leaderboard(report: &Report) -> Markup {
         @if !tasks.is_empty() {
             section {
                 h2 { "Leaderboard" }
-                p.hint { "Ranked by select. ± is one standard error over samples. Grey rows are baselines." }
+                p.hint { "Ranked by select. ± is one standard error over " (report.results.unit().plural()) ". Grey rows are baselines." }
                 div.scroll { table {
                     thead { tr {
                         th.n { "#" } th { "task" } th.spare { "method" }

@@ -7,7 +7,7 @@ use super::section::Section;
 use super::{image, text};
 use crate::source;
 use crate::sweep::metric::Metric;
-use crate::sweep::objective::CLASSIFICATION;
+use crate::sweep::objective::ObjectiveName;
 use crate::sweep::spec::{DataSpec, Family, ZooSpec};
 
 /// Reads `[zoo]`; paths and globs become absolute against `base`.
@@ -82,6 +82,9 @@ pub(super) fn data(mut section: Section<'_>, base: &Path) -> DataSpec {
             section.fault(&field, Problem::Conflict(format!("tensor `{name}` appears twice among inputs and labels")));
         }
     }
+    let named = ObjectiveName::NAMED.iter().map(|&(word, objective)| (word, Some(objective)));
+    let words: Vec<_> = std::iter::once(("auto", None)).chain(named).collect();
+    let objective = section.word("objective", &words).flatten();
     let open = (std::ops::Bound::Excluded(0.0), std::ops::Bound::Excluded(1.0));
     let spec = DataSpec {
         learn: learn.unwrap_or_else(PathBuf::new),
@@ -90,7 +93,9 @@ pub(super) fn data(mut section: Section<'_>, base: &Path) -> DataSpec {
         inputs,
         labels,
         select_fraction: section.number("select_fraction", open).unwrap_or(0.3),
-        metric: section.word("metric", &Metric::words_of(&CLASSIFICATION)).unwrap_or(Metric::LOSS),
+        metric: metric(&mut section, objective),
+        objective,
+        scale: scale(&mut section, objective),
         image: image::image(section.section("image")),
         text: text::text(section.section("text")),
         classes: image::classes(&mut section),
@@ -99,4 +104,26 @@ pub(super) fn data(mut section: Section<'_>, base: &Path) -> DataSpec {
     };
     section.finish();
     spec
+}
+
+/// Reads `metric`: any metric where the objective is not known yet.
+fn metric(section: &mut Section<'_>, objective: Option<ObjectiveName>) -> Metric {
+    let words: Vec<(&str, Metric)> = match objective {
+        Some(objective) => Metric::all_of(objective.facts()).map(|metric| (metric.name(), metric)).collect(),
+        None => Metric::all().map(|metric| (metric.name(), metric)).collect(),
+    };
+    section.word("metric", &words).unwrap_or(Metric::LOSS)
+}
+
+/// Reads `scale`, which only pairs have.
+fn scale(section: &mut Section<'_>, objective: Option<ObjectiveName>) -> Option<f64> {
+    let above_0 = (std::ops::Bound::Excluded(0.0), std::ops::Bound::Unbounded);
+    let scale = section.number("scale", above_0);
+    if let (Some(field), Some(objective)) = (section.field("scale"), objective)
+        && objective != ObjectiveName::Pairs
+    {
+        let why = format!("can only be used with objective `pairs`, found objective `{objective}`");
+        section.fault(&field, Problem::Conflict(why));
+    }
+    scale
 }

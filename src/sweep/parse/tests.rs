@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::*;
 use crate::sweep::metric::Metric;
+use crate::sweep::objective::ObjectiveName;
 use crate::sweep::spec::{
     Asha, Auto, ComputeDtype, DirectionDtype, Distribution, Family, Grouping, Init, MethodName, ModelBatch, OneLevel,
     Shrink, SoupSpec, Strategy as Draw,
@@ -622,4 +623,29 @@ fn specifications_of_the_experiments() {
         let varies_it = file.ends_with("5-start.toml") || file.ends_with("7-default.toml");
         assert_eq!(spec.soup.init == Init::BatchMean, !varies_it, "{}", file.display());
     }
+}
+
+#[test]
+fn objectives_have_metrics_of_their_own_and_pairs_have_a_scale() {
+    assert_eq!((with("").data.objective, with("data.objective = 'auto'").data.objective), (None, None));
+    for (name, objective) in ObjectiveName::NAMED {
+        assert_eq!(with(&format!("data.objective = '{name}'")).data.objective, Some(objective));
+        assert_eq!(objective.to_string(), name);
+    }
+    let metric = |rest: &str| with(rest).data.metric.name();
+    assert_eq!(metric("data.metric = 'pearson'"), "pearson");
+    assert_eq!(metric("data.objective = 'score'\ndata.metric = 'spearman'"), "spearman");
+    one_fault(
+        "data.objective = 'pairs'\ndata.metric = 'accuracy'",
+        "sweep:4:15: data.metric: expected one of `loss`, `accuracy_at_1`, found `accuracy`; did you mean \
+         `accuracy_at_1`?",
+    );
+    assert_eq!(with("data.objective = 'pairs'\ndata.scale = 50").data.scale, Some(50.0));
+    assert_eq!(with("data.scale = 0.5").data.scale, Some(0.5));
+    one_fault(
+        "data.objective = 'regression'\ndata.scale = 5",
+        "sweep:4:14: data.scale: can only be used with objective `pairs`, found objective `regression`",
+    );
+    assert!(faults("data.scale = 0")[0].contains("above 0"));
+    assert!(faults("data.objective = 'pair'")[0].contains("`pairs`"));
 }

@@ -60,6 +60,7 @@ impl Zoo {
             samples,
         };
         Manifest {
+            objective: Default::default(),
             version: Manifest::VERSION,
             family: Family::Vit,
             architecture: "sketch".into(),
@@ -95,6 +96,7 @@ impl Zoo {
             hash: entry.hash.clone(),
         };
         let about = About {
+            objective: Default::default(),
             version: About::VERSION,
             program: "sketch".into(),
             sweep: "digits".into(),

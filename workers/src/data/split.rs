@@ -14,8 +14,10 @@ pub struct Split {
     pub targets: Tensor,
     /// `[N]`; `None`: all samples count the same.
     weights: Option<Tensor>,
-    /// Length of each sample; `None`: all have the same.
+    /// Length of each text of each sample, sample by sample; `None`: all have the same.
     lengths: Option<Vec<i64>>,
+    /// Texts of a sample, which are the second dimension of inputs then; `None`: a sample is no tuple.
+    texts: Option<usize>,
 }
 
 /// The inputs of a split.
@@ -50,11 +52,11 @@ impl<'a> Taken<'a> {
         }
     }
 
-    /// Their part of the lengths of all samples.
-    fn lengths(&self, all: &[i64]) -> Vec<i64> {
+    /// Their part of the lengths of all samples, `texts` each.
+    fn lengths(&self, all: &[i64], texts: usize) -> Vec<i64> {
         match self {
-            Self::At(indices, _) => indices.iter().map(|&i| all[i]).collect(),
-            Self::Range(start, end) => all[*start..*end].to_vec(),
+            Self::At(indices, _) => indices.iter().flat_map(|&i| &all[i * texts..(i + 1) * texts]).copied().collect(),
+            Self::Range(start, end) => all[start * texts..end * texts].to_vec(),
         }
     }
 }
@@ -62,17 +64,18 @@ impl<'a> Taken<'a> {
 impl Split {
     /// Of named tensors, one an input, first dimension N.
     pub fn of_tensors(inputs: Vec<(String, Tensor)>, targets: Tensor) -> Self {
-        Self { inputs: Samples::Tensors(inputs), targets, weights: None, lengths: None }
+        Self { inputs: Samples::Tensors(inputs), targets, weights: None, lengths: None, texts: None }
     }
 
     /// Of images.
     pub fn of_images(images: StoredImages, targets: Tensor) -> Self {
-        Self { inputs: Samples::Images(images), targets, weights: None, lengths: None }
+        Self { inputs: Samples::Images(images), targets, weights: None, lengths: None, texts: None }
     }
 
     /// Of texts.
     pub fn of_tokens(tokens: StoredTokens, targets: Tensor) -> Self {
-        Self { inputs: Samples::Tokens(tokens), targets, weights: None, lengths: None }
+        let texts = Some(tokens.texts()).filter(|texts| *texts > 1);
+        Self { inputs: Samples::Tokens(tokens), targets, weights: None, lengths: None, texts }
     }
 
     /// The same samples with a weight each in the mean loss, `[N]`, above 0.
@@ -91,9 +94,32 @@ impl Split {
         Ok(Self { weights: Some(weights), ..self })
     }
 
+    /// The same samples, each of several texts: inputs are tensors `[N, texts, ...]`. Batches of n samples have inputs
+    /// `[texts * n, ...]`, whose row `t * n + i` is text t of sample i, and targets of n samples. Comes before
+    /// [`with_lengths`](Self::with_lengths).
+    ///
+    /// # Errors
+    /// If an input is not as stated, or samples have lengths already.
+    pub fn with_texts(self, texts: usize) -> Result<Self, TchError> {
+        let Samples::Tensors(tensors) = &self.inputs else {
+            return Err(TchError::Shape("an image has no texts, and tokens have their own".to_string()));
+        };
+        if self.lengths.is_some() {
+            return Err(TchError::Shape("expected samples without lengths yet, found some".to_string()));
+        }
+        for (name, tensor) in tensors {
+            let size = tensor.size();
+            if texts == 0 || size.get(1) != Some(&(texts as i64)) {
+                return Err(TchError::Shape(format!("input `{name}`: expected [N, {texts}, ...], found {size:?}")));
+            }
+        }
+        Ok(Self { texts: Some(texts), ..self })
+    }
+
     /// The same samples with a length each, from 1 to T. Inputs are tensors `[N, T, ...]`; what is
     /// behind the length of a sample is padding. A batch is as long as its longest sample. Targets
-    /// stay as they are.
+    /// stay as they are. Samples of [several texts](Self::with_texts) have inputs `[N, texts, T, ...]`
+    /// and a length for each text, sample by sample.
     ///
     /// # Errors
     /// If an input or a length is not as stated.
@@ -101,13 +127,14 @@ impl Split {
         let Samples::Tensors(tensors) = &self.inputs else {
             return Err(TchError::Shape("images have no lengths, and texts have their own".to_string()));
         };
-        if lengths.len() != self.samples() {
+        if lengths.len() != self.samples() * self.texts() {
             let (found, expected) = (lengths.len(), self.samples());
-            return Err(TchError::Shape(format!("expected lengths of {expected} samples, found {found}")));
+            let each = if self.texts() > 1 { format!(" of {} texts", self.texts()) } else { String::new() };
+            return Err(TchError::Shape(format!("expected lengths of {expected} samples{each}, found {found}")));
         }
         for (name, tensor) in tensors {
             let size = tensor.size();
-            let room = size.get(1).copied().unwrap_or(0);
+            let room = size.get(self.tokens()).copied().unwrap_or(0);
             if let Some(length) = lengths.iter().find(|length| !(1..=room).contains(length)) {
                 let what = format!("input `{name}` of shape {size:?}: expected lengths 1 to {room}, found {length}");
                 return Err(TchError::Shape(what));
@@ -121,6 +148,38 @@ impl Split {
         self.targets.size()[0] as usize
     }
 
+    /// Texts of a sample; 1 where samples are no tuples.
+    pub fn texts(&self) -> usize {
+        self.texts.unwrap_or(1)
+    }
+
+    /// The dimension of inputs that lengths count.
+    fn tokens(&self) -> usize {
+        if self.texts.is_some() { 2 } else { 1 }
+    }
+
+    /// blake3 of each text of each sample, sample by sample, over all inputs; of each sample where they are no tuples.
+    ///
+    /// # Errors
+    /// What libtorch reports; images have no texts.
+    pub fn text_hashes(&self) -> Result<Vec<blake3::Hash>, TchError> {
+        let tensors = match &self.inputs {
+            Samples::Tensors(tensors) => tensors,
+            Samples::Tokens(tokens) => return Ok(tokens.text_hashes()),
+            Samples::Images(_) => return Err(TchError::Shape("images have no texts".to_string())),
+        };
+        let mut hashes = vec![blake3::hash(&[]); self.samples() * self.texts()];
+        for (_, tensor) in tensors {
+            let mut bytes = vec![0; tensor.numel() * tensor.kind().elt_size_in_bytes()];
+            tensor.f_to_device(Device::Cpu)?.f_contiguous()?.f_copy_data_u8(&mut bytes, tensor.numel())?;
+            let row = (bytes.len() / hashes.len()).max(1);
+            for (hash, row) in hashes.iter_mut().zip(bytes.chunks(row)) {
+                *hash = blake3::Hasher::new().update(hash.as_bytes()).update(row).finalize();
+            }
+        }
+        Ok(hashes)
+    }
+
     /// Length of the longest sample; `None` where all have the same.
     pub fn longest(&self) -> Option<usize> {
         match &self.inputs {
@@ -129,11 +188,13 @@ impl Split {
         }
     }
 
-    /// Dtype and shape of one sample of each input, as batches have them; the longest where samples
-    /// have a length each.
+    /// Dtype and shape of one row of each input, as batches have them: a sample, or one text of it; the longest where
+    /// samples have a length each.
     pub fn sample_shapes(&self) -> Vec<(Kind, Vec<i64>)> {
         match &self.inputs {
-            Samples::Tensors(tensors) => tensors.iter().map(|(_, t)| (t.kind(), t.size()[1..].to_vec())).collect(),
+            Samples::Tensors(tensors) => {
+                tensors.iter().map(|(_, t)| (t.kind(), t.size()[self.tokens()..].to_vec())).collect()
+            }
             Samples::Images(images) => vec![(Kind::Float, images.shape().to_vec())],
             Samples::Tokens(tokens) => vec![(Kind::Int64, vec![tokens.longest() as i64]); tokens.names().len()],
         }
@@ -199,22 +260,35 @@ impl Split {
                 tokens.batch(*start..*end, length.map(|length| length as usize), device)?
             }
             (Samples::Tensors(tensors), _) => match &self.lengths {
-                None => ModelInputs::new(each(tensors, take)?),
+                None => ModelInputs::new(each(tensors, |t| self.rows(&take(t)?))?),
                 Some(all) => {
-                    let mut lengths = which.lengths(all);
+                    let mut lengths = which.lengths(all, self.texts());
                     if let Some(length) = length {
                         lengths.fill(length);
                     }
                     let longest = lengths.iter().copied().max().unwrap_or(0);
                     // A range of what was cut would not be contiguous.
-                    let cut = |t: &Tensor| take(&t.f_narrow(1, 0, longest)?)?.f_contiguous();
-                    let lengths = Tensor::f_from_slice(&lengths)?.f_to_device(device)?;
-                    ModelInputs::new(each(tensors, cut)?).with_lengths(lengths)
+                    let tokens = self.tokens() as i64;
+                    let cut = |t: &Tensor| self.rows(&take(&t.f_narrow(tokens, 0, longest)?)?)?.f_contiguous();
+                    let lengths = Tensor::f_from_slice(&lengths)?;
+                    let lengths = match self.texts {
+                        None => lengths,
+                        Some(texts) => self.rows(&lengths.f_view([-1, texts as i64])?)?,
+                    };
+                    ModelInputs::new(each(tensors, cut)?).with_lengths(lengths.f_to_device(device)?)
                 }
             },
         };
         let weights = self.weights.as_ref().map(take).transpose()?;
-        Ok(Batch { inputs, targets: take(&self.targets)?, weights })
+        Ok(Batch { inputs, texts: self.texts(), targets: take(&self.targets)?, weights })
+    }
+
+    /// The rows of a batch, of its samples: `[texts * n, ...]` of `[n, texts, ...]`, text by text.
+    fn rows(&self, samples: &Tensor) -> Result<Tensor, TchError> {
+        match self.texts {
+            None => Ok(samples.shallow_clone()),
+            Some(_) => samples.f_transpose(0, 1)?.f_contiguous()?.f_flatten(0, 1),
+        }
     }
 
     /// Bytes of all samples, as they are stored.
@@ -261,7 +335,8 @@ impl Split {
             inputs,
             targets: take(&self.targets)?,
             weights: self.weights.as_ref().map(take).transpose()?,
-            lengths: self.lengths.as_ref().map(|all| which.lengths(all)),
+            lengths: self.lengths.as_ref().map(|all| which.lengths(all, self.texts())),
+            texts: self.texts,
         })
     }
 
@@ -342,6 +417,49 @@ mod tests {
         assert!(plain.inputs.lengths().is_none() && plain.inputs.mask().unwrap().is_none());
     }
 
+    /// Four samples of three texts of at most 5 tokens; text t of sample i has the tokens `100 t + 10 i` and so on.
+    fn tuples() -> Split {
+        let samples = Tensor::from_slice(&[0i64, 10, 20, 30]).view([4, 1, 1]);
+        let texts = Tensor::from_slice(&[0i64, 100, 200]).view([1, 3, 1]);
+        let tokens = samples + texts + Tensor::arange(5, (Kind::Int64, Device::Cpu));
+        let split =
+            Split::of_tensors(vec![("tokens".to_string(), tokens)], Tensor::zeros([4], (Kind::Int64, Device::Cpu)));
+        split.with_texts(3).unwrap()
+    }
+
+    #[test]
+    fn batches_of_several_texts_go_text_by_text() {
+        let plain = tuples();
+        assert_eq!((plain.samples(), plain.texts(), plain.sample_shapes()), (4, 3, vec![(Kind::Int64, vec![5])]));
+        let batch = plain.batch(&[3, 1], Device::Cpu).unwrap();
+        let first = batch.inputs.only().unwrap().narrow(1, 0, 1);
+        assert_eq!((batch.texts, values(&first)), (3, vec![30, 10, 130, 110, 230, 210]));
+        assert_eq!((batch.inputs.only().unwrap().size(), batch.targets.size()), (vec![6, 5], vec![2]));
+        // Text t of sample i is t + 1 long, but one.
+        let lengths = [1, 2, 3, 1, 2, 4, 1, 2, 3, 1, 2, 3];
+        let split = tuples().with_lengths(lengths.to_vec()).unwrap();
+        for split in [split.subset(&[0, 1, 2, 3]).unwrap(), split] {
+            assert_eq!(split.longest(), Some(4));
+            let batch = split.batch(&[3, 1], Device::Cpu).unwrap();
+            assert_eq!(values(batch.inputs.lengths().unwrap()), [1, 1, 2, 2, 3, 4]);
+            assert_eq!(batch.inputs.only().unwrap().size(), [6, 4]);
+            let range = split.range(2, 4, Device::Cpu).unwrap();
+            assert_eq!(values(range.inputs.lengths().unwrap()), [1, 1, 2, 2, 3, 3]);
+            assert_eq!(values(&range.inputs.only().unwrap().narrow(1, 2, 1)), [22, 32, 122, 132, 222, 232]);
+            let tried = split.batch_of_length(&[0, 0], 2, Device::Cpu).unwrap();
+            assert_eq!(values(tried.inputs.only().unwrap()), [0, 1, 0, 1, 100, 101, 100, 101, 200, 201, 200, 201]);
+        }
+    }
+
+    #[test]
+    fn equal_texts_have_equal_hashes() {
+        let tokens = Tensor::from_slice(&[1i64, 2, 3, 4, 3, 4, 5, 6]).view([2, 2, 2]);
+        let split = Split::of_tensors(vec![("tokens".to_string(), tokens)], Tensor::from_slice(&[0i64, 0]));
+        let hashes = split.with_texts(2).unwrap().text_hashes().unwrap();
+        assert_eq!(hashes.len(), 4);
+        assert!(hashes[1] == hashes[2] && hashes[0] != hashes[1] && hashes[0] != hashes[3]);
+    }
+
     #[test]
     fn what_does_not_fit_is_refused() {
         let refused = |found: Result<Split, TchError>| found.err().unwrap().to_string();
@@ -349,6 +467,8 @@ mod tests {
         let error = refused(tokens().with_lengths(vec![1, 6, 2, 3]));
         assert!(error.contains("`tokens`") && error.contains("lengths 1 to 5, found 6"), "{error}");
         assert!(refused(tokens().with_lengths(vec![0, 5, 2, 3])).contains("found 0"));
+        assert!(refused(tokens().with_texts(3)).contains("input `tokens`: expected [N, 3, ...], found [4, 5]"));
+        assert!(refused(tuples().with_lengths(vec![1, 2, 3, 4])).contains("of 4 samples of 3 texts, found 4"));
         assert!(refused(tokens().with_weights(Tensor::from_slice(&[1.0]))).contains("weights [4], found [1]"));
         assert!(refused(tokens().with_weights(Tensor::from_slice(&[1.0, 0.0, 1.0, 1.0]))).contains("above 0"));
         assert!(refused(tokens().with_weights(Tensor::from_slice(&[1.0, f64::NAN, 1.0, 1.0]))).contains("above 0"));

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use mehl_soup::sweep::manifest::DataEntry;
+use mehl_soup::sweep::objective::ObjectiveName;
 use mehl_soup::sweep::spec::DataSpec;
 use tch::{Device, Kind, TchError};
 
@@ -313,7 +314,8 @@ fn read(
     if is_tensors(&sources[0]) {
         let load = |source: &Source| {
             let file = source.files.first().unwrap_or(&source.path);
-            tensor_file::load(file, &spec.inputs, &spec.labels, targets)
+            let has_targets = spec.objective != Some(ObjectiveName::Pairs);
+            tensor_file::load(file, &spec.inputs, has_targets.then_some((spec.labels.as_str(), targets)))
         };
         let splits = sources.iter().map(load).collect::<Result<_, _>>()?;
         return Ok(LoadedImages { splits, classes: None, notes: vec![] });
@@ -330,6 +332,11 @@ fn same_shapes(learn: &Split, other: &Split, spec: &DataSpec, file: &str) -> Res
         None => a == b,
         Some(_) => a.0 == b.0 && a.1.get(1..) == b.1.get(1..),
     };
+    if learn.texts() != other.texts() {
+        let (expected, found, learn) = (learn.texts(), other.texts(), spec.learn.display());
+        let what = format!("expected {expected} texts a sample as in {learn}, found {found}");
+        return Err(DataError::Content { file: file.to_string(), what });
+    }
     for ((name, a), b) in spec.inputs.iter().zip(learn.sample_shapes()).zip(other.sample_shapes()) {
         if !is_equal(&a, &b) {
             return Err(DataError::Content {

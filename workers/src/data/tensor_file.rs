@@ -1,4 +1,4 @@
-//! A split in one safetensors file: input tensors and targets, `[N, ...]` each.
+//! A split in one safetensors file: input tensors and targets, `[N, ...]` each, or tuples of texts, `[N, texts, ...]`, without targets.
 
 use std::path::Path;
 
@@ -9,12 +9,13 @@ use tch::{Kind, Tensor};
 
 use super::{DataError, Loaded, ReadTargets, Split};
 
-/// Reads a split.
+/// Reads a split. `targets` is the name of the tensor of targets, and what the objective makes of them; without, samples are
+/// tuples of texts.
 ///
 /// # Errors
 /// If the file is missing or malformed, a tensor is missing or has another dtype or first dimension, the objective
 /// refuses the targets, or there is no sample.
-pub fn load(path: &Path, inputs: &[String], targets: &str, read: ReadTargets<'_>) -> Result<Loaded, DataError> {
+pub fn load(path: &Path, inputs: &[String], targets: Option<(&str, ReadTargets<'_>)>) -> Result<Loaded, DataError> {
     let content = |what: String| DataError::Content { file: path.display().to_string(), what };
     let refused = |error: ZooError| match error {
         ZooError::Io { source, .. } => DataError::Io { file: path.display().to_string(), source },
@@ -25,27 +26,39 @@ pub fn load(path: &Path, inputs: &[String], targets: &str, read: ReadTargets<'_>
     let file = TensorFile::open(path).map_err(refused)?;
     let find = |name: &str| {
         let names = || file.names().collect::<Vec<_>>().join(", ");
-        let key = if name == targets { "data.labels" } else { "data.inputs" };
+        let is_target = targets.is_some_and(|(targets, _)| name == targets);
+        let key = if is_target { "data.labels" } else { "data.inputs" };
         let missing = || format!("tensor `{name}`: not found, the file has only {} (set {key})", names());
         file.info(name).ok_or_else(|| content(missing()))
     };
-    let info = find(targets)?;
-    let [n, ..] = info.shape[..] else {
-        return Err(content(format!("tensor `{targets}`: expected shape [N, ...], found {:?}", info.shape)));
+    // What all tensors have as many samples as.
+    let first = targets.map_or(inputs.first().map_or("", String::as_str), |(targets, _)| targets);
+    let shape = &find(first)?.shape;
+    let [n, ..] = shape[..] else {
+        return Err(content(format!("tensor `{first}`: expected shape [N, ...], found {shape:?}")));
     };
     if n == 0 {
         return Err(content("expected samples, found none".to_string()));
     }
-    let found = to_tensor(info.dtype, &info.shape, &file.read(targets).map_err(refused)?)
-        .ok_or_else(|| content(format!("tensor `{targets}`: dtype {:?} is not supported", info.dtype)))?;
-    let target_tensor = read(found).map_err(|what| content(format!("tensor `{targets}`: {what}")))?;
+    let tensor = |name: &str, data: &[u8]| {
+        let info = find(name)?;
+        to_tensor(info.dtype, &info.shape, data)
+            .ok_or_else(|| content(format!("tensor `{name}`: dtype {:?} is not supported", info.dtype)))
+    };
+    let target_tensor = match targets {
+        None => Tensor::f_zeros([n as i64], (Kind::Int64, tch::Device::Cpu))?,
+        Some((name, read)) => {
+            let found = tensor(name, &file.read(name).map_err(refused)?)?;
+            read(found).map_err(|what| content(format!("tensor `{name}`: {what}")))?
+        }
+    };
     let mut input_tensors = Vec::new();
     let mut rows = vec![blake3::hash(&[]); n];
     for name in inputs {
         let info = find(name)?;
         if info.shape.first() != Some(&n) {
             return Err(content(format!(
-                "tensor `{name}`: expected first dimension {n} as in `{targets}`, found shape {:?}",
+                "tensor `{name}`: expected first dimension {n} as in `{first}`, found shape {:?}",
                 info.shape
             )));
         }
@@ -53,8 +66,7 @@ pub fn load(path: &Path, inputs: &[String], targets: &str, read: ReadTargets<'_>
         if data.is_empty() {
             return Err(content(format!("tensor `{name}`: expected values, found shape {:?}", info.shape)));
         }
-        let tensor = to_tensor(info.dtype, &info.shape, &data)
-            .ok_or_else(|| content(format!("tensor `{name}`: dtype {:?} is not supported", info.dtype)))?;
+        let tensor = tensor(name, &data)?;
         if tensor.is_floating_point() && !tensor.f_isfinite()?.f_all()?.f_int64_value(&[]).is_ok_and(|v| v == 1) {
             return Err(content(format!("tensor `{name}`: expected finite values, found NaN or infinity")));
         }
@@ -65,12 +77,33 @@ pub fn load(path: &Path, inputs: &[String], targets: &str, read: ReadTargets<'_>
             *hash = hasher.update(hash.as_bytes()).update(row).finalize();
         });
     }
+    let split = Split::of_tensors(input_tensors, target_tensor);
+    let split = if targets.is_some() { split } else { with_texts(split, &file, inputs).map_err(content)? };
     Ok(Loaded {
-        split: Split::of_tensors(input_tensors, target_tensor),
+        split,
         // Last: a file that changed meanwhile is noticed here.
         hash: file.hash().map_err(refused)?,
         rows,
     })
+}
+
+/// The samples as tuples of the texts that all inputs have as their second dimension, two at least.
+fn with_texts(split: Split, file: &TensorFile, inputs: &[String]) -> Result<Split, String> {
+    let mut texts = None;
+    for (name, shape) in inputs.iter().filter_map(|name| Some((name, &file.info(name)?.shape))) {
+        let expected = texts.map_or("texts".to_string(), |texts: usize| texts.to_string());
+        let found = shape.get(1).filter(|_| shape.len() > 2).copied();
+        match found {
+            Some(found) if found >= 2 && texts.is_none_or(|texts| texts == found) => texts = Some(found),
+            _ => {
+                return Err(format!(
+                    "tensor `{name}`: expected shape [N, {expected}, ...] with two or more texts for objective `pairs`, \
+                     found {shape:?}"
+                ));
+            }
+        }
+    }
+    split.with_texts(texts.unwrap_or(0)).map_err(|error| error.to_string())
 }
 
 /// A tensor of its own from a view's bytes; `None` for a dtype that libtorch does not compute with.

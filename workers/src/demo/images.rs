@@ -182,6 +182,8 @@ fn data_spec(root: &Path, size: Option<usize>) -> DataSpec {
         labels: "labels".to_string(),
         select_fraction: 0.3,
         metric: Metric::LOSS,
+        objective: None,
+        scale: None,
         image: ImageSpec { size: size.map(Extent::square), ..ImageSpec::default() },
         text: TextSpec::default(),
         classes: None,

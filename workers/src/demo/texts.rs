@@ -179,6 +179,8 @@ fn data_spec(learn: &Path, longest: Option<usize>) -> DataSpec {
         labels: "labels".to_string(),
         select_fraction: 0.3,
         metric: Metric::LOSS,
+        objective: None,
+        scale: None,
         image: ImageSpec::default(),
         text: TextSpec { max_length: longest, ..TextSpec::default() },
         classes: None,

@@ -4,15 +4,16 @@ use std::collections::BTreeMap;
 
 use mehl_soup::host;
 use mehl_soup::sweep::manifest::{IngredientEntry, Manifest};
+use mehl_soup::sweep::objective::{Objective as NamedObjective, Unit};
 use mehl_soup::sweep::score::SplitScore;
-use mehl_soup::sweep::spec::{Family, Spec};
+use mehl_soup::sweep::spec::{DataSpec, Family, Spec};
 use mehl_soup::zoo::{HashCache, Ingredient, Layout, Zoo, ZooHashes, config_faults, mixed_dtypes};
 use safetensors::Dtype;
 use tch::{Device, Kind, Tensor};
 
 use super::errors::{data_error, family_error, torch_error, zoo_error};
 use super::probe::Subject;
-use super::{allocations, budget, linear, memory, module_check, scoring, statistics};
+use super::{allocations, budget, linear, memory, module_check, objective, scoring, statistics};
 use crate::data::images::ImageInputs;
 use crate::data::images::cache::ImageCache;
 use crate::data::images::resolve::ModelFacts;
@@ -22,7 +23,7 @@ use crate::data::text::stored::{IDS, MASK};
 use crate::data::{Data, Kinds};
 use crate::families::{self, Model, Precision};
 use crate::hyperplane::cuda;
-use crate::objectives::{Classification, Leaves, Measured, Objective};
+use crate::objectives::{self, Leaves, Measured, Objective};
 use mehl_soup::runner::engine::EngineError;
 
 /// Faults of configurations that one error tells; the rest is counted.
@@ -42,6 +43,8 @@ pub struct Inputs {
     pub model: Box<dyn Model>,
     /// What coefficients are learned for.
     pub objective: Box<dyn Objective>,
+    /// The same, as files have it.
+    pub named_objective: NamedObjective,
     /// The splits.
     pub data: Data,
     /// What was passed over, counted once or assumed.
@@ -80,6 +83,7 @@ impl Inputs {
         let found = Zoo::find(&spec.zoo.ingredients, std::path::Path::new(".")).map_err(zoo_error)?;
         let zoo = Zoo::open(&found.paths).map_err(zoo_error)?;
         check_configurations(&zoo, spec)?;
+        let (named_objective, chosen) = objective::resolve(spec, &zoo)?;
         Data::check_existence(&spec.data).map_err(data_error)?;
         let mut said = std::time::Instant::now();
         let hashes = zoo
@@ -109,6 +113,7 @@ impl Inputs {
             Some(path) => with_base(zoo, &mut hashes, path, cache, &mut notes)?,
         };
         notes.extend(mixed_dtypes(zoo.ingredients()));
+        notes.extend(chosen);
         notes.extend(wrapper_note(&zoo, spec));
         let layout = Layout::new(&zoo, &hashes).map_err(zoo_error)?;
         let family = families::detect(spec.zoo.family, &zoo).map_err(family_error)?;
@@ -119,9 +124,10 @@ impl Inputs {
             images: image_inputs(spec, &zoo, family, model.as_ref(), cache),
             text: text_facts(&zoo, model.as_ref(), cache, spec.compute.image_cache_bytes),
         };
-        let objective = Classification;
+        let objective = objectives::of(named_objective);
         let targets = |found| objective.read_targets(found);
-        let mut data = Data::load(&spec.data, spec.seed, kind, &kinds, &targets, note).map_err(data_error)?;
+        let data_spec = DataSpec { objective: Some(named_objective.name()), ..spec.data.clone() };
+        let mut data = Data::load(&data_spec, spec.seed, kind, &kinds, &targets, note).map_err(data_error)?;
         if let Some(expected) = model.expected_inputs() {
             data.check_inputs(&spec.data, &expected).map_err(data_error)?;
         }
@@ -140,7 +146,8 @@ impl Inputs {
             layout,
             family,
             model,
-            objective: Box::new(objective),
+            objective,
+            named_objective,
             data,
             notes,
             device,
@@ -150,7 +157,9 @@ impl Inputs {
             is_alone: device == Device::Cpu && budget::cpu_slots(&spec.compute) == 1,
         };
         inputs.write_ingredient(0)?;
-        inputs.objective.check(inputs.model.as_ref(), &inputs.data, &spec.data, device)?;
+        inputs.objective.check(inputs.model.as_ref(), &inputs.data, &data_spec, device)?;
+        let said = inputs.objective.notes(&inputs.data).map_err(torch_error)?;
+        inputs.notes.extend(said);
         if family == Family::Torchscript {
             module_check::check(inputs.model.as_ref(), &inputs.data.learn, &spec.zoo, device)?;
         }
@@ -166,6 +175,17 @@ impl Inputs {
     /// same process, it is what was there when all was open: now their model batches are there too.
     pub fn base_bytes(&self) -> u64 {
         if self.is_alone { anonymous() } else { self.base }
+    }
+
+    /// Whether one sample alone makes no batch to learn on: where the model normalises with the statistics of a batch, or samples are compared
+    /// with each other.
+    pub fn needs_several(&self) -> bool {
+        self.model.statistics().is_some() || self.objective.facts().unit == Unit::Batch
+    }
+
+    /// Samples of a batch when scoring: `compute.score_batch`, unless the objective has batches of its own.
+    pub(super) fn score_batch(&self, stated: usize) -> usize {
+        self.objective.fixed_batches().map_or(stated, |fixed| fixed.size)
     }
 
     /// What passes are tried with to know their memory and time.
@@ -256,6 +276,7 @@ impl Inputs {
         Manifest {
             version: if of_version_1.is_some() { 1 } else { Manifest::VERSION },
             family: self.family,
+            objective: self.named_objective,
             architecture: of_version_1.map_or_else(|| self.model.architecture(), Into::into),
             ingredients,
             base,
@@ -277,6 +298,12 @@ impl Inputs {
             return Err(EngineError::Input(format!(
                 "zoo changed: expected architecture {}, found {}; choose another output folder",
                 manifest.architecture, own.architecture
+            )));
+        }
+        if own.objective != manifest.objective {
+            return Err(EngineError::Input(format!(
+                "zoo changed: expected objective {:?}, found {:?}; choose another output folder",
+                manifest.objective, own.objective
             )));
         }
         if own.base.as_ref().map(|base| &base.hash) != manifest.base.as_ref().map(|base| &base.hash) {
@@ -337,15 +364,16 @@ impl Inputs {
         scoring::score(self.objective.as_ref(), self.model.as_ref(), split, batch, self.device, precision)
     }
 
-    /// As [`score`](Self::score), and the values of all units: of the loss, then of each metric.
+    /// As [`score`](Self::score), and the values of all units: of the loss, then of each metric that is a mean over units.
     pub fn score_units(
         &self,
         split: &crate::data::Split,
         batch: usize,
         precision: Precision,
     ) -> Result<(SplitScore, Vec<Vec<f32>>), EngineError> {
-        let mut values = vec![vec![]; 1 + self.objective.facts().metrics.len()];
+        let mut values: Vec<Vec<f32>> = vec![];
         let mut keep = |measured: &Measured| {
+            values.resize_with(1 + measured.metrics.len(), Vec::new);
             for (values, found) in values.iter_mut().zip(std::iter::once(&measured.losses).chain(&measured.metrics)) {
                 let found = found.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?;
                 values.extend(Vec::<f32>::try_from(found)?);

@@ -13,6 +13,7 @@ pub mod linear;
 pub mod memory;
 mod module_check;
 pub mod needs;
+mod objective;
 pub(crate) mod phases;
 pub mod plan;
 mod probe;
@@ -272,7 +273,7 @@ impl SoupEngine for TorchEngine {
         if !self.spec.zoo.allow_chance {
             let inputs =
                 self.inputs.as_ref().ok_or_else(|| EngineError::Internal("inputs are not open".to_string()))?;
-            inputs.objective.check_chance(&manifest, &inputs.data.select.targets)?;
+            inputs.objective.check_chance(&manifest, &inputs.data.select)?;
         }
         Ok(manifest)
     }
@@ -287,6 +288,9 @@ impl SoupEngine for TorchEngine {
         self.open(&mut |message| host.note(message))?;
         let inputs = self.inputs.as_ref().ok_or_else(|| EngineError::Internal("inputs are not open".to_string()))?;
         inputs.check(manifest)?;
+        if task.soup.method.learns() {
+            objective::check_batch(inputs.named_objective.name(), task.soup.batch)?;
+        }
         let groups = LayerGroups::new(task.soup.layer_groups, &inputs.layout);
         let mixed = MixedTensors::new(&inputs.layout, &groups, inputs.model.as_ref());
         let members = self.members(task, manifest)?;
@@ -383,6 +387,7 @@ fn about(
         has_base: manifest.base.is_some(),
         groups: groups.names.clone(),
         tensors: groups.tensors().clone(),
+        objective: manifest.objective.name(),
         scores: Some(scores.clone()),
         notes,
         data: manifest.data.clone(),

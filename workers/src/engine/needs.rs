@@ -58,7 +58,7 @@ impl Needs {
         let (leaves, subject) = (inputs.leaves(&mixed.names, precision)?, inputs.subject());
         let backward = Backward { how: Pass::Learn.with(precision), course: leaves.course(compute.recompute) };
         let learning = probed.learning(subject, &leaves, soup.batch.min(data.learn.samples()), backward)?;
-        let score_batch = compute.score_batch.min(largest);
+        let score_batch = inputs.score_batch(compute.score_batch).min(largest);
         let steering = match soup.early_stopping {
             true => probed.scoring(subject, score_batch, Pass::Score.with(precision))?,
             false => 0,

@@ -208,7 +208,8 @@ impl Planner<'_> {
         let on_device = match inputs.device {
             Device::Cpu => None,
             _ => {
-                let score_batch = self.spec.compute.score_batch.min(data.select.samples().max(data.learn.samples()));
+                let stated = self.spec.compute.score_batch;
+                let score_batch = inputs.score_batch(stated).min(data.select.samples().max(data.learn.samples()));
                 Some(inputs.base_bytes() + self.probed.scoring(inputs.subject(), score_batch, Pass::Score.full())?)
             }
         };
@@ -285,7 +286,7 @@ impl Planner<'_> {
             plan.host_peak_bytes += next;
         }
         let samples = inputs.data.learn.samples();
-        let per_epoch = super::train::iterations(samples, soup.batch, inputs.model.statistics().is_some()) as u64;
+        let per_epoch = super::train::iterations(samples, soup.batch, inputs.needs_several()) as u64;
         plan.iterations = (blocks.len() as u64).saturating_mul(soup.inner_epochs as u64).saturating_mul(per_epoch);
 
         let compact = plan.direction_dtype != DirectionDtype::F32 && !learned;
@@ -347,7 +348,7 @@ impl Planner<'_> {
     }
 
     fn seconds_of_scores(&mut self, split: &Split, precision: Precision) -> Result<f64, EngineError> {
-        let batch = self.spec.compute.score_batch.min(split.samples()).max(1);
+        let batch = self.inputs.score_batch(self.spec.compute.score_batch).min(split.samples()).max(1);
         let seconds = match self.timings.score.get(&precision) {
             Some(&each) => each,
             None => {

@@ -5,9 +5,10 @@ use std::collections::HashMap;
 use std::time::Instant;
 
 use mehl_soup::runner::engine::EngineError;
+use mehl_soup::sweep::objective::Unit;
 use tch::Device;
 
-use super::allocations::AllocationRecorder;
+use super::allocations::{AllocationRecorder, largest};
 use super::errors::torch_error;
 use super::fit::{self, Size};
 use super::phases::Clock;
@@ -63,7 +64,7 @@ impl Probed {
     ) -> Result<u64, EngineError> {
         let tried = Tried::Learning(backward.course);
         let pass = (tried, Size { samples, length: subject.learn.longest() }, backward.how.precision);
-        self.known(pass, |size| learn_once(subject, leaves, size, backward))
+        self.known(subject, pass, |size| learn_once(subject, leaves, size, backward))
     }
 
     /// Bytes that a scoring pass over `samples` samples takes, as [`Probed::learning`].
@@ -72,18 +73,24 @@ impl Probed {
     /// As [`Probed::learning`].
     pub fn scoring(&self, subject: Subject<'_>, samples: usize, how: Forward) -> Result<u64, EngineError> {
         let pass = (Tried::Scoring, Size { samples, length: subject.longest }, how.precision);
-        self.known(pass, |size| score_once(subject, size, how))
+        self.known(subject, pass, |size| score_once(subject, size, how))
     }
 
     fn known(
         &self,
+        subject: Subject<'_>,
         pass: (Tried, Size, Precision),
         once: impl Fn(Size) -> Result<Taken, EngineError>,
     ) -> Result<u64, EngineError> {
         if let Some(&bytes) = self.0.borrow().get(&pass) {
             return Ok(bytes);
         }
-        let bytes = fit::predicted(pass.1, |size| once(size).map(|taken| taken.changes))?;
+        let changes = |size| once(size).map(|taken| taken.changes);
+        // Where samples are compared with each other memory is not linear in them: the pass itself is tried.
+        let bytes = match subject.objective.facts().unit {
+            Unit::Batch => largest(&changes(pass.1)?),
+            _ => fit::predicted(pass.1, changes)?,
+        };
         self.0.borrow_mut().insert(pass, bytes);
         Ok(bytes)
     }

@@ -267,7 +267,7 @@ impl<'a> TaskRun<'a> {
     /// Scores of the exact soup on all splits. Leaves the soup in the model, running statistics included: those of the ingredient
     /// where the soup is one ingredient, so that it is that model and no other; else computed anew.
     ///
-    /// Also answers the values of single units on select and test, where the objective's units are independent.
+    /// Also answers the values of single units on select and test, of what is a mean over units.
     pub fn score_exact(&self, coefficients: &Coefficients) -> Result<(Scores, UnitScores), EngineError> {
         self.write_exact(coefficients)?;
         self.own_statistics(coefficients)?;
@@ -275,15 +275,13 @@ impl<'a> TaskRun<'a> {
         let mut units = UnitScores::default();
         let mut score = |name: &str, split: &Split| {
             let (score, values) = self.inputs.score_units(split, self.score_batch, Precision::Full)?;
-            if self.inputs.objective.facts().unit.can_be_paired() {
-                let metrics: Vec<Metric> = score.all().map(|(metric, _)| metric).collect();
-                let subset = subset(self.inputs.seed, score.samples);
-                let kept = values.into_iter().map(|all| match &subset {
-                    Some(places) => places.iter().map(|&place| all[place]).collect(),
-                    None => all,
-                });
-                units.add(name, metrics.into_iter().zip(kept));
-            }
+            let metrics: Vec<Metric> = score.all().map(|(metric, _)| metric).collect();
+            let subset = subset(self.inputs.seed, score.samples);
+            let kept = values.into_iter().map(|all| match &subset {
+                Some(places) => places.iter().map(|&place| all[place]).collect(),
+                None => all,
+            });
+            units.add(name, metrics.into_iter().zip(kept));
             Ok::<_, EngineError>(score)
         };
         let select = score("select", &data.select)?;

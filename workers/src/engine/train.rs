@@ -63,13 +63,12 @@ pub enum Learned {
 
 /// Iterations of one inner epoch of a task.
 pub fn iterations_per_epoch(run: &TaskRun<'_>) -> usize {
-    iterations(run.inputs.data.learn.samples(), run.task.soup.batch, run.inputs.model.statistics().is_some())
+    iterations(run.inputs.data.learn.samples(), run.task.soup.batch, run.inputs.needs_several())
 }
 
-/// Batches of `batch` samples, the last with what is left. Where one sample is left and the model normalises with the statistics of a batch, which
-/// one sample may not have, it goes with the batch before.
-pub(super) fn iterations(samples: usize, batch: usize, needs_statistics: bool) -> usize {
-    let joins = needs_statistics && batch > 1 && samples > batch && samples % batch == 1;
+/// Batches of `batch` samples, the last with what is left. Where one sample is left and a batch needs several, it goes with the batch before.
+pub(super) fn iterations(samples: usize, batch: usize, needs_several: bool) -> usize {
+    let joins = needs_several && batch > 1 && samples > batch && samples % batch == 1;
     samples.div_ceil(batch) - usize::from(joins)
 }
 
@@ -129,8 +128,10 @@ pub fn learn(
             let batch = taken.map_err(torch_error)?;
             let parameters = current(run)?.parameters.clone();
             mix(run, span, &parametrization.coordinates(&parameters), &leaves.tensors)?;
-            let temperature = parametrization.inverse_temperature(&parameters);
             let (model, objective) = (run.inputs.model.as_ref(), run.inputs.objective.as_ref());
+            // Without a gradient it stays 1.
+            let temperature =
+                parametrization.inverse_temperature(&parameters).filter(|_| objective.facts().has_temperature);
             let mut projector = Projector::new(span);
             let mut step = Step {
                 leaves: &leaves,

@@ -6,10 +6,10 @@ use mehl_soup::sweep::objective::{CLASSIFICATION, Facts};
 use mehl_soup::sweep::spec::DataSpec;
 use tch::{Device, Kind, Reduction, TchError, Tensor};
 
-use super::{Gradients, Measured, Objective, Step, chance, through_parts};
-use crate::data::{Batch, Data, DataError, dtype_name};
-use crate::engine::errors::{data_error, torch_error};
-use crate::families::{Forward, Model, Pass, State};
+use super::{Gradients, Measured, Objective, Step, chance, checks, through_parts};
+use crate::data::{Batch, Data, DataError, Split, dtype_name};
+use crate::engine::errors::data_error;
+use crate::families::{Forward, Model, State};
 
 /// Mean cross-entropy in nats; accuracy is the part of samples whose largest logit is that of their label.
 #[derive(Debug, Clone, Copy)]
@@ -36,7 +36,11 @@ impl Objective for Classification {
         let logits = model.outputs(&batch.inputs, how)?;
         let losses = logits.f_cross_entropy_loss::<Tensor>(&batch.targets, None, Reduction::None, -100, 0.0)?;
         let right = logits.f_argmax(-1, false)?.f_eq_tensor(&batch.targets)?;
-        Ok(Measured { losses: losses.f_to_kind(Kind::Double)?, metrics: vec![right.f_to_kind(Kind::Double)?] })
+        Ok(Measured {
+            losses: losses.f_to_kind(Kind::Double)?,
+            metrics: vec![right.f_to_kind(Kind::Double)?],
+            columns: vec![],
+        })
     }
 
     /// Labels `[N]`, whole numbers from 0; i64 afterwards.
@@ -66,26 +70,21 @@ impl Objective for Classification {
                     .to_string(),
             ));
         }
-        let samples = data.learn.samples().min(2);
-        let batch = data.learn.range(0, samples, device).map_err(torch_error)?;
-        let logits = tch::no_grad(|| model.outputs(&batch.inputs, Pass::Learn.full())).map_err(|e| {
-            fault(format!("the model does not accept inputs {:?} of this file: {}", spec.inputs, torch_error(e)))
-        })?;
-        let shape = logits.size();
+        let (samples, shape) = checks::outputs(model, data, spec, device)?;
         let [n, classes] = shape[..] else {
             return Err(fault(format!("expected logits [N, classes] of the model, found {shape:?}")));
         };
         if classes < 2 {
             return Err(fault(format!("expected a classifier with two or more outputs, found logits {shape:?}")));
         }
-        if n != samples as i64 {
+        if n != samples {
             return Err(fault(format!("expected {samples} rows of logits, found {shape:?}")));
         }
         Self::check_labels(data, &spec.labels, model.classes().unwrap_or(classes)).map_err(data_error)
     }
 
-    fn check_chance(&self, manifest: &Manifest, targets: &Tensor) -> Result<(), EngineError> {
-        chance::check(manifest, targets)
+    fn check_chance(&self, manifest: &Manifest, select: &Split) -> Result<(), EngineError> {
+        chance::check_classes(manifest, &select.targets)
     }
 }
 

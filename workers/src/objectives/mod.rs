@@ -9,20 +9,31 @@
 
 mod backward;
 mod chance;
+mod checks;
 mod classification;
+mod correlation;
+mod fixed_batches;
+mod multi_label;
+mod pairs;
+mod scalar;
 mod step;
 
 use mehl_soup::runner::engine::EngineError;
 use mehl_soup::sweep::manifest::Manifest;
-use mehl_soup::sweep::objective::Facts;
+use mehl_soup::sweep::metric::Estimate;
+use mehl_soup::sweep::objective::{self, Facts};
 use mehl_soup::sweep::spec::DataSpec;
 use tch::{Device, TchError, Tensor};
 
 pub use backward::through_parts;
 pub use classification::Classification;
+pub use fixed_batches::FixedBatches;
+pub use multi_label::MultiLabel;
+pub use pairs::Pairs;
+pub use scalar::Scalar;
 pub use step::{Backward, Collected, Course, Discarded, GradientSink, Gradients, Leaves, Step, WholeGradient};
 
-use crate::data::{Batch, Data};
+use crate::data::{Batch, Data, Split};
 use crate::families::{Forward, Model};
 
 /// What coefficients are learned for.
@@ -37,11 +48,23 @@ pub trait Objective {
     /// What libtorch reports.
     fn gradients(&self, model: &dyn Model, batch: &Batch, step: &mut Step<'_>) -> Result<Gradients, TchError>;
 
-    /// Loss and metrics of a batch, for each [unit](Facts::unit), in the order of [`Facts::metrics`]. Called without gradients.
+    /// Loss and metrics of a batch, for each [unit](Facts::unit), in the order of [`Facts::metrics`]: those that are means over units,
+    /// before those that [`conclude`](Self::conclude) gives. Called without gradients.
     ///
     /// # Errors
     /// What libtorch reports.
     fn measure(&self, model: &dyn Model, batch: &Batch, how: Forward) -> Result<Measured, TchError>;
+
+    /// Metrics that are no means over units, such as correlations, from the [columns](Measured::columns) of a whole split, each with
+    /// its standard error. In the order of [`Facts::metrics`], of which they are the last. Values are finite.
+    fn conclude(&self, _columns: &[Vec<f64>]) -> Vec<Estimate> {
+        vec![]
+    }
+
+    /// The batches that splits are scored in, where the loss of a sample depends on the others of its batch. `None`: any do.
+    fn fixed_batches(&self) -> Option<FixedBatches> {
+        None
+    }
 
     /// Checks targets as a data file has them, `[N, ...]`, and turns them into [`Batch::targets`].
     ///
@@ -55,11 +78,19 @@ pub trait Objective {
     /// [`EngineError::Input`] with file, tensor, expected and found.
     fn check(&self, model: &dyn Model, data: &Data, spec: &DataSpec, device: Device) -> Result<(), EngineError>;
 
+    /// What a person should know of the data, once they were [checked](Self::check).
+    ///
+    /// # Errors
+    /// What libtorch reports.
+    fn notes(&self, _data: &Data) -> Result<Vec<String>, TchError> {
+        Ok(vec![])
+    }
+
     /// That at least one ingredient is better on select than a guess that does not look at the inputs.
     ///
     /// # Errors
     /// [`EngineError::Input`] with the best scores and those of guessing.
-    fn check_chance(&self, manifest: &Manifest, targets: &Tensor) -> Result<(), EngineError>;
+    fn check_chance(&self, manifest: &Manifest, select: &Split) -> Result<(), EngineError>;
 }
 
 /// Loss and metrics of a batch, `[units]` f64 each, on the device.
@@ -67,6 +98,20 @@ pub trait Objective {
 pub struct Measured {
     /// Loss of each unit.
     pub losses: Tensor,
-    /// Each metric of each unit.
+    /// Each metric of each unit, of those that are means over units.
     pub metrics: Vec<Tensor>,
+    /// What [`Objective::conclude`] takes of these samples, `[n]` each.
+    pub columns: Vec<Tensor>,
+}
+
+/// The objective of a sweep.
+pub fn of(objective: objective::Objective) -> Box<dyn Objective> {
+    use objective::Objective as Named;
+    match objective {
+        Named::Classification => Box::new(Classification),
+        Named::MultiLabel => Box::new(MultiLabel),
+        Named::Regression => Box::new(Scalar::SquaredError),
+        Named::Score => Box::new(Scalar::BinaryCrossEntropy),
+        Named::Pairs { scale, batch, seed } => Box::new(Pairs { scale, batches: FixedBatches { size: batch, seed } }),
+    }
 }

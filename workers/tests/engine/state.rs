@@ -121,7 +121,7 @@ impl Objective for TokenError {
 
     fn measure(&self, model: &dyn Model, batch: &Batch, how: Forward) -> Result<Measured, TchError> {
         let loss = Self::loss(&model.forward(&batch.inputs, how)?, &batch.targets)?;
-        Ok(Measured { losses: loss.f_view(1)?, metrics: vec![] })
+        Ok(Measured { losses: loss.f_view(1)?, metrics: vec![], columns: vec![] })
     }
 
     fn read_targets(&self, found: Tensor) -> Result<Tensor, String> {
@@ -132,7 +132,7 @@ impl Objective for TokenError {
         Ok(())
     }
 
-    fn check_chance(&self, _: &Manifest, _: &Tensor) -> Result<(), EngineError> {
+    fn check_chance(&self, _: &Manifest, _: &Split) -> Result<(), EngineError> {
         Ok(())
     }
 }

@@ -221,8 +221,11 @@ fn class_maps_that_cannot_be_used_are_refused_with_the_entry() {
 #[test]
 fn models_for_another_problem_and_quantised_ones_are_refused() {
     let place = scene();
-    config(&place, "k3", |json| json["problem_type"] = json!("multi_label_classification"));
-    both_refuse(&place, &["zoo/k3/config.json: problem_type", "`multi_label_classification`, which is not supported"]);
+    for k in ["k0", "k3"] {
+        let other = if k == "k0" { "single_label_classification" } else { "multi_label_classification" };
+        config(&place, k, |json| json["problem_type"] = json!(other));
+    }
+    both_refuse(&place, &["zoo/k3/config.json: problem_type", "found `multi_label_classification`"]);
     let place = scene();
     config(&place, "k0", |json| json["quantization_config"] = json!({"quant_method": "gptq"}));
     both_refuse(&place, &["zoo/k0/config.json: its weights are quantised", "gptq"]);

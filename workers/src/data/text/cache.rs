@@ -98,6 +98,12 @@ impl Entry {
             .map(|id| i64::from(u32::from_le_bytes(id.try_into().unwrap_or_default())))
     }
 
+    /// blake3 of the tokens of a text.
+    pub fn hash(&self, text: usize) -> blake3::Hash {
+        let (start, end) = self.range(text);
+        blake3::hash(&self.map[4 * start..4 * end])
+    }
+
     /// Where its second part begins.
     pub fn second(&self, text: usize) -> usize {
         let at = self.description.tokens * 4 + self.description.texts * 8 + 4 * text;

@@ -64,6 +64,12 @@ impl StoredTokens {
         self.rows.iter().map(|&row| of(row)).sum()
     }
 
+    /// blake3 of the tokens of each text, sample by sample.
+    pub fn text_hashes(&self) -> Vec<blake3::Hash> {
+        let texts = self.rows.iter().flat_map(|&row| (0..self.texts).map(move |text| row * self.texts + text));
+        texts.map(|text| self.entry.hash(text)).collect()
+    }
+
     /// The samples at `indices`, without copying them.
     pub fn subset(&self, indices: &[usize]) -> Self {
         Self {
