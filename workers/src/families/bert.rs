@@ -1,9 +1,10 @@
 //! Hugging Face BERT, RoBERTa, XLM-R and DistilBERT, differentiable, on tensors named as on disk.
 //!
-//! Follows Devlin et al. 2019 (arXiv 1810.04805), Liu et al. 2019 (arXiv 1907.11692) and Sanh et al. 2019 (arXiv
-//! 1910.01108) in the layout of transformers 5.23 (`modeling_bert.py`, `modeling_roberta.py`, `modeling_distilbert.py`):
-//! one graph with a norm after each sum. They differ in names, in how RoBERTa counts positions, in DistilBERT's lack of
-//! token types, and in the head on the first token. MiniLM and XLM-R are BERT and RoBERTa of other sizes.
+//! Follows Devlin et al. 2019 (arXiv 1810.04805), Liu et al. 2019 (arXiv 1907.11692) and Sanh et
+//! al. 2019 (arXiv 1910.01108) in the layout of transformers 5.23 (`modeling_bert.py`,
+//! `modeling_roberta.py`, `modeling_distilbert.py`): one graph with a norm after each sum. They
+//! differ in names, in how RoBERTa counts positions, in DistilBERT's lack of token types, and in
+//! the head on the first token. MiniLM and XLM-R are BERT and RoBERTa of other sizes.
 
 use std::collections::BTreeMap;
 
@@ -47,7 +48,8 @@ impl Bert {
                 Tensor::f_arange(tokens.ids.size()[1], options)?.f_unsqueeze(0)
             }
             Some(first) => {
-                // As `create_position_ids_from_input_ids`: padding tokens are not counted, whatever the mask says.
+                // As `create_position_ids_from_input_ids`: padding tokens are not counted, whatever
+                // the mask says.
                 let counted = tokens.stored.f_ne(first - 1)?.f_to_kind(Kind::Int64)?;
                 counted.f_cumsum(1, Kind::Int64)?.f_mul(&counted)?.f_add_scalar(first - 1)
             }

@@ -37,8 +37,8 @@ pub struct BertConfig {
     pub positions: i64,
     /// Rows of the table of token types; 0 where there is none.
     pub token_types: i64,
-    /// Number of the padding token, whose row gets no gradient. RoBERTa counts positions of other tokens from the number
-    /// after it.
+    /// Number of the padding token, whose row gets no gradient. RoBERTa counts positions of other
+    /// tokens from the number after it.
     pub padding_token: Option<i64>,
     /// What the last part gives.
     pub outputs: Outputs,
@@ -68,7 +68,8 @@ const DECISIVE: [&str; 19] = [
 ];
 
 impl BertConfig {
-    /// Reads and compares the configurations of all ingredients, and compares the first one's tensors with it.
+    /// Reads and compares the configurations of all ingredients, and compares the first one's
+    /// tensors with it.
     ///
     /// # Errors
     /// Naming file, field or tensor, expected and found.
@@ -91,8 +92,8 @@ impl BertConfig {
         Ok(config)
     }
 
-    /// Missing fields have the defaults of transformers' `BertConfig`, `RobertaConfig`, `XLMRobertaConfig` and
-    /// `DistilBertConfig`.
+    /// Missing fields have the defaults of transformers' `BertConfig`, `RobertaConfig`,
+    /// `XLMRobertaConfig` and `DistilBertConfig`.
     fn from_json(
         json: &Value,
         names: &'static BertNames,
@@ -156,7 +157,8 @@ impl BertConfig {
         Ok(config)
     }
 
-    /// Position of the first token where positions are counted from the padding token; `None` where they begin with 0.
+    /// Position of the first token where positions are counted from the padding token; `None` where
+    /// they begin with 0.
     pub fn first_position(&self) -> Option<i64> {
         self.padding_token.filter(|_| *self.names == ROBERTA).map(|token| token + 1)
     }

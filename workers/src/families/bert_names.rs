@@ -58,8 +58,8 @@ pub(super) const DISTILBERT: BertNames = BertNames {
     head_is_relu: true,
 };
 
-/// Other heads and buffers that are saved beside a model and take no part in its outputs, without the base model's prefix
-/// where they are in it.
+/// Other heads and buffers that are saved beside a model and take no part in its outputs, without
+/// the base model's prefix where they are in it.
 pub(super) fn is_idle(name: &str) -> bool {
     const BUFFERS: [&str; 2] = ["embeddings.position_ids", "embeddings.token_type_ids"];
     const HEADS: [&str; 7] =

@@ -1,8 +1,8 @@
 //! Hugging Face ModernBERT, differentiable, on tensors named as on disk.
 //!
-//! Follows Warner et al. 2024 (arXiv 2412.13663) in the layout of transformers 5.23 (`modeling_modernbert.py`): pre-norm
-//! blocks, rotary positions, attention to all tokens in some blocks and within a window in the others, and a perceptron
-//! whose hidden layer is gated (GeGLU).
+//! Follows Warner et al. 2024 (arXiv 2412.13663) in the layout of transformers 5.23
+//! (`modeling_modernbert.py`): pre-norm blocks, rotary positions, attention to all tokens in some
+//! blocks and within a window in the others, and a perceptron whose hidden layer is gated (GeGLU).
 
 use std::collections::BTreeMap;
 
@@ -149,7 +149,8 @@ impl Model for Modernbert {
         Ok(state.with_hidden(hidden))
     }
 
-    // No parameter is free of gradient: keys are turned by their positions after their bias was added.
+    // No parameter is free of gradient: keys are turned by their positions after their bias was
+    // added.
 
     /// Products of blocks.
     fn rounds(&self, name: &str) -> bool {

@@ -1,4 +1,5 @@
-//! `config.json` of Hugging Face's ModernBERT, as transformers 5.23 writes it and as earlier versions did.
+//! `config.json` of Hugging Face's ModernBERT, as transformers 5.23 writes it and as earlier
+//! versions did.
 
 use mehl_soup::sweep::spec::ZooSpec;
 use mehl_soup::zoo::{Ingredient, Zoo};
@@ -96,7 +97,8 @@ const DECISIVE: [&str; 23] = [
 ];
 
 impl ModernbertConfig {
-    /// Reads and compares the configurations of all ingredients, and compares the first one's tensors with it.
+    /// Reads and compares the configurations of all ingredients, and compares the first one's
+    /// tensors with it.
     ///
     /// # Errors
     /// Naming file, field or tensor, expected and found.
@@ -254,7 +256,8 @@ fn global(json: &Value, layers: i64) -> Result<Vec<bool>, String> {
     Ok(types)
 }
 
-/// Base of the rotary positions' angles of one kind of attention; `earlier` is its field in earlier versions.
+/// Base of the rotary positions' angles of one kind of attention; `earlier` is its field in earlier
+/// versions.
 fn theta(json: &Value, attention: &str, earlier: &str, default: f64) -> Result<f64, String> {
     if let Some(scaling) = json.get("rope_scaling").filter(|scaling| !scaling.is_null()) {
         return Err(format!("rope_scaling: expected none, found {scaling}"));

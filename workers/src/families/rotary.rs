@@ -1,5 +1,5 @@
-//! Rotary positions (Su et al. 2021, arXiv 2104.09864), as transformers 5.23 has them: the two halves of a head's
-//! values are the parts of its pairs.
+//! Rotary positions (Su et al. 2021, arXiv 2104.09864), as transformers 5.23 has them: the two
+//! halves of a head's values are the parts of its pairs.
 
 use std::cell::RefCell;
 
@@ -22,7 +22,8 @@ struct Table {
 }
 
 impl Rotary {
-    /// For heads of even width `d`: pair i turns by `theta^(-2 i / d)` a position. The table is in `kind` on `device`.
+    /// For heads of even width `d`: pair i turns by `theta^(-2 i / d)` a position. The table is in
+    /// `kind` on `device`.
     pub fn new(d: i64, theta: f64, kind: Kind, device: Device) -> Self {
         let speed = |pair: i64| theta.powf(-2.0 * pair as f64 / d as f64) as f32;
         Self { speeds: (0..d / 2).map(speed).collect(), kind, device, table: RefCell::default() }
@@ -51,8 +52,9 @@ impl Rotary {
         wide.f_mul(cos)?.f_add(&crossed.f_mul(sin)?)?.f_to_kind(x.kind())
     }
 
-    /// Angles are products in f32 whatever the dtype is, as models were trained with. Their cosines are computed in f64, each
-    /// alone, so that they depend neither on the processor nor on how many there are.
+    /// Angles are products in f32 whatever the dtype is, as models were trained with. Their cosines
+    /// are computed in f64, each alone, so that they depend neither on the processor nor on how
+    /// many there are.
     fn table_of(&self, tokens: i64) -> Result<Table, TchError> {
         let angle = |position: i64| self.speeds.iter().map(move |speed| f64::from(position as f32 * speed));
         // Both parts of a pair turn by the same angle.

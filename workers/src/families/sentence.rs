@@ -1,6 +1,7 @@
 //! Folders of sentence-transformers: how an encoder's tokens become an embedding.
 //!
-//! Follows sentence-transformers 6.2 (`Pooling`, `Normalize`) and Reimers and Gurevych 2019 (arXiv 1908.10084).
+//! Follows sentence-transformers 6.2 (`Pooling`, `Normalize`) and Reimers and Gurevych 2019 (arXiv
+//! 1908.10084).
 
 use std::path::Path;
 
@@ -52,7 +53,8 @@ impl Pooling {
         [Self::Mean, Self::Cls, Self::Max].into_iter().find(|pooling| pooling.name() == name)
     }
 
-    /// `[N, width]` of tokens `[N, T, width]`, of which those of `mask` `[N, T]` are a sample's own; all are without.
+    /// `[N, width]` of tokens `[N, T, width]`, of which those of `mask` `[N, T]` are a sample's
+    /// own; all are without.
     pub(super) fn pool(self, tokens: &Tensor, mask: Option<&Tensor>) -> Result<Tensor, TchError> {
         let column = mask.map(|mask| mask.f_unsqueeze(-1)).transpose()?;
         match (self, &column) {
@@ -168,7 +170,8 @@ fn read(ingredient: &Ingredient) -> Result<Option<Sentence>, FamilyError> {
     Ok(Some(Sentence { pooling: pooling_of(&json).map_err(fault)?, normalised }))
 }
 
-/// That the encoder's last tokens are what is pooled: newer versions of sentence-transformers can take something else.
+/// That the encoder's last tokens are what is pooled: newer versions of sentence-transformers can
+/// take something else.
 fn check_encoder(folder: &Path) -> Result<(), FamilyError> {
     let file = folder.join("sentence_bert_config.json");
     let Some(json) = read_json(&file)? else { return Ok(()) };
@@ -190,7 +193,8 @@ fn check_encoder(folder: &Path) -> Result<(), FamilyError> {
     }
 }
 
-/// The pooling of a configuration: `pooling_mode`, or in older ones `pooling_mode_mean_tokens` and so on.
+/// The pooling of a configuration: `pooling_mode`, or in older ones `pooling_mode_mean_tokens` and
+/// so on.
 fn pooling_of(json: &Value) -> Result<Pooling, String> {
     const OLDER: [(&str, &str); 6] = [
         ("pooling_mode_cls_token", "cls"),

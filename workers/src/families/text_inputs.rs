@@ -48,8 +48,8 @@ impl Limits {
         [input(IDS, false), input(MASK, true)].into_iter().chain(types).collect()
     }
 
-    /// The tokens among inputs: `input_ids`, or the only input under any name; optionally `attention_mask` and
-    /// `token_type_ids`. Padding is what the mask or the samples' lengths say.
+    /// The tokens among inputs: `input_ids`, or the only input under any name; optionally
+    /// `attention_mask` and `token_type_ids`. Padding is what the mask or the samples' lengths say.
     ///
     /// # Errors
     /// [`TchError::Shape`] if an input is missing, unknown, of another shape or out of range.

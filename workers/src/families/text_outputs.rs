@@ -23,7 +23,8 @@ impl Outputs {
     /// What the ingredients of a zoo give. `head` is the name of the weight that gives logits.
     ///
     /// # Errors
-    /// If there is neither a head nor a folder of sentence-transformers, or both, or another head; if folders differ.
+    /// If there is neither a head nor a folder of sentence-transformers, or both, or another head;
+    /// if folders differ.
     pub(super) fn find(zoo: &Zoo, head: &str) -> Result<Self, FamilyError> {
         let first = &zoo.ingredients()[0];
         let fault = |what: String| FamilyError::Config { file: first.path().display().to_string(), what };
