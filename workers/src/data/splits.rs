@@ -321,7 +321,7 @@ fn read(
         return Ok(LoadedImages { splits, classes: None, notes: vec![] });
     }
     match &kinds.text {
-        Some(facts) => text::load(&sources, spec, facts, note),
+        Some(facts) => text::load(&sources, spec, facts, targets, note),
         None => images::load(&sources, spec, &kinds.images, note),
     }
 }

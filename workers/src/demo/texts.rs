@@ -19,6 +19,7 @@ use crate::data::Split;
 use crate::data::images::sources::Source;
 use crate::data::text::{self, Written};
 use crate::engine::text_facts;
+use crate::objectives::{Classification, Objective};
 
 /// Texts with classes, each once.
 pub struct TextFile {
@@ -152,7 +153,7 @@ impl Texts<'_> {
         let spec = data_spec(folder, Some(longest.min(positions)));
         let wanted: Vec<usize> = [0, 1, 3].into_iter().filter(|&at| !self.splits[at].is_empty()).collect();
         let sources = wanted.iter().map(|&at| Source::find(&file(folder, at))).collect::<Result<Vec<_>, _>>()?;
-        let loaded = text::load(&sources, &spec, &facts, tell)?;
+        let loaded = text::load(&sources, &spec, &facts, &|found| Classification.read_targets(found), tell)?;
         loaded.notes.iter().for_each(|note| tell(note));
         let mut splits: BTreeMap<usize, Split> =
             wanted.into_iter().zip(loaded.splits.into_iter().map(|own| own.split)).collect();

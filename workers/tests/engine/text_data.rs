@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
+use mehl_soup::sweep::objective::ObjectiveName;
 use mehl_soup::sweep::parse::{Format, parse_spec_text};
 use mehl_soup_worker::data::images::ImageInputs;
 use mehl_soup_worker::data::images::cache::ImageCache;
@@ -10,7 +11,7 @@ use mehl_soup_worker::data::images::resolve::ModelFacts;
 use mehl_soup_worker::data::text::TextFacts;
 use mehl_soup_worker::data::text::cache::TokenCache;
 use mehl_soup_worker::data::{Data, Kinds};
-use mehl_soup_worker::objectives::{Classification, Objective};
+use mehl_soup_worker::objectives::{self, Classification, Objective};
 use proptest::prelude::*;
 use tch::{Device, Kind, Tensor};
 use tempfile::TempDir;
@@ -58,7 +59,13 @@ impl Place {
                 cache: TokenCache { folder: Some(self.root.path().join("cache")), bound: 1 << 30 },
             }),
         };
-        let targets = |found| Classification.read_targets(found);
+        let objective: Box<dyn Objective> = match spec.data.objective {
+            None => Box::new(Classification),
+            Some(ObjectiveName::MultiLabel) => objectives::of(mehl_soup::sweep::objective::Objective::MultiLabel),
+            Some(ObjectiveName::Score) => objectives::of(mehl_soup::sweep::objective::Objective::Score),
+            Some(_) => objectives::of(mehl_soup::sweep::objective::Objective::Regression),
+        };
+        let targets = |found| objective.read_targets(found);
         Data::load(&spec.data, 3, Kind::Float, &kinds, &targets, &mut |_| {}).map_err(|error| error.to_string())
     }
 
@@ -269,6 +276,66 @@ fn columns_are_not_guessed() {
     let unclosed = format!("text,label\n\"{}", "cat ".repeat(5 << 20));
     place.write("learn.csv", unclosed);
     place.refuses("learn = 'learn.csv'\nselect = 'select.jsonl'", &["expected rows of at most 16 MiB"]);
+}
+
+#[test]
+fn each_text_of_a_pair_is_a_row_of_its_own() {
+    let place = Place::new();
+    let rows = [("a cat", "the cat and the mat", "an owl"), ("did not", "it is", "a dog and an owl")];
+    let lines =
+        rows.map(|(a, b, c)| serde_json::json!({ "anchor": a, "positive": b, "negative": c }).to_string() + "\n");
+    place.write("learn.jsonl", lines.concat());
+    let pairs = "learn = 'learn.jsonl'\nselect = 'learn.jsonl'\nobjective = 'pairs'";
+    let data = place.load(pairs).unwrap();
+    let batch = data.learn.range(0, 2, Device::Cpu).unwrap();
+    assert_eq!((data.learn.samples(), batch.texts), (2, 3));
+    let ids = batch.inputs.get("input_ids").unwrap();
+    assert_eq!(ids.size()[0], 6);
+    let alone = |text: &str| {
+        place.write("alone.jsonl", serde_json::json!({ "text": text, "label": "cat" }).to_string() + "\n");
+        let alone = "learn = 'alone.jsonl'\nselect = 'alone.jsonl'\nallow_missing_classes = true";
+        let one = place.load(alone).unwrap().learn.range(0, 1, Device::Cpu).unwrap();
+        ints(one.inputs.get("input_ids").unwrap())
+    };
+    // Row t * n + i is text t of sample i; samples are in the order of their longest texts.
+    let lengths = ints(batch.inputs.lengths().unwrap());
+    let texts = [rows[1].0, rows[0].0, rows[1].1, rows[0].1, rows[1].2, rows[0].2];
+    let by_sample = if ints(&ids.get(0).narrow(0, 0, lengths[0])) == alone(rows[1].0) { [0, 1] } else { [1, 0] };
+    for (row, length) in lengths.iter().enumerate() {
+        let text = texts[row / 2 * 2 + by_sample[row % 2]];
+        assert_eq!(ints(&ids.get(row as i64).narrow(0, 0, *length)), alone(text), "{text}");
+    }
+    place.write("learn.jsonl", jsonl(&ROWS));
+    place.refuses(pairs, &["objective `pairs`: expected two or more columns of texts", "found text"]);
+}
+
+#[test]
+fn targets_are_read_as_the_objective_needs_them() {
+    let place = both(&ROWS);
+    let lines = |labels: [&str; 3]| {
+        let line =
+            |(i, label): (usize, &str)| format!("{{\"text\": \"{}\", \"label\": {label}}}\n", "cat ".repeat(i + 1));
+        labels.into_iter().enumerate().map(line).collect::<String>()
+    };
+    let load = |labels, objective: &str| {
+        place.write("learn.jsonl", lines(labels));
+        place.load(&format!("learn = 'learn.jsonl'\nselect = 'learn.jsonl'\nobjective = '{objective}'"))
+    };
+    let targets = |labels, objective: &str| -> Vec<f32> {
+        let data = load(labels, objective).unwrap_or_else(|error| panic!("{error}"));
+        Vec::try_from(data.learn.targets.to_kind(Kind::Float).contiguous().view(-1)).unwrap()
+    };
+    let refused = |labels, objective: &str| load(labels, objective).err().expect("it is refused");
+    // The classes are `cat` and `dog`.
+    assert_eq!(targets(["[\"dog\"]", "[]", "[\"cat\", \"dog\"]"], "multi-label"), [0.0, 1.0, 0.0, 0.0, 1.0, 1.0]);
+    assert_eq!(targets(["[0]", "[1]", "[1, 1]"], "multi-label"), [1.0, 0.0, 0.0, 1.0, 1.0, 1.0]);
+    assert!(refused(["[0, 1]", "[]", "[]"], "multi-label").contains("line 1: label: two numbers 0 and 1 can be"));
+    assert!(refused(["[]", "[\"owl\"]", "[]"], "multi-label").contains("line 2: label: class `owl`"));
+    assert!(refused(["[]", "[]", "[2]"], "multi-label").contains("line 3: label: expected classes 0 to 1, found 2"));
+    assert!(refused(["1", "[]", "[]"], "multi-label").contains("expected a list of classes, found a whole number"));
+    assert_eq!(targets(["0.5", "3", "\"-1e2\""], "regression"), [0.5, 3.0, -100.0]);
+    assert!(refused(["0.5", "\"x\"", "1"], "regression").contains("line 2: label: expected a number, found `x`"));
+    assert!(refused(["0.5", "1.5", "1"], "score").contains("label"));
 }
 
 fn never_panics(name: &str, bytes: &[u8]) {

@@ -5,7 +5,8 @@
 Each zoo has three fine-tunes of one random base, with a tokenizer of its architecture's kind. `mehl-soup run` reads JSONL,
 CSV or Parquet. Then Python tokenizes the same texts with the tokenizer that lies beside the written model, and computes
 the scores of all ingredients on select, and of the winner and of a learned soup on select and test, text by text without
-padding. Losses must agree within 1e-5 nats, accuracies exactly but for one sample. Prints a table of Markdown.
+padding. Losses must agree within 1e-5, metrics within 1e-4, or exactly but for one sample. sentence-transformers loads the
+embedding models. Prints a table of Markdown.
 Needs the packages of `../fixtures/requirements.txt`.
 """
 
@@ -24,8 +25,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+import numpy as np
 import torch
 import transformers as T
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "fixtures"))
 
@@ -73,16 +77,26 @@ def write(file, found):
 
 
 class Zoo:
+    """A classifier of texts, and how its targets are written and compared."""
+
+    target, metric = "label", "accuracy"
+
     def __init__(self, kind, config, tokenizer, ending="jsonl", pair=False, spec="", **keywords):
         self.kind, self.config, self.keywords = getattr(T, kind), getattr(T, config), keywords
         self.tokenizer, self.ending, self.pair, self.spec = getattr(make_tokenizers, tokenizer), ending, pair, spec
+
+    def rows(self, n, seed):
+        return rows(n, seed, self.pair)
+
+    def named(self, config):
+        config.id2label = dict(enumerate(NAMES))
+        config.label2id = {name: i for i, name in enumerate(NAMES)}
 
     def make(self):
         inner, names = self.tokenizer()
         tokenizer = T.PreTrainedTokenizerFast(tokenizer_object=inner, **names)
         config = self.config(vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, **self.keywords)
-        config.id2label = dict(enumerate(NAMES))
-        config.label2id = {name: i for i, name in enumerate(NAMES)}
+        self.named(config)
         return self.kind(config), tokenizer
 
     def encode(self, tokenizer, found, **options):
@@ -95,6 +109,156 @@ class Zoo:
         if "type_vocab_size" not in self.keywords:
             del encoded["token_type_ids"]
         return encoded
+
+    def targets(self, found):
+        return torch.tensor([NAMES.index(row["label"]) for row in found])
+
+    def loss(self, logits, targets):
+        return torch.nn.functional.cross_entropy(logits, targets)
+
+    def measure(self, logits, targets):
+        return {"accuracy": (logits.argmax(1) == targets).double().mean().item()}
+
+    def fit(self, folder):
+        """The ingredients, in their folders."""
+        torch.manual_seed(0)
+        model, tokenizer = self.make()
+        base = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        found = list(self.rows(120, 7))
+        inputs, right = self.encode(tokenizer, found, padding=True), self.targets(found)
+        for i in range(INGREDIENTS):
+            model.load_state_dict(base)
+            torch.manual_seed(i)
+            optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
+            model.train()
+            for _ in range(40 + 8 * i):
+                some = torch.randint(0, len(right), (24,))
+                logits = model(**{name: tensor[some] for name, tensor in inputs.items()}).logits
+                optimizer.zero_grad()
+                self.loss(logits, right[some]).backward()
+                optimizer.step()
+            model.save_pretrained(folder / str(i))
+            tokenizer.save_pretrained(folder / str(i))
+
+    def score(self, folder, found):
+        """Loss and metrics of a model in its folder, with the tokenizer that lies there, text by text."""
+        model = self.kind.from_pretrained(folder).double().eval()
+        tokenizer = T.PreTrainedTokenizerFast.from_pretrained(folder)
+        tokenizer.truncation_side = "left" if "left" in self.spec else "right"
+        with torch.no_grad():
+            logits = torch.cat([model(**self.encode(tokenizer, [row])).logits for row in found])
+        right = self.targets(found)
+        return {"loss": self.loss(logits, right.to(logits.dtype) if right.is_floating_point() else right).item()} | (
+            self.measure(logits, right)
+        )
+
+
+class MultiLabel(Zoo):
+    """A text has two labels, or one."""
+
+    def rows(self, n, seed):
+        one, other = rows(n, seed, False), rows(n, seed + 1000, False)
+        for a, b in zip(one, other):
+            text = f"{a['text']} {b['text']}"
+            yield {"text": text, "labels": sorted({a["label"], b["label"]})}
+
+    def named(self, config):
+        super().named(config)
+        config.problem_type = "multi_label_classification"
+
+    def targets(self, found):
+        return torch.tensor([[float(name in row["labels"]) for name in NAMES] for row in found])
+
+    def loss(self, logits, targets):
+        return torch.nn.functional.binary_cross_entropy_with_logits(logits, targets)
+
+    def measure(self, logits, targets):
+        return {}
+
+
+class Regression(Zoo):
+    """A cross-encoder: the score of two texts is the share of words that tell one class."""
+
+    def rows(self, n, seed):
+        for row in rows(n, seed, True):
+            words = f"{row['text']} {row['text_pair']}".split()
+            score = sum(word in WORDS["animal"] for word in words) / len(words)
+            yield {"sentence1": row["text"], "sentence2": row["text_pair"], "score": round(score, 4)}
+
+    def named(self, config):
+        config.num_labels = 1
+
+    def encode(self, tokenizer, found, **options):
+        pairs = [{"text": row["sentence1"], "text_pair": row["sentence2"]} for row in found]
+        return super().encode(tokenizer, pairs, **options)
+
+    def targets(self, found):
+        return torch.tensor([[row["score"]] for row in found])
+
+    def loss(self, logits, targets):
+        return torch.nn.functional.mse_loss(logits, targets)
+
+    def measure(self, logits, targets):
+        a, b = logits.flatten().numpy(), targets.flatten().numpy()
+        return {"pearson": np.corrcoef(a, b)[0, 1]}
+
+
+class Pairs(Zoo):
+    """An embedding model of sentence-transformers; pairs are texts of one class, and each has a harder negative."""
+
+    def __init__(self, tokenizer, pooling, **keywords):
+        super().__init__("BertModel", "BertConfig", tokenizer, **keywords)
+        self.pooling, self.spec = pooling, ""
+
+    def rows(self, n, seed):
+        found = list(rows(3 * n, seed, False))
+        for i in range(n):
+            label = found[i]["label"]
+            positive = next(row for row in found[n + i :] + found if row["label"] == label and row is not found[i])
+            negative = next(row for row in found[2 * n + i :] + found if row["label"] != label)
+            yield {"anchor": found[i]["text"], "positive": positive["text"], "negative": negative["text"]}
+
+    def named(self, config):
+        pass
+
+    def fit(self, folder):
+        torch.manual_seed(0)
+        model, tokenizer = self.make()
+        start = folder.parent / "start"
+        model.save_pretrained(start)
+        tokenizer.save_pretrained(start)
+        encoder = Transformer(str(start), max_seq_length=LONGEST)
+        width = model.config.hidden_size
+        built = SentenceTransformer(modules=[encoder, Pooling(width, pooling_mode=self.pooling), Normalize()], device="cpu")
+        base = {name: tensor.clone() for name, tensor in built.state_dict().items()}
+        found = list(self.rows(60, 7))
+        for i in range(INGREDIENTS):
+            built.load_state_dict(base)
+            optimizer = torch.optim.AdamW(built.parameters(), 1e-3)
+            built.train()
+            for step in range(12 + 4 * i):
+                some = [found[(step * 20 + j) % len(found)] for j in range(20)]
+                optimizer.zero_grad()
+                self.pairs_loss(self.embedded(built, some)).backward()
+                optimizer.step()
+            built.save(str(folder / str(i)), safe_serialization=True)
+
+    def embedded(self, model, found):
+        texts = [[row[name] for row in found] for name in ("anchor", "positive", "negative")]
+        return [model(model.preprocess(one))["sentence_embedding"] for one in texts]
+
+    def pairs_loss(self, embedded):
+        anchors, *candidates = embedded
+        scores = 20.0 * anchors @ torch.cat(candidates).T
+        return torch.nn.functional.cross_entropy(scores, torch.arange(len(anchors)))
+
+    def score(self, folder, found):
+        model = SentenceTransformer(str(folder), device="cpu").double().eval()
+        with torch.no_grad():
+            embedded = self.embedded(model, found)
+            scores = embedded[0] @ torch.cat(embedded[1:]).T
+        right = (scores.argmax(1) == torch.arange(len(found))).double().mean().item()
+        return {"loss": self.pairs_loss(embedded).item(), "accuracy_at_1": right}
 
 
 SMALL = {"num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64}
@@ -120,60 +284,32 @@ ZOOS = {
         global_attn_every_n_layers=2, classifier_pooling="mean", bos_token_id=0, eos_token_id=2, cls_token_id=0,
         sep_token_id=2,
     ),
+    "multi-label": MultiLabel(
+        "BertForSequenceClassification", "BertConfig", "wordpiece", max_position_embeddings=48, **SMALL
+    ),
+    "regression": Regression(
+        "BertForSequenceClassification", "BertConfig", "wordpiece", "csv", pair=True, type_vocab_size=2,
+        max_position_embeddings=48, num_labels=1, **SMALL,
+    ),
+    "pairs": Pairs("wordpiece", "mean", max_position_embeddings=48, **SMALL),
 }  # fmt: skip
 
 
-def labels(found):
-    return torch.tensor([NAMES.index(row["label"]) for row in found])
-
-
-def tune(zoo, model, tokenizer, steps, seed):
-    torch.manual_seed(seed)
-    found = list(rows(120, 7, zoo.pair))
-    tokenizer.truncation_side = "right"
-    inputs, right = zoo.encode(tokenizer, found, padding=True), labels(found)
-    optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
-    model.train()
-    for _ in range(steps):
-        some = torch.randint(0, len(right), (24,))
-        logits = model(**{name: tensor[some] for name, tensor in inputs.items()}).logits
-        optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(logits, right[some]).backward()
-        optimizer.step()
-
-
 def make(zoo, folder):
-    torch.manual_seed(0)
-    model, tokenizer = zoo.make()
-    base = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    for i in range(INGREDIENTS):
-        model.load_state_dict(base)
-        tune(zoo, model, tokenizer, 40 + 8 * i, i)
-        model.save_pretrained(folder / "zoo" / str(i))
-        tokenizer.save_pretrained(folder / "zoo" / str(i))
+    zoo.fit(folder / "zoo")
     files = {split: f"{split}.{zoo.ending}" for split in SAMPLES}
     found = {
-        split: write(folder / files[split], rows(n, 100 + seed, zoo.pair))
-        for seed, (split, n) in enumerate(SAMPLES.items())
+        split: write(folder / files[split], zoo.rows(n, 100 + seed)) for seed, (split, n) in enumerate(SAMPLES.items())
     }
     data = "\n".join(f'{split} = "{file}"' for split, file in files.items())
+    # Pairs are compared within a batch: a split of one batch has the same whatever the order.
+    batch = SAMPLES["select"] if isinstance(zoo, Pairs) else 20
     (folder / "sweep.toml").write_text(
-        f'[zoo]\ningredients = ["zoo/*"]\n[data]\n{data}\ntext.max_length = {LONGEST}\n{zoo.spec}\n'
-        '[soup]\nbatch = 20\ninner_epochs = 2\n[search]\ngreedy_baseline = true\n[search.space]\n'
-        'method = ["uniform", "mehl", "mehl+"]\n[compute]\nthreads = 1\ndtype = "f32"\n'
+        f'[zoo]\ningredients = ["zoo/*"]\nallow_chance = true\n[data]\n{data}\ntext.max_length = {LONGEST}\n'
+        f"{zoo.spec}\n[soup]\nbatch = {batch}\ninner_epochs = 2\n[search]\ngreedy_baseline = true\n"
+        '[search.space]\nmethod = ["uniform", "mehl", "mehl+"]\n[compute]\nthreads = 1\ndtype = "f32"\n'
     )
     return found
-
-
-def score(zoo, folder, found):
-    """Loss and accuracy of a model in its folder, with the tokenizer that lies there, text by text."""
-    model = zoo.kind.from_pretrained(folder).double().eval()
-    tokenizer = T.PreTrainedTokenizerFast.from_pretrained(folder)
-    tokenizer.truncation_side = "left" if "left" in zoo.spec else "right"
-    with torch.no_grad():
-        logits = torch.cat([model(**zoo.encode(tokenizer, [row])).logits for row in found])
-    right = labels(found)
-    return torch.nn.functional.cross_entropy(logits, right).item(), (logits.argmax(1) == right).double().mean().item()
 
 
 def call(*arguments):
@@ -192,10 +328,14 @@ def check(zoo, folder, program):
     differences = []
 
     def compare(what, told, model, split):
-        loss, accuracy = score(zoo, model, found[split])
-        differences.append(abs(told["loss"] - loss))
-        if not differences[-1] <= TOLERANCE or abs(told["accuracy"] - accuracy) > 1.5 / SAMPLES[split]:
-            raise RuntimeError(f"{what}: expected {(loss, accuracy)} as in Python, found {told}")
+        expected = zoo.score(model, found[split])
+        differences.append(abs(told["loss"] - expected["loss"]))
+        metrics = [name for name in expected if name != "loss"]
+        # One sample may be on the edge of two classes.
+        slack = {name: 1.5 / SAMPLES[split] if name.startswith("accuracy") else 1e-4 for name in metrics}
+        wrong = [name for name in metrics if not abs(told[name] - expected[name]) <= slack[name]]
+        if not differences[-1] <= TOLERANCE or wrong:
+            raise RuntimeError(f"{what}: expected {expected} as in Python, found {told}")
 
     for i, ingredient in enumerate(results["ingredients"]):
         compare(f"ingredient {i} on select", ingredient["select"], folder / "zoo" / str(i), "select")

@@ -1,6 +1,6 @@
 //! Labels of rows, as the objective needs them.
 
-use tch::{TchError, Tensor};
+use tch::{Device, Kind, TchError, Tensor};
 
 use super::rows::Cell;
 use crate::data::images::classes::ClassNames;
@@ -113,12 +113,50 @@ fn flag(cell: &Cell) -> Option<f32> {
     }
 }
 
-/// The targets of samples in an order, as a tensor.
-///
-/// # Errors
-/// What libtorch reports.
-pub(super) fn tensor(rows: &[Vec<f32>], order: &[usize]) -> Result<Tensor, TchError> {
-    let width = rows.first().map_or(0, Vec::len) as i64;
-    let values: Vec<f32> = order.iter().flat_map(|&row| rows[row].iter().copied()).collect();
-    Tensor::f_from_slice(&values)?.f_view([order.len() as i64, width])
+/// Targets of rows.
+pub(super) enum Targets {
+    /// A class each.
+    Classes(Vec<i64>),
+    /// Sets of classes.
+    Sets(Vec<Vec<f32>>),
+    /// A number each.
+    Numbers(Vec<f32>),
+    /// Rows that have none.
+    None,
+}
+
+impl Targets {
+    /// Those of rows in an order: `[N]`, i64 or f32, or `[N, classes]`, f32; zeros where there are none. They go to a hasher too.
+    ///
+    /// # Errors
+    /// What libtorch reports.
+    pub(super) fn in_order(&self, order: &[usize], hasher: &mut blake3::Hasher) -> Result<Tensor, TchError> {
+        match self {
+            Self::Classes(classes) => {
+                let classes: Vec<i64> = order.iter().map(|&row| classes[row]).collect();
+                for class in &classes {
+                    hasher.update(&class.to_le_bytes());
+                }
+                Tensor::f_from_slice(&classes)
+            }
+            Self::Numbers(numbers) => {
+                let numbers: Vec<f32> = order.iter().map(|&row| numbers[row]).collect();
+                hash(&numbers, hasher);
+                Tensor::f_from_slice(&numbers)
+            }
+            Self::Sets(sets) => {
+                let width = sets.first().map_or(0, Vec::len) as i64;
+                let flags: Vec<f32> = order.iter().flat_map(|&row| sets[row].iter().copied()).collect();
+                hash(&flags, hasher);
+                Tensor::f_from_slice(&flags)?.f_view([order.len() as i64, width])
+            }
+            Self::None => Tensor::f_zeros([order.len() as i64], (Kind::Int64, Device::Cpu)),
+        }
+    }
+}
+
+fn hash(values: &[f32], hasher: &mut blake3::Hasher) {
+    for value in values {
+        hasher.update(&value.to_le_bytes());
+    }
 }

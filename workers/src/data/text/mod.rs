@@ -26,19 +26,20 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use mehl_soup::sweep::objective::ObjectiveName;
 use mehl_soup::sweep::spec::DataSpec;
 use rayon::prelude::*;
 use serde_json::Value;
-use tch::Tensor;
 
 use self::cache::{Entry, TokenCache};
+use self::labels::Targets;
 use self::rows::{Cell, Place, Wanted, named};
 use self::stored::{IDS, MASK, StoredTokens, TYPES};
 use self::tokenizer::{Encoded, TextTokenizer};
 use super::images::LoadedImages;
 use super::images::classes::{self, Assigned, ClassNames};
 use super::images::sources::{Listing, Source};
-use super::{DataError, Loaded, Split};
+use super::{DataError, Loaded, ReadTargets, Split};
 
 /// Of what tokens are, whatever the key says besides: another number makes them anew.
 const VERSION: u32 = 1;
@@ -71,28 +72,19 @@ pub fn load(
     sources: &[Source],
     spec: &DataSpec,
     model: &TextFacts<'_>,
+    read: ReadTargets<'_>,
     note: &mut dyn FnMut(&str),
 ) -> Result<LoadedImages, DataError> {
     let names = input_names(model)?;
     let tokenizer = TextTokenizer::open(&spec.text, model)?;
-    let wanted = Wanted { spec, is_labelled: true };
+    let objective = spec.objective.unwrap_or_default();
+    let wanted = Wanted { spec, is_labelled: objective != ObjectiveName::Pairs };
     let mut notes = Vec::new();
     let mut scanned = Vec::new();
     for source in sources {
         scanned.push(Scanned::of(source, &wanted, &mut notes)?);
     }
-    let mut listings = Vec::new();
-    for (source, own) in sources.iter().zip(&scanned) {
-        let labels = labels::classes(&own.labels).map_err(|(row, what)| DataError::Content {
-            file: named(source, own.places[row]),
-            what: format!("label: {what}"),
-        })?;
-        listings.push(Listing { path: source.path.clone(), samples: vec![], labels, parquet: vec![], notes: vec![] });
-    }
-    let known = ClassNames::find(spec.classes.as_deref(), model.config, model.folders.first().map(PathBuf::as_path))?;
-    let Assigned { labels, count, notes: of_classes } =
-        classes::assign(&listings.iter().collect::<Vec<_>>(), known.as_ref(), spec.allow_missing_classes)?;
-    notes.extend(of_classes);
+    let (labels, count) = targets(sources, &scanned, spec, model, &mut notes)?;
     let pad = model.config.and_then(|config| config.get("pad_token_id")).and_then(Value::as_i64).unwrap_or(0);
     let mut splits = Vec::new();
     for ((source, own), labels) in sources.iter().zip(&scanned).zip(labels) {
@@ -102,23 +94,82 @@ pub fn load(
             None => own.tokenize(source, &wanted, &tokenizer, &key, &model.cache, note)?,
         };
         own.check_lengths(source, &entry, &tokenizer, &mut notes)?;
+        let each = own.encodings;
+        let length = |row: usize| (0..each).map(|text| entry.length(row * each + text)).max().unwrap_or(0);
         let mut order: Vec<usize> = (0..own.hashes.len()).collect();
-        order.sort_by_key(|&row| (entry.length(row), row));
-        let labels: Vec<i64> = order.iter().map(|&row| labels[row]).collect();
+        order.sort_by_key(|&row| (length(row), row));
         let mut hasher = blake3::Hasher::new();
         hasher.update(key.as_bytes());
-        for label in &labels {
-            hasher.update(&label.to_le_bytes());
-        }
+        let targets = labels.in_order(&order, &mut hasher)?;
+        let targets = match objective {
+            // There are none.
+            ObjectiveName::Pairs => targets,
+            _ => read(targets).map_err(|what| rows::content(&source.path, format!("label: {what}")))?,
+        };
         let rows = order.iter().map(|&row| own.hashes[row]).collect();
-        let tokens = StoredTokens::new(Arc::new(entry), order, 1, names.clone(), pad);
+        let tokens = StoredTokens::new(Arc::new(entry), order, each, names.clone(), pad);
         splits.push(Loaded {
-            split: Split::of_tokens(tokens, Tensor::f_from_slice(&labels)?),
+            split: Split::of_tokens(tokens, targets),
             hash: hasher.finalize().to_hex().to_string(),
             rows,
         });
     }
     Ok(LoadedImages { splits, classes: count, notes })
+}
+
+/// How many classes there are, and who says so.
+type Count = Option<(usize, String)>;
+
+/// The targets of each source's rows, as the objective needs them.
+fn targets(
+    sources: &[Source],
+    scanned: &[Scanned],
+    spec: &DataSpec,
+    model: &TextFacts<'_>,
+    notes: &mut Vec<String>,
+) -> Result<(Vec<Targets>, Count), DataError> {
+    let at = |source: &Source, own: &Scanned, (row, what): labels::Fault| DataError::Content {
+        file: named(source, own.places[row]),
+        what: format!("label: {what}"),
+    };
+    let known = || ClassNames::find(spec.classes.as_deref(), model.config, model.folders.first().map(PathBuf::as_path));
+    let both = || sources.iter().zip(scanned);
+    match spec.objective.unwrap_or_default() {
+        ObjectiveName::Classification => {
+            let mut listings = Vec::new();
+            for (source, own) in both() {
+                let labels = labels::classes(&own.labels).map_err(|fault| at(source, own, fault))?;
+                let path = source.path.clone();
+                listings.push(Listing { path, samples: vec![], labels, parquet: vec![], notes: vec![] });
+            }
+            let known = known()?;
+            let listings: Vec<&Listing> = listings.iter().collect();
+            let Assigned { labels, count, notes: of_classes } =
+                classes::assign(&listings, known.as_ref(), spec.allow_missing_classes)?;
+            notes.extend(of_classes);
+            Ok((labels.into_iter().map(Targets::Classes).collect(), count))
+        }
+        ObjectiveName::MultiLabel => {
+            let known = known()?;
+            let number = |key: &str| model.config?.get(key)?.as_u64().map(|number| number as usize);
+            let count = known.as_ref().map(|known| known.names.len()).or_else(|| number("num_labels"));
+            let count = count.ok_or_else(|| DataError::Content {
+                file: spec.learn.display().to_string(),
+                what: "expected the names of the classes in config.json (id2label), found none (set data.classes)"
+                    .into(),
+            })?;
+            let sets = both().map(|(source, own)| {
+                labels::sets(&own.labels, known.as_ref(), count).map_err(|fault| at(source, own, fault))
+            });
+            Ok((sets.map(|sets| sets.map(Targets::Sets)).collect::<Result<_, _>>()?, None))
+        }
+        ObjectiveName::Regression | ObjectiveName::Score => {
+            let numbers =
+                both().map(|(source, own)| labels::numbers(&own.labels).map_err(|fault| at(source, own, fault)));
+            Ok((numbers.map(|numbers| numbers.map(Targets::Numbers)).collect::<Result<_, _>>()?, None))
+        }
+        ObjectiveName::Pairs => Ok((scanned.iter().map(|_| Targets::None).collect(), None)),
+    }
 }
 
 /// A row as a person wrote it: its texts, and the name or number of its class.
@@ -174,33 +225,34 @@ struct Scanned {
     /// blake3 of each row's texts.
     hashes: Vec<blake3::Hash>,
     labels: Vec<Cell>,
+    /// Encodings of a row: one of all its texts, or one of each.
+    encodings: usize,
 }
 
 impl Scanned {
     fn of(source: &Source, wanted: &Wanted<'_>, notes: &mut Vec<String>) -> Result<Self, DataError> {
-        let mut own = Self { places: vec![], hashes: vec![], labels: vec![] };
+        let mut own = Self { places: vec![], hashes: vec![], labels: vec![], encodings: 1 };
         let mut skipped: Option<(usize, String)> = None;
-        rows::for_each(
-            source,
-            wanted,
-            &mut |chosen, place, cells| match cells.and_then(|cells| taken(cells, chosen)) {
-                Ok((texts, label)) => {
-                    own.places.push(place);
-                    own.hashes.push(hash(&texts));
-                    own.labels.push(label);
-                    Ok(())
-                }
-                Err(why) if wanted.spec.skip_unreadable => {
-                    let (count, _) = skipped.get_or_insert_with(|| (0, format!("{}: {why}", named(source, place))));
-                    *count += 1;
-                    Ok(())
-                }
-                Err(why) => Err(DataError::Content {
-                    file: named(source, place),
-                    what: format!("{why} (to skip such rows, set data.skip_unreadable = true)"),
-                }),
-            },
-        )?;
+        let chosen = rows::for_each(source, wanted, &mut |chosen, place, cells| match cells
+            .and_then(|cells| taken(cells, chosen))
+        {
+            Ok((texts, label)) => {
+                own.places.push(place);
+                own.hashes.push(hash(&texts));
+                own.labels.push(label);
+                Ok(())
+            }
+            Err(why) if wanted.spec.skip_unreadable => {
+                let (count, _) = skipped.get_or_insert_with(|| (0, format!("{}: {why}", named(source, place))));
+                *count += 1;
+                Ok(())
+            }
+            Err(why) => Err(DataError::Content {
+                file: named(source, place),
+                what: format!("{why} (to skip such rows, set data.skip_unreadable = true)"),
+            }),
+        })?;
+        own.encodings = encodings(source, &chosen, wanted)?;
         if own.hashes.is_empty() {
             let first = skipped.map_or(String::new(), |(_, first)| format!("; the first is {first}"));
             return Err(rows::content(&source.path, format!("expected rows that can be used, found none{first}")));
@@ -218,8 +270,8 @@ impl Scanned {
     /// Key of the cached tokens. Labels are not in it.
     fn key(&self, tokenizer: &TextTokenizer) -> String {
         let mut hasher = blake3::Hasher::new();
-        let how =
-            serde_json::to_string(&(VERSION, &tokenizer.hash, tokenizer.limit, tokenizer.side)).unwrap_or_default();
+        let how = serde_json::to_string(&(VERSION, &tokenizer.hash, tokenizer.limit, tokenizer.side, self.encodings))
+            .unwrap_or_default();
         hasher.update(how.as_bytes());
         for hash in &self.hashes {
             hasher.update(hash.as_bytes());
@@ -240,14 +292,20 @@ impl Scanned {
         let (mut turn, mut done, mut said): (Vec<Vec<String>>, usize, _) = (Vec::new(), 0, Instant::now());
         let changed = || rows::content(&source.path, "its content changed while it was read".to_string());
         let mut write = |turn: &mut Vec<Vec<String>>, done: &mut usize| -> Result<(), DataError> {
-            let encoded: Vec<Result<Encoded, String>> = turn.par_iter().map(|texts| tokenizer.encode(texts)).collect();
+            let encode = |texts: &Vec<String>| match self.encodings {
+                1 => tokenizer.encode(texts).map(|one| vec![one]),
+                _ => texts.iter().map(|text| tokenizer.encode(std::slice::from_ref(text))).collect(),
+            };
+            let encoded: Vec<Result<Vec<Encoded>, String>> = turn.par_iter().map(encode).collect();
             for (texts, encoded) in turn.drain(..).zip(encoded) {
                 if self.hashes.get(*done) != Some(&hash(&texts)) {
                     return Err(changed());
                 }
                 let place = self.places[*done];
                 let refused = |what| DataError::Content { file: named(source, place), what };
-                writer.add(&encoded.map_err(refused)?)?;
+                for text in &encoded.map_err(refused)? {
+                    writer.add(text)?;
+                }
                 *done += 1;
             }
             if said.elapsed() >= SAY_EVERY {
@@ -277,20 +335,21 @@ impl Scanned {
         tokenizer: &TextTokenizer,
         notes: &mut Vec<String>,
     ) -> Result<(), DataError> {
-        let n = self.hashes.len();
+        let (each, n) = (self.encodings, self.hashes.len() * self.encodings);
+        let at = |text: usize| named(source, self.places[text / each]);
         if let (truncated @ 1.., Some(limit)) = (entry.description.truncated, tokenizer.limit) {
             notes.push(format!("{}: {truncated} of {n} texts were truncated to {limit} tokens", source.path.display()));
         }
-        if let Some(empty) = (0..n).find(|&row| entry.length(row) == 0) {
+        if let Some(empty) = (0..n).find(|&text| entry.length(text) == 0) {
             let what = "expected tokens, found none: the tokenizer makes none of this text".to_string();
-            return Err(DataError::Content { file: named(source, self.places[empty]), what });
+            return Err(DataError::Content { file: at(empty), what });
         }
         let Some(most) = tokenizer.positions else { return Ok(()) };
-        let long: Vec<usize> = (0..n).filter(|&row| entry.length(row) > most).collect();
+        let long: Vec<usize> = (0..n).filter(|&text| entry.length(text) > most).collect();
         match long.first() {
             None => Ok(()),
             Some(&first) => Err(DataError::Content {
-                file: named(source, self.places[first]),
+                file: at(first),
                 what: format!(
                     "expected at most {most} tokens, as the model takes, found {}; so are {} of {n} texts (to truncate them, \
                      set data.text.max_length = {most})",
@@ -299,6 +358,29 @@ impl Scanned {
                 ),
             }),
         }
+    }
+}
+
+/// How often a row is encoded.
+///
+/// # Errors
+/// If the objective needs more texts, or the tokenizer takes fewer.
+fn encodings(source: &Source, chosen: &columns::Chosen, wanted: &Wanted<'_>) -> Result<usize, DataError> {
+    let texts = chosen.texts.len();
+    match wanted.spec.objective {
+        Some(ObjectiveName::Pairs) if texts < 2 => {
+            let what = format!(
+                "objective `pairs`: expected two or more columns of texts, such as anchor and positive, found {chosen} (set \
+                 data.text.columns)"
+            );
+            Err(rows::content(&source.path, what))
+        }
+        Some(ObjectiveName::Pairs) => Ok(texts),
+        _ if texts > 2 => {
+            let what = format!("expected one or two columns of texts, found {chosen} (set data.text.columns)");
+            Err(rows::content(&source.path, what))
+        }
+        _ => Ok(1),
     }
 }
 
