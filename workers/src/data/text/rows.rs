@@ -72,6 +72,9 @@ pub(super) struct Place {
 /// Takes a row; what it fails with ends the reading.
 pub(super) type Take<'a> = dyn FnMut(&Chosen, Row) -> Result<(), DataError> + 'a;
 
+/// Takes the values of a row, or what is wrong with it, and its place.
+pub(super) type Each<'a> = dyn FnMut(&Chosen, Place, Result<Vec<Cell>, String>) -> Result<(), DataError> + 'a;
+
 /// A row, for people: `x.jsonl: line 3`.
 pub(super) fn named(source: &Source, place: Place) -> String {
     let file = source.files.get(place.file as usize).unwrap_or(&source.path);
@@ -86,7 +89,7 @@ pub(super) fn named(source: &Source, place: Place) -> String {
 pub(super) fn for_each(
     source: &Source,
     wanted: &Wanted<'_>,
-    each: &mut dyn FnMut(&Chosen, Place, Result<Vec<Cell>, String>) -> Result<(), DataError>,
+    each: &mut Each<'_>,
 ) -> Result<Chosen, DataError> {
     let mut chosen: Option<(PathBuf, Chosen)> = None;
     for (index, file) in source.files.iter().enumerate() {
