@@ -188,6 +188,7 @@ mod tests {
     use crate::coefficients::Coefficients;
     use crate::coefficients::testing::about;
     use crate::sweep::manifest::DataEntry;
+    use crate::sweep::objective::ObjectiveName;
     use crate::sweep::score::testing::score;
 
     fn file() -> CoefficientsFile {
@@ -228,6 +229,17 @@ mod tests {
         assert!(!card.contains("| test |"), "{card}");
         assert!(!card.contains("\nlicense:"), "one ingredient states no licence:\n{card}");
         assert!(!card.contains("/zoo/"), "paths of this machine are nobody's business:\n{card}");
+    }
+
+    #[test]
+    fn the_card_has_the_loss_and_the_unit_of_the_objective() {
+        let mut file = file();
+        file.about.objective = ObjectiveName::Pairs;
+        let card = render(&file, &[None, None], &[]);
+        assert!(card.contains("The loss is mean InfoNCE in nats"), "{card}");
+        assert!(card.contains("one standard error over batches") && card.contains("| batches |"), "{card}");
+        let read = CoefficientsFile::from_bytes(&file.to_bytes()).unwrap();
+        assert_eq!(read.about.objective, ObjectiveName::Pairs);
     }
 
     #[test]

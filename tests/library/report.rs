@@ -12,10 +12,15 @@ use mehl_soup::report::{Detail, ReadError, Report, chosen, plots, read_folder, r
 use mehl_soup::runner::engine::Completion;
 use mehl_soup::runner::pool::HistoryPoint;
 use mehl_soup::runner::run_folder::RunFolder;
+use mehl_soup::sweep::csv::to_csv;
 use mehl_soup::sweep::expand::expand;
+use mehl_soup::sweep::metric::{Estimate, Metric};
+use mehl_soup::sweep::objective::ObjectiveName;
 use mehl_soup::sweep::paired::UnitScores;
 use mehl_soup::sweep::results::{SweepResults, TaskOutcome};
+use mehl_soup::sweep::score::SplitScore;
 use mehl_soup::sweep::spec::ComputeDtype;
+use mehl_soup::sweep::table;
 use mehl_soup::sweep::task::Task;
 use mehl_soup::task::TaskState;
 use serde_json::{Value, json};
@@ -33,6 +38,38 @@ fn read_json(path: &Path) -> Value {
 
 fn write_json(path: &Path, value: &Value) {
     std::fs::write(path, value.to_string()).unwrap();
+}
+
+#[test]
+fn metrics_and_units_are_those_of_the_objective() {
+    let folder = tempfile::tempdir().unwrap();
+    let (root, zoo) = (folder.path().join("run"), Zoo::new(3, 4));
+    let mut results = run(&root, &spec("texts", 2), &zoo, u64::MAX).unwrap();
+    results.objective = ObjectiveName::Pairs;
+    let estimate = |value| Estimate { value, standard_error: 0.03125 };
+    let of = |loss: f64| {
+        let accuracy = Metric::named("accuracy_at_1").unwrap();
+        SplitScore::new(7, estimate(loss), [(accuracy, estimate(0.8125))])
+    };
+    for row in &mut results.tasks {
+        for score in [&mut row.select, &mut row.test, &mut row.learn].into_iter().flatten() {
+            *score = of(score.loss);
+        }
+    }
+    results.ingredients.iter_mut().for_each(|ingredient| ingredient.select = ingredient.select.map(|one| of(one.loss)));
+    results.compare(|_| None);
+    let text = serde_json::to_string(&results).unwrap();
+    assert!(text.contains(r#""objective":"pairs""#) && text.contains(r#""accuracy_at_1_standard_error":0.03125"#));
+    assert_eq!(serde_json::from_str::<SweepResults>(&text).unwrap(), results);
+    std::fs::write(root.join("results.json"), &text).unwrap();
+    let page = page(&root);
+    assert!(page.text.contains("± is one standard error over batches"), "{}", page.text);
+    assert!(page.text.contains("select acc.@1 %") && page.text.contains("81.25"), "{}", page.text);
+    assert!(!page.text.contains("select acc. %"));
+    let csv = to_csv(&results);
+    assert!(csv.starts_with("task_id,method,origin,state,select_loss,select_accuracy_at_1,test_loss,"), "{csv}");
+    let table = table::render(&results, 300);
+    assert!(table.contains("acc.@1 %") && table.contains("(7 batches, not used for any choice)"), "{table}");
 }
 
 #[test]

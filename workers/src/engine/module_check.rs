@@ -28,6 +28,7 @@ pub fn check(model: &dyn Model, learn: &Split, zoo: &ZooSpec, device: Device) ->
         ))
     };
     let samples = SAMPLES.min(learn.samples());
+    let texts = learn.texts();
     let logits = |first: usize, last: usize| -> Result<Tensor, TchError> {
         let batch = learn.range(first, last, device)?;
         tch::no_grad(|| model.outputs(&batch.inputs, Pass::Score.full()))
@@ -41,7 +42,10 @@ pub fn check(model: &dyn Model, learn: &Split, zoo: &ZooSpec, device: Device) ->
         let alone = logits(sample, sample + 1).map_err(|error| {
             fault(&format!("the module takes {samples} samples at once, but not one: {}", torch_error(error)))
         })?;
-        let row = together.f_narrow(0, sample as i64, 1).map_err(torch_error)?;
+        // Text t of sample i of n is row t * n + i.
+        let rows: Vec<i64> = (0..texts).map(|text| (text * samples + sample) as i64).collect();
+        let rows = Tensor::f_from_slice(&rows).and_then(|rows| rows.f_to_device(device));
+        let row = rows.and_then(|rows| together.f_index_select(0, &rows)).map_err(torch_error)?;
         if alone.size() != row.size() || differ(&alone, &row).map_err(torch_error)? {
             return Err(fault(
                 "the module gives a sample other logits alone than beside others: it normalises with statistics of \

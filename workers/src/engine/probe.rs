@@ -120,7 +120,12 @@ pub fn score_once(subject: Subject<'_>, size: Size, how: Forward) -> Result<Take
     let how = Forward { pass: Pass::Score, ..how };
     watched(subject.device, || {
         let batch = subject.batch(size)?;
-        let outputs = tch::no_grad(|| subject.model.outputs(&batch.inputs, how)).map_err(torch_error)?;
+        let outputs = tch::no_grad(|| match subject.objective.facts().unit {
+            // What compares samples with each other takes memory too.
+            Unit::Batch => Ok(subject.objective.measure(subject.model, &batch, how)?.losses),
+            _ => subject.model.outputs(&batch.inputs, how),
+        });
+        let outputs = outputs.map_err(torch_error)?;
         // The device has done it once its answer is here.
         outputs.f_sum(tch::Kind::Float).and_then(|sum| sum.f_double_value(&[])).map(drop).map_err(torch_error)
     })

@@ -8,10 +8,13 @@ use mehl_soup::runner::engine::{EngineError, SoupEngine};
 use mehl_soup::sweep::manifest::Manifest;
 use mehl_soup::sweep::objective::Objective;
 use mehl_soup::sweep::score::SplitScore;
+use mehl_soup::sweep::spec::{Family, ZooSpec};
+use mehl_soup_worker::families::{ModelInputs, Pass};
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Kind, Reduction, Tensor};
 
+use crate::support::golden::{load, zoo_spec};
 use crate::support::{Recorder, engine, fixture, images, run};
 
 /// A zoo of four small ViTs, whose head has `outputs` of its four outputs, with fields in their configurations; and data.
@@ -211,6 +214,9 @@ fn pairs_are_scored_in_the_same_batches_whatever_score_batch_is() {
         assert_ne!(other.ingredients[0].select, Some(score));
         assert_ne!(other.inputs_hash(), manifest.inputs_hash());
     }
+    let (mut planner, _) = engine(scene.folder.path(), &text, Kind::Float);
+    let plan = planner.plan(&mut |_| {}).unwrap();
+    assert!(plan.tasks.iter().all(|task| task.refused.is_none()) && plan.tasks.last().unwrap().iterations > 0);
     let uniform = learned(&scene, "", "method = 'uniform'").0.scores.select.loss;
     for method in ["learned", "mehl+"] {
         let (completion, kept) = learned(&scene, "", &format!("method = '{method}'"));
@@ -317,4 +323,39 @@ fn images_have_no_other_targets() {
             "{told}"
         );
     }
+}
+
+/// Two inputs, both tuples: each text of a sample keeps its own mask.
+#[test]
+fn a_torchscript_module_embeds_pairs() {
+    let folder = tempfile::tempdir().unwrap();
+    let learn = Tensor::read_safetensors(fixture("text/learn.safetensors")).unwrap();
+    let find = |name: &str| learn.iter().find(|(own, _)| own == name).unwrap().1.narrow(0, 0, 12);
+    // Positives are what follows.
+    let tuple = |name: &str| Tensor::stack(&[find(name), find(name).roll([1i64], [0i64])], 1);
+    let tensors = ["input_ids", "attention_mask"].map(|name| (name, tuple(name)));
+    Tensor::write_safetensors(&tensors, folder.path().join("pairs.safetensors")).unwrap();
+    let text = format!(
+        "[zoo]\ningredients = ['{}']\narchitecture = '{}'\nallow_chance = true\n[data]\nlearn = 'pairs.safetensors'\n\
+         select = 'pairs.safetensors'\ninputs = ['input_ids', 'attention_mask']\nobjective = 'pairs'\n[soup]\nbatch = 12",
+        fixture("text/zoo/*").display(),
+        fixture("text/model.pt").display()
+    );
+    let (mut engine, _) = engine(folder.path(), &text, Kind::Double);
+    let manifest = engine.scores(None, &mut Recorder::default()).unwrap();
+    let spec = ZooSpec { architecture: Some(fixture("text/model.pt")), ..zoo_spec(Some(Family::Torchscript)) };
+    let model = load(&[fixture("text/zoo/a.safetensors")], &spec);
+    let of = |shift: i64| {
+        let inputs = ["input_ids", "attention_mask"].map(|name| (name.to_string(), find(name).roll([shift], [0i64])));
+        let embeddings = model.outputs(&ModelInputs::new(inputs.into()), Pass::Score.full()).unwrap().detach();
+        let norms = embeddings.norm_scalaropt_dim(2, [1i64], true);
+        embeddings / norms
+    };
+    let similarities = of(0).matmul(&of(1).tr()) * 20.0;
+    let right = Tensor::arange(12, (Kind::Int64, Device::Cpu));
+    let expected =
+        similarities.cross_entropy_loss::<Tensor>(&right, None, Reduction::Mean, -100, 0.0).double_value(&[]);
+    let found = manifest.ingredients[0].select.unwrap();
+    assert!((found.loss - expected).abs() < 1e-9, "{} {expected}", found.loss);
+    assert_eq!(found.samples, 1);
 }
