@@ -319,7 +319,8 @@ fn not_begun(models: &[PathBuf]) -> String {
     let sweep = folder.path().join("sweep.toml");
     let models: Vec<String> = models.iter().map(|path| format!("'{}'", path.display())).collect();
     let text = format!(
-        "[zoo]\ningredients = [{}]\n[data]\nlearn = '{learn}'\nselect = '{learn}'\ninputs = ['input_ids']\n",
+        "[zoo]\ningredients = [{}]\n[data]\nlearn = '{learn}'\nselect = '{learn}'\ninputs = ['input_ids']\n\
+         objective = 'classification'\n",
         models.join(", "),
         learn = learn.display()
     );
@@ -333,7 +334,7 @@ fn not_begun(models: &[PathBuf]) -> String {
 fn embeddings_are_not_taken_for_logits() {
     let encoder = Changed::copy("encoders/st_mean");
     let error = not_begun(&[encoder.write(), fixture("encoders/st_mean")]);
-    assert!(error.contains("found models that give embeddings"), "{error}");
+    assert!(error.contains("found an encoder of sentence-transformers (modules.json)"), "{error}");
 }
 
 #[test]
@@ -344,7 +345,9 @@ fn labels_in_another_order_and_heads_of_another_width_are_told() {
     };
     let (one, turned) = (named(["no", "perhaps", "yes"]), named(["yes", "perhaps", "no"]));
     let error = not_begun(&[one.write(), turned.write()]);
-    assert!(error.contains("`no` for output 0, found `yes`"), "{error}");
+    // The first is the one whose folder comes first.
+    let orders = ["`no` for output 0, found `yes`", "`yes` for output 0, found `no`"];
+    assert!(orders.iter().any(|order| error.contains(order)), "{error}");
     let wider = named(["no", "perhaps", "yes"]).zeros("classifier.weight", &[4, 16]).zeros("classifier.bias", &[4]);
     let error = not_begun(&[one.write(), wider.write()]);
     assert!(error.contains("classifier.weight") && error.contains("[3, 16]") && error.contains("[4, 16]"), "{error}");

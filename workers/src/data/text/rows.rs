@@ -86,11 +86,7 @@ pub(super) fn named(source: &Source, place: Place) -> String {
 ///
 /// # Errors
 /// If a file cannot be read, has no such columns, or is no file of its format; what `take` fails with.
-pub(super) fn for_each(
-    source: &Source,
-    wanted: &Wanted<'_>,
-    each: &mut Each<'_>,
-) -> Result<Chosen, DataError> {
+pub(super) fn for_each(source: &Source, wanted: &Wanted<'_>, each: &mut Each<'_>) -> Result<Chosen, DataError> {
     let mut chosen: Option<(PathBuf, Chosen)> = None;
     for (index, file) in source.files.iter().enumerate() {
         let take: &mut Take<'_> =
