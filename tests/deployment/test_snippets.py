@@ -25,7 +25,8 @@ ELSEWHERE = {
     ("README.md", "export PATH="): "finds the programs; the tests have them on the path",
     ("README.md", "mehl-soup demo --make-zoo"): "workers/tests/programs/make_zoo.rs",
     ("README.md", "mehl-soup report"): "workers/tests/pool/run.rs, workers/tests/programs",
-    ("docs/make-zoo.md", "mehl-soup demo --make-zoo"): "workers/tests/programs/make_zoo.rs",
+    ("docs/make-zoo.md", "mehl-soup demo --make-zoo pets"): "workers/tests/programs/make_zoo.rs",
+    ("docs/make-zoo.md", "mehl-soup demo --make-zoo news"): "workers/tests/programs/make_text_zoo.rs",
     ("docs/inputs.md", "mehl-soup merge"): "workers/tests/programs/honest.rs",
     ("docs/gpu.md", "export LD_LIBRARY_PATH"): "names a libtorch with CUDA",
     (
