@@ -108,6 +108,8 @@ pub struct Facts {
     pub metrics: &'static [&'static MetricFacts],
     /// Standard errors are taken over these.
     pub unit: Unit,
+    /// Whether the loss is in nats: it then has the same scale for all data.
+    pub is_in_nats: bool,
     /// Whether an inverse temperature on the outputs changes the loss in a sensible way.
     pub has_temperature: bool,
 }
@@ -204,6 +206,7 @@ pub const CLASSIFICATION: Facts = Facts {
     loss: "mean cross-entropy in nats",
     metrics: &[&ACCURACY],
     unit: Unit::Sample,
+    is_in_nats: true,
     has_temperature: true,
 };
 
@@ -254,6 +257,7 @@ pub const MULTI_LABEL: Facts = Facts {
     loss: "mean binary cross-entropy of a label in nats",
     metrics: &[&LABEL_ACCURACY, &EXACT_MATCH],
     unit: Unit::Sample,
+    is_in_nats: true,
     has_temperature: true,
 };
 
@@ -263,6 +267,7 @@ pub const REGRESSION: Facts = Facts {
     loss: "mean squared error",
     metrics: &[&PEARSON, &SPEARMAN],
     unit: Unit::Sample,
+    is_in_nats: false,
     has_temperature: false,
 };
 
@@ -272,6 +277,7 @@ pub const SCORE: Facts = Facts {
     loss: "mean binary cross-entropy in nats",
     metrics: &[&PEARSON, &SPEARMAN],
     unit: Unit::Sample,
+    is_in_nats: true,
     has_temperature: true,
 };
 
@@ -281,6 +287,7 @@ pub const PAIRS: Facts = Facts {
     loss: "mean InfoNCE in nats, over the candidates of a batch",
     metrics: &[&ACCURACY_AT_1],
     unit: Unit::Batch,
+    is_in_nats: true,
     has_temperature: false,
 };
 

@@ -247,7 +247,7 @@ pub fn keys() -> Vec<Key> {
             "soup.init",
             word(&["auto", "batch-mean", "uniform", "best", "greedy"]),
             "`auto`",
-            "where methods on the hyperplane start. `batch-mean` is the mean of the first model batch, as published. `auto` is `batch-mean`, or `greedy` if that mean's loss on select is twice the best ingredient's and 0.1 above it ([experiment 5](experiments.md#5-robustness))",
+            "where methods on the hyperplane start. `batch-mean` is the mean of the first model batch, as published. `auto` is `batch-mean`, or `greedy` if that mean's loss on select is twice the best ingredient's and, unless it is a squared error, 0.1 above it ([experiment 5](experiments.md#5-robustness))",
         ),
         key("soup.early_stopping", flag(), "true", "end a model batch with its best coefficients by select"),
         key("soup.patience", count(), "3", "inner epochs without improvement after which a model batch ends"),

@@ -189,7 +189,7 @@ pub enum Grouping {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Init {
-    /// `batch-mean`, but `greedy` where that mean's loss on select is twice the best ingredient's and 0.1 above it: the rest of a descent seldom makes up for a start among bad models.
+    /// `batch-mean`, but `greedy` where that mean's loss on select is twice the best ingredient's and, unless it is a squared error, 0.1 above it: the rest of a descent seldom makes up for a start among bad models.
     Auto,
     /// Mean of the first model batch (the authors' way); with one model a batch, the mean of all.
     BatchMean,

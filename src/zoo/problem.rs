@@ -1,4 +1,5 @@
-//! What ingredients were trained for, as their configurations say, and the objective of a sweep that follows.
+//! What ingredients were trained for, as their configurations say, and the objective of a sweep
+//! that follows.
 
 use std::path::Path;
 
@@ -15,7 +16,8 @@ const ENCODER: &str = "SentenceTransformer";
 /// That of a cross-encoder.
 const CROSS_ENCODER: &str = "CrossEncoder";
 
-/// What a model was trained for: `problem_type` of transformers' configurations, or what stands for it.
+/// What a model was trained for: `problem_type` of transformers' configurations, or what stands for
+/// it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Problem {
     /// `single_label_classification`
@@ -26,7 +28,8 @@ pub enum Problem {
     Regression,
     /// No `problem_type`, but one output. transformers trains such a model by squared error.
     OneOutput,
-    /// A cross-encoder of sentence-transformers with one output, which that library trains by binary cross-entropy.
+    /// A cross-encoder of sentence-transformers with one output, which that library trains by
+    /// binary cross-entropy.
     CrossEncoder,
     /// A folder of sentence-transformers: `modules.json` lists the modules of an encoder.
     Encoder,
@@ -63,8 +66,8 @@ impl Problem {
         }
     }
 
-    /// Whether a specification may state an objective for such models. One output may be anything; one logit of binary
-    /// cross-entropy is what multi-label classification with one label is.
+    /// Whether a specification may state an objective for such models. One output may be anything;
+    /// one logit of binary cross-entropy is what multi-label classification with one label is.
     fn allows(self, objective: ObjectiveName) -> bool {
         match self {
             Self::OneOutput | Self::CrossEncoder => true,
@@ -88,15 +91,16 @@ fn stated(config: &Value) -> Result<Option<Problem>, String> {
     })
 }
 
-/// Whether a configuration is of a model with one output: `num_labels`, or the entries of `id2label`.
+/// Whether a configuration is of a model with one output: `num_labels`, or the entries of
+/// `id2label`.
 fn has_one_output(config: &Value) -> bool {
     let labels = config.get("num_labels").and_then(Value::as_u64);
     let names = config.get("id2label").and_then(Value::as_object).map(|names| names.len() as u64);
     labels.or(names) == Some(1)
 }
 
-/// `model_type` of `config_sentence_transformers.json`; without it `modules.json` means an encoder. `None` if a folder
-/// has neither.
+/// `model_type` of `config_sentence_transformers.json`; without it `modules.json` means an encoder.
+/// `None` if a folder has neither.
 ///
 /// # Errors
 /// If a file is there and cannot be read.
@@ -108,7 +112,8 @@ fn kind_of(folder: &Path) -> Result<Option<String>, ConfigFault> {
     Ok(read(&folder.join("modules.json"))?.map(|_| ENCODER.to_string()))
 }
 
-/// Whether `config.json` is of a cross-encoder, as sentence-transformers marks it since version 4, or before.
+/// Whether `config.json` is of a cross-encoder, as sentence-transformers marks it since version 4,
+/// or before.
 fn is_cross_encoder(config: &Value) -> bool {
     ["sentence_transformers", "sbert_ce_default_activation_function"].iter().any(|field| config.get(field).is_some())
 }
@@ -125,8 +130,8 @@ fn read(file: &Path) -> Result<Option<Value>, ConfigFault> {
     }
 }
 
-/// Problem types that are unknown, or that differ where they are stated. Ingredients are compared with the first that
-/// states one.
+/// Problem types that are unknown, or that differ where they are stated. Ingredients are compared
+/// with the first that states one.
 pub(super) fn faults(ingredients: &[Ingredient]) -> Vec<ConfigFault> {
     let mut faults = vec![];
     let mut first: Option<(&Ingredient, Problem)> = None;
@@ -162,11 +167,12 @@ pub struct ResolvedObjective {
     pub note: Option<String>,
 }
 
-/// The objective that a specification states, or that the configurations of all ingredients stand for. Without either
-/// it is classification.
+/// The objective that a specification states, or that the configurations of all ingredients stand
+/// for. Without either it is classification.
 ///
 /// # Errors
-/// If a configuration contradicts the specification or that of the first ingredient, or cannot be read.
+/// If a configuration contradicts the specification or that of the first ingredient, or cannot be
+/// read.
 pub fn resolve_objective(
     ingredients: &[Ingredient],
     stated: Option<ObjectiveName>,
@@ -202,8 +208,8 @@ pub fn resolve_objective(
     let objective = stated.unwrap_or_else(|| objective_of(found.map(|(_, problem)| problem)));
     let note =
         found.filter(|_| stated.is_none() && objective != ObjectiveName::Classification).map(|(first, problem)| {
-            let file = first.path().display();
-            format!("assumed: objective `{objective}`, because of {} in {file} (data.objective)", problem.words())
+            let name = first.name();
+            format!("assumed: objective `{objective}`, because of {} in {name} (data.objective)", problem.words())
         });
     Ok(ResolvedObjective { objective, note })
 }

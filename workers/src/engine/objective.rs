@@ -1,4 +1,5 @@
-//! What a sweep's coefficients are learned for: by its specification, or by the configurations of its ingredients.
+//! What a sweep's coefficients are learned for: by its specification, or by the configurations of
+//! its ingredients.
 
 use mehl_soup::runner::engine::EngineError;
 use mehl_soup::sweep::metric::Metric;

@@ -225,9 +225,11 @@ impl<'a> TaskRun<'a> {
     }
 
     /// Whether a soup with this select score is far worse than the best ingredient: gradient descent seldom comes back from a mean of models that do not fit together.
-    /// A multiple of its loss alone would not tell: where that is almost nothing, the loss of a good mean is a multiple of it too.
+    /// A multiple of its loss alone would not tell: where that is almost nothing, the loss of a good mean is a multiple of it too. Where a loss is not in nats,
+    /// nobody knows what is almost nothing, and the multiple decides.
     pub fn is_far(&self, select: SplitScore) -> Result<bool, EngineError> {
-        Ok(is_far(select.loss, self.ingredient_score(self.best_member()?)?.loss))
+        let margin = if self.inputs.objective.facts().is_in_nats { FAR_NATS } else { 0.0 };
+        Ok(is_far(select.loss, self.ingredient_score(self.best_member()?)?.loss, margin))
     }
 
     /// Says so where a task begins far from its best ingredient because its specification wants it so.
@@ -326,15 +328,15 @@ fn subset(seed: u64, units: usize) -> Option<Vec<usize>> {
     })
 }
 
-fn is_far(loss: f64, best: f64) -> bool {
-    loss > FAR_LOSS * best && loss > best + FAR_NATS
+fn is_far(loss: f64, best: f64, margin: f64) -> bool {
+    loss > FAR_LOSS * best && loss > best + margin
 }
 
 #[cfg(test)]
 mod tests {
     use mehl_soup::sweep::paired::MOST_UNITS;
 
-    use super::{is_far, subset};
+    use super::{FAR_NATS, is_far, subset};
 
     #[test]
     fn a_large_split_keeps_the_same_units_every_time() {
@@ -348,8 +350,10 @@ mod tests {
     #[test]
     fn far_is_both_a_multiple_and_a_distance() {
         // As of bad ingredients among digits, of good ResNets whose loss is almost nothing, and of good ingredients of a harder task.
-        assert!(is_far(2.6, 0.1));
-        assert!(!is_far(0.06, 0.02));
-        assert!(!is_far(1.3, 1.0));
+        assert!(is_far(2.6, 0.1, FAR_NATS));
+        assert!(!is_far(0.06, 0.02, FAR_NATS));
+        assert!(!is_far(1.3, 1.0, FAR_NATS));
+        // Of targets in another unit.
+        assert!(is_far(0.06, 0.02, 0.0) && !is_far(1.3, 1.0, 0.0));
     }
 }

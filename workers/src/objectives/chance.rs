@@ -1,5 +1,5 @@
-//! Whether any ingredient is better than guessing. Where none is, the ingredients are not compared but their noise: targets or inputs
-//! are then probably not what the models learned.
+//! Whether any ingredient is better than guessing. Where none is, the ingredients are not compared
+//! but their noise: targets or inputs are then probably not what the models learned.
 
 use mehl_soup::runner::engine::EngineError;
 use mehl_soup::sweep::manifest::Manifest;
@@ -70,7 +70,8 @@ pub(super) fn check(manifest: &Manifest, guess: &Guess<'_>, facts: &Facts) -> Re
     Err(EngineError::Input(told))
 }
 
-/// That one ingredient at least is better than the constant prediction of a split's class frequencies.
+/// That one ingredient at least is better than the constant prediction of a split's class
+/// frequencies.
 ///
 /// # Errors
 /// Those of [`check`].

@@ -4,23 +4,26 @@ use mehl_soup::sweep::metric::Estimate;
 
 /// Samples from which on a standard error is known: Fisher's is `1 / sqrt(n - 3)`.
 const FEWEST: usize = 4;
-/// A column whose deviations are a smaller part of its mean is constant but for rounding; as in SciPy's `pearsonr`.
+/// A column whose deviations are a smaller part of its mean is constant but for rounding; as in
+/// SciPy's `pearsonr`.
 const CONSTANT: f64 = 1e-13;
 
-/// Pearson's correlation as `scipy.stats.pearsonr`, and its standard error: `atanh(r)` has `1 / sqrt(n - 3)` (R. A. Fisher, On the
-/// probable error of a coefficient of correlation deduced from a small sample, Metron 1, 1921), so r has
-/// `(1 - r^2) / sqrt(n - 3)`.
+/// Pearson's correlation as `scipy.stats.pearsonr`, and its standard error: `atanh(r)` has `1 /
+/// sqrt(n - 3)` (R. A. Fisher, On the probable error of a coefficient of correlation deduced from a
+/// small sample, Metron 1, 1921), so r has `(1 - r^2) / sqrt(n - 3)`.
 ///
-/// Where a column is constant the correlation is not defined. It is 0 then, with the error of a correlation of 0: such a
-/// prediction says nothing of the targets. With fewer than four samples the error is 1.
+/// Where a column is constant the correlation is not defined. It is 0 then, with the error of a
+/// correlation of 0: such a prediction says nothing of the targets. With fewer than four samples
+/// the error is 1.
 pub fn pearson(a: &[f64], b: &[f64]) -> Estimate {
     let value = correlation(a, b);
     estimate(value, a.len(), 1.0)
 }
 
-/// Spearman's correlation as `scipy.stats.spearmanr`: Pearson's of the ranks, of which equal values have the mean. `atanh` of it has
-/// the standard error `sqrt((1 + r^2 / 2) / (n - 3))` (Bonett and Wright, Sample size requirements for estimating Pearson,
-/// Kendall and Spearman correlations, Psychometrika 65, 2000).
+/// Spearman's correlation as `scipy.stats.spearmanr`: Pearson's of the ranks, of which equal values
+/// have the mean. `atanh` of it has the standard error `sqrt((1 + r^2 / 2) / (n - 3))` (Bonett and
+/// Wright, Sample size requirements for estimating Pearson, Kendall and Spearman correlations,
+/// Psychometrika 65, 2000).
 ///
 /// Constant columns and few samples are as in [`pearson`].
 pub fn spearman(a: &[f64], b: &[f64]) -> Estimate {

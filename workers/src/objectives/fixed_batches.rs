@@ -1,8 +1,10 @@
-//! Batches in which a split is scored, where the loss of a sample depends on the other samples of its batch.
+//! Batches in which a split is scored, where the loss of a sample depends on the other samples of
+//! its batch.
 
 use crate::rng::permutation;
 
-/// Which samples are scored together: the same for every task of a sweep, whatever `compute.score_batch` is.
+/// Which samples are scored together: the same for every task of a sweep, whatever
+/// `compute.score_batch` is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FixedBatches {
     /// Samples of a batch.
@@ -12,8 +14,8 @@ pub struct FixedBatches {
 }
 
 impl FixedBatches {
-    /// The batches of a split of so many samples. A last batch that is not full would have fewer candidates than the
-    /// others: it is left out unless it is the only one.
+    /// The batches of a split of so many samples. A last batch that is not full would have fewer
+    /// candidates than the others: it is left out unless it is the only one.
     pub fn of(&self, samples: usize) -> Vec<Vec<usize>> {
         let order = permutation(self.seed, "scored batches", &[], samples);
         let whole = |chunk: &&[usize]| chunk.len() == self.size || samples < self.size;

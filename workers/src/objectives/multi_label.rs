@@ -1,4 +1,5 @@
-//! Any number of several labels: binary cross-entropy of logits `[N, labels]` against targets `[N, labels]` of 0 and 1.
+//! Any number of several labels: binary cross-entropy of logits `[N, labels]` against targets `[N,
+//! labels]` of 0 and 1.
 
 use mehl_soup::runner::engine::EngineError;
 use mehl_soup::sweep::manifest::Manifest;
@@ -13,8 +14,9 @@ use crate::data::{Batch, Data, Split, dtype_name};
 use crate::engine::errors::torch_error;
 use crate::families::{Forward, Model, State};
 
-/// Mean binary cross-entropy over samples and labels, as `torch.nn.BCEWithLogitsLoss`. A label is said to be there where its
-/// probability is above 0.5. A sample's label accuracy is the share of its labels that are right; it matches exactly if all are.
+/// Mean binary cross-entropy over samples and labels, as `torch.nn.BCEWithLogitsLoss`. A label is
+/// said to be there where its probability is above 0.5. A sample's label accuracy is the share of
+/// its labels that are right; it matches exactly if all are.
 #[derive(Debug, Clone, Copy)]
 pub struct MultiLabel;
 

@@ -17,11 +17,13 @@ use crate::families::{Forward, Model, State};
 /// The least norm that an embedding is divided by, as in `torch.nn.functional.normalize`.
 const LEAST_NORM: f64 = 1e-12;
 
-/// Each sample has an anchor, a positive, and any number of hard negatives. Outputs are their embeddings `[texts * N, d]`:
-/// row `t * N + i` is text t of sample i. Candidates are the positives of all samples, then their first negatives, and so on.
-/// The loss of an anchor is the cross-entropy of `scale * cos(anchor, candidate)` against its own positive, as in
-/// sentence-transformers (`MultipleNegativesRankingLoss` with its defaults, `losses/multiple_negatives_ranking.py`). An anchor is
-/// right if no candidate is nearer than its positive.
+/// Each sample has an anchor, a positive, and any number of hard negatives. Outputs are their
+/// embeddings `[texts * N, d]`: row `t * N + i` is text t of sample i. Candidates are the positives
+/// of all samples, then their first negatives, and so on. The loss of an anchor is the
+/// cross-entropy of `scale * cos(anchor, candidate)` against its own positive, as in
+/// sentence-transformers (`MultipleNegativesRankingLoss` with its defaults,
+/// `losses/multiple_negatives_ranking.py`). An anchor is right if no candidate is nearer than its
+/// positive.
 ///
 /// There are no targets. A unit is a batch: the losses within it depend on each other.
 #[derive(Debug, Clone, Copy)]
@@ -33,7 +35,8 @@ pub struct Pairs {
 }
 
 impl Pairs {
-    /// Similarities of each anchor and each candidate, `[N, (texts - 1) * N]`, and which candidate is right, `[N]`.
+    /// Similarities of each anchor and each candidate, `[N, (texts - 1) * N]`, and which candidate
+    /// is right, `[N]`.
     fn similarities(&self, embeddings: &Tensor, texts: usize) -> Result<(Tensor, Tensor), TchError> {
         let (rows, _) = embeddings.size2()?;
         let n = rows / texts as i64;
@@ -50,7 +53,8 @@ impl Pairs {
         similarities.f_cross_entropy_loss::<Tensor>(&right, None, Reduction::None, -100, 0.0)
     }
 
-    /// Samples of the split's batches that share a text with another sample of their batch, and samples in batches.
+    /// Samples of the split's batches that share a text with another sample of their batch, and
+    /// samples in batches.
     fn repeated(&self, split: &Split) -> Result<(usize, usize), TchError> {
         let (texts, hashes) = (split.texts(), split.text_hashes()?);
         let (mut repeated, mut all) = (0, 0);
@@ -123,20 +127,19 @@ impl Objective for Pairs {
 
     fn notes(&self, data: &Data) -> Result<Vec<String>, TchError> {
         let mut notes = vec![];
-        for (place, (split, path)) in data.each_split().enumerate() {
+        for ((split, _), name) in data.each_split().zip(["learn", "select", "test"]) {
             let (repeated, all) = self.repeated(split)?;
-            let (path, batches, left) = (path.display(), self.batches.of(split.samples()).len(), split.samples() - all);
-            let split = ["learn", "select", "test"][place];
-            let rest = if left > 0 { format!("; {left} samples are left out") } else { String::new() };
+            let (batches, left) = (self.batches.of(split.samples()).len(), split.samples() - all);
+            let rest = if left > 0 { format!("; {left} pairs are left out") } else { String::new() };
             let size = all / batches.max(1);
-            notes.push(format!("{path}: {split} is scored in {batches} batches of {size} pairs (soup.batch){rest}"));
+            notes.push(format!("{name} is scored in {batches} batches of {size} pairs (soup.batch){rest}"));
             if batches == 1 {
-                notes.push(format!("{path}: {split} is one batch, so its standard errors are not known"));
+                notes.push(format!("{name} is one batch, so its standard errors are not known"));
             }
             if repeated > 0 {
                 notes.push(format!(
-                    "{path}: {repeated} of {all} {split} pairs have a text that another pair of their batch has too: \
-                     a right candidate counts as wrong there"
+                    "{repeated} of {all} {name} pairs have a text that another pair of their batch has too: a right \
+                     candidate counts as wrong there"
                 ));
             }
         }

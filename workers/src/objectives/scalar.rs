@@ -1,4 +1,5 @@
-//! One number for a sample: outputs `[N, 1]` or `[N]` against targets `[N]`, by squared error or by binary cross-entropy.
+//! One number for a sample: outputs `[N, 1]` or `[N]` against targets `[N]`, by squared error or by
+//! binary cross-entropy.
 
 use mehl_soup::runner::engine::EngineError;
 use mehl_soup::sweep::manifest::Manifest;
@@ -14,13 +15,14 @@ use crate::data::{Batch, Data, Split};
 use crate::engine::errors::torch_error;
 use crate::families::{Forward, Model, State};
 
-/// One number for a sample; its metrics are correlations of outputs and targets over the whole split.
+/// One number for a sample; its metrics are correlations of outputs and targets over the whole
+/// split.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scalar {
     /// Mean squared error, as `torch.nn.MSELoss`: `regression`.
     SquaredError,
-    /// Binary cross-entropy of one logit, as `torch.nn.BCEWithLogitsLoss`, with targets in [0, 1]: `score`. So are
-    /// cross-encoders of sentence-transformers trained (`BinaryCrossEntropyLoss`).
+    /// Binary cross-entropy of one logit, as `torch.nn.BCEWithLogitsLoss`, with targets in [0, 1]:
+    /// `score`. So are cross-encoders of sentence-transformers trained (`BinaryCrossEntropyLoss`).
     BinaryCrossEntropy,
 }
 
@@ -51,8 +53,8 @@ impl Objective for Scalar {
         through_parts(model, &batch.inputs, step, &loss_of)
     }
 
-    /// Columns: outputs and targets. A logit is as good as its sigmoid for ranks; for Pearson's correlation it is not, so
-    /// it becomes a probability first.
+    /// Columns: outputs and targets. A logit is as good as its sigmoid for ranks; for Pearson's
+    /// correlation it is not, so it becomes a probability first.
     fn measure(&self, model: &dyn Model, batch: &Batch, how: Forward) -> Result<Measured, TchError> {
         let outputs = model.outputs(&batch.inputs, how)?;
         let losses = self.losses(&outputs, &batch.targets)?.f_to_kind(Kind::Double)?;
@@ -71,7 +73,8 @@ impl Objective for Scalar {
         }
     }
 
-    /// Finite numbers `[N]` or `[N, 1]` in any dtype, within [0, 1] for `score`; f64 `[N]` afterwards.
+    /// Finite numbers `[N]` or `[N, 1]` in any dtype, within [0, 1] for `score`; f64 `[N]`
+    /// afterwards.
     fn read_targets(&self, found: Tensor) -> Result<Tensor, String> {
         let shape = found.size();
         if !matches!(shape[..], [_] | [_, 1]) {

@@ -1,4 +1,5 @@
-//! Objectives against losses, gradients and metrics that torch, scipy and sentence-transformers give.
+//! Objectives against losses, gradients and metrics that torch, scipy and sentence-transformers
+//! give.
 
 use std::collections::BTreeMap;
 
@@ -157,7 +158,8 @@ fn weights_of_samples_count_in_the_mean() {
     }
 }
 
-/// The loss of pairs in the batches that they are scored in, whatever `compute.score_batch` is; errors over batches.
+/// The loss of pairs in the batches that they are scored in, whatever `compute.score_batch` is;
+/// errors over batches.
 #[test]
 fn pairs_are_scored_in_fixed_batches() {
     let case = cases().pop().unwrap();

@@ -17,7 +17,8 @@ use tch::{Device, Kind, Reduction, Tensor};
 use crate::support::golden::{load, zoo_spec};
 use crate::support::{Recorder, engine, fixture, images, run};
 
-/// A zoo of four small ViTs, whose head has `outputs` of its four outputs, with fields in their configurations; and data.
+/// A zoo of four small ViTs, whose head has `outputs` of its four outputs, with fields in their
+/// configurations; and data.
 struct Scene {
     folder: tempfile::TempDir,
 }
@@ -132,7 +133,8 @@ fn multi_label_models_are_recognised_scored_and_learned() {
     assert!(notes.iter().any(|note| note.starts_with("assumed: objective `multi-label`, because of problem_type")));
     let (completion, kept) = learned(&scene, "", "method = 'mehl'\nmodel_batch = 4");
     assert_eq!(kept, ["select.exact_match", "select.label_accuracy", "select.loss"]);
-    // One output is right for half of what is there, and all are learned for it: no worse than where it began.
+    // One output is right for half of what is there, and all are learned for it: no worse than
+    // where it began.
     let uniform = learned(&scene, "", "method = 'uniform'").0.scores.select.loss;
     assert!(completion.scores.select.loss < uniform, "{:?} {uniform}", completion.scores);
     // Stated for models that do not say.

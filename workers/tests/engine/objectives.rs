@@ -73,6 +73,7 @@ impl Objective for SquaredError {
             loss: "mean squared error",
             metrics: &[&ABSOLUTE_ERROR],
             unit: Unit::Sample,
+            is_in_nats: false,
             has_temperature: false,
         }
     }

@@ -110,6 +110,7 @@ impl Objective for TokenError {
             loss: "mean squared error",
             metrics: &[],
             unit: Unit::Sequence,
+            is_in_nats: false,
             has_temperature: false,
         }
     }
