@@ -15,8 +15,8 @@ use crate::hyperplane::RunningMean;
 
 /// Ingredients from the best to the worst on select; one is kept if the mean with it is not worse than without.
 ///
-/// Always by the objective's first metric: accuracy for classification, as published. Equal ingredients are ranked by
-/// loss.
+/// By accuracy for classification, as published; equal ingredients are ranked by loss. By loss for other objectives: a
+/// correlation, for example, does not change with the scale of the outputs.
 pub struct Greedy;
 
 impl Method for Greedy {
@@ -63,9 +63,10 @@ pub fn members(run: &mut TaskRun<'_>) -> Result<Vec<usize>, EngineError> {
     Ok(members)
 }
 
-/// By the objective's first metric, or by the loss if it has none: lower is better.
+/// By the objective's first metric if it is a share of samples, else by the loss: lower is better.
 fn cost(run: &TaskRun<'_>, score: &SplitScore) -> f64 {
-    let metric = run.inputs.objective.facts().metrics.first().map_or(Metric::LOSS, |facts| Metric::of(facts));
+    let share = run.inputs.objective.facts().metrics.first().filter(|facts| facts.is_share);
+    let metric = share.map_or(Metric::LOSS, |facts| Metric::of(facts));
     score.get(metric).map_or(f64::NAN, |estimate| metric.cost(estimate.value))
 }
 

@@ -166,7 +166,7 @@ fn models_of_one_output_are_regressions_unless_a_score_is_stated() {
     assert_eq!(names(&manifest.ingredients[0].select.unwrap()), ["pearson", "spearman"]);
     let uniform = learned(&scene, "", "method = 'uniform'").0.scores.select.loss;
     for method in ["learned", "mehl"] {
-        let (completion, kept) = learned(&scene, "", &format!("method = '{method}'\ninit = 'batch-mean'"));
+        let (completion, kept) = learned(&scene, "", &format!("method = '{method}'"));
         assert_eq!(kept, ["select.loss"], "correlations are no means over samples");
         let file = CoefficientsFile::from_bytes(&completion.coefficients).unwrap();
         assert_eq!(file.about.objective.to_string(), "regression");
