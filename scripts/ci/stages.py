@@ -134,7 +134,7 @@ HEAVY = (
         "check-python",
         "make check-python",
         limit=2400,
-        clears=("target/vision",),
+        clears=("target/vision", "target/texts"),
         inputs=(
             *_BUILD,
             *_LOCAL_PROGRAMS,
@@ -143,11 +143,13 @@ HEAVY = (
             "workers/tests/fixtures/fixture.py",
             "workers/tests/fixtures/trajectories/",
             "workers/tests/python/check_model.py",
+            "workers/tests/fixtures/make_tokenizers.py",
             "workers/tests/python/vision_zoos.py",
+            "workers/tests/python/text_zoos.py",
             "python/mehl_soup/",
             "docs/imagenet.md",
         ),
-        result=r": loss \d.* right",
+        result=r": loss \d.* right|^\| [a-z-]+ \| (jsonl|csv|tsv)",
         needs=("demo",),
     ),
     HeavyStage(

@@ -41,21 +41,32 @@ fn memory_is_as_planned() {
     random_zoo::make(&place.path(""), 6);
     let nothing_learned = ["method = 'uniform'", "method = 'greedy'"];
     for (i, soup) in SOUPS.into_iter().chain(nothing_learned).enumerate() {
-        let (file, out) = (format!("{i}.toml"), format!("run{i}"));
-        place.spec(&file, &spec(&place.path(""), soup));
-        let plan = place.mehl_soup(&["plan", &file, "--format", "json"]).expect(0).stdout;
-        let plan: Value = serde_json::from_str(&plan).unwrap();
-        let peaks = plan["tasks"].as_array().unwrap().iter().map(|task| task["host_peak_bytes"].as_u64().unwrap());
-        let planned = peaks.max().unwrap();
-        let mut run = place.start(&file, &out);
-        let (process, mut found) = (run.id(), 0);
-        run.watch(|| {
-            found = found.max(host::memory_of(process).anonymous);
-            false
-        });
-        run.wait().expect(0);
-        near(planned, found, &format!("{soup}: peak"));
+        as_planned(&place, i, soup, &spec(&place.path(""), soup));
     }
+    // Texts of many lengths, whose longest batch decides.
+    let place = Place::new();
+    random_zoo::make_texts(&place.path(""), 6);
+    for (i, soup) in SOUPS.into_iter().enumerate() {
+        as_planned(&place, i, soup, &spec(&place.path(""), soup).replace("learn.safetensors", "learn.jsonl"));
+    }
+}
+
+/// Runs a sweep, and compares its memory with what `plan` says.
+fn as_planned(place: &Place, number: usize, soup: &str, spec: &str) {
+    let (file, out) = (format!("{number}.toml"), format!("run{number}"));
+    place.spec(&file, spec);
+    let plan = place.mehl_soup(&["plan", &file, "--format", "json"]).expect(0).stdout;
+    let plan: Value = serde_json::from_str(&plan).unwrap();
+    let peaks = plan["tasks"].as_array().unwrap().iter().map(|task| task["host_peak_bytes"].as_u64().unwrap());
+    let planned = peaks.max().unwrap();
+    let mut run = place.start(&file, &out);
+    let (process, mut found) = (run.id(), 0);
+    run.watch(|| {
+        found = found.max(host::memory_of(process).anonymous);
+        false
+    });
+    run.wait().expect(0);
+    near(planned, found, &format!("{soup}: peak"));
 }
 
 #[test]

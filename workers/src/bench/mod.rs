@@ -9,6 +9,7 @@ mod kernels;
 mod lines;
 mod mean;
 mod scoring;
+mod text;
 mod zoo;
 
 use std::path::Path;
@@ -19,7 +20,7 @@ use mehl_soup::runner::engine::{Directive, EngineError, HostError, Progress, Sco
 use mehl_soup::sweep::expand::expand;
 use mehl_soup::sweep::manifest::Manifest;
 use mehl_soup::sweep::parse::parse_spec;
-use mehl_soup::sweep::spec::ComputeDtype;
+use mehl_soup::sweep::spec::{ComputeDtype, Spec};
 use mehl_soup::sweep::task::Task;
 use mehl_soup::zoo::HashCache;
 use mehl_soup_worker::engine::{Settings, TorchEngine};
@@ -56,6 +57,9 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
     if args.part == Some(Part::Greedy) {
         scoring::greedy(args)?;
     }
+    if args.part == Some(Part::Text) {
+        text::run(args)?;
+    }
     if args.part == Some(Part::Mean) {
         mean::run(args)?;
     }
@@ -89,6 +93,9 @@ pub enum Part {
     Greedy,
     /// The mean of a zoo by `mehl-soup materialize`. Only on request
     Mean,
+    /// Learning on the texts of a sweep (--spec) against plain passes over the same batches. Only on
+    /// request
+    Text,
 }
 
 /// Dtypes of iterations.
@@ -117,7 +124,11 @@ impl From<BenchDtype> for ComputeDtype {
 
 /// The task of a specification's own method, and an engine for it.
 fn engine(spec: &Path, device: Device, threads: usize) -> anyhow::Result<(TorchEngine, Task)> {
-    let spec = parse_spec(spec)?;
+    engine_of(parse_spec(spec)?, device, threads)
+}
+
+/// As [`engine`], of a specification that was read.
+fn engine_of(spec: Spec, device: Device, threads: usize) -> anyhow::Result<(TorchEngine, Task)> {
     let is_own = |task: &Task| task.soup.method == spec.soup.method;
     let task = expand(&spec).into_iter().find(is_own).context("the sweep has its one task")?;
     let settings = Settings {

@@ -3,7 +3,7 @@
 pub mod allocations;
 mod budget;
 mod build_info;
-mod data_order;
+pub mod data_order;
 pub mod device;
 pub mod dtype;
 pub(crate) mod errors;

@@ -55,3 +55,51 @@ pub fn make(folder: &Path, ingredients: u64) {
     ]);
     write(&folder.join("learn.safetensors"), &learn);
 }
+
+/// A zoo of BERTs in `folder/zoo`, 15 MB each, and texts of 4 to 120 tokens in `folder/learn.jsonl`.
+pub fn make_texts(folder: &Path, ingredients: u64) {
+    const WIDTH: usize = 256;
+    const INNER: usize = 1024;
+    const LAYERS: usize = 4;
+    let config = serde_json::json!({
+        "architectures": ["BertForSequenceClassification"], "model_type": "bert", "vocab_size": 300,
+        "hidden_size": WIDTH, "num_hidden_layers": LAYERS, "num_attention_heads": 4, "intermediate_size": INNER,
+        "max_position_embeddings": 128, "type_vocab_size": 2, "pad_token_id": 0,
+        "id2label": { "0": "a", "1": "b" }, "label2id": { "a": 0, "b": 1 },
+    });
+    let mut shapes: Vec<(String, Vec<usize>)> = vec![
+        ("bert.embeddings.word_embeddings.weight".into(), vec![300, WIDTH]),
+        ("bert.embeddings.position_embeddings.weight".into(), vec![128, WIDTH]),
+        ("bert.embeddings.token_type_embeddings.weight".into(), vec![2, WIDTH]),
+    ];
+    let mut both = |name: &str, shape: Vec<usize>| {
+        shapes.push((format!("{name}.bias"), vec![shape[0]]));
+        shapes.push((format!("{name}.weight"), shape));
+    };
+    both("bert.embeddings.LayerNorm", vec![WIDTH]);
+    both("bert.pooler.dense", vec![WIDTH, WIDTH]);
+    both("classifier", vec![2, WIDTH]);
+    for layer in 0..LAYERS {
+        let block = format!("bert.encoder.layer.{layer}");
+        for name in ["attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense"] {
+            both(&format!("{block}.{name}"), vec![WIDTH, WIDTH]);
+        }
+        both(&format!("{block}.attention.output.LayerNorm"), vec![WIDTH]);
+        both(&format!("{block}.intermediate.dense"), vec![INNER, WIDTH]);
+        both(&format!("{block}.output.dense"), vec![WIDTH, INNER]);
+        both(&format!("{block}.output.LayerNorm"), vec![WIDTH]);
+    }
+    for k in 0..ingredients {
+        let at = folder.join(format!("zoo/k{k}"));
+        fs::create_dir_all(&at).unwrap();
+        fs::write(at.join("config.json"), config.to_string()).unwrap();
+        fs::copy(super::fixture("text-base/tokenizer.json"), at.join("tokenizer.json")).unwrap();
+        let tensors = shapes.iter().enumerate().map(|(i, (name, shape))| {
+            (name.clone(), (Dtype::F32, shape.clone(), floats(shape, 0.1, 1000 * k + i as u64)))
+        });
+        write(&at.join("model.safetensors"), &tensors.collect());
+    }
+    let words = |i: usize| ["cat ", "dog ", "owl "][i % 3].repeat([2, 10, 30, 60, 118][i % 5]);
+    let row = |i| serde_json::json!({ "text": words(i), "label": ["a", "b"][i % 2] }).to_string() + "\n";
+    fs::write(folder.join("learn.jsonl"), (0..60).map(row).collect::<String>()).unwrap();
+}
