@@ -100,6 +100,9 @@ pub fn make_texts(folder: &Path, ingredients: u64) {
         write(&at.join("model.safetensors"), &tensors.collect());
     }
     let words = |i: usize| ["cat ", "dog ", "owl "][i % 3].repeat([2, 10, 30, 60, 118][i % 5]);
-    let row = |i| serde_json::json!({ "text": words(i), "label": ["a", "b"][i % 2] }).to_string() + "\n";
+    let row = |i| {
+        let (text, label) = (words(i), ["a", "b"][i % 2]);
+        serde_json::json!({ "text": text, "label": label }).to_string() + "\n"
+    };
     fs::write(folder.join("learn.jsonl"), (0..60).map(row).collect::<String>()).unwrap();
 }
