@@ -43,10 +43,10 @@ fn memory_is_as_planned() {
     for (i, soup) in SOUPS.into_iter().chain(nothing_learned).enumerate() {
         as_planned(&place, i, soup, &spec(&place.path(""), soup));
     }
-    // Texts of many lengths, whose longest batch decides.
+    // Texts of many lengths, whose longest batch decides. Not in bf16, where libtorch keeps kernels for each length.
     let place = Place::new();
     random_zoo::make_texts(&place.path(""), 6);
-    for (i, soup) in SOUPS.into_iter().enumerate() {
+    for (i, soup) in SOUPS.into_iter().filter(|soup| soup.contains("'f32'")).enumerate() {
         as_planned(&place, i, soup, &spec(&place.path(""), soup).replace("learn.safetensors", "learn.jsonl"));
     }
 }

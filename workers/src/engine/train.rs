@@ -123,6 +123,10 @@ pub fn learn(
             let iteration = current(run)?.iteration;
             let end = if iteration + 1 == iterations { samples } else { (iteration + 1) * soup.batch };
             let indices = &order[iteration * soup.batch..end];
+            if learn.is_by_length() {
+                // Each batch has a length of its own, and does not fit where the last one was.
+                run.make_room();
+            }
             // Before anything is queued on a device: what is copied there waits for that.
             let taken = run.clock.timed(Phase::Data, || learn.batch(indices, run.inputs.device));
             let batch = taken.map_err(torch_error)?;

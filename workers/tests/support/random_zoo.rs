@@ -56,11 +56,11 @@ pub fn make(folder: &Path, ingredients: u64) {
     write(&folder.join("learn.safetensors"), &learn);
 }
 
-/// A zoo of BERTs in `folder/zoo`, 15 MB each, and texts of 4 to 120 tokens in `folder/learn.jsonl`.
+/// A zoo of BERTs in `folder/zoo`, 36 MB each, and texts of 4 to 120 tokens in `folder/learn.jsonl`.
 pub fn make_texts(folder: &Path, ingredients: u64) {
-    const WIDTH: usize = 256;
-    const INNER: usize = 1024;
-    const LAYERS: usize = 4;
+    const WIDTH: usize = 384;
+    const INNER: usize = 1536;
+    const LAYERS: usize = 5;
     let config = serde_json::json!({
         "architectures": ["BertForSequenceClassification"], "model_type": "bert", "vocab_size": 300,
         "hidden_size": WIDTH, "num_hidden_layers": LAYERS, "num_attention_heads": 4, "intermediate_size": INNER,
@@ -99,7 +99,7 @@ pub fn make_texts(folder: &Path, ingredients: u64) {
         });
         write(&at.join("model.safetensors"), &tensors.collect());
     }
-    let words = |i: usize| ["cat ", "dog ", "owl "][i % 3].repeat([2, 10, 30, 60, 118][i % 5]);
+    let words = |i: usize| ["cat ", "dog ", "owl "][i % 3].repeat([2, 10, 20, 35, 58][i % 5]);
     let row = |i| {
         let (text, label) = (words(i), ["a", "b"][i % 2]);
         serde_json::json!({ "text": text, "label": label }).to_string() + "\n"

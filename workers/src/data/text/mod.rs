@@ -97,7 +97,7 @@ pub fn load(
         let each = own.encodings;
         let length = |row: usize| (0..each).map(|text| entry.length(row * each + text)).max().unwrap_or(0);
         let mut order: Vec<usize> = (0..own.hashes.len()).collect();
-        order.sort_by_key(|&row| (length(row), row));
+        order.sort_by_key(|&row| (std::cmp::Reverse(length(row)), row));
         let mut hasher = blake3::Hasher::new();
         hasher.update(key.as_bytes());
         let targets = labels.in_order(&order, &mut hasher)?;
@@ -107,7 +107,7 @@ pub fn load(
             _ => read(targets).map_err(|what| rows::content(&source.path, format!("label: {what}")))?,
         };
         let rows = order.iter().map(|&row| own.hashes[row]).collect();
-        let tokens = StoredTokens::new(Arc::new(entry), order, each, names.clone(), pad);
+        let tokens = StoredTokens::new(Arc::new(entry), order, each, names.clone(), pad, model.positions);
         splits.push(Loaded {
             split: Split::of_tokens(tokens, targets),
             hash: hasher.finalize().to_hex().to_string(),

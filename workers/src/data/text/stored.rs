@@ -14,6 +14,9 @@ pub(crate) const MASK: &str = "attention_mask";
 /// Name of what tells the two texts of a pair apart.
 pub(crate) const TYPES: &str = "token_type_ids";
 
+/// Lengths of batches are multiples of this, as far as the model takes so many tokens.
+const STEP: usize = 16;
+
 /// Samples of a split as tokens in a mapped file. A sample has one text, or several that are encoded each for itself.
 pub struct StoredTokens {
     entry: Arc<Entry>,
@@ -25,12 +28,21 @@ pub struct StoredTokens {
     names: Vec<String>,
     /// What stands behind the end of a text.
     pad: i64,
+    /// Most tokens that the model takes, where it says so.
+    positions: Option<usize>,
 }
 
 impl StoredTokens {
     /// Samples of an entry whose texts follow one another.
-    pub(super) fn new(entry: Arc<Entry>, rows: Vec<usize>, texts: usize, names: Vec<String>, pad: i64) -> Self {
-        Self { entry, rows, texts, names, pad }
+    pub(super) fn new(
+        entry: Arc<Entry>,
+        rows: Vec<usize>,
+        texts: usize,
+        names: Vec<String>,
+        pad: i64,
+        positions: Option<usize>,
+    ) -> Self {
+        Self { entry, rows, texts, names, pad, positions }
     }
 
     /// N.
@@ -51,6 +63,12 @@ impl StoredTokens {
     /// Tokens of the longest text.
     pub fn longest(&self) -> usize {
         self.rows.iter().map(|&row| self.longest_of(row)).max().unwrap_or(0)
+    }
+
+    /// Length of a batch whose longest text has so many tokens.
+    fn padded(&self, longest: usize) -> usize {
+        let padded = longest.next_multiple_of(STEP);
+        self.positions.map_or(padded, |positions| padded.min(positions.max(longest)))
     }
 
     fn longest_of(&self, row: usize) -> usize {
@@ -78,11 +96,13 @@ impl StoredTokens {
             texts: self.texts,
             names: self.names.clone(),
             pad: self.pad,
+            positions: self.positions,
         }
     }
 
     /// Inputs of the samples at `indices`, each `[texts * n, T]`, i64, of which row `t * n + i` is text t of sample i, and
-    /// their lengths. T is the longest of them. With a `length`, as if each were that long: texts are repeated or cut.
+    /// their lengths. T is the longest of them, rounded up to a multiple of 16: batches of few shapes reuse each other's
+    /// memory, and libtorch keeps kernels for each shape. With a `length`, as if each were that long: texts are repeated or cut.
     ///
     /// # Errors
     /// What libtorch reports.
@@ -97,7 +117,8 @@ impl StoredTokens {
             .map(|(i, text)| self.rows[i] * self.texts + text)
             .collect();
         let lengths: Vec<usize> = texts.iter().map(|&text| length.unwrap_or_else(|| self.entry.length(text))).collect();
-        let (n, longest) = (texts.len(), lengths.iter().copied().max().unwrap_or(0));
+        let n = texts.len();
+        let longest = self.padded(lengths.iter().copied().max().unwrap_or(0));
         let tensor = |fill: &dyn Fn(usize, &mut [i64])| {
             let mut values = vec![0_i64; n * longest];
             for (row, out) in values.chunks_exact_mut(longest.max(1)).enumerate() {
