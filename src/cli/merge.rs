@@ -9,7 +9,7 @@ use super::exit::{Exit, say};
 use super::materialize::FloatType;
 use crate::coefficients::{Options, fixed_mix, merge as write_mix};
 use crate::untrusted::printable;
-use crate::zoo::{HashCache, Layout, Zoo, config_faults, mixed_dtypes};
+use crate::zoo::{HashCache, Layout, Zoo, config_faults, mixed_dtypes, resolve_objective};
 
 /// Flags of `merge`.
 #[derive(Debug, Args)]
@@ -62,6 +62,8 @@ fn write(args: &MergeArgs) -> Result<(), String> {
         let more = if faults.len() > 1 { format!(" (and {} more)", faults.len() - 1) } else { String::new() };
         return Err(format!("{first}{more}"));
     }
+    // Models for other problems are not mixed.
+    resolve_objective(zoo.ingredients(), None).map_err(text)?;
     let bar = ProgressBar::new(0);
     let style = ProgressStyle::with_template("{msg:9} {wide_bar} {bytes}/{total_bytes} {eta} left");
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));

@@ -195,7 +195,7 @@ pub fn resolve_objective(
             Some((other, expected)) if stated.is_none() && objective_of(expected) != objective_of(found) => {
                 let words = |problem: Option<Problem>| problem.map_or("no problem_type", Problem::words);
                 return fault(format!(
-                    "expected {} as in {}, found {} (set data.objective)",
+                    "expected {} as in {}, found {}",
                     words(expected),
                     other.path().display(),
                     words(found)
@@ -324,8 +324,7 @@ mod tests {
     fn ingredients_of_different_problems_are_refused() {
         let (one, many) = (config(json!({"num_labels": 1})), config(json!({})));
         let told = resolved(&[&many, &one], None).unwrap_err();
-        let expected = "1/config.json: expected no problem_type as in 0, found one output and no problem_type (set \
-                        data.objective)";
+        let expected = "1/config.json: expected no problem_type as in 0, found one output and no problem_type";
         assert_eq!(told, expected);
         // The same objective, said in two ways.
         let stated = config(json!({"problem_type": "regression"}));

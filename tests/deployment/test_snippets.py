@@ -25,6 +25,7 @@ ELSEWHERE = {
     ("README.md", "export PATH="): "finds the programs; the tests have them on the path",
     ("README.md", "mehl-soup demo --make-zoo"): "workers/tests/programs/make_zoo.rs",
     ("README.md", "mehl-soup report"): "workers/tests/pool/run.rs, workers/tests/programs",
+    ("README.md", "python -m mehl_soup export"): "workers/tests/python/architectures.py",
     ("docs/make-zoo.md", "mehl-soup demo --make-zoo pets"): "workers/tests/programs/make_zoo.rs",
     ("docs/make-zoo.md", "mehl-soup demo --make-zoo news"): "workers/tests/programs/make_text_zoo.rs",
     ("docs/inputs.md", "mehl-soup merge"): "workers/tests/programs/honest.rs",

@@ -13,7 +13,8 @@ use mehl_soup::zoo::{Zoo, resolve_objective};
 /// If ingredients or keys of the specification contradict each other.
 pub(super) fn resolve(spec: &Spec, zoo: &Zoo) -> Result<(Objective, Option<String>), EngineError> {
     let found = resolve_objective(zoo.ingredients(), spec.data.objective);
-    let found = found.map_err(|fault| EngineError::Input(fault.to_string()))?;
+    let hint = if spec.data.objective.is_none() { " (set data.objective)" } else { "" };
+    let found = found.map_err(|fault| EngineError::Input(format!("{fault}{hint}")))?;
     let (name, data) = (found.objective, &spec.data);
     let fault = |what: String| Err(EngineError::Input(what));
     if Metric::all_of(name.facts()).all(|metric| metric != data.metric) {

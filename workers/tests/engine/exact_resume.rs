@@ -153,6 +153,8 @@ fn encoder_spec(folder: &Path, case: &str, soup: &str) -> String {
         std::fs::create_dir_all(&to).unwrap();
         std::fs::copy(from.join("config.json"), to.join("config.json")).unwrap();
         let mut tensors = Tensor::read_safetensors(from.join("model.safetensors")).unwrap();
+        // They come in any order, and noise is drawn for one after the other.
+        tensors.sort_by(|(a, _), (b, _)| a.cmp(b));
         for (_, tensor) in &mut tensors {
             let noise: Vec<f32> = (0..tensor.numel()).map(|_| rng::unit(&mut random) as f32 * 0.2 - 0.1).collect();
             *tensor += Tensor::from_slice(&noise).view_as(tensor);

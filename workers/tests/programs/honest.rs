@@ -277,7 +277,10 @@ fn a_merge_is_the_mean_that_a_sweep_finds() {
     place.mehl_soup(&weighted).expect(2).says(&["other: the folder is not empty"]);
     place.mehl_soup(&["merge", "zoo/*", "--out", "x", "--weights", "0.5,0.5"]).expect(2).says(&["expected 4"]);
     config(&place, "k1", |json| json["problem_type"] = json!("regression"));
-    place.mehl_soup(&["merge", "zoo/*", "--out", "x"]).expect(2).says(&["zoo/k1/config.json: problem_type"]);
+    place
+        .mehl_soup(&["merge", "zoo/*", "--out", "x"])
+        .expect(2)
+        .says(&["zoo/k1/config.json: expected no problem_type as in ", "found problem_type"]);
     assert!(!place.path("x").exists());
 }
 
