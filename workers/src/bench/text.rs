@@ -32,7 +32,7 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
     for &which in &args.dtype {
         spec.compute.dtype = Some(which.into());
         let measured = measure(&spec, args.iterations, which, on, threads)?;
-        let [own, bare] = &measured.seconds.map(|seconds| median(seconds));
+        let [own, bare] = &measured.seconds.map(median);
         let (tokens, ratio) = (measured.tokens, own / bare);
         let name = which.name();
         println!(
