@@ -154,8 +154,8 @@ def _build_folder(folder: Path, options: Options, of_transformers: Any, of_timm:
             raise InputError(f"{name} goes with torchvision:NAME and module:function, not a folder")
     if (folder / _MODULES).is_file():
         raise InputError(
-            f"{shown(folder)}: a sentence-transformers model gives embeddings by modules of its own "
-            "(modules.json), which this command does not export"
+            f"{shown(folder)}: a sentence-transformers model gives embeddings, which this command "
+            "does not export. With a BERT, RoBERTa, DistilBERT or ModernBERT it needs no export"
         )
     file = folder / _CONFIG
     if not file.is_file():
