@@ -2,6 +2,9 @@
 
 use std::path::Path;
 
+/// Inner epochs of the demo's sweep.
+const EPOCHS: usize = 15;
+
 /// Where a sweep has its data from.
 pub enum Sources {
     /// `data/*.safetensors`.
@@ -31,19 +34,25 @@ pub fn of_zoo(folder: &Path, ingredients: usize, sources: &Sources) -> String {
     };
     // A quarter of the ingredients at once, as in the demo.
     let model_batch = ingredients.div_ceil(4).max(2).min(ingredients);
-    let comment = "# Every method once, with the values of the demo, which suit a few hundred learn samples.";
-    text(comment, &name.to_string(), ending, &image, model_batch)
+    let (comment, epochs) = match sources {
+        // An encoder of a user is large: an epoch of it costs what one of fine-tuning does.
+        Sources::Texts { .. } => ("# Every method once, with few epochs.", 3),
+        Sources::Tensors | Sources::Images { .. } => {
+            ("# Every method once, with the values of the demo, which suit a few hundred learn samples.", EPOCHS)
+        }
+    };
+    text(comment, &name.to_string(), ending, &image, model_batch, epochs)
 }
 
 /// The demo's.
 pub fn of_demo() -> String {
     let comment = "# The demo's sweep: every method once. Batch, inner epochs and model batch suit a few hundred learn samples; they were chosen by select loss on\n\
                    # zoos of other seeds.";
-    text(comment, "\"digits\"", ".safetensors", "", 7)
+    text(comment, "\"digits\"", ".safetensors", "", 7, EPOCHS)
 }
 
 /// `name` in quotes; `image` whole lines of `[data]`, or nothing.
-fn text(comment: &str, name: &str, ending: &str, image: &str, model_batch: usize) -> String {
+fn text(comment: &str, name: &str, ending: &str, image: &str, model_batch: usize, epochs: usize) -> String {
     format!(
         r#"{comment}
 name = {name}
@@ -59,7 +68,7 @@ test = "data/test{ending}"
 [soup]
 model_batch = {model_batch}
 batch = 32
-inner_epochs = 15
+inner_epochs = {epochs}
 
 [search]
 strategy = "grid"

@@ -57,7 +57,7 @@ fn a_zoo_of_text_classifiers_is_made_killed_resumed_and_swept() {
         }
     }
     let spec = String::from_utf8(place.read("zoo/sweep.toml")).unwrap();
-    let short = spec.replace("inner_epochs = 15", "inner_epochs = 1").replace("[zoo]", "[zoo]\nallow_chance = true");
+    let short = spec.replace("inner_epochs = 3", "inner_epochs = 1").replace("[zoo]", "[zoo]\nallow_chance = true");
     place.spec("zoo/sweep.toml", &short);
     place.run("zoo/sweep.toml", "run").expect(0);
     let results = place.results("run");
