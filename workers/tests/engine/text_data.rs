@@ -226,6 +226,10 @@ fn bad_rows_are_named_and_can_be_skipped() {
         ("{\"text\": \" \", \"label\": \"cat\"}", "line 5: `text`: expected a text, found an empty one"),
         ("{\"label\": \"cat\", \"text\": null}", "line 5: `text`: expected a text, found nothing"),
         ("{\"text\": \"a\", \"text\": \"b\", \"label\": \"cat\"}", "line 5: expected `text` once, found it twice"),
+        (
+            "{\"text\": \"a\", \"text_pair\": \"b\", \"label\": \"cat\"}",
+            "line 5: expected no `text_pair`, as the first line has none, found one",
+        ),
         ("{\"text\": {\"a\": 1}, \"label\": \"cat\"}", "line 5: `text`: expected a text, found an object"),
     ] {
         let place = both(&ROWS);

@@ -19,6 +19,8 @@ pub(super) struct Chosen {
     pub texts: Vec<String>,
     /// That of the label.
     pub label: Option<String>,
+    /// Columns of texts that belong to the choice and are not there: a later row must not have them.
+    pub absent: Vec<&'static str>,
 }
 
 impl Chosen {
@@ -72,11 +74,21 @@ impl Chosen {
                 }
             }
         };
+        let absent = match &wanted.spec.text.columns {
+            Some(_) => vec![],
+            None => {
+                let of = USUAL
+                    .iter()
+                    .map(|usual| sides(usual).0)
+                    .find(|all| texts.iter().all(|text| all.contains(&text.as_str())));
+                of.into_iter().flatten().filter(|name| !has(name)).collect()
+            }
+        };
         let label = wanted.is_labelled.then(|| label(columns, wanted)).transpose()?;
         if let Some(label) = label.as_ref().filter(|label| texts.contains(label)) {
             return Err(format!("column `{label}` cannot be a text and the label (set data.labels)"));
         }
-        Ok(Self { texts, label })
+        Ok(Self { texts, label, absent })
     }
 }
 

@@ -143,6 +143,11 @@ impl<'de> Visitor<'de> for Cells<'_> {
         let mut cells: Vec<Option<Cell>> = vec![None; names.len()];
         while let Some(key) = map.next_key::<std::borrow::Cow<'de, str>>()? {
             let Some(at) = names.iter().position(|name| *name == key) else {
+                if self.0.absent.contains(&key.as_ref()) {
+                    return Err(serde::de::Error::custom(format!(
+                        "expected no `{key}`, as the first line has none, found one (set data.text.columns)"
+                    )));
+                }
                 map.next_value::<IgnoredAny>()?;
                 continue;
             };
