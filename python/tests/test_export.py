@@ -187,7 +187,7 @@ def sentence_transformer(folder):
         (changed_config(auto_map={"AutoModelForX": "code.X"}), "--trust-remote-code"),
         (without_a_tensor, "In memory: classifier.bias"),
         (pickled, "mehl_soup convert"),
-        (sentence_transformer, "embeddings"),
+        (sentence_transformer, "sentence-transformers cannot load it"),
         (lambda folder: folder.mkdir(), "has no config.json"),
     ],
 )

@@ -117,7 +117,9 @@ def told(done: "Exported") -> Iterator[str]:
     """What a user should know about an export, in lines."""
     description = done.description
     model = description["model"]
-    yield f"{shown(model['name'])} of {model['library']}, {description['classes']} classes"
+    is_of_classes = description["outputs"] == "logits"
+    gives = f"{description['classes']} classes" if is_of_classes else "embeddings"
+    yield f"{shown(model['name'])} of {model['library']}, {gives}"
     for one in description["inputs"]:
         dimensions = ", ".join(_dimension(dimension) for dimension in one["dimensions"])
         yield f"  input {shown(one['name'])}: {one['dtype']} [{dimensions}]"
@@ -128,13 +130,13 @@ def told(done: "Exported") -> Iterator[str]:
         yield f"  batch normalisation: {len(description['statistics'])} running statistics"
     yield (
         f"  compared with {model['library']} at {listed(done.compared, 20)}: largest difference "
-        f"{done.largest_difference:.1e} of the largest logit"
+        f"{done.largest_difference:.1e} of the largest output"
     )
     for note in done.notes:
         yield f"  note: {note}"
     inputs = [one["name"] for one in description["inputs"]]
     if len(inputs) > 1:
-        yield f"  in the specification: data.inputs = {json.dumps(inputs)}"
+        yield f"  for tensor files: data.inputs = {json.dumps(inputs)}"
     yield f'  for a pool: worker.torchscript_allow = ["{done.graph_blake3}"]'
 
 

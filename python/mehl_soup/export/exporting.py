@@ -89,6 +89,7 @@ def export(source: str | Path, out: str | Path, options: Options | None = None) 
         "version": writing.VERSION,
         "model": {"library": model.library, "name": model.name, "made_by": made.method},
         "inputs": [one.described() for one in done.inputs],
+        "outputs": "embeddings" if model.gives_embeddings else "logits",
         "classes": classes,
         "class_names": list(class_names) if class_names is not None else None,
         "tensors": on_disk,
@@ -109,11 +110,16 @@ def export(source: str | Path, out: str | Path, options: Options | None = None) 
 
 def _build(source: str | Path, options: Options) -> Model:
     # Here, so that each library is only looked for where it is needed.
-    from mehl_soup.export.libraries import plain_models, timm_models, transformers_models
+    from mehl_soup.export.libraries import (
+        plain_models,
+        sentence_models,
+        timm_models,
+        transformers_models,
+    )
 
     folder = Path(source)
     if folder.is_dir():
-        return _build_folder(folder, options, transformers_models, timm_models)
+        return _build_folder(folder, options, transformers_models, timm_models, sentence_models)
     name = str(source)
     if folder.is_file() or ":" not in name:
         what = "a file" if folder.is_file() else "no such folder"
@@ -144,7 +150,9 @@ def _build(source: str | Path, options: Options) -> Model:
     )
 
 
-def _build_folder(folder: Path, options: Options, of_transformers: Any, of_timm: Any) -> Model:
+def _build_folder(
+    folder: Path, options: Options, of_transformers: Any, of_timm: Any, of_sentences: Any
+) -> Model:
     for stated, name in (
         (options.ingredient, "--ingredient"),
         (options.arguments, "--arguments"),
@@ -153,10 +161,11 @@ def _build_folder(folder: Path, options: Options, of_transformers: Any, of_timm:
         if stated is not None:
             raise InputError(f"{name} goes with torchvision:NAME and module:function, not a folder")
     if (folder / _MODULES).is_file():
-        raise InputError(
-            f"{shown(folder)}: a sentence-transformers model gives embeddings, which this command "
-            "does not export. With a BERT, RoBERTa, DistilBERT or ModernBERT it needs no export"
-        )
+        if options.image_size is not None:
+            raise InputError("--image-size is for models of images; this model takes text")
+        names.tensors_of(folder)
+        sentence: Model = of_sentences.build(folder, longest=options.max_length)
+        return _with_inputs(sentence, options.inputs)
     file = folder / _CONFIG
     if not file.is_file():
         raise InputError(

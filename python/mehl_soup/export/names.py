@@ -21,6 +21,7 @@ from mehl_soup.export.libraries import Model
 
 _MODEL = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
+_CONFIG = "config.json"
 # Files of a library that say how a model is built; weights are far larger.
 _LARGEST_TEXT = 16 << 20
 _SEED = 20407
@@ -166,6 +167,15 @@ def _write_copy(ingredient: Path, tensors: dict[str, Tensor], copy: Path) -> Non
         is_weights = file.suffix == ".safetensors" or file.name == _INDEX
         if file.is_file() and not is_weights and file.stat().st_size <= _LARGEST_TEXT:
             shutil.copyfile(file, copy / file.name)
+        # Modules of sentence-transformers say how they work in a folder each.
+        if file.is_dir() and (file / _CONFIG).is_file():
+            weights = next(file.glob("*.safetensors"), None)
+            if weights is not None:
+                raise InputError(
+                    f"{shown(weights)}: expected all weights in {_MODEL} of the model's folder"
+                )
+            (copy / file.name).mkdir()
+            shutil.copyfile(file / _CONFIG, copy / file.name / _CONFIG)
     save_file(tensors, copy / _MODEL, metadata={"format": "pt"})
 
 

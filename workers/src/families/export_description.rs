@@ -44,7 +44,10 @@ pub(super) struct Description {
     format: String,
     version: u32,
     inputs: Vec<DescribedInput>,
-    /// Number of logits.
+    /// What the graph gives.
+    #[serde(default)]
+    pub outputs: Outputs,
+    /// Number of logits, or width of an embedding.
     pub classes: i64,
     /// Name on disk of each parameter of the graph.
     pub tensors: BTreeMap<String, String>,
@@ -64,6 +67,17 @@ pub(super) struct Description {
     pub bf16: Option<DescribedBf16>,
     /// Versions of what made the graph.
     pub versions: BTreeMap<String, String>,
+}
+
+/// What a graph gives.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Outputs {
+    /// A number for each class.
+    #[default]
+    Logits,
+    /// A vector for each text.
+    Embeddings,
 }
 
 /// How the graph's methods in bf16 are called.

@@ -13,7 +13,7 @@ use mehl_soup::untrusted;
 use mehl_soup::zoo::{Ingredient, Layout, TensorClass, Zoo};
 use tch::{CModule, Device, Kind, TchError, Tensor};
 
-use super::export_description::{COMMAND, Description, Export, torch_fault};
+use super::export_description::{COMMAND, Description, Export, Outputs, torch_fault};
 use super::state::ExpectedInput;
 use super::torchscript::{load_module, with_values};
 use super::{FamilyError, Forward, Model, ModelInputs, Pass, Precision, State, is_mixed};
@@ -27,6 +27,7 @@ pub(super) struct Exported {
     module: CModule,
     inputs: Vec<ExpectedInput>,
     classes: i64,
+    gives_embeddings: bool,
     least_batch: i64,
     parameters: BTreeMap<String, Tensor>,
     statistics: BTreeMap<String, Tensor>,
@@ -115,6 +116,7 @@ impl Exported {
             module,
             inputs: description.inputs(),
             classes: description.classes,
+            gives_embeddings: description.outputs == Outputs::Embeddings,
             least_batch: description.least_batch,
             parameters,
             statistics,
@@ -229,8 +231,12 @@ impl Model for Exported {
         &self.assumed
     }
 
+    fn gives_embeddings(&self) -> bool {
+        self.gives_embeddings
+    }
+
     fn classes(&self) -> Option<i64> {
-        Some(self.classes)
+        (!self.gives_embeddings).then_some(self.classes)
     }
 }
 

@@ -35,6 +35,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "fixtures"))
 
 import make_tokenizers
 
+ROOT = Path(__file__).resolve().parents[3]
 NAMES = ["animal", "number", "weather"]
 WORDS = {
     "animal": "cat dog owl horse mouse Größe feather paw".split(),
@@ -206,9 +207,9 @@ class Regression(Zoo):
 class Pairs(Zoo):
     """An embedding model of sentence-transformers; pairs are texts of one class, and each has a harder negative."""
 
-    def __init__(self, tokenizer, pooling, **keywords):
-        super().__init__("BertModel", "BertConfig", tokenizer, **keywords)
-        self.pooling, self.spec = pooling, ""
+    def __init__(self, tokenizer, pooling, kind="Bert", exported=False, **keywords):
+        super().__init__(f"{kind}Model", f"{kind}Config", tokenizer, **keywords)
+        self.pooling, self.spec, self.exported = pooling, "", exported
 
     def rows(self, n, seed):
         found = list(rows(3 * n, seed, False))
@@ -292,6 +293,8 @@ ZOOS = {
         max_position_embeddings=48, num_labels=1, **SMALL,
     ),
     "pairs": Pairs("wordpiece", "mean", max_position_embeddings=48, **SMALL),
+    # Not native: by an exported graph.
+    "pairs-mpnet": Pairs("bpe", "mean", "MPNet", True, max_position_embeddings=50, **SMALL),
 }  # fmt: skip
 
 
@@ -302,10 +305,11 @@ def make(zoo, folder):
         split: write(folder / files[split], zoo.rows(n, 100 + seed)) for seed, (split, n) in enumerate(SAMPLES.items())
     }
     data = "\n".join(f'{split} = "{file}"' for split, file in files.items())
+    architecture = 'architecture = "exported"' if getattr(zoo, "exported", False) else ""
     # Pairs are compared within a batch: a split of one batch has the same whatever the order.
     batch = SAMPLES["select"] if isinstance(zoo, Pairs) else 20
     (folder / "sweep.toml").write_text(
-        f'[zoo]\ningredients = ["zoo/*"]\nallow_chance = true\n[data]\n{data}\ntext.max_length = {LONGEST}\n'
+        f'[zoo]\ningredients = ["zoo/*"]\nallow_chance = true\n{architecture}\n[data]\n{data}\ntext.max_length = {LONGEST}\n'
         f"{zoo.spec}\n[soup]\nbatch = {batch}\ninner_epochs = 2\n[search]\ngreedy_baseline = true\n"
         '[search.space]\nmethod = ["uniform", "mehl", "mehl+"]\n[compute]\nthreads = 1\ndtype = "f32"\n'
     )
@@ -323,6 +327,10 @@ def check(zoo, folder, program):
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     found = make(zoo, folder)
+    if getattr(zoo, "exported", False):
+        environment = {**os.environ, "PYTHONPATH": str(ROOT / "python")}
+        export = [sys.executable, "-m", "mehl_soup", "export", folder / "zoo" / "0", "--out", folder / "exported"]
+        subprocess.run(export, check=True, env=environment, stdout=subprocess.DEVNULL)
     call(program, "run", str(folder / "sweep.toml"), "--out", str(folder / "run"))
     results = json.loads((folder / "run" / "results.json").read_text())
     differences = []

@@ -30,3 +30,5 @@ class Model:
     class_names: tuple[str, ...] | None = None
     preprocessing: dict[str, Any] | None = None
     notes: tuple[str, ...] = ()
+    # Whether outputs are embeddings, and no logits.
+    gives_embeddings: bool = False

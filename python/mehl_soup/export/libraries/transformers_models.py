@@ -129,7 +129,7 @@ def _inputs(
     if main == "input_ids":
         if image_size is not None:
             raise InputError("--image-size is for models of images; this model takes text")
-        return _text(config, longest), []
+        return text_inputs(config, longest), []
     raise InputError(
         f"{shown(folder)}: {type(module).__name__} takes {shown(main)}; expected a model of "
         "images (pixel_values) or of text (input_ids). For other inputs write a factory: "
@@ -172,7 +172,8 @@ def _processor_size(file: Path) -> tuple[int, int] | None:
     return None
 
 
-def _text(config: Any, longest: int | None) -> tuple[Input, ...]:
+def text_inputs(config: Any, longest: int | None) -> tuple[Input, ...]:
+    """What an encoder of text takes."""
     positions = getattr(config, "max_position_embeddings", None)
     # RoBERTa counts positions from after that of padding.
     if getattr(config, "model_type", "") in _OFFSET and positions:
@@ -192,7 +193,15 @@ def _text(config: Any, longest: int | None) -> tuple[Input, ...]:
     return tuple(inputs)
 
 
-_OFFSET = ("roberta", "xlm-roberta", "camembert", "data2vec-text", "xlm-roberta-xl", "longformer")
+_OFFSET = (
+    "camembert",
+    "data2vec-text",
+    "longformer",
+    "mpnet",
+    "roberta",
+    "xlm-roberta",
+    "xlm-roberta-xl",
+)
 
 
 def _logits(module: torch.nn.Module, inputs: Sequence[Input], given: Sequence[Tensor]) -> Any:
